@@ -1,0 +1,171 @@
+r"""What a fitted model says about its data, as arrays: effects of domains, mixing, reconstruction.
+
+All numbers are taken on held-out rows where there are any. Latents have standard deviation 1 over the training
+rows, so effects are in units of a latent's own spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unmix.data.batches import Rows
+from unmix.models.base import FittedModel
+
+Floats = NDArray[np.float64]
+
+_CHUNK = 8192
+_MIXING_ROWS = 2048
+_BOOTSTRAPS = 200
+_SHUFFLES = 50
+
+
+@dataclass(frozen=True)
+class Description:
+    """Arrays behind the report; every field is an array, so the whole is saved beside the model.
+
+    Attributes
+    ----------
+    latents, latents_std : (rows, n_latents), posterior mean and spread on the described rows
+    groups : (rows,) int, domain of each row
+    mixing, mixing_signed : (n_features, n_latents), mean of |∂x/∂z| and of ∂x/∂z over rows, both scale-free
+    location, location_low, location_high : (n_domains, n_latents), mean of each latent with a 95 % bootstrap interval
+    spread, spread_low, spread_high : (n_domains, n_latents), standard deviation likewise
+    location_starts_low, location_starts_high : (n_domains, n_latents), range of the mean over all starts, matched
+    change, change_low, change_high : (n_latents,), share of a latent's variance that lies between domains
+    change_shuffled : (n_latents,), 95th percentile of that share with the domain labels permuted
+    r2, r2_train : (n_features,), share of each feature's variance that encode-decode keeps, held out and training
+    posterior_width : (n_latents,), mean posterior standard deviation; near 1: the data say nothing of this latent
+    agreement, agreement_latents : (starts, starts) and (starts, n_latents) of the chosen start with every other
+    held_out : (1,) 1 where the described rows are held-out rows, 0 where there were too few to hold any out
+    """
+
+    latents: Floats
+    latents_std: Floats
+    groups: NDArray[np.int64]
+    mixing: Floats
+    mixing_signed: Floats
+    location: Floats
+    location_low: Floats
+    location_high: Floats
+    spread: Floats
+    spread_low: Floats
+    spread_high: Floats
+    location_starts_low: Floats
+    location_starts_high: Floats
+    change: Floats
+    change_low: Floats
+    change_high: Floats
+    change_shuffled: Floats
+    r2: Floats
+    r2_train: Floats
+    posterior_width: Floats
+    agreement: Floats
+    agreement_latents: Floats
+    held_out: Floats
+
+    def arrays(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def encode_rows(model: FittedModel, rows: Rows) -> tuple[Floats, Floats]:
+    """Posterior means and standard deviations (rows, n_latents), in chunks."""
+    parts = []
+    with torch.no_grad():
+        for chunk in chunks(rows):
+            parts.append([tensor.cpu().double().numpy() for tensor in model.encode(chunk.x, chunk.observed)])
+    means, stds = zip(*parts, strict=True)
+    return np.concatenate(means), np.concatenate(stds)
+
+
+def chunks(rows: Rows, size: int = _CHUNK) -> Iterator[Rows]:
+    for begin in range(0, len(rows), size):
+        yield rows.take(slice(begin, begin + size))
+
+
+def mean_jacobian(model: FittedModel, rows: Rows, n_rows: int = _MIXING_ROWS) -> tuple[Floats, Floats]:
+    """Mean of |∂x/∂z| and of ∂x/∂z (n_features, n_latents) over evenly spaced rows, at the posterior means."""
+    step = max(1, len(rows) // n_rows)
+    size, absolute, signed = 0, 0.0, 0.0
+    with torch.no_grad():
+        for chunk in chunks(rows.take(slice(None, None, step)), 512):
+            jacobian = model.jacobian(model.encode(chunk.x, chunk.observed)[0]).cpu().double().numpy()
+            size += len(jacobian)
+            absolute, signed = absolute + np.abs(jacobian).sum(axis=0), signed + jacobian.sum(axis=0)
+    return np.asarray(absolute) / size, np.asarray(signed) / size
+
+
+def explained(model: FittedModel, rows: Rows) -> Floats:
+    """R² of encode-decode for each feature (n_features,), missing entries left out."""
+    errors, squares, sums, counts = 0.0, 0.0, 0.0, 0.0
+    with torch.no_grad():
+        for chunk in chunks(rows):
+            output = model.decode(model.encode(chunk.x, chunk.observed)[0])
+            seen = torch.ones_like(chunk.x) if chunk.observed is None else chunk.observed
+            for_numpy = [t.cpu().double().numpy() for t in (chunk.x, output, seen)]
+            x, fit, weight = for_numpy
+            errors, squares = errors + (weight * (x - fit) ** 2).sum(0), squares + (weight * x**2).sum(0)
+            sums, counts = sums + (weight * x).sum(0), counts + weight.sum(0)
+    counts = np.maximum(counts, 1.0)
+    variance = np.asarray(squares) / counts - (np.asarray(sums) / counts) ** 2
+    result: Floats = 1.0 - np.asarray(errors) / counts / np.maximum(variance, 1e-12)
+    return result
+
+
+@dataclass(frozen=True)
+class DomainEffects:
+    """How each domain moves each latent; shapes as in ``Description``."""
+
+    location: Floats
+    location_low: Floats
+    location_high: Floats
+    spread: Floats
+    spread_low: Floats
+    spread_high: Floats
+    change: Floats
+    change_low: Floats
+    change_high: Floats
+    change_shuffled: Floats
+
+
+def domain_effects(latents: Floats, groups: NDArray[np.int64], n_domains: int, seed: int = 0) -> DomainEffects:
+    """Means, spreads and shares of variance between domains, with bootstrap intervals within domains."""
+    rng = np.random.default_rng(seed)
+    location, spread, change = _effects(latents, groups, n_domains)
+    draws = [
+        _effects(latents[rows], groups[rows], n_domains)
+        for rows in (_resample(groups, n_domains, rng) for _ in range(_BOOTSTRAPS))
+    ]
+    intervals = [
+        np.nanquantile(np.stack(values), [0.025, 0.975], axis=0) for values in zip(*draws, strict=True)
+    ]
+    shuffled = [_effects(latents, rng.permutation(groups), n_domains)[2] for _ in range(_SHUFFLES)]
+    return DomainEffects(
+        location, *intervals[0], spread, *intervals[1], change, *intervals[2], np.quantile(shuffled, 0.95, axis=0)
+    )
+
+
+def _effects(latents: Floats, groups: NDArray[np.int64], n_domains: int) -> tuple[Floats, Floats, Floats]:
+    known = groups >= 0
+    latents, groups = latents[known], groups[known]
+    counts = np.bincount(groups, minlength=n_domains)[:, None].astype(float)
+    indicator = np.zeros((n_domains, len(groups)))
+    indicator[groups, np.arange(len(groups))] = 1.0
+    safe = np.maximum(counts, 1.0)
+    location = indicator @ latents / safe
+    variance = np.maximum(indicator @ latents**2 / safe - location**2, 0.0)
+    total = np.maximum(latents.var(axis=0), 1e-12)
+    between = (counts * (location - latents.mean(axis=0)) ** 2).sum(axis=0) / max(len(groups), 1)
+    empty = counts[:, 0] == 0
+    location[empty], variance[empty] = np.nan, np.nan
+    return location, np.sqrt(variance), between / total
+
+
+def _resample(groups: NDArray[np.int64], n_domains: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows drawn with replacement inside each domain."""
+    rows = [np.flatnonzero(groups == domain) for domain in range(n_domains)]
+    return np.concatenate([own[rng.integers(len(own), size=len(own))] for own in rows if len(own)])

@@ -1,0 +1,1 @@
+"""Tables and domains in, checked; rows out, as tensors."""

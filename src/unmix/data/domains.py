@@ -1,0 +1,295 @@
+"""The domain u of every row: one or several columns, categorical, nested or continuous, with kinds that are known.
+
+A kind is declared ("categorical", "continuous", "within <column>") or follows from a printed rule: text, booleans
+and whole numbers with at most 50 values are categorical; anything else must be declared. Nothing is guessed
+from a dtype alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unmix.errors import DomainError
+
+MOST_LEVELS = 50
+_WITHIN = "within "
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Column:
+    """One auxiliary column: its levels (categorical), or its centre and scale (continuous).
+
+    A nested column's levels are pairs "parent / level": the same word under two parents is two levels.
+    """
+
+    name: str
+    kind: str
+    levels: tuple[str, ...] = ()
+    parent: str | None = None
+    center: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def continuous(self) -> bool:
+        return self.kind == "continuous"
+
+    def describe(self) -> str:
+        if self.continuous:
+            return f"{self.name}: continuous, mean {self.center:.4g}, sd {self.scale:.4g}"
+        within = f" within {self.parent}" if self.parent else ""
+        shown = ", ".join(self.levels[:_SHOWN]) + (", …" if len(self.levels) > _SHOWN else "")
+        return f"{self.name}: categorical{within}, {len(self.levels)} levels ({shown})"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows of u as numbers: ``codes`` (n, categorical columns), ``values`` (n, continuous columns, standardised)."""
+
+    codes: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DomainSchema:
+    """All auxiliary columns in their order; ``domains`` are the combinations of levels seen at fit."""
+
+    columns: tuple[Column, ...] = ()
+    domains: tuple[str, ...] = ("all",)
+
+    @classmethod
+    def learn(cls, y: Any, n_rows: int, declared: Mapping[str, str] | None, min_rows: int) -> DomainSchema:
+        """Columns of ``y`` (labels, a matrix or a table; None: one domain), checked against the rules above."""
+        frame = _as_frame(y, n_rows)
+        declared = dict(declared or {})
+        unknown = sorted(set(declared) - set(frame.columns))
+        if unknown:
+            raise DomainError(
+                f"auxiliary declares {unknown}, but the domain columns are {list(frame.columns)}. Correct the names."
+            )
+        kinds = {name: _kind(name, frame[name], declared.get(name)) for name in frame.columns}
+        columns = tuple(_learn_column(frame, name, kinds, min_rows) for name in frame.columns)
+        schema = cls(columns)
+        labels = schema._labels_of(frame)
+        seen = tuple(dict.fromkeys(sorted(labels))) if schema.categorical else cls.domains
+        return cls(columns, _in_level_order(seen, columns))
+
+    @property
+    def categorical(self) -> tuple[Column, ...]:
+        return tuple(column for column in self.columns if not column.continuous)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of levels of every categorical column."""
+        return tuple(len(column.levels) for column in self.categorical)
+
+    @property
+    def n_continuous(self) -> int:
+        return len(self.columns) - len(self.categorical)
+
+    @property
+    def n_design(self) -> int:
+        """Columns of the design matrix: one for each level and each continuous column."""
+        return sum(self.sizes) + self.n_continuous
+
+    def encode(self, y: Any, n_rows: int) -> Encoded:
+        """Numbers for ``y``; a label that was not there at fit is an error."""
+        if not self.columns:
+            return Encoded(np.zeros((n_rows, 0), np.int64), np.zeros((n_rows, 0)))
+        frame = self._checked_frame(y, n_rows)
+        codes = [self._codes(frame, column) for column in self.categorical]
+        values = [
+            (_numbers(frame, column.name) - column.center) / column.scale
+            for column in self.columns
+            if column.continuous
+        ]
+        return Encoded(
+            np.stack(codes, axis=1) if codes else np.zeros((n_rows, 0), np.int64),
+            np.stack(values, axis=1) if values else np.zeros((n_rows, 0)),
+        )
+
+    def groups(self, y: Any, n_rows: int) -> NDArray[np.int64]:
+        """Index into ``domains`` for every row; -1 for a combination of known levels that was not there at fit."""
+        if not self.categorical:
+            return np.zeros(n_rows, np.int64)
+        labels = self._labels_of(self._checked_frame(y, n_rows))
+        position = {label: index for index, label in enumerate(self.domains)}
+        return np.array([position.get(label, -1) for label in labels], dtype=np.int64)
+
+    def rows_of(self, target: Any, n_rows: int) -> pd.DataFrame:
+        """One value of u for ``n_rows`` rows: a label, a mapping column → value, or a table with its own rows."""
+        if not self.columns:
+            raise DomainError(
+                f"This model was fitted without domains, so it has no domain {target!r}. Leave the domain out."
+            )
+        if isinstance(target, Mapping):
+            target = pd.DataFrame({name: [value] * n_rows for name, value in target.items()})
+        elif np.ndim(target) == 0:
+            if len(self.columns) > 1:
+                example = {column.name: (column.levels[0] if column.levels else 0.0) for column in self.columns}
+                raise DomainError(
+                    f"This model has {len(self.columns)} domain columns; pass a mapping such as {example}, "
+                    f"not {target!r}."
+                )
+            target = pd.DataFrame({self.columns[0].name: [target] * n_rows})
+        return self._checked_frame(target, n_rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> DomainSchema:
+        columns = tuple(Column(**{**column, "levels": tuple(column["levels"])}) for column in raw["columns"])
+        return cls(columns, tuple(raw["domains"]))
+
+    def _checked_frame(self, y: Any, n_rows: int) -> pd.DataFrame:
+        names = [column.name for column in self.columns]
+        if y is None:
+            raise DomainError(f"This model was fitted with domain columns {names}; pass them as y.")
+        frame = _as_frame(y, n_rows)
+        if len(names) == 1 and frame.shape[1] == 1:
+            frame.columns = pd.Index(names)
+        lacking = [name for name in names if name not in frame.columns]
+        if lacking:
+            raise DomainError(f"Domain columns {lacking} are missing; the model was fitted with {names}.")
+        return frame[names]
+
+    def _codes(self, frame: pd.DataFrame, column: Column) -> NDArray[np.int64]:
+        position = {level: index for index, level in enumerate(column.levels)}
+        labels = _level_labels(frame, column.name, column.parent)
+        unseen = sorted(set(labels) - set(position))
+        if unseen:
+            known = ", ".join(repr(level) for level in column.levels[:20])
+            raise DomainError(
+                f"Labels {unseen[:5]} of {column.name!r} were not seen at fit. Known: {known}. "
+                "Use a known label, or fit again with rows of the new domain."
+            )
+        return np.array([position[label] for label in labels], dtype=np.int64)
+
+    def _labels_of(self, frame: pd.DataFrame) -> list[str]:
+        parents = {column.parent for column in self.categorical}
+        shown = [column for column in self.categorical if column.name not in parents]
+        parts = [_level_labels(frame, column.name, column.parent) for column in shown]
+        return [" · ".join(row) for row in zip(*parts, strict=True)] if parts else ["all"] * len(frame)
+
+
+def _as_frame(y: Any, n_rows: int) -> pd.DataFrame:
+    """Any form of y as a frame with text column names and ``n_rows`` rows."""
+    if y is None:
+        return pd.DataFrame(index=range(n_rows))
+    if isinstance(y, Mapping):
+        frame = pd.DataFrame(dict(y))
+    elif nw.dependencies.is_into_dataframe(y):
+        native = nw.from_native(y, eager_only=True)
+        frame = pd.DataFrame({str(name): native[name].to_list() for name in native.columns})
+    elif nw.dependencies.is_into_series(y):
+        series = nw.from_native(y, series_only=True)
+        frame = pd.DataFrame({str(series.name or "domain"): series.to_list()})
+    else:
+        array = np.asarray(y)
+        if array.ndim == 2 and array.shape[1] > 1:
+            frame = pd.DataFrame({f"u{k}": array[:, k] for k in range(array.shape[1])}).infer_objects()
+        else:
+            frame = pd.DataFrame({"domain": array.reshape(-1)})
+    if len(frame) != n_rows:
+        raise DomainError(
+            f"X has {n_rows} rows, the domains have {len(frame)} (inconsistent numbers of samples). "
+            "Pass one domain for each row."
+        )
+    missing = frame.isna()
+    if missing.to_numpy().any():
+        name = frame.columns[missing.any(axis=0)][0]
+        rows = np.flatnonzero(missing[name].to_numpy())[:5].tolist()
+        raise DomainError(
+            f"Domain column {name!r} has missing values (NaN), first in rows {rows}. Label those rows or drop them."
+        )
+    return frame
+
+
+def _kind(name: str, series: pd.Series, declared: str | None) -> str:
+    if declared is not None:
+        if declared not in ("categorical", "continuous") and not declared.startswith(_WITHIN):
+            raise DomainError(
+                f'auxiliary[{name!r}] = {declared!r}; expected "categorical", "continuous" or "within <column>".'
+            )
+        return declared
+    if not pd.api.types.is_numeric_dtype(series) or pd.api.types.is_bool_dtype(series):
+        return "categorical"
+    values = np.asarray(series, dtype=float)
+    n_values = len(np.unique(values))
+    if n_values <= MOST_LEVELS and bool((values == np.round(values)).all()):
+        return "categorical"
+    raise DomainError(
+        f"Domain column {name!r} holds {n_values} different numbers: labels or a quantity? Declare it: "
+        f'auxiliary={{{name!r}: "continuous"}} or auxiliary={{{name!r}: "categorical"}}.'
+    )
+
+
+def _learn_column(frame: pd.DataFrame, name: str, kinds: Mapping[str, str], min_rows: int) -> Column:
+    kind = kinds[name]
+    if kind == "continuous":
+        values = _numbers(frame, name)
+        if values.std() == 0:
+            raise DomainError(f"The continuous domain column {name!r} is constant. Leave it out.")
+        return Column(name, kind, center=float(values.mean()), scale=float(values.std()))
+    parent = kind.removeprefix(_WITHIN) if kind.startswith(_WITHIN) else None
+    if parent is not None and (kinds.get(parent) != "categorical"):
+        raise DomainError(
+            f"{name!r} is declared within {parent!r}, which is not a categorical domain column. "
+            f"Pass {parent!r} as a domain column too."
+        )
+    labels = _level_labels(frame, name, parent)
+    counts = pd.Series(labels).value_counts()
+    small = counts[counts < min_rows]
+    if len(small):
+        shown = ", ".join(f"{level!r} ({count})" for level, count in small.items())
+        raise DomainError(
+            f"Domains of {name!r} with fewer than {min_rows} rows: {shown}. Merge them with others, drop them, or "
+            "lower min_domain_rows (their parameters then shrink toward the mean domain)."
+        )
+    return Column(name, "categorical", _natural_order(counts.index.tolist()), parent)
+
+
+def _level_labels(frame: pd.DataFrame, name: str, parent: str | None) -> list[str]:
+    own = [_label(value) for value in frame[name]]
+    if parent is None:
+        return own
+    return [f"{_label(above)} / {value}" for above, value in zip(frame[parent], own, strict=True)]
+
+
+def _label(value: Any) -> str:
+    """Text of a label; 1, 1.0 and numpy's 1 are one label."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    return str(value)
+
+
+def _natural_order(levels: Sequence[str]) -> tuple[str, ...]:
+    """Numbers by value, words by alphabet."""
+    numeric = all(level.lstrip("-").isdigit() for level in levels)
+    return tuple(sorted(levels, key=(lambda level: (int(level), level)) if numeric else (lambda level: (0, level))))
+
+
+def _in_level_order(labels: Sequence[str], columns: Sequence[Column]) -> tuple[str, ...]:
+    """Domains of a single column keep its levels' order."""
+    categorical = [column for column in columns if not column.continuous]
+    return categorical[0].levels if len(categorical) == 1 else tuple(labels)
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
+    try:
+        values = np.asarray(frame[name], dtype=float)
+    except (TypeError, ValueError) as error:
+        raise DomainError(
+            f"Domain column {name!r} is declared continuous but holds text: {error}. Correct it."
+        ) from error
+    if not np.isfinite(values).all():
+        raise DomainError(f"Domain column {name!r} holds infinite values. Correct or drop those rows.")
+    return values

@@ -1,0 +1,194 @@
+"""Tables in: numpy, pandas, polars, Arrow, AnnData, CSV, Parquet, .h5ad. Out: a float matrix with names.
+
+Nothing here is learnt: what a model must remember of its columns is in ``schema.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+
+from unmix.errors import DataError
+
+Floats = NDArray[np.float64]
+
+_SHOWN = 5
+
+
+def as_table(source: Any) -> Any:
+    """A path or an AnnData object becomes a pandas frame; everything else passes unchanged."""
+    if isinstance(source, str | Path):
+        return read_table(source)
+    if _is_anndata(source):
+        return _anndata_features(source)
+    return source
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read .csv, .tsv, .parquet or .h5ad (observations' columns beside the variables') into one frame."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"There is no file at {path}. Check the path; expected .csv, .tsv, .parquet or .h5ad.")
+    readers = {".csv": pd.read_csv, ".tsv": _read_tsv, ".parquet": pd.read_parquet, ".h5ad": _read_h5ad}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path.name} has the ending {path.suffix!r}; unmix reads {', '.join(readers)}. Convert the file first."
+        )
+    try:
+        frame: pd.DataFrame = reader(path)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path} could not be read as {path.suffix}: {error}. Is the file complete?") from error
+    if frame.shape[0] == 0:
+        raise DataError(f"{path} has a header but no rows. unmix needs rows to learn from.")
+    _refuse_duplicates([str(name) for name in frame.columns])
+    return frame
+
+
+def split_columns(
+    frame: pd.DataFrame, domain: Sequence[str], features: Sequence[str] | None, drop: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Features and domain columns of one frame. Without ``features``: every other column, which must be numeric."""
+    names = [str(name) for name in frame.columns]
+    for column in [*domain, *(features or []), *drop]:
+        if column not in names:
+            raise DataError(f"There is no column {column!r}. The table has: {_listed(names, 20)}.")
+    chosen = list(features) if features else [name for name in names if name not in {*domain, *drop}]
+    if not chosen:
+        raise DataError(f"No feature column is left. The table has: {_listed(names, 20)}.")
+    return frame[chosen], frame[list(domain)] if domain else None
+
+
+def numeric_matrix(table: Any) -> Floats:
+    """A float64 matrix (n_samples, n_features); missing entries are NaN.
+
+    Raises
+    ------
+    DataError
+        A column is not numeric, the table is empty, names repeat, or the array is not two-dimensional.
+    TypeError
+        A sparse or complex array, as scikit-learn raises it.
+    """
+    if nw.dependencies.is_into_dataframe(table):
+        frame = nw.from_native(table, eager_only=True)
+        names = [str(name) for name in frame.columns]
+        _refuse_duplicates(names)
+        text = [name for name, dtype in zip(names, frame.schema.dtypes(), strict=True) if not _is_number(dtype)]
+        if text:
+            raise DataError(
+                f"Columns {_listed(text)} are not numeric. Pass one of them as the domain, convert it to numbers, "
+                "or drop it."
+            )
+        columns = [np.asarray(series.cast(nw.Float64).to_numpy(), dtype=np.float64) for series in frame.iter_columns()]
+        table = np.column_stack(columns) if columns else np.empty((len(frame), 0))
+    try:
+        matrix = check_array(
+            table, dtype="numeric", ensure_all_finite=False, ensure_min_samples=0, ensure_min_features=0
+        )
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    _refuse_empty(matrix)
+    return np.asarray(matrix, dtype=np.float64)
+
+
+def check_values(matrix: Floats, names: Sequence[str], missing: str) -> None:
+    """Refuse infinite values always, and NaN unless ``missing`` is "mask"; the message names rows and columns."""
+    _refuse_where(
+        np.isinf(matrix), names, "infinite values (inf)", "Replace them or drop those rows before fitting."
+    )
+    if missing == "error":
+        _refuse_where(
+            np.isnan(matrix),
+            names,
+            "missing values (NaN)",
+            'Fill them, drop those rows, or pass missing="mask" to leave them out of the likelihood.',
+        )
+
+
+def check_trainable(matrix: Floats, names: Sequence[str]) -> None:
+    """Refuse what cannot be learnt from: one row, constant columns, columns without a value."""
+    if len(matrix) < 2:
+        raise DataError(
+            f"There is 1 sample (n_samples = {len(matrix)}); a model needs many rows to learn from. "
+            "Pass the whole table, one row for each observation."
+        )
+    empty = np.isnan(matrix).all(axis=0)
+    if empty.any():
+        raise DataError(f"Columns {_named(names, empty)} hold no value at all. Drop them.")
+    low, high = np.nanmin(matrix, axis=0), np.nanmax(matrix, axis=0)
+    constant = high - low <= 1e-12 * np.maximum(np.abs(low), np.abs(high))
+    if constant.any():
+        raise DataError(
+            f"Columns {_named(names, constant)} are constant: they say nothing about any factor and cannot be "
+            "standardised. Drop them."
+        )
+
+
+def _refuse_where(bad: NDArray[np.bool_], names: Sequence[str], what: str, remedy: str) -> None:
+    if not bad.any():
+        return
+    rows, columns = np.nonzero(bad)
+    places = ", ".join(f"row {row} column {names[k]!r}" for row, k in zip(rows[:_SHOWN], columns, strict=False))
+    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    raise DataError(
+        f"Input X contains {len(rows)} {what}, in {len(set(columns.tolist()))} column(s): {places}{more}. {remedy}"
+    )
+
+
+def _refuse_duplicates(names: list[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(f"Column names must be unique; {_listed(repeated)} occur more than once. Rename them.")
+
+
+def _refuse_empty(matrix: NDArray[Any]) -> None:
+    for axis, what in ((0, "sample(s)"), (1, "feature(s)")):
+        if matrix.shape[axis] == 0:
+            raise DataError(
+                f"The table is empty: 0 {what} (shape={matrix.shape}) while a minimum of 1 is required. "
+                "Check the file, the filter or the selected columns."
+            )
+
+
+def _is_number(dtype: Any) -> bool:
+    return bool(dtype.is_numeric()) or dtype == nw.Boolean
+
+
+def _named(names: Sequence[str], chosen: NDArray[np.bool_]) -> str:
+    return _listed([names[k] for k in np.flatnonzero(chosen)])
+
+
+def _listed(names: Sequence[str], most: int = _SHOWN) -> str:
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _read_tsv(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, sep="\t")
+
+
+def _is_anndata(source: Any) -> bool:
+    return type(source).__module__.split(".")[0] == "anndata" and hasattr(source, "var_names")
+
+
+def _anndata_features(source: Any) -> pd.DataFrame:
+    values = source.X.toarray() if hasattr(source.X, "toarray") else np.asarray(source.X)
+    return pd.DataFrame(values, columns=[str(name) for name in source.var_names])
+
+
+def _read_h5ad(path: Path) -> pd.DataFrame:
+    try:
+        import anndata
+    except ImportError as error:
+        raise DataError('Reading .h5ad needs anndata. Install it with: pip install "unmix[anndata]"') from error
+    source = anndata.read_h5ad(path)
+    return pd.concat([source.obs.reset_index(drop=True), _anndata_features(source)], axis=1)

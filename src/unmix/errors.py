@@ -1,0 +1,37 @@
+"""One family of errors: every message says what was expected, what came, and what to do next.
+
+``UnmixError`` is the root. Errors about the user's input are also ``ValueError``, so that code written for
+scikit-learn catches them.
+"""
+
+
+class UnmixError(Exception):
+    """Root of every error that unmix raises on purpose."""
+
+
+class DataError(UnmixError, ValueError):
+    """The table, image or array cannot be used as it is."""
+
+
+class DomainError(DataError):
+    """The domain (auxiliary) columns cannot be used as they are."""
+
+
+class SchemaError(DataError):
+    """New data do not fit what the model learnt at fit."""
+
+
+class SettingError(UnmixError, ValueError):
+    """A setting has a value that it cannot have."""
+
+
+class TrainingError(UnmixError, RuntimeError):
+    """Training could not go on. ``history`` holds the rows recorded until then."""
+
+    def __init__(self, message: str, history: list[dict[str, float]] | None = None) -> None:
+        super().__init__(message)
+        self.history = history or []
+
+
+class StorageError(UnmixError, OSError):
+    """A model or run folder cannot be read or written."""

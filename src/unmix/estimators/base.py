@@ -1,0 +1,448 @@
+"""The scikit-learn face that every model of unmix shares: fit, transform, sample, counterfactual, report, save."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from unmix.audit.agreement import Agreement, agreement, choose_start
+from unmix.audit.describe import Description, chunks, domain_effects, encode_rows, explained, mean_jacobian
+from unmix.data.batches import Rows
+from unmix.data.domains import DomainSchema
+from unmix.data.schema import FeatureSchema
+from unmix.data.tables import as_table, check_values, numeric_matrix
+from unmix.errors import DataError, SchemaError, SettingError
+from unmix.estimators.prepare import Prepared, output_dtype, prepare, rows_for
+from unmix.estimators.progress import epoch_bar, say
+from unmix.models.base import FittedModel, LatentModel
+from unmix.objectives.elbo import gaussian_negentropy, gaussian_nll
+from unmix.train.devices import pick_device
+from unmix.train.fit import TrainingResult, TrainingSettings
+from unmix.train.fit import fit as train_model
+
+Floats = NDArray[np.float64]
+
+SUPPORT_THRESHOLD = 0.1
+_DEFAULT_STEPS = 8_500
+_EPOCH_RANGE = (20, 1_000)
+_PATIENCE_SHARE = 0.2
+_SCORE_DRAWS = 8
+
+
+class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
+    """Abstract estimator; a subclass states its constructor words and its network."""
+
+    n_latents: int
+    n_restarts: int
+    max_epochs: int | None
+    batch_size: int
+    learning_rate: float
+    validation_fraction: float
+    early_stopping: bool
+    auxiliary: Mapping[str, str] | None
+    missing: str
+    min_domain_rows: int
+    device: str
+    random_state: Any
+    verbose: int
+
+    @abstractmethod
+    def _network(self, n_features: int, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
+        """The network to train, on the CPU."""
+
+    @abstractmethod
+    def _check_settings(self) -> None:
+        """Raise ``SettingError`` for a setting that cannot be."""
+
+    def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+        """Learn the latents behind ``X`` from rows that come from several domains.
+
+        Parameters
+        ----------
+        X : array or table (n_samples, n_features)
+            numpy, pandas, polars, Arrow, AnnData, or the path of a .csv, .tsv, .parquet or .h5ad file.
+        y : labels (n_samples,), table of auxiliary columns (n_samples, n_columns), or name of a column; optional
+            The domain of each row. None: one domain, and only sparsity can identify anything.
+        checkpoint : path, optional
+            File for the state of the training, written every few seconds and when it is interrupted.
+        resume : bool, default False
+            Go on from ``checkpoint``; the result equals that of an uninterrupted fit.
+
+        Raises
+        ------
+        DataError, DomainError, SettingError
+            Before training starts, with what was expected, what came and what to do.
+        TrainingError
+            The objective became non-finite and stayed so.
+        """
+        self._check_common_settings()
+        self._check_settings()
+        seed = _seed(self.random_state)
+        data = prepare(
+            X,
+            y,
+            n_latents=self.n_latents,
+            missing=self.missing,
+            auxiliary=self.auxiliary,
+            min_domain_rows=self.min_domain_rows,
+            validation_fraction=self.validation_fraction,
+            seed=seed,
+        )
+        device = pick_device(self.device)
+        self._announce(data, device)
+        network = self._network(len(data.features.names), data.domains, seed, self.n_restarts).to(device)
+        rows = data.rows.to(device)
+        train = rows.take(torch.from_numpy(data.train).to(device))
+        held_out = rows.take(torch.from_numpy(data.held_out if len(data.held_out) else data.train).to(device))
+        settings = self._training_settings(len(train), seed, bool(len(data.held_out)))
+        with epoch_bar(self.verbose, settings.max_epochs) as on_epoch:
+            result = train_model(
+                network,
+                train,
+                held_out,
+                settings,
+                on_epoch=on_epoch,
+                checkpoint=None if checkpoint is None else Path(checkpoint),
+                resume=resume,
+            )
+        self._finish(data, network, train, held_out, result, seed)
+        return self
+
+    def transform(self, X: Any) -> NDArray[Any]:
+        """Posterior means of the latents (n_samples, n_latents); no domain is needed."""
+        check_is_fitted(self)
+        table = as_table(X)
+        rows = self._new_rows(table)
+        latents = encode_rows(self.model_, rows)[0]
+        return latents.astype(output_dtype(table), copy=False)
+
+    def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
+        """Features (n_samples, n_features), in the data's units, of latents ``X`` (n_samples, n_latents)."""
+        check_is_fitted(self)
+        z = np.asarray(X, dtype=float)
+        if z.ndim != 2 or z.shape[1] != self.n_latents_:
+            raise SchemaError(
+                f"inverse_transform takes latents of shape (n_samples, {self.n_latents_}); got shape {z.shape}."
+            )
+        return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()))
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Bound on the log-likelihood of ``X`` given its domains: mean per row, in nats, in the data's units.
+
+        Pass rows that were not used in ``fit``. The expectation under the posterior uses eight fixed draws.
+        """
+        check_is_fitted(self)
+        rows = self._new_rows(as_table(X), y, with_domain=True)
+        total, generator = 0.0, torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for chunk in chunks(rows):
+                total += float(self._bound(chunk, generator).double().sum())
+        return total / len(rows) - float(np.log(np.array(self.schema_.scale)).sum())
+
+    def sample(self, n_samples: int = 1, domain: Any = None, random_state: int = 0) -> NDArray[Any]:
+        """Draw rows (n_samples, n_features) of one domain from the model, observation noise included.
+
+        ``domain``: a label, or a mapping column → value where the model has several domain columns.
+        """
+        check_is_fitted(self)
+        if domain is None and self.domain_schema_.columns:
+            raise DataError(f"Say which domain to sample: one of {list(self.domains_)}.")
+        generator = torch.Generator().manual_seed(random_state)
+        design = self._design(domain, n_samples)
+        noise = torch.randn(n_samples, self.n_latents_, generator=generator).to(self._device())
+        with torch.no_grad():
+            z = self.model_.prior(design).from_noise(noise)
+        spread = self.model_.noise_std().detach().cpu().numpy() * np.array(self.schema_.scale)
+        extra = torch.randn(n_samples, self.n_features_in_, generator=generator).numpy()
+        return self._decode(z) + extra * spread
+
+    def counterfactual(self, X: Any, y: Any = None, *, to: Any) -> NDArray[Any]:
+        """The same rows as they would be in another domain (n_samples, n_features).
+
+        Each latent is carried through the prior's maps, ε = F(z; u), z' = F⁻¹(ε; u'), and decoded.
+
+        Parameters
+        ----------
+        X, y : rows and their domains, as in ``fit``
+        to : the domain to move to: a label, a mapping column → value, or a table with one row for each row of X
+        """
+        check_is_fitted(self)
+        rows = self._new_rows(as_table(X), y, with_domain=True)
+        target = self._design(to, len(rows))
+        with torch.no_grad():
+            z = self.model_.encode(rows.x, rows.observed)[0]
+            noise, _ = self.model_.prior(rows.design).to_noise(z)
+            moved = self.model_.prior(target).from_noise(noise)
+        return self._decode(moved)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report of this fit, one self-contained HTML file, and return its path."""
+        check_is_fitted(self)
+        from unmix.estimators.storage import write_report
+
+        return write_report(self, Path(path))
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write model, schema, history and tables into the folder ``path`` and return it; ``unmix.load`` reads it.
+
+        An existing folder that is not empty is refused unless ``overwrite=True``.
+        """
+        check_is_fitted(self)
+        from unmix.estimators.storage import save
+
+        return save(self, Path(path), overwrite=overwrite)
+
+    def mixing_frame(self) -> pd.DataFrame:
+        """``mixing_`` with feature names as rows and latent names as columns."""
+        check_is_fitted(self)
+        return pd.DataFrame(self.mixing_, index=list(self.schema_.names), columns=self.get_feature_names_out())
+
+    def effects_frame(self) -> pd.DataFrame:
+        """How each domain moves each latent, one row a pair, with 95 % intervals; in units of the latent's spread."""
+        check_is_fitted(self)
+        found = self.description_
+        index = pd.MultiIndex.from_product([self.domains_, self.get_feature_names_out()], names=["domain", "latent"])
+        names = [name for name in found.arrays() if name.startswith(("location", "spread"))]
+        return pd.DataFrame({name: getattr(found, name).ravel() for name in names}, index=index).reset_index()
+
+    def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[np.object_]:
+        """Names of the latents: z0, z1, …"""
+        check_is_fitted(self)
+        return np.array([f"z{i}" for i in range(self.n_latents_)], dtype=object)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = False
+        tags.input_tags.allow_nan = self.missing == "mask"
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _check_common_settings(self) -> None:
+        def need(holds: bool, name: str, expected: str) -> None:
+            if not holds:
+                raise SettingError(f"{name} must be {expected}; got {getattr(self, name)!r}.")
+
+        for name in ("n_latents", "n_restarts", "batch_size", "min_domain_rows"):
+            value = getattr(self, name)
+            need(isinstance(value, int | np.integer) and value >= 1, name, "a whole number ≥ 1")
+        epochs = self.max_epochs
+        need(epochs is None or (isinstance(epochs, int | np.integer) and epochs >= 1), "max_epochs", "None or ≥ 1")
+        need(self.learning_rate > 0, "learning_rate", "> 0")
+        need(0 <= self.validation_fraction < 1, "validation_fraction", "in [0, 1)")
+        need(self.missing in ("error", "mask"), "missing", '"error" or "mask"')
+
+    def _training_settings(self, n_train: int, seed: int, has_held_out: bool) -> TrainingSettings:
+        n_batches = max(1, round(n_train / self.batch_size))
+        epochs = self.max_epochs or min(max(math.ceil(_DEFAULT_STEPS / n_batches), _EPOCH_RANGE[0]), _EPOCH_RANGE[1])
+        patience = max(10, round(_PATIENCE_SHARE * epochs)) if self.early_stopping and has_held_out else None
+        return TrainingSettings(
+            max_epochs=int(epochs),
+            batch_size=int(self.batch_size),
+            learning_rate=float(self.learning_rate),
+            patience=patience,
+            seed=seed,
+        )
+
+    def _announce(self, data: Prepared, device: torch.device) -> None:
+        columns = [column.describe() for column in data.domains.columns] or ["none: one domain, only sparsity identifies"]
+        n_held_out = len(data.held_out)
+        say(
+            self.verbose,
+            f"unmix {type(self).__name__}: {len(data.rows)} rows ({n_held_out} held out) × "
+            f"{len(data.features.names)} features, {self.n_latents} latents, {self.n_restarts} starts, on {device}\n"
+            + "\n".join(f"domain {line}" for line in columns),
+        )
+        if n_held_out == 0 and self.validation_fraction > 0:
+            say(
+                self.verbose,
+                f"No domain has the {math.ceil(1 / self.validation_fraction)} rows it takes to hold one out: "
+                "everything below is measured on training rows, and training does not stop early.",
+            )
+
+    def _finish(
+        self, data: Prepared, network: LatentModel, train: Rows, held_out: Rows, result: TrainingResult, seed: int
+    ) -> None:
+        """Choose a start, fix its frame, describe it; only now does the estimator change."""
+        candidates = [FittedModel(network.single(start)) for start in range(network.n_starts)]
+        for candidate in candidates:
+            _fix_frame(candidate, train)
+        latents = np.stack([encode_rows(candidate, held_out)[0] for candidate in candidates])
+        agreed = agreement(latents)
+        best = choose_start(result.objective, result.failed, agreed)
+        chosen = candidates[best]
+        validate_data(self, data.table, reset=True, skip_check_array=True)
+        if self.__dict__.get("feature_names_in_") is not None and not data.features.named:
+            del self.feature_names_in_
+        self.model_, self.schema_, self.domain_schema_ = chosen, data.features, data.domains
+        self.n_latents_, self.domains_ = chosen.n_latents, data.domains.domains
+        self.seed_, self.stop_reason_, self.n_epochs_ = seed, result.stop_reason, result.n_epochs
+        self.fit_seconds_ = result.seconds
+        self.settings_ = {"n_train": len(train), "n_held_out": len(data.held_out)}
+        self.history_ = pd.DataFrame(result.history).astype({"epoch": int, "start": int})
+        self.best_restart_, self.agreement_ = best, agreed.mean
+        self.restarts_ = _restarts(result, agreed, best, self.history_)
+        groups = data.groups[data.held_out] if len(data.held_out) else data.groups[data.train]
+        self.description_ = _describe(
+            chosen, train, held_out, groups, latents, agreed, best, len(data.domains.domains), bool(len(data.held_out))
+        )
+        self._set_mixing()
+        say(
+            self.verbose,
+            f"{result.stop_reason}; kept start {best} of {network.n_starts}"
+            + (f"; agreement of the starts {self.agreement_:.3f}" if network.n_starts > 1 else "")
+            + f"; {result.seconds:.0f} s",
+        )
+
+    def _set_mixing(self) -> None:
+        self.mixing_ = self.description_.mixing
+        self.support_ = self.mixing_ >= SUPPORT_THRESHOLD
+
+    def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
+        """Rows of new data, after the schema has been enforced."""
+        try:
+            validate_data(self, table, reset=False, skip_check_array=True)
+        except ValueError as error:
+            raise SchemaError(
+                f"{str(error).rstrip()} The model was fitted on the columns {list(self.schema_.names)}, in this order; "
+                "select them from the table first."
+            ) from error
+        matrix = numeric_matrix(table)
+        if matrix.shape[1] != self.n_features_in_:
+            raise SchemaError(f"X has {matrix.shape[1]} features, but the model was fitted on {self.n_features_in_}.")
+        check_values(matrix, self.schema_.names, self.missing)
+        encoded = self.domain_schema_.encode(y, len(matrix)) if with_domain else None
+        masked = self.missing == "mask"
+        return rows_for(matrix, self.schema_, self.domain_schema_, encoded, masked).to(self._device())
+
+    def _design(self, domain: Any, n_rows: int) -> torch.Tensor:
+        """Design matrix of ``n_rows`` rows in one stated domain."""
+        schema = self.domain_schema_
+        frame = None if domain is None and not schema.columns else schema.rows_of(domain, n_rows)
+        rows = rows_for(
+            np.zeros((n_rows, self.n_features_in_)), self.schema_, schema, schema.encode(frame, n_rows), False
+        )
+        return rows.to(self._device()).design
+
+    def _decode(self, z: torch.Tensor) -> NDArray[Any]:
+        with torch.no_grad():
+            standardised = self.model_.decode(z).cpu().double().numpy()
+        return self.schema_.restore(standardised).astype(self.schema_.dtype, copy=False)
+
+    def _bound(self, rows: Rows, generator: torch.Generator) -> torch.Tensor:
+        """Evidence bound of every row, in standardised units."""
+        mean, std = self.model_.encode(rows.x, rows.observed)
+        prior, log_noise = self.model_.prior(rows.design), self.model_.noise_std().log()
+        total = torch.zeros(len(rows), device=rows.x.device)
+        for _ in range(_SCORE_DRAWS):
+            z = mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
+            total -= gaussian_nll(rows.x, self.model_.decode(z), log_noise, rows.observed)
+            total += prior.log_prob(z).sum(-1)
+        return total / _SCORE_DRAWS - gaussian_negentropy(std)
+
+    def _device(self) -> torch.device:
+        return self.model_.scale.device
+
+
+def _seed(random_state: Any) -> int:
+    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+@torch.no_grad()
+def _fix_frame(model: FittedModel, train: Rows) -> None:
+    """Order latents by their total effect, centre and scale them, and let the strongest feature rise with each."""
+    latents = encode_rows(model, train)[0]
+    center, scale = latents.mean(axis=0), np.maximum(latents.std(axis=0), 1e-6)
+    absolute, signed = mean_jacobian(model, train)
+    order = np.argsort(-(absolute * scale).sum(axis=0), kind="stable")
+    strongest = absolute.argmax(axis=0)
+    signs = np.where(signed[strongest, np.arange(len(strongest))] < 0, -1.0, 1.0)
+    model.set_frame(
+        torch.from_numpy(order),
+        torch.from_numpy(center[order]).float(),
+        torch.from_numpy((scale * signs)[order]).float(),
+    )
+
+
+def _restarts(result: TrainingResult, agreed: Agreement, best: int, history: pd.DataFrame) -> pd.DataFrame:
+    """One row a start: what it reached, and whether it was kept."""
+    rows = []
+    for start, objective in enumerate(result.objective):
+        own = history[(history["start"] == start) & (history["epoch"] == result.best_epoch[start])]
+        terms = {name: float(own[name].iloc[0]) if len(own) else math.nan for name in _RESTART_TERMS}
+        rows.append(
+            {
+                "start": start,
+                "held_out_objective": objective,
+                **terms,
+                "agreement": agreed.of_start(start),
+                "best_epoch": result.best_epoch[start],
+                "failed": result.failed[start],
+                "kept": start == best,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+_RESTART_TERMS = ("held_out_reconstruction", "held_out_kl", "held_out_sparsity")
+
+
+def _describe(
+    model: FittedModel,
+    train: Rows,
+    held_out: Rows,
+    groups: NDArray[np.int64],
+    latents: Floats,
+    agreed: Agreement,
+    best: int,
+    n_domains: int,
+    has_held_out: bool,
+) -> Description:
+    means, stds = encode_rows(model, held_out)
+    effects = domain_effects(means, groups, n_domains)
+    matched = []
+    for start, own in enumerate(latents):
+        aligned = own[:, agreed.partners[best, start]] * agreed.signs[best, start]
+        matched.append(replace(effects, location=_domain_means(aligned, groups, n_domains)).location)
+    absolute, signed = mean_jacobian(model, train)
+    return Description(
+        latents=means,
+        latents_std=stds,
+        groups=groups,
+        mixing=absolute,
+        mixing_signed=signed,
+        **vars(effects),
+        location_starts_low=np.min(matched, axis=0),
+        location_starts_high=np.max(matched, axis=0),
+        r2=explained(model, held_out),
+        r2_train=explained(model, train),
+        posterior_width=stds.mean(axis=0),
+        agreement=agreed.pairs,
+        agreement_latents=agreed.latents[best],
+        held_out=np.array([float(has_held_out)]),
+    )
+
+
+def _domain_means(latents: Floats, groups: NDArray[np.int64], n_domains: int) -> Floats:
+    return np.stack(
+        [
+            latents[groups == domain].mean(axis=0) if (groups == domain).any() else np.full(latents.shape[1], np.nan)
+            for domain in range(n_domains)
+        ]
+    )

@@ -1,0 +1,101 @@
+"""From what the user passes to what a model takes. Every check runs here, before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unmix.data.batches import Rows, split_rows
+from unmix.data.domains import DomainSchema, Encoded
+from unmix.data.schema import FeatureSchema
+from unmix.data.tables import as_table, check_trainable, check_values, numeric_matrix, split_columns
+from unmix.errors import DataError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Checked data of one fit: schemas, all rows, and the indices of training and held-out rows."""
+
+    features: FeatureSchema
+    domains: DomainSchema
+    rows: Rows
+    groups: NDArray[np.int64]
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    table: Any
+
+
+def separate(X: Any, y: Any) -> tuple[Any, Any]:
+    """Features and domains. A text ``y`` names a column of the table (or of ``.obs`` of an AnnData object)."""
+    if not isinstance(y, str):
+        return as_table(X), y
+    if hasattr(X, "obs") and hasattr(X, "var_names"):
+        if y not in X.obs:
+            raise DataError(f"There is no column {y!r} in .obs; it has {list(X.obs.columns)}.")
+        return as_table(X), X.obs[[y]]
+    table = as_table(X)
+    if not nw.dependencies.is_into_dataframe(table):
+        raise DataError(f"y={y!r} names a column, but X is an array without column names. Pass one label a row as y.")
+    frame = nw.from_native(table, eager_only=True)
+    return split_columns(pd.DataFrame({str(n): frame[n].to_list() for n in frame.columns}), [y], None, [])
+
+
+def column_names(table: Any) -> tuple[str, ...] | None:
+    """Names of a frame's columns, if they are text."""
+    if not nw.dependencies.is_into_dataframe(table):
+        return None
+    names = list(nw.from_native(table).columns)
+    return tuple(names) if names and all(isinstance(name, str) for name in names) else None
+
+
+def prepare(
+    X: Any,
+    y: Any,
+    *,
+    n_latents: int,
+    missing: str,
+    auxiliary: Mapping[str, str] | None,
+    min_domain_rows: int,
+    validation_fraction: float,
+    seed: int,
+) -> Prepared:
+    """Check everything, learn the schemas, encode the rows and split them."""
+    table, y = separate(X, y)
+    matrix = numeric_matrix(table)
+    names = column_names(table)
+    shown = names or tuple(f"x{k}" for k in range(matrix.shape[1]))
+    check_values(matrix, shown, missing)
+    check_trainable(matrix, shown)
+    if n_latents > matrix.shape[1]:
+        raise DataError(
+            f"n_latents = {n_latents} is more than the table's n_features = {matrix.shape[1]}: the latents could not be "
+            "told apart. Ask for at most as many latents as features."
+        )
+    domains = DomainSchema.learn(y, len(matrix), auxiliary, min_domain_rows)
+    features = FeatureSchema.learn(matrix, names, output_dtype(table))
+    encoded = domains.encode(y, len(matrix))
+    rows = Rows.build(features.standardise(matrix), encoded, domains.sizes, missing == "mask")
+    groups = domains.groups(y, len(matrix))
+    train, held_out = split_rows(groups, validation_fraction, seed)
+    return Prepared(features, domains, rows, groups, train, held_out, table)
+
+
+def output_dtype(table: Any) -> str:
+    """float32 in, float32 out; everything else comes back as float64."""
+    return "float32" if str(getattr(table, "dtype", "")) == "float32" else "float64"
+
+
+def rows_for(
+    matrix: NDArray[np.float64], features: FeatureSchema, domains: DomainSchema, encoded: Encoded | None, masked: bool
+) -> Rows:
+    """New rows for a fitted model; without ``encoded`` they carry no domain (the encoder needs none)."""
+    if encoded is None:
+        empty = np.zeros((len(matrix), 0))
+        return Rows.build(features.standardise(matrix), Encoded(empty.astype(np.int64), empty), (), masked)
+    return Rows.build(features.standardise(matrix), encoded, domains.sizes, masked)

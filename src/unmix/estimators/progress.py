@@ -1,0 +1,35 @@
+"""What a fit says while it runs: one line on what it will do, one progress bar, one line on what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+OnEpoch = Callable[[int, list[float]], None]
+
+
+def say(verbose: int, text: str, level: int = 1) -> None:
+    """Print to standard error when ``verbose`` is at least ``level``."""
+    if verbose >= level:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+@contextmanager
+def epoch_bar(verbose: int, max_epochs: int) -> Iterator[OnEpoch]:
+    """A function to call after every epoch; it draws one bar, and with ``verbose=2`` a line every tenth of the run."""
+    every = max(1, max_epochs // 10)
+    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total} epochs"), TimeRemainingColumn())
+    note = TextColumn("best held-out objective {task.fields[best]}")
+    with Progress(*columns, note, console=Console(stderr=True), disable=verbose < 1) as bar:
+        task = bar.add_task("training", total=max_epochs, best="…")
+
+        def on_epoch(epoch: int, objective: list[float]) -> None:
+            best = f"{min(objective):.3f}"
+            bar.update(task, completed=epoch, best=best)
+            if epoch % every == 0:
+                say(verbose, f"epoch {epoch}: held-out objective {best} (best start), nats a row", level=2)
+
+        yield on_epoch

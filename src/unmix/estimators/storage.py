@@ -1,0 +1,231 @@
+"""Models on disk: a folder that explains itself. safetensors, JSON and CSV; no pickle anywhere.
+
+The folder is written beside its place and moved there file by file, ``done.json`` last: a folder with that file is
+complete.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from unmix.audit.describe import Description
+from unmix.data.domains import DomainSchema
+from unmix.data.schema import FeatureSchema
+from unmix.errors import StorageError
+from unmix.estimators.base import LatentEstimator
+from unmix.estimators.cgvae import CGVAE
+from unmix.models.base import FittedModel
+from unmix.report.html import ReportContent, render
+from unmix.train.checkpoint import read_state, write_state
+from unmix.train.devices import pick_device
+from unmix.version import __version__
+
+FORMAT = 1
+DONE = "done.json"
+MODEL = "model.safetensors"
+ESTIMATORS: dict[str, type[LatentEstimator]] = {"CGVAE": CGVAE}
+
+_README = """This folder holds a model fitted by unmix {version}.
+
+config.json        what was asked: estimator, settings, seed, versions
+schema.json        feature columns (names, order, scaling) and domain columns (kinds, levels)
+model.safetensors  the kept start's parameters, and the arrays behind the report
+history.jsonl      held-out objective and its terms, one line an epoch and start
+restarts.csv       one line a start
+mixing.csv         features x latents: |dx/dz|, in standard deviations
+effects.csv        how each domain moves each latent, with 95 % intervals
+done.json          written last: the folder is complete
+
+Python:        model = unmix.load("{name}"); model.transform(table)
+Command line:  unmix transform {name} table.csv --out latents.csv
+"""
+
+
+def save(estimator: LatentEstimator, path: Path, *, overwrite: bool) -> Path:
+    """Write ``estimator`` into the folder ``path``."""
+    if path.exists() and not path.is_dir():
+        raise StorageError(f"{path} is a file; a model is saved as a folder. Choose another name.")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise StorageError(f"The folder {path} is not empty. Choose another folder, or pass overwrite=True.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as beside:
+            _write_files(estimator, Path(beside), path.name)
+            path.mkdir(exist_ok=True)
+            (path / DONE).unlink(missing_ok=True)
+            for file in sorted(Path(beside).iterdir(), key=lambda file: file.name == DONE):
+                shutil.move(file, path / file.name)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path} could not be written: {error}. Is there space and permission?") from error
+    return path
+
+
+def load(path: str | Path, *, device: str = "auto") -> Any:
+    """Read an estimator back from a folder that ``save`` wrote; it need not be trained on the same device.
+
+    Raises
+    ------
+    StorageError
+        There is no complete model there, or it was written by a version with another format.
+
+    Examples
+    --------
+    >>> unmix.load("model/").transform(table)     # doctest: +SKIP
+    """
+    folder = Path(path)
+    if not (folder / DONE).is_file():
+        what = "is not there" if not folder.exists() else f"holds no {DONE}: no complete model"
+        raise StorageError(f"{folder} {what}. Pass a folder written by model.save or `unmix fit`.")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
+        history = pd.read_json(folder / "history.jsonl", orient="records", lines=True)
+        restarts = pd.read_csv(folder / "restarts.csv")
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{folder} is damaged: {error}. Fit and save the model again.") from error
+    if config.get("format") != FORMAT or config.get("estimator") not in ESTIMATORS:
+        raise StorageError(
+            f"{folder} has format {config.get('format')!r}, estimator {config.get('estimator')!r}; this version of "
+            f"unmix ({__version__}) reads format {FORMAT} and {sorted(ESTIMATORS)}. Use the version that wrote it: "
+            f"{config.get('versions', {}).get('unmix')}."
+        )
+    estimator = ESTIMATORS[config["estimator"]](**config["settings"])
+    tensors, _ = read_state(folder / MODEL)
+    _restore(estimator, config["fitted"], schema, tensors, pick_device(device))
+    estimator.history_, estimator.restarts_ = history, restarts
+    return estimator
+
+
+def write_report(estimator: LatentEstimator, path: Path) -> Path:
+    """The report of a fitted estimator, as one HTML file."""
+    content = ReportContent(
+        method=type(estimator).__name__,
+        feature_names=list(estimator.schema_.names),
+        latent_names=[str(name) for name in estimator.get_feature_names_out()],
+        domain_names=list(estimator.domains_),
+        domain_columns=[column.describe() for column in estimator.domain_schema_.columns],
+        description=estimator.description_,
+        history=estimator.history_,
+        restarts=estimator.restarts_,
+        best_restart=estimator.best_restart_,
+        agreement=estimator.agreement_,
+        support=estimator.support_,
+        stop_reason=estimator.stop_reason_,
+        sizes=dict(estimator.settings_),
+        settings=_settings(estimator),
+        versions=_versions(),
+        tables={
+            "mixing": estimator.mixing_frame().rename_axis("feature").reset_index(),
+            "effects": estimator.effects_frame(),
+            "restarts": estimator.restarts_,
+            "history": estimator.history_,
+        },
+        fit_seconds=estimator.fit_seconds_,
+    )
+    text = render(content)
+    beside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StorageError(f"{path} could not be written: {error}. Is there space and permission?") from error
+    return path
+
+
+def _write_files(estimator: LatentEstimator, folder: Path, name: str) -> None:
+    arrays = {f"description/{key}": torch.from_numpy(np.ascontiguousarray(value))
+              for key, value in estimator.description_.arrays().items()}
+    state = {f"model/{key}": value for key, value in estimator.model_.state_dict().items()}
+    write_state(folder / MODEL, {**state, **arrays}, {})
+    _write_json(
+        folder / "config.json",
+        {
+            "format": FORMAT,
+            "estimator": type(estimator).__name__,
+            "settings": _settings(estimator),
+            "fitted": {
+                "best_restart": estimator.best_restart_,
+                "agreement": estimator.agreement_,
+                "seed": estimator.seed_,
+                "stop_reason": estimator.stop_reason_,
+                "n_epochs": estimator.n_epochs_,
+                "fit_seconds": estimator.fit_seconds_,
+                "sizes": estimator.settings_,
+                "n_latents": estimator.n_latents_,
+            },
+            "versions": _versions(),
+        },
+    )
+    schema = {"features": estimator.schema_.to_dict(), "domains": estimator.domain_schema_.to_dict()}
+    _write_json(folder / "schema.json", schema)
+    estimator.history_.to_json(folder / "history.jsonl", orient="records", lines=True, double_precision=15)
+    estimator.restarts_.to_csv(folder / "restarts.csv", index=False)
+    estimator.mixing_frame().rename_axis("feature").to_csv(folder / "mixing.csv")
+    estimator.effects_frame().to_csv(folder / "effects.csv", index=False)
+    (folder / "README.txt").write_text(_README.format(version=__version__, name=name), encoding="utf-8")
+    _write_json(folder / DONE, {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
+
+
+def _restore(
+    estimator: LatentEstimator, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, Any], device: Any
+) -> None:
+    features, domains = FeatureSchema.from_dict(schema["features"]), DomainSchema.from_dict(schema["domains"])
+    model = FittedModel(estimator._network(len(features.names), domains, fitted["seed"], 1))
+    model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
+    arrays = {key.removeprefix("description/"): t.numpy() for key, t in tensors.items() if "description/" in key}
+    estimator.model_, estimator.schema_, estimator.domain_schema_ = model.to(device), features, domains
+    estimator.description_ = Description(**arrays)
+    estimator.n_features_in_ = len(features.names)
+    if features.named:
+        estimator.feature_names_in_ = np.array(features.names, dtype=object)
+    estimator.domains_, estimator.n_latents_ = domains.domains, fitted["n_latents"]
+    estimator.seed_, estimator.stop_reason_ = fitted["seed"], fitted["stop_reason"]
+    estimator.n_epochs_, estimator.fit_seconds_ = fitted["n_epochs"], fitted["fit_seconds"]
+    estimator.settings_, estimator.best_restart_ = fitted["sizes"], fitted["best_restart"]
+    estimator.agreement_ = float("nan") if fitted["agreement"] is None else fitted["agreement"]
+    estimator._set_mixing()
+
+
+def _settings(estimator: LatentEstimator) -> dict[str, Any]:
+    """Constructor words as JSON can hold them; a random state that is not a number becomes the seed it gave."""
+    settings = dict(estimator.get_params())
+    settings["random_state"] = estimator.seed_
+    settings["auxiliary"] = None if settings["auxiliary"] is None else dict(settings["auxiliary"])
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "numpy", "scikit-learn", "pandas")
+    return {"unmix": __version__, "python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _write_json(path: Path, content: Any) -> None:
+    """Strict JSON: a number that is not finite becomes null."""
+    path.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, np.generic):
+        content = content.item()
+    if isinstance(content, float) and not np.isfinite(content):
+        return None
+    return content

@@ -1,0 +1,1 @@
+"""Models: networks and the terms of their objective."""

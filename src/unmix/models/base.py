@@ -1,0 +1,128 @@
+"""What a latent-variable model is: networks with a leading start axis, and named terms of an objective.
+
+``LatentModel`` states networks and terms; the training loop walks them and knows no model by name. After
+training, ``FittedModel`` is one start of it in a fixed frame: latents in order of their effect, centred, with
+standard deviation 1 and a sign convention, because the objective fixes none of these.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from unmix.data.batches import Rows
+from unmix.nets.prior import PriorDistribution
+
+
+class LatentModel(nn.Module, ABC):
+    """Encoder, decoder and prior with a leading start axis on every tensor of the state."""
+
+    n_starts: int
+    n_latents: int
+
+    @abstractmethod
+    def encode(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (starts, batch, latents) of q(z | x)."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Features (starts, batch, features) in units of their standard deviation."""
+
+    @abstractmethod
+    def decode_with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+        """Features, and derivatives (starts, n_rows, latents, features) for the first rows."""
+
+    @abstractmethod
+    def prior(self, design: Tensor) -> PriorDistribution:
+        """p(z | u) for the design matrix (batch, n_design) of u."""
+
+    @abstractmethod
+    def noise_std(self) -> Tensor:
+        """Standard deviation of the observation noise (starts, 1, features)."""
+
+    @abstractmethod
+    def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int) -> dict[str, Tensor]:
+        """Terms of the objective (starts,), each a mean over the rows in nats; ``noise`` (starts, batch, latents).
+
+        A penalty on derivatives looks at the first ``penalty_rows`` rows.
+        """
+
+    @abstractmethod
+    def weights(self, progress: float) -> Mapping[str, float]:
+        """Weight of every term at ``progress`` (0 … 1) of training."""
+
+    @abstractmethod
+    def single(self, start: int) -> LatentModel:
+        """A model of one start with a copy of this start's state."""
+
+
+class FittedModel(nn.Module):
+    """One start of a ``LatentModel`` in a fixed frame; latents here have no start axis: (batch, latents).
+
+    z (public) = (z (inner)[order] - center) / scale, where ``scale`` carries the sign.
+    """
+
+    order: Tensor
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, inner: LatentModel) -> None:
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("order", torch.arange(inner.n_latents))
+        self.register_buffer("center", torch.zeros(inner.n_latents))
+        self.register_buffer("scale", torch.ones(inner.n_latents))
+
+    @property
+    def n_latents(self) -> int:
+        return self.inner.n_latents
+
+    def set_frame(self, order: Tensor, center: Tensor, scale: Tensor) -> None:
+        """``center`` and ``scale`` are given in the new order."""
+        for own, new in ((self.order, order), (self.center, center), (self.scale, scale)):
+            own.copy_(new)
+
+    def encode(self, x: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z | x)."""
+        mean, std = self.inner.encode(x, observed)
+        return self._outward(mean[0]), std[0][:, self.order] / self.scale.abs()
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Standardised features (batch, features)."""
+        return self.inner.decode(self._inward(z)[None])[0]
+
+    def jacobian(self, z: Tensor) -> Tensor:
+        """Exact ∂x/∂z (batch, features, latents), features in units of their standard deviation."""
+        _, inner = self.inner.decode_with_jacobian(self._inward(z)[None], len(z))
+        return inner[0][:, self.order].mul(self.scale[:, None]).transpose(1, 2)
+
+    def prior(self, design: Tensor) -> PriorDistribution:
+        return _Reframed(self, self.inner.prior(design))
+
+    def noise_std(self) -> Tensor:
+        """(features,), in units of each feature's standard deviation."""
+        return self.inner.noise_std()[0, 0]
+
+    def _outward(self, z: Tensor) -> Tensor:
+        return (z[..., self.order] - self.center) / self.scale
+
+    def _inward(self, z: Tensor) -> Tensor:
+        return (z * self.scale + self.center)[..., self.order.argsort()]
+
+
+class _Reframed(PriorDistribution):
+    """The inner prior seen from the frame of a ``FittedModel``; tensors are (batch, latents)."""
+
+    def __init__(self, frame: FittedModel, inner: PriorDistribution) -> None:
+        self.frame, self.inner = frame, inner
+
+    def to_noise(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        noise, log_slope = self.inner.to_noise(self.frame._inward(z)[None])
+        order = self.frame.order
+        return noise[0][:, order], log_slope[0][:, order] + self.frame.scale.abs().log()
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        return self.frame._outward(self.inner.from_noise(noise[:, self.frame.order.argsort()][None])[0])

@@ -1,0 +1,142 @@
+r"""CG-VAE: a variational autoencoder with a domain-encoding prior and a sparse mixing.
+
+.. math:: \min\; -E_q \log p(x \mid z) + \beta\,[E_q \log q(z \mid x) - E_q \log p(z \mid u)] + \alpha\, S(\hat g, z)
+
+Li et al., ICLR 2025, arXiv:2503.00639: ``L_r + α L_s − β L_KL`` with a learned observation noise and with ``S`` made
+free of the scale of z (``objectives/sparsity.py``). α rises from 0 over the first part of training: at full
+strength while the noise is still being learnt it collapses all latents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from unmix.data.batches import Rows
+from unmix.models.base import LatentModel
+from unmix.nets.decoder import DenseDecoder, FeatureDecoder
+from unmix.nets.encoder import Encoder
+from unmix.nets.layers import Generators, generators
+from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
+from unmix.objectives.elbo import gaussian_negentropy, gaussian_nll
+from unmix.objectives.sparsity import group_l1, jacobian_l1
+
+PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
+DECODERS = ("feature", "dense")
+
+
+@dataclass(frozen=True)
+class CGVAEConfig:
+    """Everything that fixes the networks and the objective; ``hidden`` are the widths of encoder and dense decoder.
+
+    ``decoder``: "feature" (one small network a feature, group penalty) or "dense" (one network, L1 of its Jacobian).
+    ``sparsity`` and ``kl_weight`` are α and β; ``ramp`` is the share of training over which α rises.
+    """
+
+    n_latents: int
+    n_features: int
+    n_design: int = 0
+    interactions: bool = False
+    masked: bool = False
+    hidden: tuple[int, ...] = (64, 64)
+    decoder: str = "feature"
+    prior: str = "gaussian"
+    sparsity: float = 0.2
+    kl_weight: float = 1.0
+    n_starts: int = 1
+    seed: int = 0
+    feature_width: int = 16
+    initial_noise: float = 0.1
+    ramp: float = 0.5
+
+
+class CGVAENetwork(LatentModel):
+    """Encoder, decoder with learned noise, and prior p(z | u), for ``config.n_starts`` starts at once."""
+
+    def __init__(self, config: CGVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.n_starts, self.n_latents = config.n_starts, config.n_latents
+        sources = generators(config.seed, config.n_starts)
+        self.encoder = Encoder(
+            sources, config.n_features, config.hidden, config.n_latents, config.masked
+        )
+        self.decoder = _DECODERS[config.decoder](sources, config)
+        self.domain_prior = PRIORS[config.prior](
+            sources, config.n_latents, config.n_design, config.interactions
+        )
+        self.log_noise = nn.Parameter(
+            torch.full((config.n_starts, 1, config.n_features), math.log(config.initial_noise))
+        )
+
+    def encode(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
+        mean, std = self.encoder(x, observed)
+        return mean, std
+
+    def decode(self, z: Tensor) -> Tensor:
+        output: Tensor = self.decoder(z)
+        return output
+
+    def decode_with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+        return self.decoder.with_jacobian(z, n_rows)
+
+    def prior(self, design: Tensor) -> PriorDistribution:
+        distribution: PriorDistribution = self.domain_prior(design)
+        return distribution
+
+    def noise_std(self) -> Tensor:
+        return self.log_noise.exp()
+
+    def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int) -> dict[str, Tensor]:
+        mean, std = self.encode(rows.x, rows.observed)
+        z = mean + std * noise
+        output, sparsity = self._decode_and_penalise(z, penalty_rows)
+        prior = self.prior(rows.design)
+        kl = gaussian_negentropy(std) - prior.expected_log_prob(mean, std, z).sum(-1)
+        return {
+            "reconstruction": gaussian_nll(rows.x, output, self.log_noise, rows.observed).mean(1),
+            "kl": kl.mean(1),
+            "sparsity": sparsity,
+            "shrinkage": self.domain_prior.shrinkage() / n_train,
+        }
+
+    def weights(self, progress: float) -> Mapping[str, float]:
+        ramp = min(1.0, progress / self.config.ramp) if self.config.ramp > 0 else 1.0
+        return {
+            "reconstruction": 1.0,
+            "kl": self.config.kl_weight,
+            "sparsity": self.config.sparsity * ramp,
+            "shrinkage": 1.0,
+        }
+
+    def single(self, start: int) -> CGVAENetwork:
+        network = CGVAENetwork(replace(self.config, n_starts=1)).to(self.log_noise.device)
+        network.load_state_dict({name: value[start : start + 1] for name, value in self.state_dict().items()})
+        return network
+
+    def _decode_and_penalise(self, z: Tensor, penalty_rows: int) -> tuple[Tensor, Tensor]:
+        latent_std = z.std(1, correction=0)
+        if self.config.sparsity == 0:
+            return self.decode(z), z.new_zeros(self.n_starts)
+        if isinstance(self.decoder, FeatureDecoder):
+            return self.decode(z), group_l1(self.decoder.group_norms(), latent_std)
+        output, jacobian = self.decode_with_jacobian(z, min(penalty_rows, z.shape[1]))
+        return output, jacobian_l1(jacobian, latent_std)
+
+
+def _feature_decoder(sources: Generators, config: CGVAEConfig) -> FeatureDecoder:
+    return FeatureDecoder(sources, config.n_latents, config.feature_width, config.n_features)
+
+
+def _dense_decoder(sources: Generators, config: CGVAEConfig) -> DenseDecoder:
+    return DenseDecoder(sources, config.n_latents, config.hidden, config.n_features)
+
+
+_DECODERS: dict[str, Callable[[Generators, CGVAEConfig], FeatureDecoder | DenseDecoder]] = {
+    "feature": _feature_decoder,
+    "dense": _dense_decoder,
+}

@@ -1,0 +1,1 @@
+"""Networks with a leading start axis: encoder, decoders with exact Jacobians, domain-encoding priors."""

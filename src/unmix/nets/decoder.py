@@ -1,0 +1,72 @@
+r"""The mixing ``x̂ = ĝ(z)``, in two forms with one interface.
+
+- ``DenseDecoder``: one network for all features. Sparsity comes from the L1 norm of its Jacobian.
+- ``FeatureDecoder``: one small network for each feature,
+  :math:`\hat x_k = b_k + \sum_h v_{kh} φ(\sum_i W_{ikh} z_i + c_{kh})`. A latent that feature k does not use has
+  :math:`W_{i k \cdot} = 0` exactly, so a group penalty on these weights is a sparsity constraint without a Jacobian.
+
+Both return outputs (starts, batch, n_features) and Jacobians (starts, rows, n_latents, n_features).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unmix.nets.jacobian import mlp_with_jacobian, silu_with_slope
+from unmix.nets.layers import Generators, StackedMLP, normal_parameter
+
+
+class DenseDecoder(nn.Module):
+    """One network from all latents to all features."""
+
+    def __init__(self, sources: Generators, n_latents: int, hidden: Sequence[int], n_features: int) -> None:
+        super().__init__()
+        self.network = StackedMLP(sources, n_latents, hidden, n_features)
+
+    def forward(self, z: Tensor) -> Tensor:
+        output: Tensor = self.network(z)
+        return output
+
+    def with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+        return mlp_with_jacobian(self.network, z, n_rows)
+
+
+class FeatureDecoder(nn.Module):
+    """One network of one hidden layer (``width`` units) for each feature."""
+
+    def __init__(self, sources: Generators, n_latents: int, width: int, n_features: int) -> None:
+        super().__init__()
+        self.n_features, self.width = n_features, width
+        self.inner = normal_parameter(sources, (n_latents, n_features * width), 1.4 / math.sqrt(n_latents))
+        self.inner_bias = nn.Parameter(torch.zeros(len(sources), 1, n_features * width))
+        self.outer = normal_parameter(sources, (1, n_features * width), 1.0 / math.sqrt(width))
+        self.outer_bias = nn.Parameter(torch.zeros(len(sources), 1, n_features))
+
+    def forward(self, z: Tensor) -> Tensor:
+        hidden = nn.functional.silu(torch.baddbmm(self.inner_bias, z, self.inner))
+        return self._sum(hidden * self.outer) + self.outer_bias
+
+    def with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+        hidden, slope = silu_with_slope(torch.baddbmm(self.inner_bias, z, self.inner))
+        output = self._sum(hidden * self.outer) + self.outer_bias
+        slope = slope[:, :n_rows] * self.outer
+        starts, n_latents = self.inner.shape[:2]
+        gates = slope.unflatten(2, (self.n_features, self.width)).transpose(1, 2).flatten(0, 1)
+        weights = self.inner.unflatten(2, (self.n_features, self.width)).permute(0, 2, 3, 1).flatten(0, 1)
+        jacobian = torch.bmm(gates, weights).view(starts, self.n_features, n_rows, n_latents)
+        return output, jacobian.permute(0, 2, 3, 1)
+
+    def group_norms(self) -> Tensor:
+        """Norm of the path weights from latent i to feature k (starts, n_latents, n_features).
+
+        ``‖ W_{ik·} v_{k·} ‖``: unchanged when a hidden unit's input weights grow and its output weight shrinks.
+        """
+        paths = (self.inner * self.outer).unflatten(2, (self.n_features, self.width))
+        return (paths.square().sum(-1) + 1e-12).sqrt()
+
+    def _sum(self, hidden: Tensor) -> Tensor:
+        return hidden.unflatten(2, (self.n_features, self.width)).sum(-1)

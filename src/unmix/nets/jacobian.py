@@ -1,0 +1,55 @@
+r"""Exact Jacobian of a stacked network by carrying tangents forward through the layers.
+
+With ``h_0 = z`` and ``a_l = h_{l-1} W_l + b_l``, ``h_l = φ(a_l)``, the tangents (one for each latent) follow
+
+.. math:: T_1 = W_1 \odot φ'(a_1), \qquad T_l = (T_{l-1} W_l) \odot φ'(a_l), \qquad J = T_{L-1} W_L,
+
+so the first layer costs nothing and the rest is one batched matrix product a layer. The result takes part in
+automatic differentiation like any other tensor.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unmix.nets.layers import StackedLinear, StackedMLP
+
+
+def silu_with_slope(a: Tensor) -> tuple[Tensor, Tensor]:
+    """``silu(a)`` and its derivative."""
+    gate = torch.sigmoid(a)
+    value = a * gate
+    return value, gate + value * (1.0 - gate)
+
+
+def mlp_with_jacobian(network: StackedMLP, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+    """Output of ``network`` on every row and its Jacobian on the first ``n_rows``.
+
+    Parameters
+    ----------
+    network : StackedMLP
+    z : (starts, batch, n_latents)
+    n_rows : rows on which the Jacobian is wanted
+
+    Returns
+    -------
+    output : (starts, batch, n_features)
+    jacobian : (starts, n_rows, n_latents, n_features)
+    """
+    tangent: Tensor | None = None
+    *hidden, last = network.layers
+    for layer in hidden:
+        z, slope = silu_with_slope(layer(z))
+        tangent = _push(layer, tangent, n_rows) * slope[:, :n_rows].unsqueeze(2)
+    output: Tensor = last(z)
+    jacobian = _push(last, tangent, n_rows)
+    return output, jacobian.expand(-1, n_rows, -1, -1)
+
+
+def _push(layer: StackedLinear, tangent: Tensor | None, n_rows: int) -> Tensor:
+    """Tangents after the linear part of a layer; the first layer's are its weights, the same for every row."""
+    if tangent is None:
+        return layer.weight.unsqueeze(1)
+    starts, _, n_latents, _ = tangent.shape
+    return torch.bmm(tangent.flatten(1, 2), layer.weight).view(starts, n_rows, n_latents, -1)

@@ -1,0 +1,60 @@
+"""Layers whose parameters carry a leading start axis, so that several starts train as one program.
+
+Shapes: activations (starts, batch, width), weights (starts, inputs, outputs), biases (starts, 1, outputs).
+Start r is drawn from its own generator: its values do not depend on how many starts stand beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+Generators = Sequence[torch.Generator]
+
+
+def generators(seed: int, n_starts: int) -> list[torch.Generator]:
+    """One generator for each start: seed = f(seed, start)."""
+    return [torch.Generator().manual_seed((seed * 1_000_003 + start) % 2**63) for start in range(n_starts)]
+
+
+def normal_parameter(sources: Generators, shape: Sequence[int], scale: float) -> nn.Parameter:
+    """A parameter (starts, *shape), normal with standard deviation ``scale``."""
+    draws = [torch.randn(*shape, generator=source) for source in sources]
+    return nn.Parameter(torch.stack(draws) * scale)
+
+
+class StackedLinear(nn.Module):
+    """``y = x W + b`` for every start at once."""
+
+    def __init__(self, sources: Generators, n_inputs: int, n_outputs: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.weight = normal_parameter(sources, (n_inputs, n_outputs), gain / math.sqrt(n_inputs))
+        self.bias = nn.Parameter(torch.zeros(len(sources), 1, n_outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            x = x.expand(self.weight.shape[0], -1, -1)
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class StackedMLP(nn.Module):
+    """Linear layers with SiLU between them; ``hidden`` gives the widths in between."""
+
+    def __init__(
+        self, sources: Generators, n_inputs: int, hidden: Sequence[int], n_outputs: int, last_gain: float = 1.0
+    ) -> None:
+        super().__init__()
+        widths = [n_inputs, *hidden, n_outputs]
+        gains = [1.4] * len(hidden) + [last_gain]
+        self.layers = nn.ModuleList(
+            StackedLinear(sources, a, b, gain) for a, b, gain in zip(widths, widths[1:], gains, strict=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = nn.functional.silu(layer(x))
+        result: Tensor = self.layers[-1](x)
+        return result

@@ -1,0 +1,106 @@
+r"""How many domains a sparse mixing needs before its latents are identified.
+
+Notation: latents :math:`z \in R^n`, features :math:`x = g(z) \in R^d`, support :math:`M_{ki} = 1` iff
+:math:`\partial x_k / \partial z_i` is not identically zero. For latent :math:`a`, the features that do not
+depend on it are :math:`R_a = \{k : M_{ka} = 0\}`. Its *free set* is
+
+.. math:: N_a = \{ i : \text{some vector of } \ker J_g[R_a, :] \text{ has a non-zero } i\text{-th entry} \}   \tag{T3}
+
+that is, the true latents that an estimate of :math:`a` may still contain when only the support is matched.
+Changes between domains have to do the rest:
+
+.. math:: \text{domains that separate } a \text{ from } b = 2\,|N_a \cap N_b| + 1
+          \quad (1 \text{ if the overlap is empty}) \tag{T4}
+
+The model needs the maximum over all pairs (T5). Dense mixing: :math:`2n + 1`. Perfect structure: 1.
+The count is sufficient, not necessary. The proofs are in ``docs/theory.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from unmix.errors import SettingError
+
+
+@dataclass(frozen=True)
+class DomainCount:
+    """What a support asks of the number of domains.
+
+    Attributes
+    ----------
+    free_sets : list of frozenset of int
+        ``N_a`` for every latent (T3).
+    pairs : int array (n_latents, n_latents)
+        Domains that separate latent a from latent b (T4); the diagonal is 1.
+    needed : int
+        Domains that separate every pair (T5).
+    """
+
+    free_sets: list[frozenset[int]]
+    pairs: NDArray[np.int64]
+    needed: int
+
+
+def free_sets(support: ArrayLike, *, random_state: int = 0) -> list[frozenset[int]]:
+    """Free sets ``N_a`` (T3) of a support, for generic values of the Jacobian on it.
+
+    Parameters
+    ----------
+    support : bool array (n_features, n_latents)
+    random_state : int, default 0
+        Seed of the generic values. Any seed gives the same sets with probability one.
+    """
+    mask = check_support(support)
+    values = np.random.default_rng(random_state).uniform(0.5, 1.5, mask.shape) * mask
+    return [_kernel_columns(values[~mask[:, latent]]) for latent in range(mask.shape[1])]
+
+
+def domains_needed(support: ArrayLike, *, random_state: int = 0) -> DomainCount:
+    """Number of domains with which every pair of latents is separated (T4, T5).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> domains_needed(np.ones((8, 4))).needed      # dense: changes must do everything, 2n + 1
+    9
+    >>> domains_needed(np.eye(4)).needed            # one feature a latent: structure does everything
+    1
+    """
+    sets = free_sets(support, random_state=random_state)
+    n_latents = len(sets)
+    pairs = np.ones((n_latents, n_latents), dtype=np.int64)
+    for a in range(n_latents):
+        for b in range(a + 1, n_latents):
+            pairs[a, b] = pairs[b, a] = 2 * len(sets[a] & sets[b]) + 1
+    return DomainCount(sets, pairs, int(pairs.max()))
+
+
+def check_support(support: ArrayLike) -> NDArray[np.bool_]:
+    """The support as a boolean matrix (n_features, n_latents), or a ``SettingError``."""
+    mask = np.asarray(support)
+    if mask.ndim != 2 or 0 in mask.shape:
+        raise SettingError(
+            f"A support is a 0/1 matrix of shape (n_features, n_latents); got shape {mask.shape}. "
+            "Pass one row for each feature and one column for each latent."
+        )
+    if not np.isin(mask, (0, 1)).all():
+        raise SettingError(
+            "A support holds 0 and 1 only; other values came. Threshold the mixing first, "
+            "for example `mixing > 0.1`."
+        )
+    return mask.astype(bool)
+
+
+def _kernel_columns(jacobian: NDArray[np.float64]) -> frozenset[int]:
+    """Columns that some kernel vector of ``jacobian`` uses."""
+    n_latents = jacobian.shape[1]
+    if jacobian.shape[0] == 0:
+        return frozenset(range(n_latents))
+    _, singular, right = np.linalg.svd(jacobian, full_matrices=True)
+    tolerance = max(jacobian.shape) * np.finfo(float).eps * max(singular.max(initial=0.0), 1.0) * 8
+    kernel = right[int((singular > tolerance).sum()) :]
+    return frozenset(np.flatnonzero(np.abs(kernel).max(axis=0, initial=0.0) > 1e-8).tolist())

@@ -1,0 +1,23 @@
+"""Which device computes: named, or the best that is there."""
+
+from __future__ import annotations
+
+import torch
+
+from unmix.errors import SettingError
+
+
+def pick_device(name: str) -> torch.device:
+    """``"auto"``: CUDA, else Apple's MPS, else CPU. Everything runs in float32, so every device can serve."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingError(
+            f'device={name!r} cannot be used here: {error}. Pass "auto", "cpu", "cuda" or "mps".'
+        ) from error
+    return device

@@ -1,0 +1,322 @@
+"""The training loop: a function that walks a model's terms and knows no model by name.
+
+All starts advance together on the same batches; every tensor has a leading start axis, so their gradients do not
+mix. Randomness is a function of (seed, epoch), so a resumed run takes the same steps as one that never stopped.
+After every epoch the held-out rows are scored with the final weights; once those are in force each start keeps
+its best state, and training stops early when no start has improved for ``patience`` epochs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmix.data.batches import Rows
+from unmix.errors import StorageError, TrainingError
+from unmix.models.base import LatentModel
+from unmix.train.checkpoint import read_state, write_state
+
+_LEAST_GAIN = 1e-3
+_SECONDS_BETWEEN_CHECKPOINTS = 10.0
+_EVALUATION_ROWS = 4096
+_EVALUATION_PENALTY_ROWS = 512
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """``patience`` in epochs (None: never stop early); ``warmup`` is the share of training in which the rate rises.
+
+    The learning rate rises linearly to ``learning_rate`` and falls along a cosine to 0 at ``max_epochs``.
+    """
+
+    max_epochs: int
+    batch_size: int = 256
+    learning_rate: float = 1e-2
+    patience: int | None = None
+    warmup: float = 0.1
+    penalty_rows: int = 64
+    max_rewinds: int = 5
+    seed: int = 0
+
+
+@dataclass
+class TrainingResult:
+    """``history``: one row an epoch and start; the rest is per start. ``failed`` starts hold their last finite state."""
+
+    history: list[dict[str, float]]
+    objective: list[float]
+    best_epoch: list[int]
+    failed: list[bool]
+    stop_reason: str
+    n_epochs: int
+    seconds: float
+
+
+@dataclass
+class _Progress:
+    """Everything of a run that is not a tensor of the model."""
+
+    epoch: int = 0
+    steps: int = 0
+    rate: float = 1.0
+    rewinds: int = 0
+    last_gain: int = 0
+    objective: list[float] = field(default_factory=list)
+    best_epoch: list[int] = field(default_factory=list)
+    failures: list[int] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def fit(
+    model: LatentModel,
+    train: Rows,
+    held_out: Rows,
+    settings: TrainingSettings,
+    *,
+    on_epoch: Callable[[int, list[float]], None] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> TrainingResult:
+    """Train ``model`` in place; at the end every start holds its best state on the held-out rows.
+
+    Parameters
+    ----------
+    model : LatentModel
+    train, held_out : Rows on the model's device
+    settings : TrainingSettings
+    on_epoch : called with (epoch, held-out objective of every start)
+    checkpoint : file for the state of the run, written every few seconds and when the run is interrupted
+    resume : go on from ``checkpoint``
+
+    Raises
+    ------
+    TrainingError
+        Every start became non-finite again and again; the message names the term, ``history`` holds the record.
+    KeyboardInterrupt
+        Passed on after the last completed epoch has been written to ``checkpoint``.
+    """
+    run = _Run(model, train, held_out, settings, checkpoint)
+    if resume:
+        run.load()
+    started = time.monotonic() - run.progress.seconds
+    last_written = time.monotonic()
+    reason = f"reached max_epochs = {settings.max_epochs}"
+    try:
+        while run.progress.epoch < settings.max_epochs:
+            run.epoch()
+            run.progress.seconds = time.monotonic() - started
+            run.remember()
+            if on_epoch is not None:
+                on_epoch(run.progress.epoch, run.latest)
+            if checkpoint is not None and time.monotonic() - last_written > _SECONDS_BETWEEN_CHECKPOINTS:
+                run.save()
+                last_written = time.monotonic()
+            if run.stale():
+                reason = (
+                    f"no start improved on held-out rows for {settings.patience} epochs "
+                    f"(stopped at epoch {run.progress.epoch} of at most {settings.max_epochs})"
+                )
+                break
+    except KeyboardInterrupt:
+        if checkpoint is not None:
+            run.save()
+        raise
+    return run.finish(reason)
+
+
+class _Run:
+    """The state of one call of ``fit``."""
+
+    def __init__(
+        self, model: LatentModel, train: Rows, held_out: Rows, settings: TrainingSettings, checkpoint: Path | None
+    ) -> None:
+        self.model, self.train, self.settings, self.checkpoint = model, train, settings, checkpoint
+        self.held_out = held_out.take(slice(0, _EVALUATION_ROWS))
+        self.device = train.x.device
+        self.parameters = dict(model.named_parameters())
+        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings.learning_rate, fused=True)
+        self.n_batches = max(1, round(len(train) / settings.batch_size))
+        starts = model.n_starts
+        self.progress = _Progress(
+            objective=[math.inf] * starts, best_epoch=[0] * starts, failures=[0] * starts
+        )
+        self.latest = [math.inf] * starts
+        self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
+        self.evaluation_noise = self._noise(self._generator(-1), len(self.held_out), 1).expand(starts, -1, -1)
+        self.remember()
+
+    def epoch(self) -> None:
+        """Every training row once, in an order that depends on the seed and the epoch alone; then score."""
+        generator = self._generator(self.progress.epoch)
+        order = torch.randperm(len(self.train), generator=generator).to(self.device)
+        sums = torch.zeros(self.model.n_starts, device=self.device)
+        for position, index in enumerate(order.tensor_split(self.n_batches)):
+            done = (self.progress.epoch * self.n_batches + position) / (self.settings.max_epochs * self.n_batches)
+            noise = self._noise(generator, len(index), self.model.n_starts)
+            terms = self.model.terms(self.train.take(index), noise, len(self.train), self.settings.penalty_rows)
+            losses = self._weighted(terms, done)
+            if not bool(torch.isfinite(losses).all()):
+                self._rewind(terms, losses)
+                continue
+            sums += losses.detach()
+            self._step(losses, done)
+        self.progress.epoch += 1
+        self._score(sums / self.n_batches)
+
+    def stale(self) -> bool:
+        patience = self.settings.patience
+        return patience is not None and self.progress.epoch - self.progress.last_gain >= patience
+
+    def finish(self, reason: str) -> TrainingResult:
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                value.copy_(self.best[name])
+        progress = self.progress
+        return TrainingResult(
+            history=progress.history,
+            objective=progress.objective,
+            best_epoch=progress.best_epoch,
+            failed=[self._failed(start) for start in range(self.model.n_starts)],
+            stop_reason=reason,
+            n_epochs=progress.epoch,
+            seconds=progress.seconds,
+        )
+
+    def remember(self) -> None:
+        """The last state known to be finite: what a rewind and an interrupted run go back to."""
+        self.good = {name: value.clone() for name, value in self._tensors().items()}
+        lists = ("objective", "best_epoch", "failures", "history")
+        self.good_progress = replace(self.progress, **{name: list(getattr(self.progress, name)) for name in lists})
+
+    def save(self) -> None:
+        assert self.checkpoint is not None
+        write_state(
+            self.checkpoint, self.good, {"progress": asdict(self.good_progress), "settings": asdict(self.settings)}
+        )
+
+    def load(self) -> None:
+        assert self.checkpoint is not None
+        tensors, header = read_state(self.checkpoint)
+        own = self._tensors()
+        if header["settings"] != asdict(self.settings) or {n: t.shape for n, t in own.items()} != {
+            n: t.shape for n, t in tensors.items()
+        }:
+            raise StorageError(
+                f"{self.checkpoint} belongs to a run with other settings or data; it can be resumed only with the same. "
+                "Start anew without resuming."
+            )
+        self._restore(tensors)
+        self.progress = _Progress(**header["progress"])
+        for parameter in self.parameters.values():
+            self.optimizer.state[parameter]["step"].fill_(self.progress.steps)
+        self.remember()
+
+    def _step(self, losses: Tensor, done: float) -> None:
+        rate = self.settings.learning_rate * self.progress.rate * _schedule(done, self.settings.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        alive = [not self._failed(start) for start in range(len(losses))]
+        (losses if all(alive) else losses[torch.tensor(alive, device=losses.device)]).sum().backward()
+        self.optimizer.step()
+        self.progress.steps += 1
+
+    @torch.no_grad()
+    def _score(self, train_objective: Tensor) -> None:
+        """Held-out objective with the final weights; each start keeps its best state."""
+        progress, settings = self.progress, self.settings
+        terms = self.model.terms(
+            self.held_out, self.evaluation_noise, len(self.train), _EVALUATION_PENALTY_ROWS
+        )
+        objective = self._weighted(terms, 1.0)
+        if not bool(torch.isfinite(objective).all()):
+            self._rewind(terms, objective)
+            objective = torch.where(torch.isfinite(objective), objective, math.inf)
+        self.latest = objective.tolist()
+        for start in range(self.model.n_starts):
+            row = {"epoch": progress.epoch, "start": start, "held_out_objective": self.latest[start]}
+            row |= {f"held_out_{name}": float(values[start]) for name, values in terms.items()}
+            progress.history.append({**row, "train_objective": float(train_objective[start])})
+        done = progress.epoch / settings.max_epochs
+        if dict(self.model.weights(done)) != dict(self.model.weights(1.0)):
+            progress.last_gain = progress.epoch
+            return
+        for start, value in enumerate(self.latest):
+            if self._failed(start) or not value < progress.objective[start]:
+                continue
+            if value < progress.objective[start] - _LEAST_GAIN:
+                progress.last_gain = progress.epoch
+            progress.objective[start], progress.best_epoch[start] = value, progress.epoch
+            for name, tensor in self.parameters.items():
+                self.best[name][start] = tensor[start]
+
+    @torch.no_grad()
+    def _rewind(self, terms: dict[str, Tensor], losses: Tensor) -> None:
+        """Put the starts that became non-finite back to their last good state and halve the learning rate."""
+        progress = self.progress
+        progress.rewinds += 1
+        progress.rate *= 0.5
+        for start in torch.nonzero(~torch.isfinite(losses)).flatten().tolist():
+            progress.failures[start] += 1
+            for name, tensor in self._tensors().items():
+                if not name.startswith("best/"):
+                    tensor[start] = self.good[name][start]
+        if all(self._failed(start) for start in range(self.model.n_starts)):
+            culprits = [name for name, values in terms.items() if not bool(torch.isfinite(values).all())]
+            raise TrainingError(
+                f"The objective became non-finite in epoch {progress.epoch + 1} in the term {', '.join(culprits)}, after "
+                f"{progress.rewinds} rewinds with a lower learning rate (now {progress.rate:.3g} of the asked one). "
+                "Look for extreme values in the data, or lower learning_rate.",
+                progress.history,
+            )
+
+    def _failed(self, start: int) -> bool:
+        return self.progress.failures[start] > self.settings.max_rewinds
+
+    def _weighted(self, terms: dict[str, Tensor], done: float) -> Tensor:
+        weights = self.model.weights(done)
+        return torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
+
+    def _generator(self, epoch: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self.settings.seed * 1_000_003 + epoch + 1) % 2**63)
+
+    def _noise(self, generator: torch.Generator, n_rows: int, n_starts: int) -> Tensor:
+        """Drawn on the CPU, so that every device sees the same numbers."""
+        return torch.randn(n_starts, n_rows, self.model.n_latents, generator=generator).to(self.device)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Parameters, both moments of the optimiser and the best state, each with a leading start axis."""
+        tensors = {f"parameter/{name}": value.data for name, value in self.parameters.items()}
+        for name, value in self.parameters.items():
+            state = self._moments(value)
+            tensors |= {f"moment1/{name}": state["exp_avg"], f"moment2/{name}": state["exp_avg_sq"]}
+        return tensors | {f"best/{name}": value for name, value in self.best.items()}
+
+    def _moments(self, parameter: Tensor) -> dict[str, Any]:
+        """The optimiser's state, made beforehand so that it can be kept and restored from the first step on."""
+        state: dict[str, Any] = self.optimizer.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=self.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        return state
+
+    @torch.no_grad()
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        for name, tensor in self._tensors().items():
+            tensor.copy_(tensors[name])
+
+
+def _schedule(done: float, warmup: float) -> float:
+    """Share of the learning rate: a linear rise from 5 %, then a cosine to 0."""
+    if done < warmup:
+        return 0.05 + 0.95 * done / warmup
+    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
