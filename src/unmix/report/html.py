@@ -1,7 +1,218 @@
+"""The report: words, figures and tables of one fit in one HTML file that opens without a network."""
+
 from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
-@dataclass
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from numpy.typing import NDArray
+
+from unmix.audit.describe import Description
+from unmix.report import figures
+
+_VANISHED = 0.9
+_REPEATABLE = 0.9
+_MOST_NAMED = 4
+
+
+@dataclass(frozen=True)
 class ReportContent:
-    def __init__(self, **k: Any) -> None: self.__dict__.update(k)
-def render(c: Any) -> str: return ""
+    """Everything a report is made from; arrays as in ``Description``."""
+
+    method: str
+    feature_names: list[str]
+    latent_names: list[str]
+    domain_names: list[str]
+    domain_columns: list[str]
+    description: Description
+    history: pd.DataFrame
+    restarts: pd.DataFrame
+    best_restart: int
+    agreement: float
+    support: NDArray[np.bool_]
+    stop_reason: str
+    sizes: dict[str, int]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    tables: dict[str, pd.DataFrame]
+    fit_seconds: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as a data address, with words for those who cannot see it."""
+
+    source: str
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class LatentWords:
+    """What was found about one latent, in words."""
+
+    name: str
+    drives: str
+    moves: str
+    repeats: str
+    warning: str
+
+
+def render(content: ReportContent) -> str:
+    """The whole page as text."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("unmix.report").joinpath("template.html").read_text(encoding="utf-8"))
+    found, latents, domains = content.description, content.latent_names, content.domain_names
+    several, starts = len(domains) > 1, len(content.restarts)
+    page: str = template.render(
+        content=content,
+        held_out=bool(found.held_out[0]),
+        n_described=len(found.groups),
+        several=several,
+        n_starts=starts,
+        verdict=_verdict(content),
+        latents=[latent_words(content, i) for i in range(len(latents))],
+        mixing=_picture(
+            figures.mixing_map(found.mixing, found.mixing_signed, content.feature_names, latents),
+            "Heat map of the mixing: features in rows, latents in columns",
+        ),
+        effects=[
+            _picture(figures.domain_effects(found, i, domains), f"Mean and spread of {name} in each domain", name)
+            for i, name in enumerate(latents)
+        ]
+        if several
+        else [],
+        distributions=[
+            _picture(figures.latent_distributions(found, i, domains), f"Distribution of {name} by domain", name)
+            for i, name in enumerate(latents)
+        ],
+        reconstruction=_picture(
+            figures.reconstruction(found, content.feature_names), "R² of encode-decode for each feature"
+        ),
+        starts=_picture(
+            figures.starts_agreement(found, content.best_restart, latents), "Agreement of the starts, pair by pair"
+        )
+        if starts > 1
+        else None,
+        curves=_picture(
+            figures.training_curves(
+                content.history, content.best_restart, int(content.restarts["best_epoch"][content.best_restart])
+            ),
+            "Held-out objective by epoch, one line a start",
+        ),
+        downloads={name: _csv_address(table) for name, table in content.tables.items()},
+        restarts=content.restarts.to_dict("records"),
+        caveats=caveats(content),
+    )
+    return page
+
+
+def latent_words(content: ReportContent, latent: int) -> LatentWords:
+    """Sentences on one latent: what it drives, what moves it, whether it repeats."""
+    found = content.description
+    column, signed = found.mixing[:, latent], found.mixing_signed[:, latent]
+    ranked = [k for k in np.argsort(-column) if content.support[k, latent]]
+    named = [
+        f"{content.feature_names[k]} ({column[k]:.2f}{_direction(column[k], signed[k])})" for k in ranked[:_MOST_NAMED]
+    ]
+    more = f" and {len(ranked) - _MOST_NAMED} more" if len(ranked) > _MOST_NAMED else ""
+    drives = f"Drives {', '.join(named)}{more}." if named else "Drives no feature by 0.1 or more."
+    width = float(found.posterior_width[latent])
+    vanished = width > _VANISHED or not named
+    others = np.delete(found.agreement_latents[:, latent], content.best_restart)
+    repeats = (
+        f"Found again by the other starts with correlations of {others.min():.2f} to {others.max():.2f}."
+        if len(others)
+        else ""
+    )
+    warning = "The data say next to nothing about this latent: ask for fewer." if vanished else ""
+    return LatentWords(content.latent_names[latent], drives, _moves(content, latent), repeats, warning)
+
+
+def caveats(content: ReportContent) -> list[str]:
+    """What the numbers do not show."""
+    found = content.description
+    lines = [
+        "Agreement of the starts shows that the method repeats itself on these data. It does not show that the latents "
+        "are the true ones: starts can agree on a mixture of factors that the data cannot tell apart.",
+        "A latent is known up to its order, its sign and its scale. Nothing here says what it is called in nature.",
+        "Intervals come from resampling held-out rows with the model kept as it is; they leave out what another training "
+        "run would change. The pale bars, the range over all starts, show that part.",
+        "That a domain moves a latent is a difference between groups of rows. It is a causal effect only as far as the "
+        "domains were assigned like an experiment.",
+        "The latents are assumed to be independent within each domain. A common cause that acts inside a domain breaks "
+        "this, and this page does not test it.",
+    ]
+    if len(content.domain_names) == 1:
+        lines.insert(0, "There is one domain, so nothing changes: only the sparsity of the mixing can identify latents.")
+    if not found.held_out[0]:
+        lines.insert(0, "There were too few rows to hold any out: every number here is measured on training rows.")
+    if len(content.restarts) == 1:
+        lines.insert(0, "There was a single start, so nothing is known about whether it repeats.")
+    return lines
+
+
+def _verdict(content: ReportContent) -> str:
+    found = content.description
+    changing = [
+        name
+        for i, name in enumerate(content.latent_names)
+        if found.change_low[i] > found.change_shuffled[i]
+    ]
+    parts = []
+    if len(content.restarts) > 1:
+        kept = float(np.delete(found.agreement_latents, content.best_restart, axis=0).mean())
+        word = "repeat well" if kept >= _REPEATABLE else "do not repeat well: read them with care"
+        parts.append(
+            f"The kept latents {word} (mean correlation with their partners in the other starts {kept:.2f}; over all "
+            f"pairs of starts {content.agreement:.2f})."
+        )
+    if len(content.domain_names) > 1:
+        parts.append(
+            f"{len(changing)} of {len(content.latent_names)} latents differ between domains by more than shuffled labels "
+            f"do{': ' + ', '.join(changing) if changing else ''}."
+        )
+    density = float(content.support.mean())
+    parts.append(
+        f"{density:.0%} of the mixing's entries are 0.1 or more; encode-decode keeps {float(np.mean(found.r2)):.0%} of the "
+        f"features' variance on {'held-out' if found.held_out[0] else 'training'} rows."
+    )
+    return " ".join(parts)
+
+
+def _moves(content: ReportContent, latent: int) -> str:
+    found = content.description
+    if len(content.domain_names) == 1:
+        return ""
+    share = f"{found.change[latent]:.0%} of its variance lies between domains"
+    share += f" (shuffled labels: up to {found.change_shuffled[latent]:.1%})."
+    location = found.location[:, latent]
+    if np.isnan(location).all():
+        return share
+    far = int(np.nanargmax(np.abs(location)))
+    return (
+        f"{share} Farthest in {content.domain_names[far]}: mean {location[far]:+.2f} sd "
+        f"[{found.location_low[far, latent]:+.2f}, {found.location_high[far, latent]:+.2f}]."
+    )
+
+
+def _direction(size: float, signed: float) -> str:
+    if abs(signed) < 0.5 * size:
+        return ""
+    return " ↑" if signed > 0 else " ↓"
+
+
+def _picture(svg: str, alt: str, caption: str = "") -> Picture:
+    return Picture("data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(), alt, caption)
+
+
+def _csv_address(table: pd.DataFrame) -> str:
+    return "data:text/csv;base64," + base64.b64encode(table.to_csv(index=False).encode()).decode()
+
+

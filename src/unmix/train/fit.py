@@ -26,7 +26,7 @@ from unmix.train.checkpoint import read_state, write_state
 _LEAST_GAIN = 1e-3
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 _EVALUATION_ROWS = 4096
-_EVALUATION_PENALTY_ROWS = 512
+_EVALUATION_PENALTY_ROWS = 256
 
 
 @dataclass(frozen=True)

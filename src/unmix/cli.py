@@ -1,0 +1,248 @@
+"""The command line: fit, transform, report, demo."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from unmix import datasets
+from unmix.audit.targets import intervention_targets
+from unmix.data.tables import read_table, split_columns
+from unmix.errors import DataError, SchemaError, StorageError, UnmixError
+from unmix.estimators.base import LatentEstimator
+from unmix.estimators.cgvae import CGVAE
+from unmix.estimators.storage import DONE, load
+from unmix.version import __version__
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="unmix: latent factors behind data from several domains, and whether to believe them.",
+)
+
+CHECKPOINT = "checkpoint.safetensors"
+INTERRUPTED = "interrupted.txt"
+_REPORT = "report.html"
+_LATENTS = "latents.csv"
+
+_FIT_EXAMPLES = """Examples:
+
+  unmix fit cells.csv --domain condition --latents 6 --out runs/cells
+
+  unmix fit sensors.parquet --domain region --within site:region --continuous age --drop id --latents 8 --out runs/a
+
+  unmix fit cells.csv --domain condition --latents 6 --out runs/cells --resume
+"""
+
+
+@app.command(epilog=_FIT_EXAMPLES)
+def fit(
+    table: Annotated[Path, typer.Argument(help="A .csv, .tsv, .parquet or .h5ad file.")],
+    out: Annotated[Path, typer.Option(help="Run folder for model, tables and report.")],
+    domain: Annotated[list[str] | None, typer.Option(help="Categorical domain column; may be repeated.")] = None,
+    within: Annotated[list[str] | None, typer.Option(help="Nested domain column, as COLUMN:PARENT.")] = None,
+    continuous: Annotated[list[str] | None, typer.Option(help="Continuous auxiliary column; may be repeated.")] = None,
+    feature: Annotated[list[str] | None, typer.Option(help="Feature column. Default: all that are left.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
+    latents: Annotated[int, typer.Option(help="Number of latent factors.")] = 4,
+    sparsity: Annotated[float, typer.Option(help="Weight of the sparse-mixing penalty.")] = 0.2,
+    prior: Annotated[str, typer.Option(help="gaussian or spline.")] = "gaussian",
+    decoder: Annotated[str, typer.Option(help="dense or feature.")] = "dense",
+    restarts: Annotated[int, typer.Option(help="Starts trained together.")] = 6,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: about 8,500 steps.")] = None,
+    missing: Annotated[str, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")] = "error",
+    min_domain_rows: Annotated[int, typer.Option(help="Smallest domain that is accepted.")] = 10,
+    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    verbose: Annotated[int, typer.Option(help="0, 1 or 2.")] = 1,
+) -> None:
+    """Learn latent factors from a table and write model, tables and report into a run folder."""
+    nested = dict(_nested(item) for item in within or [])
+    kinds = {
+        **dict.fromkeys(domain or [], "categorical"),
+        **{column: f"within {parent}" for column, parent in nested.items()},
+        **dict.fromkeys(continuous or [], "continuous"),
+    }
+    _claim(out, overwrite=overwrite, resume=resume)
+    x, y = split_columns(read_table(table), list(kinds), feature, drop or [])
+    model = CGVAE(
+        n_latents=latents,
+        sparsity=sparsity,
+        prior=prior,
+        decoder=decoder,
+        n_restarts=restarts,
+        max_epochs=epochs,
+        auxiliary=kinds or None,
+        missing=missing,
+        min_domain_rows=min_domain_rows,
+        random_state=seed,
+        device=device,
+        verbose=verbose,
+    )
+    _train(model, x, y, out, resume=resume)
+    _write_results(model, x, out)
+
+
+@app.command(epilog="Example:\n\n  unmix transform runs/cells new_cells.csv --out latents.csv")
+def transform(
+    run: Annotated[Path, typer.Argument(help="Run folder of unmix fit, or of model.save.")],
+    table: Annotated[Path, typer.Argument(help="A file with the model's feature columns; others come along.")],
+    out: Annotated[Path, typer.Option(help="File to write: .csv or .parquet.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Latents of new rows; no domain is needed."""
+    if out.exists() and not overwrite:
+        raise StorageError(f"{out} exists. Choose another name, or add --overwrite.")
+    if out.suffix.lower() not in (".csv", ".parquet"):
+        raise DataError(f"--out must end in .csv or .parquet; got {out.name}.")
+    model = load(run, device=device)
+    frame = read_table(table)
+    lacking = [name for name in model.schema_.names if name not in frame.columns]
+    if model.schema_.named and lacking:
+        raise SchemaError(f"{table} lacks the feature columns {lacking}, on which the model was fitted. Add them.")
+    features = frame[list(model.schema_.names)] if model.schema_.named else frame.to_numpy()
+    others = frame.drop(columns=list(model.schema_.names)) if model.schema_.named else frame[[]]
+    latents = pd.DataFrame(model.transform(features), columns=model.get_feature_names_out(), index=frame.index)
+    _write_table(pd.concat([others, latents], axis=1), out)
+    typer.echo(f"{len(frame)} rows × {latents.shape[1]} latents → {out}")
+
+
+@app.command(epilog="Example:\n\n  unmix report runs/cells --out cells.html")
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder of unmix fit, or of model.save.")],
+    out: Annotated[Path | None, typer.Option(help="File to write. Default: report.html in the run folder.")] = None,
+) -> None:
+    """Write the report of a fitted model again."""
+    target = load(run, device="cpu").report(out or run / _REPORT)
+    typer.echo(f"report → {target}")
+
+
+@app.command(epilog="Example:\n\n  unmix demo --out unmix-demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("unmix-demo"),
+    latents: Annotated[int, typer.Option(help="Number of latent factors.")] = 4,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: about 8,500 steps.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+) -> None:
+    """The whole way on protein signalling under nine conditions (Sachs et al. 2005), in a few minutes."""
+    _claim(out, overwrite=overwrite, resume=resume)
+    data = datasets.load_sachs()
+    typer.echo(data.description)
+    x = pd.DataFrame(data.x, columns=data.feature_names)
+    model = CGVAE(n_latents=latents, max_epochs=epochs, random_state=seed)
+    _train(model, x, pd.DataFrame({"condition": data.domains}), out, resume=resume)
+    found = intervention_targets(
+        model.description_, model.domains_, data.feature_names, data.targets, reference="cd3cd28"
+    )
+    _write_results(model, x, out, targets=found)
+    typer.echo("\nInterventions with a known target, against condition cd3cd28:")
+    typer.echo(found.round(2).to_string(index=False))
+    typer.echo(
+        f"{int(found['agrees'].sum())} of {len(found)} move the latent that drives their target most "
+        f"(chance: 1 in {latents})."
+    )
+
+
+@app.callback(invoke_without_command=True)
+def about(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"unmix {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; what went wrong is one message and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except UnmixError as error:
+        typer.echo(f"unmix: {error}", err=True)
+        sys.exit(2)
+
+
+def _train(model: LatentEstimator, x: pd.DataFrame, y: pd.DataFrame | None, out: Path, *, resume: bool) -> None:
+    checkpoint = out / CHECKPOINT
+    try:
+        model.fit(x, y, checkpoint=checkpoint, resume=resume)
+    except KeyboardInterrupt:
+        if not checkpoint.exists():
+            typer.echo("\nStopped before training began; nothing was written.", err=True)
+            raise typer.Exit(130) from None
+        words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+        command = shlex.join(["unmix", *words, "--resume"])
+        _attempt(lambda: (out / INTERRUPTED).write_text(f"This run was interrupted. Go on with:\n\n{command}\n"))
+        typer.echo(f"\nStopped. The last completed epoch is in {checkpoint}. Go on with:\n\n  {command}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _write_results(model: LatentEstimator, x: pd.DataFrame, out: Path, targets: pd.DataFrame | None = None) -> None:
+    model.save(out, overwrite=True)
+    latents = pd.DataFrame(model.transform(x), columns=model.get_feature_names_out())
+    _write_table(latents, out / _LATENTS)
+    if targets is not None:
+        _write_table(targets, out / "targets.csv")
+    model.report(out / _REPORT)
+    for name in (CHECKPOINT, INTERRUPTED):
+        (out / name).unlink(missing_ok=True)
+    tables = ["mixing.csv", "effects.csv", "restarts.csv", _LATENTS] + (["targets.csv"] if targets is not None else [])
+    typer.echo(f"\nreport  {out / _REPORT}\nmodel   {out}\ntables  {', '.join(str(out / name) for name in tables)}")
+
+
+def _claim(out: Path, *, overwrite: bool, resume: bool) -> None:
+    """Refuse a folder that holds something, unless told to replace it or to go on."""
+    unfinished = (out / CHECKPOINT).is_file()
+    if resume:
+        if not unfinished:
+            raise StorageError(f"There is no interrupted run in {out}. Start without --resume.")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+        what = "an interrupted run: add --resume to go on with it" if unfinished else "files"
+        raise StorageError(f"{out} holds {what}. Choose another --out, or add --overwrite to replace it.")
+    if overwrite and out.is_dir() and any(out.iterdir()) and not (unfinished or (out / DONE).is_file()):
+        raise StorageError(f"{out} holds files but no run of unmix, so it is not replaced. Choose another --out.")
+    if overwrite:
+        for name in (CHECKPOINT, INTERRUPTED):
+            (out / name).unlink(missing_ok=True)
+
+
+def _nested(item: str) -> tuple[str, str]:
+    column, separator, parent = item.partition(":")
+    if not (column and separator and parent):
+        raise DataError(f"--within takes COLUMN:PARENT, such as site:region; got {item!r}.")
+    return column, parent
+
+
+def _write_table(frame: pd.DataFrame, path: Path) -> None:
+    beside = path.with_name(path.name + ".part")
+    write: Callable[..., Any] = frame.to_parquet if path.suffix.lower() == ".parquet" else frame.to_csv
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(beside, index=False)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StorageError(f"{path} could not be written: {error}. Is there space and permission?") from error
+
+
+def _attempt(write: Callable[[], Any]) -> None:
+    """A note that may fail to be written without hiding what it is about."""
+    try:
+        write()
+    except OSError as error:
+        typer.echo(f"({error})", err=True)
+
+
+if __name__ == "__main__":
+    main()

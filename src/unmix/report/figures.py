@@ -1,0 +1,228 @@
+"""Figures of the report, as SVG text, each narrow enough to be read on a phone.
+
+Every function takes arrays and names and touches no global state: figures are built on their own canvas with a
+local style.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.stats import gaussian_kde
+
+from unmix.audit.describe import Description
+
+Floats = NDArray[np.float64]
+
+_STYLE = {
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a94a0",
+    "axes.labelcolor": "#333a42",
+    "xtick.color": "#555e68",
+    "ytick.color": "#333a42",
+    "text.color": "#20262d",
+    "svg.hashsalt": "unmix",
+}
+_WIDTH = 4.6
+_BLUE, _ORANGE, _GREY = "#2563a8", "#c8641e", "#9aa4af"
+_MOST_LABELLED = 80
+_MOST_NUMBERED = 40
+_LONGEST_LABEL = 22
+
+
+def feature_order(mixing: Floats) -> NDArray[np.int64]:
+    """Features grouped by the latent that drives them most, strongest first in each group."""
+    strongest = mixing.argmax(axis=1)
+    return np.lexsort((-mixing.max(axis=1), strongest))
+
+
+def mixing_map(mixing: Floats, signed: Floats, features: Sequence[str], latents: Sequence[str]) -> str:
+    """Heat map features × latents of |∂x/∂z|; an arrow tells whether the feature rises or falls with the latent."""
+    order = feature_order(mixing)
+    values, direction = mixing[order], signed[order]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        top = max(1.0, float(values.max()))
+        image = axes.imshow(values, aspect="auto", cmap="Blues", vmin=0.0, vmax=top, interpolation="nearest")
+        axes.set_xticks(range(len(latents)), latents)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        if len(order) <= _MOST_LABELLED:
+            axes.set_yticks(range(len(order)), [_label(features[k]) for k in order])
+        else:
+            axes.set_yticks([])
+            axes.set_ylabel(f"{len(order)} features, grouped by their strongest latent")
+        if len(order) <= _MOST_NUMBERED and len(latents) <= 10:
+            for row, column in np.ndindex(values.shape):
+                _number(axes, values[row, column], direction[row, column], row, column, top)
+        figure.colorbar(image, ax=axes, shrink=0.6, pad=0.03, label="sd of feature per sd of latent")
+
+    height = 1.0 + 0.26 * min(len(order), _MOST_LABELLED)
+    return _svg(draw, max(_WIDTH, 1.9 + 0.62 * len(latents)), height)
+
+
+def domain_effects(found: Description, latent: int, domains: Sequence[str]) -> str:
+    """Mean and spread of one latent in each domain, with 95 % intervals; the pale bar is the range over all starts."""
+    place = np.arange(len(domains))[::-1]
+
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+        low, high = found.location_starts_low[:, latent], found.location_starts_high[:, latent]
+        left.barh(place, high - low, left=low, height=0.55, color="#dbe6f2", zorder=1)
+        _interval(left, place, found.location, found.location_low, found.location_high, latent, _BLUE)
+        left.axvline(0, color=_GREY, linewidth=0.8, zorder=0)
+        left.set_xlabel("mean")
+        _interval(right, place, found.spread, found.spread_low, found.spread_high, latent, _ORANGE)
+        right.axvline(1, color=_GREY, linewidth=0.8, zorder=0)
+        right.set_xlim(left=0)
+        right.set_xlabel("standard deviation")
+        left.set_yticks(place, [_label(name) for name in domains])
+        right.tick_params(left=False)
+
+    return _svg(draw, _WIDTH, 0.9 + 0.24 * len(domains))
+
+
+def latent_distributions(found: Description, latent: int, domains: Sequence[str]) -> str:
+    """Density of one latent's posterior means in each domain, one line above the other."""
+    values = found.latents[:, latent]
+    low, high = np.quantile(values, [0.002, 0.998])
+    grid = np.linspace(low - 0.4, high + 0.4, 160)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        densities = [_density(values[found.groups == domain], grid) for domain in range(len(domains))]
+        tallest = max((float(density.max()) for density in densities), default=1.0) or 1.0
+        for domain, density in enumerate(densities):
+            base = len(domains) - 1 - domain
+            axes.fill_between(grid, base, base + 1.5 * density / tallest, color=_BLUE, alpha=0.35, linewidth=0)
+            axes.plot(grid, base + 1.5 * density / tallest, color=_BLUE, linewidth=1.0)
+        axes.axvline(0, color=_GREY, linewidth=0.8, zorder=0)
+        axes.set_yticks(range(len(domains)), [_label(name) for name in reversed(domains)])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("value (sd over all rows = 1)")
+
+    return _svg(draw, _WIDTH, 0.9 + 0.28 * len(domains))
+
+
+def reconstruction(found: Description, features: Sequence[str]) -> str:
+    """R² of encode-decode for each feature: bar for held-out rows, tick for training rows."""
+    order = np.argsort(found.r2)
+    shown = order if len(order) <= _MOST_LABELLED else order[:: -(-len(order) // _MOST_LABELLED)]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        place = np.arange(len(shown))
+        axes.barh(place, np.clip(found.r2[shown], 0, None), color=_BLUE, alpha=0.75, height=0.7, label="held out")
+        axes.plot(found.r2_train[shown], place, "|", color=_ORANGE, markersize=9, markeredgewidth=2, label="training")
+        axes.set_yticks(place, [_label(features[k]) for k in shown])
+        axes.set_xlim(min(0.0, float(found.r2_train.min())), 1.0)
+        axes.set_xlabel("R² (1: kept whole, 0: lost)")
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+    return _svg(draw, _WIDTH, 1.1 + 0.22 * len(shown))
+
+
+def starts_agreement(found: Description, best: int, latents: Sequence[str]) -> str:
+    """Agreement of every pair of starts, and of each latent of the kept start with its partners in the others."""
+
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2, width_ratios=[1, 1.1])
+        n_starts = len(found.agreement)
+        left.imshow(found.agreement, vmin=0, vmax=1, cmap="Blues")
+        left.set_xticks(range(n_starts))
+        left.set_yticks(range(n_starts))
+        left.tick_params(length=0)
+        left.spines[:].set_visible(False)
+        left.set_xlabel("start")
+        for row, column in np.ndindex(found.agreement.shape):
+            value = found.agreement[row, column]
+            colour = "white" if value > 0.6 else "#20262d"
+            left.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
+        others = np.delete(found.agreement_latents, best, axis=0)
+        place = np.arange(len(latents))[::-1]
+        for values in others:
+            right.plot(values, place, "o", color=_BLUE, alpha=0.45, markersize=5)
+        right.set_yticks(place, latents)
+        right.set_xlim(0, 1.02)
+        right.set_ylim(-0.6, len(latents) - 0.4)
+        right.set_xlabel("correlation with partners")
+
+    return _svg(draw, _WIDTH, max(2.4, 0.9 + 0.25 * len(latents)))
+
+
+def training_curves(history: pd.DataFrame, best: int, best_epoch: int) -> str:
+    """Held-out objective with the final weights, one line a start; the dot is the state that was kept."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        settled = history["held_out_objective"].replace([np.inf, -np.inf], np.nan)
+        for start, own in history.groupby("start"):
+            kept = start == best
+            axes.plot(
+                own["epoch"],
+                settled[own.index],
+                color=_BLUE if kept else _GREY,
+                linewidth=1.6 if kept else 0.8,
+                zorder=2 if kept else 1,
+                label="kept start" if kept else None,
+            )
+        point = history[(history["start"] == best) & (history["epoch"] == best_epoch)]
+        axes.plot(point["epoch"], point["held_out_objective"], "o", color=_ORANGE, zorder=3, label="kept state")
+        late = settled[history["epoch"] > 0.15 * history["epoch"].max()]
+        if late.notna().any():
+            low, high = float(late.min()), float(late.quantile(0.98))
+            margin = 0.05 * max(high - low, 1e-3)
+            axes.set_ylim(low - margin, high + margin)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("objective (nats a row; lower is better)")
+        axes.legend(frameon=False)
+
+    return _svg(draw, _WIDTH, 2.8)
+
+
+def _svg(draw: Callable[[Figure], None], width: float, height: float) -> str:
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    return buffer.getvalue()
+
+
+def _number(axes: Axes, value: float, signed: float, row: int, column: int, top: float) -> None:
+    arrow = "" if abs(signed) < 0.5 * value or value < 0.1 else ("↑" if signed > 0 else "↓")
+    colour = "white" if value > 0.55 * top else "#20262d"
+    size = 7.5 if value >= 0.1 else 6.0
+    axes.text(column, row, f"{value:.2f}{arrow}", ha="center", va="center", fontsize=size, color=colour)
+
+
+def _interval(
+    axes: Axes, place: NDArray[np.int64], middle: Floats, low: Floats, high: Floats, latent: int, colour: str
+) -> None:
+    axes.hlines(place, low[:, latent], high[:, latent], color=colour, linewidth=2, zorder=2)
+    axes.plot(middle[:, latent], place, "o", color=colour, markersize=4.5, zorder=3)
+
+
+def _density(values: Floats, grid: Floats) -> Floats:
+    if len(values) < 3 or values.std() < 1e-9:
+        return np.zeros_like(grid)
+    result: Floats = gaussian_kde(values)(grid)
+    return result
+
+
+def _label(name: str) -> str:
+    """Short enough for an axis, and with no mathematics read into it."""
+    short = name if len(name) <= _LONGEST_LABEL else name[: _LONGEST_LABEL - 1] + "…"
+    return short.replace("$", r"\$")
