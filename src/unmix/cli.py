@@ -58,7 +58,9 @@ def fit(
     decoder: Annotated[str, typer.Option(help="dense or feature.")] = "dense",
     restarts: Annotated[int, typer.Option(help="Starts trained together.")] = 6,
     epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: about 8,500 steps.")] = None,
-    missing: Annotated[str, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")] = "error",
+    missing: Annotated[
+        str, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
+    ] = "error",
     min_domain_rows: Annotated[int, typer.Option(help="Smallest domain that is accepted.")] = 10,
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",

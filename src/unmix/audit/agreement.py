@@ -2,7 +2,9 @@ r"""Do several starts find the same latents? Held out, one to one, without any g
 
 For starts r and s with latents on the same held-out rows, the agreement is
 
-.. math:: A_{rs} = \frac{1}{n} \sum_i |\mathrm{corr}(z^r_i, z^s_{\pi(i)})|, \quad π \text{ the best one-to-one assignment.}
+.. math:: A_{rs} = \frac{1}{n} \sum_i |\mathrm{corr}(z^r_i, z^s_{\pi(i)})|,
+
+with π the best one-to-one assignment.
 
 Latents that differ from start to start are not to be believed, whatever their likelihood; starts that agree
 may still agree on something wrong, so this is evidence, not proof.

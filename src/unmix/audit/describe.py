@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unmix.audit.agreement import Agreement
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel
 
@@ -72,13 +73,60 @@ class Description:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
+def describe(
+    model: FittedModel,
+    train: Rows,
+    held_out: Rows,
+    groups: NDArray[np.int64],
+    latents: Floats,
+    agreed: Agreement,
+    best: int,
+    n_domains: int,
+    has_held_out: bool,
+) -> Description:
+    """All arrays of ``Description`` for the start ``best``; ``latents`` (starts, rows, n_latents) on ``held_out``."""
+    means, stds = encode_rows(model, held_out)
+    effects = domain_effects(means, groups, n_domains)
+    matched = []
+    for start, own in enumerate(latents):
+        aligned = own[:, agreed.partners[best, start]] * agreed.signs[best, start]
+        matched.append(_domain_means(aligned, groups, n_domains))
+    absolute, signed = mean_jacobian(model, train)
+    return Description(
+        latents=means,
+        latents_std=stds,
+        groups=groups,
+        mixing=absolute,
+        mixing_signed=signed,
+        **vars(effects),
+        location_starts_low=np.min(matched, axis=0),
+        location_starts_high=np.max(matched, axis=0),
+        r2=explained(model, held_out),
+        r2_train=explained(model, train),
+        posterior_width=stds.mean(axis=0),
+        agreement=agreed.pairs,
+        agreement_latents=agreed.latents[best],
+        held_out=np.array([float(has_held_out)]),
+    )
+
+
+def _domain_means(latents: Floats, groups: NDArray[np.int64], n_domains: int) -> Floats:
+    return np.stack(
+        [
+            latents[groups == domain].mean(axis=0) if (groups == domain).any() else np.full(latents.shape[1], np.nan)
+            for domain in range(n_domains)
+        ]
+    )
+
+
 def encode_rows(model: FittedModel, rows: Rows) -> tuple[Floats, Floats]:
     """Posterior means and standard deviations (rows, n_latents), in chunks."""
-    parts = []
+    means, stds = [], []
     with torch.no_grad():
         for chunk in chunks(rows):
-            parts.append([tensor.cpu().double().numpy() for tensor in model.encode(chunk.x, chunk.observed)])
-    means, stds = zip(*parts, strict=True)
+            mean, std = model.encode(chunk.x, chunk.observed)
+            means.append(mean.cpu().double().numpy())
+            stds.append(std.cpu().double().numpy())
     return np.concatenate(means), np.concatenate(stds)
 
 
@@ -140,12 +188,19 @@ def domain_effects(latents: Floats, groups: NDArray[np.int64], n_domains: int, s
         _effects(latents[rows], groups[rows], n_domains)
         for rows in (_resample(groups, n_domains, rng) for _ in range(_BOOTSTRAPS))
     ]
-    intervals = [
-        np.nanquantile(np.stack(values), [0.025, 0.975], axis=0) for values in zip(*draws, strict=True)
-    ]
+    intervals = [np.nanquantile(np.stack(values), [0.025, 0.975], axis=0) for values in zip(*draws, strict=True)]
     shuffled = [_effects(latents, rng.permutation(groups), n_domains)[2] for _ in range(_SHUFFLES)]
     return DomainEffects(
-        location, *intervals[0], spread, *intervals[1], change, *intervals[2], np.quantile(shuffled, 0.95, axis=0)
+        location=location,
+        location_low=intervals[0][0],
+        location_high=intervals[0][1],
+        spread=spread,
+        spread_low=intervals[1][0],
+        spread_high=intervals[1][1],
+        change=change,
+        change_low=intervals[2][0],
+        change_high=intervals[2][1],
+        change_shuffled=np.quantile(shuffled, 0.95, axis=0),
     )
 
 

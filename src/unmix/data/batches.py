@@ -32,9 +32,7 @@ class Rows:
     n_design: int
 
     @classmethod
-    def build(
-        cls, standardised: NDArray[np.float64], encoded: Encoded, sizes: tuple[int, ...], masked: bool
-    ) -> Rows:
+    def build(cls, standardised: NDArray[np.float64], encoded: Encoded, sizes: tuple[int, ...], masked: bool) -> Rows:
         values = torch.from_numpy(standardised.astype(np.float32))
         observed = (~torch.isnan(values)).float() if masked else None
         offsets = np.concatenate([[0], np.cumsum(sizes)])[: len(sizes)].astype(np.int64)
@@ -55,9 +53,7 @@ class Rows:
 
     def to(self, device: torch.device) -> Rows:
         observed = None if self.observed is None else self.observed.to(device)
-        return Rows(
-            self.x.to(device), observed, self.codes.to(device), self.values.to(device), self.n_design
-        )
+        return Rows(self.x.to(device), observed, self.codes.to(device), self.values.to(device), self.n_design)
 
     @property
     def design(self) -> Tensor:
@@ -67,9 +63,7 @@ class Rows:
         return torch.cat([indicators, self.values], dim=1) if self.values.shape[1] else indicators
 
 
-def split_rows(
-    groups: NDArray[np.int64], fraction: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_rows(groups: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Training rows and held-out rows, the share ``fraction`` of every domain (rounded down), in file order."""
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(groups), dtype=bool)

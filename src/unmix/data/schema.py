@@ -43,6 +43,4 @@ class FeatureSchema:
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> FeatureSchema:
-        return cls(
-            tuple(raw["names"]), bool(raw["named"]), raw["dtype"], tuple(raw["center"]), tuple(raw["scale"])
-        )
+        return cls(tuple(raw["names"]), bool(raw["named"]), raw["dtype"], tuple(raw["center"]), tuple(raw["scale"]))

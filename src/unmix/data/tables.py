@@ -5,7 +5,7 @@ Nothing here is learnt: what a model must remember of its columns is in ``schema
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,12 @@ def read_table(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"There is no file at {path}. Check the path; expected .csv, .tsv, .parquet or .h5ad.")
-    readers = {".csv": pd.read_csv, ".tsv": _read_tsv, ".parquet": pd.read_parquet, ".h5ad": _read_h5ad}
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+        ".csv": pd.read_csv,
+        ".tsv": _read_tsv,
+        ".parquet": pd.read_parquet,
+        ".h5ad": _read_h5ad,
+    }
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataError(
@@ -102,9 +107,7 @@ def numeric_matrix(table: Any) -> Floats:
 
 def check_values(matrix: Floats, names: Sequence[str], missing: str) -> None:
     """Refuse infinite values always, and NaN unless ``missing`` is "mask"; the message names rows and columns."""
-    _refuse_where(
-        np.isinf(matrix), names, "infinite values (inf)", "Replace them or drop those rows before fitting."
-    )
+    _refuse_where(np.isinf(matrix), names, "infinite values (inf)", "Replace them or drop those rows before fitting.")
     if missing == "error":
         _refuse_where(
             np.isnan(matrix),
@@ -121,7 +124,7 @@ def check_trainable(matrix: Floats, names: Sequence[str]) -> None:
             f"There is 1 sample (n_samples = {len(matrix)}); a model needs many rows to learn from. "
             "Pass the whole table, one row for each observation."
         )
-    empty = np.isnan(matrix).all(axis=0)
+    empty = np.asarray(np.isnan(matrix).all(axis=0))
     if empty.any():
         raise DataError(f"Columns {_named(names, empty)} hold no value at all. Drop them.")
     low, high = np.nanmin(matrix, axis=0), np.nanmax(matrix, axis=0)
@@ -137,7 +140,9 @@ def _refuse_where(bad: NDArray[np.bool_], names: Sequence[str], what: str, remed
     if not bad.any():
         return
     rows, columns = np.nonzero(bad)
-    places = ", ".join(f"row {row} column {names[k]!r}" for row, k in zip(rows[:_SHOWN], columns, strict=False))
+    places = ", ".join(
+        f"row {row} column {names[k]!r}" for row, k in zip(rows[:_SHOWN].tolist(), columns.tolist(), strict=False)
+    )
     more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
     raise DataError(
         f"Input X contains {len(rows)} {what}, in {len(set(columns.tolist()))} column(s): {places}{more}. {remedy}"
@@ -164,7 +169,7 @@ def _is_number(dtype: Any) -> bool:
 
 
 def _named(names: Sequence[str], chosen: NDArray[np.bool_]) -> str:
-    return _listed([names[k] for k in np.flatnonzero(chosen)])
+    return _listed([names[k] for k in np.flatnonzero(chosen).tolist()])
 
 
 def _listed(names: Sequence[str], most: int = _SHOWN) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,13 +16,13 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from unmix.audit.agreement import Agreement, agreement, choose_start
-from unmix.audit.describe import Description, chunks, domain_effects, encode_rows, explained, mean_jacobian
+from unmix.audit.agreement import agreement, choose_start
+from unmix.audit.describe import chunks, describe, encode_rows
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
-from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table, check_values, numeric_matrix
 from unmix.errors import DataError, SchemaError, SettingError
+from unmix.estimators.finish import fix_frame, restarts_table
 from unmix.estimators.prepare import Prepared, output_dtype, prepare, rows_for
 from unmix.estimators.progress import epoch_bar, say
 from unmix.models.base import FittedModel, LatentModel
@@ -233,7 +232,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         return tags
 
     def _check_common_settings(self) -> None:
-        def need(holds: bool, name: str, expected: str) -> None:
+        def need(holds: Any, name: str, expected: str) -> None:
             if not holds:
                 raise SettingError(f"{name} must be {expected}; got {getattr(self, name)!r}.")
 
@@ -259,7 +258,9 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         )
 
     def _announce(self, data: Prepared, device: torch.device) -> None:
-        columns = [column.describe() for column in data.domains.columns] or ["none: one domain, only sparsity identifies"]
+        columns = [column.describe() for column in data.domains.columns] or [
+            "none: one domain, only sparsity identifies"
+        ]
         n_held_out = len(data.held_out)
         say(
             self.verbose,
@@ -280,7 +281,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         """Choose a start, fix its frame, describe it; only now does the estimator change."""
         candidates = [FittedModel(network.single(start)) for start in range(network.n_starts)]
         for candidate in candidates:
-            _fix_frame(candidate, train)
+            fix_frame(candidate, train)
         latents = np.stack([encode_rows(candidate, held_out)[0] for candidate in candidates])
         agreed = agreement(latents)
         best = choose_start(result.objective, result.failed, agreed)
@@ -295,9 +296,9 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         self.settings_ = {"n_train": len(train), "n_held_out": len(data.held_out)}
         self.history_ = pd.DataFrame(result.history).astype({"epoch": int, "start": int})
         self.best_restart_, self.agreement_ = best, agreed.mean
-        self.restarts_ = _restarts(result, agreed, best, self.history_)
+        self.restarts_ = restarts_table(result, agreed, best, self.history_)
         groups = data.groups[data.held_out] if len(data.held_out) else data.groups[data.train]
-        self.description_ = _describe(
+        self.description_ = describe(
             chosen, train, held_out, groups, latents, agreed, best, len(data.domains.domains), bool(len(data.held_out))
         )
         self._set_mixing()
@@ -362,87 +363,3 @@ def _seed(random_state: Any) -> int:
     if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-@torch.no_grad()
-def _fix_frame(model: FittedModel, train: Rows) -> None:
-    """Order latents by their total effect, centre and scale them, and let the strongest feature rise with each."""
-    latents = encode_rows(model, train)[0]
-    center, scale = latents.mean(axis=0), np.maximum(latents.std(axis=0), 1e-6)
-    absolute, signed = mean_jacobian(model, train)
-    order = np.argsort(-(absolute * scale).sum(axis=0), kind="stable")
-    strongest = absolute.argmax(axis=0)
-    signs = np.where(signed[strongest, np.arange(len(strongest))] < 0, -1.0, 1.0)
-    model.set_frame(
-        torch.from_numpy(order),
-        torch.from_numpy(center[order]).float(),
-        torch.from_numpy((scale * signs)[order]).float(),
-    )
-
-
-def _restarts(result: TrainingResult, agreed: Agreement, best: int, history: pd.DataFrame) -> pd.DataFrame:
-    """One row a start: what it reached, and whether it was kept."""
-    rows = []
-    for start, objective in enumerate(result.objective):
-        own = history[(history["start"] == start) & (history["epoch"] == result.best_epoch[start])]
-        terms = {name: float(own[name].iloc[0]) if len(own) else math.nan for name in _RESTART_TERMS}
-        rows.append(
-            {
-                "start": start,
-                "held_out_objective": objective,
-                **terms,
-                "agreement": agreed.of_start(start),
-                "best_epoch": result.best_epoch[start],
-                "failed": result.failed[start],
-                "kept": start == best,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-_RESTART_TERMS = ("held_out_reconstruction", "held_out_kl", "held_out_sparsity")
-
-
-def _describe(
-    model: FittedModel,
-    train: Rows,
-    held_out: Rows,
-    groups: NDArray[np.int64],
-    latents: Floats,
-    agreed: Agreement,
-    best: int,
-    n_domains: int,
-    has_held_out: bool,
-) -> Description:
-    means, stds = encode_rows(model, held_out)
-    effects = domain_effects(means, groups, n_domains)
-    matched = []
-    for start, own in enumerate(latents):
-        aligned = own[:, agreed.partners[best, start]] * agreed.signs[best, start]
-        matched.append(replace(effects, location=_domain_means(aligned, groups, n_domains)).location)
-    absolute, signed = mean_jacobian(model, train)
-    return Description(
-        latents=means,
-        latents_std=stds,
-        groups=groups,
-        mixing=absolute,
-        mixing_signed=signed,
-        **vars(effects),
-        location_starts_low=np.min(matched, axis=0),
-        location_starts_high=np.max(matched, axis=0),
-        r2=explained(model, held_out),
-        r2_train=explained(model, train),
-        posterior_width=stds.mean(axis=0),
-        agreement=agreed.pairs,
-        agreement_latents=agreed.latents[best],
-        held_out=np.array([float(has_held_out)]),
-    )
-
-
-def _domain_means(latents: Floats, groups: NDArray[np.int64], n_domains: int) -> Floats:
-    return np.stack(
-        [
-            latents[groups == domain].mean(axis=0) if (groups == domain).any() else np.full(latents.shape[1], np.nan)
-            for domain in range(n_domains)
-        ]
-    )

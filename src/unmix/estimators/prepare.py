@@ -74,7 +74,7 @@ def prepare(
     check_trainable(matrix, shown)
     if n_latents > matrix.shape[1]:
         raise DataError(
-            f"n_latents = {n_latents} is more than the table's n_features = {matrix.shape[1]}: the latents could not be "
+            f"n_latents = {n_latents} is more than n_features = {matrix.shape[1]}: the latents could not be "
             "told apart. Ask for at most as many latents as features."
         )
     domains = DomainSchema.learn(y, len(matrix), auxiliary, min_domain_rows)

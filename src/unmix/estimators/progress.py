@@ -21,7 +21,12 @@ def say(verbose: int, text: str, level: int = 1) -> None:
 def epoch_bar(verbose: int, max_epochs: int) -> Iterator[OnEpoch]:
     """A function to call after every epoch; it draws one bar, and with ``verbose=2`` a line every tenth of the run."""
     every = max(1, max_epochs // 10)
-    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total} epochs"), TimeRemainingColumn())
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} epochs"),
+        TimeRemainingColumn(),
+    )
     note = TextColumn("best held-out objective {task.fields[best]}")
     with Progress(*columns, note, console=Console(stderr=True), disable=verbose < 1) as bar:
         task = bar.add_task("training", total=max_epochs, best="…")

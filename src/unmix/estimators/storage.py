@@ -148,8 +148,10 @@ def write_report(estimator: LatentEstimator, path: Path) -> Path:
 
 
 def _write_files(estimator: LatentEstimator, folder: Path, name: str) -> None:
-    arrays = {f"description/{key}": torch.from_numpy(np.ascontiguousarray(value))
-              for key, value in estimator.description_.arrays().items()}
+    arrays = {
+        f"description/{key}": torch.from_numpy(np.ascontiguousarray(value))
+        for key, value in estimator.description_.arrays().items()
+    }
     state = {f"model/{key}": value for key, value in estimator.model_.state_dict().items()}
     write_state(folder / MODEL, {**state, **arrays}, {})
     _write_json(

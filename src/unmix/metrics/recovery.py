@@ -75,9 +75,7 @@ class Score(float):
         return frame
 
 
-def correlation(
-    a: Floats, b: Floats, method: Literal["pearson", "spearman"] = "pearson"
-) -> Floats:
+def correlation(a: Floats, b: Floats, method: Literal["pearson", "spearman"] = "pearson") -> Floats:
     """Signed correlation of every column of ``a`` with every column of ``b``; 0 where a column is constant."""
     if method == "spearman":
         a, b = rankdata(a, axis=0), rankdata(b, axis=0)
@@ -148,9 +146,7 @@ def mcc(
     details: dict[str, Any] = {"assignment": assignment, "signs": signs, "matrix": matrix}
     if domains is not None:
         labels = np.asarray(domains)[scored]
-        within = correlation(
-            _without_domain_means(z[scored], labels), _without_domain_means(w[scored], labels), method
-        )
+        within = correlation(_without_domain_means(z[scored], labels), _without_domain_means(w[scored], labels), method)
         details["within_domain"] = _paired(within, assignment)[0]
     boots = [
         _paired(correlation(z[rows], w[rows], method), assignment)[0].mean()
@@ -179,9 +175,7 @@ def _pair(z_true: ArrayLike, z_hat: ArrayLike) -> tuple[Floats, Floats]:
             raise DataError(f"{name} holds values that are not finite. Remove those rows first.")
         pair.append(array)
     if len(pair[0]) != len(pair[1]) or len(pair[0]) < 4:
-        raise DataError(
-            f"z_true and z_hat must have the same rows, at least 4; got {len(pair[0])} and {len(pair[1])}."
-        )
+        raise DataError(f"z_true and z_hat must have the same rows, at least 4; got {len(pair[0])} and {len(pair[1])}.")
     return pair[0], pair[1]
 
 

@@ -62,13 +62,9 @@ class CGVAENetwork(LatentModel):
         self.config = config
         self.n_starts, self.n_latents = config.n_starts, config.n_latents
         sources = generators(config.seed, config.n_starts)
-        self.encoder = Encoder(
-            sources, config.n_features, config.hidden, config.n_latents, config.masked
-        )
+        self.encoder = Encoder(sources, config.n_features, config.hidden, config.n_latents, config.masked)
         self.decoder = _DECODERS[config.decoder](sources, config)
-        self.domain_prior = PRIORS[config.prior](
-            sources, config.n_latents, config.n_design, config.interactions
-        )
+        self.domain_prior = PRIORS[config.prior](sources, config.n_latents, config.n_design, config.interactions)
         self.log_noise = nn.Parameter(
             torch.full((config.n_starts, 1, config.n_features), math.log(config.initial_noise))
         )

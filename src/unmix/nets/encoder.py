@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -31,9 +32,11 @@ class Encoder(nn.Module):
         self.masked = masked
         self.network = StackedMLP(sources, n_features * (2 if masked else 1), hidden, 2 * n_latents)
         with torch.no_grad():
-            last = self.network.layers[-1]
-            last.weight[..., n_latents:] *= 0.1
-            last.bias[..., n_latents:] = torch.log(torch.tensor(std))
+            for name, parameter in self.network.layers[-1].named_parameters():
+                if name == "weight":
+                    parameter[..., n_latents:] *= 0.1
+                else:
+                    parameter[..., n_latents:] = math.log(std)
 
     def forward(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.masked:

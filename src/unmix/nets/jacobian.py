@@ -10,10 +10,12 @@ automatic differentiation like any other tensor.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from unmix.nets.layers import StackedLinear, StackedMLP
+from unmix.nets.layers import StackedMLP
 
 
 def silu_with_slope(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +49,7 @@ def mlp_with_jacobian(network: StackedMLP, z: Tensor, n_rows: int) -> tuple[Tens
     return output, jacobian.expand(-1, n_rows, -1, -1)
 
 
-def _push(layer: StackedLinear, tangent: Tensor | None, n_rows: int) -> Tensor:
+def _push(layer: Any, tangent: Tensor | None, n_rows: int) -> Tensor:
     """Tangents after the linear part of a layer; the first layer's are its weights, the same for every row."""
     if tangent is None:
         return layer.weight.unsqueeze(1)

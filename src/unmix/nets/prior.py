@@ -80,9 +80,7 @@ class LocationScaleSpline(PriorDistribution):
         return self.base.from_noise(inner)
 
 
-def rational_quadratic(
-    value: Tensor, x: Tensor, y: Tensor, slopes: Tensor, *, inverse: bool
-) -> tuple[Tensor, Tensor]:
+def rational_quadratic(value: Tensor, x: Tensor, y: Tensor, slopes: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
     """Monotone rational-quadratic spline through the knots (x, y), identity outside them (Durkan et al., eq. 4-8).
 
     Parameters

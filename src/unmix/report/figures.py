@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from unmix.audit.describe import Description
 
 Floats = NDArray[np.float64]
 
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -65,7 +66,7 @@ def mixing_map(mixing: Floats, signed: Floats, features: Sequence[str], latents:
             axes.set_ylabel(f"{len(order)} features, grouped by their strongest latent")
         if len(order) <= _MOST_NUMBERED and len(latents) <= 10:
             for row, column in np.ndindex(values.shape):
-                _number(axes, values[row, column], direction[row, column], row, column, top)
+                _number(axes, float(values[row, column]), float(direction[row, column]), row, column, top)
         figure.colorbar(image, ax=axes, shrink=0.6, pad=0.03, label="sd of feature per sd of latent")
 
     height = 1.0 + 0.26 * min(len(order), _MOST_LABELLED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -142,15 +141,17 @@ def caveats(content: ReportContent) -> list[str]:
         "Agreement of the starts shows that the method repeats itself on these data. It does not show that the latents "
         "are the true ones: starts can agree on a mixture of factors that the data cannot tell apart.",
         "A latent is known up to its order, its sign and its scale. Nothing here says what it is called in nature.",
-        "Intervals come from resampling held-out rows with the model kept as it is; they leave out what another training "
-        "run would change. The pale bars, the range over all starts, show that part.",
+        "Intervals come from resampling held-out rows with the model kept as it is; they leave out what another "
+        "training run would change. The pale bars, the range over all starts, show that part.",
         "That a domain moves a latent is a difference between groups of rows. It is a causal effect only as far as the "
         "domains were assigned like an experiment.",
         "The latents are assumed to be independent within each domain. A common cause that acts inside a domain breaks "
         "this, and this page does not test it.",
     ]
     if len(content.domain_names) == 1:
-        lines.insert(0, "There is one domain, so nothing changes: only the sparsity of the mixing can identify latents.")
+        lines.insert(
+            0, "There is one domain, so nothing changes: only the sparsity of the mixing can identify latents."
+        )
     if not found.held_out[0]:
         lines.insert(0, "There were too few rows to hold any out: every number here is measured on training rows.")
     if len(content.restarts) == 1:
@@ -160,11 +161,7 @@ def caveats(content: ReportContent) -> list[str]:
 
 def _verdict(content: ReportContent) -> str:
     found = content.description
-    changing = [
-        name
-        for i, name in enumerate(content.latent_names)
-        if found.change_low[i] > found.change_shuffled[i]
-    ]
+    changing = [name for i, name in enumerate(content.latent_names) if found.change_low[i] > found.change_shuffled[i]]
     parts = []
     if len(content.restarts) > 1:
         kept = float(np.delete(found.agreement_latents, content.best_restart, axis=0).mean())
@@ -175,13 +172,13 @@ def _verdict(content: ReportContent) -> str:
         )
     if len(content.domain_names) > 1:
         parts.append(
-            f"{len(changing)} of {len(content.latent_names)} latents differ between domains by more than shuffled labels "
-            f"do{': ' + ', '.join(changing) if changing else ''}."
+            f"{len(changing)} of {len(content.latent_names)} latents differ between domains by more than shuffled "
+            f"labels do{': ' + ', '.join(changing) if changing else ''}."
         )
     density = float(content.support.mean())
     parts.append(
-        f"{density:.0%} of the mixing's entries are 0.1 or more; encode-decode keeps {float(np.mean(found.r2)):.0%} of the "
-        f"features' variance on {'held-out' if found.held_out[0] else 'training'} rows."
+        f"{density:.0%} of the mixing's entries are 0.1 or more; encode-decode keeps {float(np.mean(found.r2)):.0%} "
+        f"of the features' variance on {'held-out' if found.held_out[0] else 'training'} rows."
     )
     return " ".join(parts)
 
@@ -214,5 +211,3 @@ def _picture(svg: str, alt: str, caption: str = "") -> Picture:
 
 def _csv_address(table: pd.DataFrame) -> str:
     return "data:text/csv;base64," + base64.b64encode(table.to_csv(index=False).encode()).decode()
-
-

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from unmix.errors import StorageError
@@ -22,7 +22,7 @@ def write_state(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        save_file(content, beside, metadata={"unmix": json.dumps({"format": FORMAT, **header})})
+        beside.write_bytes(save(content, metadata={"unmix": json.dumps({"format": FORMAT, **header})}))
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
         beside.unlink(missing_ok=True)
@@ -41,5 +41,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise StorageError(f"{path} is damaged or not a safetensors file: {error}.") from error
     if header is None or header.get("format") != FORMAT:
         found = None if header is None else header.get("format")
-        raise StorageError(f"{path} has format {found!r}; this version of unmix reads {FORMAT}. Was it written by unmix?")
+        raise StorageError(
+            f"{path} has format {found!r}; this version of unmix reads {FORMAT}. Was it written by unmix?"
+        )
     return tensors, header

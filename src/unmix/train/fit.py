@@ -48,7 +48,7 @@ class TrainingSettings:
 
 @dataclass
 class TrainingResult:
-    """``history``: one row an epoch and start; the rest is per start. ``failed`` starts hold their last finite state."""
+    """``history``: one row an epoch and start; the rest per start. ``failed`` starts hold their last finite state."""
 
     history: list[dict[str, float]]
     objective: list[float]
@@ -145,9 +145,7 @@ class _Run:
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings.learning_rate, fused=True)
         self.n_batches = max(1, round(len(train) / settings.batch_size))
         starts = model.n_starts
-        self.progress = _Progress(
-            objective=[math.inf] * starts, best_epoch=[0] * starts, failures=[0] * starts
-        )
+        self.progress = _Progress(objective=[math.inf] * starts, best_epoch=[0] * starts, failures=[0] * starts)
         self.latest = [math.inf] * starts
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.evaluation_noise = self._noise(self._generator(-1), len(self.held_out), 1).expand(starts, -1, -1)
@@ -193,8 +191,14 @@ class _Run:
     def remember(self) -> None:
         """The last state known to be finite: what a rewind and an interrupted run go back to."""
         self.good = {name: value.clone() for name, value in self._tensors().items()}
-        lists = ("objective", "best_epoch", "failures", "history")
-        self.good_progress = replace(self.progress, **{name: list(getattr(self.progress, name)) for name in lists})
+        now = self.progress
+        self.good_progress = replace(
+            now,
+            objective=list(now.objective),
+            best_epoch=list(now.best_epoch),
+            failures=list(now.failures),
+            history=list(now.history),
+        )
 
     def save(self) -> None:
         assert self.checkpoint is not None
@@ -210,8 +214,8 @@ class _Run:
             n: t.shape for n, t in tensors.items()
         }:
             raise StorageError(
-                f"{self.checkpoint} belongs to a run with other settings or data; it can be resumed only with the same. "
-                "Start anew without resuming."
+                f"{self.checkpoint} belongs to a run with other settings or data; it can be resumed only with "
+                "the same. Start anew without resuming."
             )
         self._restore(tensors)
         self.progress = _Progress(**header["progress"])
@@ -233,9 +237,7 @@ class _Run:
     def _score(self, train_objective: Tensor) -> None:
         """Held-out objective with the final weights; each start keeps its best state."""
         progress, settings = self.progress, self.settings
-        terms = self.model.terms(
-            self.held_out, self.evaluation_noise, len(self.train), _EVALUATION_PENALTY_ROWS
-        )
+        terms = self.model.terms(self.held_out, self.evaluation_noise, len(self.train), _EVALUATION_PENALTY_ROWS)
         objective = self._weighted(terms, 1.0)
         if not bool(torch.isfinite(objective).all()):
             self._rewind(terms, objective)
@@ -272,8 +274,8 @@ class _Run:
         if all(self._failed(start) for start in range(self.model.n_starts)):
             culprits = [name for name, values in terms.items() if not bool(torch.isfinite(values).all())]
             raise TrainingError(
-                f"The objective became non-finite in epoch {progress.epoch + 1} in the term {', '.join(culprits)}, after "
-                f"{progress.rewinds} rewinds with a lower learning rate (now {progress.rate:.3g} of the asked one). "
+                f"The objective became non-finite in epoch {progress.epoch + 1} in the term {', '.join(culprits)}, "
+                f"after {progress.rewinds} rewinds at a lower learning rate ({progress.rate:.3g} of the asked). "
                 "Look for extreme values in the data, or lower learning_rate.",
                 progress.history,
             )
@@ -319,4 +321,3 @@ def _schedule(done: float, warmup: float) -> float:
     if done < warmup:
         return 0.05 + 0.95 * done / warmup
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
-

@@ -1,0 +1,53 @@
+"""What happens to the starts after training: a fixed frame for their latents, and a table of what each reached."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import torch
+
+from unmix.audit.agreement import Agreement
+from unmix.audit.describe import encode_rows, mean_jacobian
+from unmix.data.batches import Rows
+from unmix.models.base import FittedModel
+from unmix.train.fit import TrainingResult
+
+_RESTART_TERMS = ("held_out_reconstruction", "held_out_kl", "held_out_sparsity")
+
+
+@torch.no_grad()
+def fix_frame(model: FittedModel, train: Rows) -> None:
+    """Order latents by their total effect, centre and scale them, and let the strongest feature rise with each."""
+    latents = encode_rows(model, train)[0]
+    center, scale = latents.mean(axis=0), np.maximum(latents.std(axis=0), 1e-6)
+    absolute, signed = mean_jacobian(model, train)
+    order = np.argsort(-(absolute * scale).sum(axis=0), kind="stable")
+    strongest = absolute.argmax(axis=0)
+    signs = np.where(signed[strongest, np.arange(len(strongest))] < 0, -1.0, 1.0)
+    model.set_frame(
+        torch.from_numpy(order),
+        torch.from_numpy(center[order]).float(),
+        torch.from_numpy((scale * signs)[order]).float(),
+    )
+
+
+def restarts_table(result: TrainingResult, agreed: Agreement, best: int, history: pd.DataFrame) -> pd.DataFrame:
+    """One row a start: what it reached, and whether it was kept."""
+    rows = []
+    for start, objective in enumerate(result.objective):
+        own = history[(history["start"] == start) & (history["epoch"] == result.best_epoch[start])]
+        terms = {name: float(own[name].iloc[0]) if len(own) else math.nan for name in _RESTART_TERMS}
+        rows.append(
+            {
+                "start": start,
+                "held_out_objective": objective,
+                **terms,
+                "agreement": agreed.of_start(start),
+                "best_epoch": result.best_epoch[start],
+                "failed": result.failed[start],
+                "kept": start == best,
+            }
+        )
+    return pd.DataFrame(rows)
