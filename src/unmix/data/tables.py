@@ -84,7 +84,11 @@ def numeric_matrix(table: Any) -> Floats:
         A sparse or complex array, as scikit-learn raises it.
     """
     if nw.dependencies.is_into_dataframe(table):
-        frame = nw.from_native(table, eager_only=True)
+        try:
+            frame = nw.from_native(table, eager_only=True)
+        except nw.exceptions.DuplicateError:
+            _refuse_duplicates([str(name) for name in getattr(table, "column_names", table.columns)])
+            raise
         names = [str(name) for name in frame.columns]
         _refuse_duplicates(names)
         text = [name for name, dtype in zip(names, frame.schema.dtypes(), strict=True) if not _is_number(dtype)]

@@ -22,7 +22,7 @@ from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.tables import as_table, check_values, numeric_matrix
 from unmix.errors import DataError, SchemaError, SettingError
-from unmix.estimators.finish import fix_frame, restarts_table
+from unmix.estimators.finish import finish_start, restarts_table
 from unmix.estimators.prepare import Prepared, output_dtype, prepare, rows_for
 from unmix.estimators.progress import epoch_bar, say
 from unmix.models.base import FittedModel, LatentModel
@@ -281,7 +281,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         """Choose a start, fix its frame, describe it; only now does the estimator change."""
         candidates = [FittedModel(network.single(start)) for start in range(network.n_starts)]
         for candidate in candidates:
-            fix_frame(candidate, train)
+            finish_start(candidate, train)
         latents = np.stack([encode_rows(candidate, held_out)[0] for candidate in candidates])
         agreed = agreement(latents)
         best = choose_start(result.objective, result.failed, agreed)
@@ -315,6 +315,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
 
     def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
         """Rows of new data, after the schema has been enforced."""
+        matrix = numeric_matrix(table)
         try:
             validate_data(self, table, reset=False, skip_check_array=True)
         except ValueError as error:
@@ -322,9 +323,6 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 f"{str(error).rstrip()} The model was fitted on the columns {list(self.schema_.names)}, in this order; "
                 "select them from the table first."
             ) from error
-        matrix = numeric_matrix(table)
-        if matrix.shape[1] != self.n_features_in_:
-            raise SchemaError(f"X has {matrix.shape[1]} features, but the model was fitted on {self.n_features_in_}.")
         check_values(matrix, self.schema_.names, self.missing)
         encoded = self.domain_schema_.encode(y, len(matrix)) if with_domain else None
         masked = self.missing == "mask"

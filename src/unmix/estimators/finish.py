@@ -18,9 +18,11 @@ _RESTART_TERMS = ("held_out_reconstruction", "held_out_kl", "held_out_sparsity")
 
 
 @torch.no_grad()
-def fix_frame(model: FittedModel, train: Rows) -> None:
-    """Order latents by their total effect, centre and scale them, and let the strongest feature rise with each."""
+def finish_start(model: FittedModel, train: Rows) -> None:
+    """Settle zeros; order latents by their total effect, centre and scale them, let the strongest feature rise."""
     latents = encode_rows(model, train)[0]
+    device = model.scale.device
+    model.inner.settle(torch.from_numpy(latents.std(axis=0)).float().to(device)[None])
     center, scale = latents.mean(axis=0), np.maximum(latents.std(axis=0), 1e-6)
     absolute, signed = mean_jacobian(model, train)
     order = np.argsort(-(absolute * scale).sum(axis=0), kind="stable")

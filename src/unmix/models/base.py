@@ -54,6 +54,9 @@ class LatentModel(nn.Module, ABC):
     def weights(self, progress: float) -> Mapping[str, float]:
         """Weight of every term at ``progress`` (0 … 1) of training."""
 
+    def settle(self, latent_std: Tensor) -> None:
+        """Called once after training with sd(z) (starts, latents), to make exact what training leaves nearly so."""
+
     @abstractmethod
     def single(self, start: int) -> LatentModel:
         """A model of one start with a copy of this start's state."""

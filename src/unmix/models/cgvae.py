@@ -26,14 +26,15 @@ from unmix.objectives.elbo import gaussian_negentropy, gaussian_nll
 from unmix.objectives.sparsity import group_l1, jacobian_l1
 
 PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
-DECODERS = ("feature", "dense")
+DECODERS = ("dense", "feature")
+_NEGLIGIBLE = 0.01
 
 
 @dataclass(frozen=True)
 class CGVAEConfig:
     """Everything that fixes the networks and the objective; ``hidden`` are the widths of encoder and dense decoder.
 
-    ``decoder``: "feature" (one small network a feature, group penalty) or "dense" (one network, L1 of its Jacobian).
+    ``decoder``: "dense" (one network, L1 of its Jacobian) or "feature" (one small network a feature, group penalty).
     ``sparsity`` and ``kl_weight`` are α and β; ``ramp`` is the share of training over which α rises.
     """
 
@@ -43,7 +44,7 @@ class CGVAEConfig:
     interactions: bool = False
     masked: bool = False
     hidden: tuple[int, ...] = (64, 64)
-    decoder: str = "feature"
+    decoder: str = "dense"
     prior: str = "gaussian"
     sparsity: float = 0.2
     kl_weight: float = 1.0
@@ -108,6 +109,12 @@ class CGVAENetwork(LatentModel):
             "sparsity": self.config.sparsity * ramp,
             "shrinkage": 1.0,
         }
+
+    @torch.no_grad()
+    def settle(self, latent_std: Tensor) -> None:
+        """A feature decoder's entries below 1 % of a standard deviation become exactly 0."""
+        if isinstance(self.decoder, FeatureDecoder):
+            self.decoder.drop(self.decoder.group_norms() * latent_std.unsqueeze(-1) < _NEGLIGIBLE)
 
     def single(self, start: int) -> CGVAENetwork:
         network = CGVAENetwork(replace(self.config, n_starts=1)).to(self.log_noise.device)

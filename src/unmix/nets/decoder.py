@@ -68,5 +68,10 @@ class FeatureDecoder(nn.Module):
         paths = (self.inner * self.outer).unflatten(2, (self.n_features, self.width))
         return (paths.square().sum(-1) + 1e-12).sqrt()
 
+    @torch.no_grad()
+    def drop(self, entries: Tensor) -> None:
+        """Set the input weights of ``entries``, bool (starts, n_latents, n_features), to exactly 0."""
+        self.inner.masked_fill_(entries.repeat_interleave(self.width, dim=2), 0.0)
+
     def _sum(self, hidden: Tensor) -> Tensor:
         return hidden.unflatten(2, (self.n_features, self.width)).sum(-1)

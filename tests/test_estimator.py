@@ -1,0 +1,239 @@
+"""The estimator: one contract over priors and decoders, reproducibility, storage, scikit-learn's own checks."""
+
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from conftest import QUICK
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PowerTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import unmix
+from unmix import CGVAE, DataError, DomainError, SettingError, StorageError, metrics
+
+MODELS = [(decoder, prior) for decoder in ("dense", "feature") for prior in ("gaussian", "spline")]
+
+
+# Every exception to scikit-learn's checks, with its reason.
+EXPECTED = {
+    "check_methods_subset_invariance": "float32 products of other batch sizes round differently (1e-6; asked: 1e-7)",
+}
+
+
+@parametrize_with_checks(
+    [CGVAE(n_latents=1, n_restarts=1, max_epochs=2, min_domain_rows=1, verbose=0)],
+    expected_failed_checks=lambda estimator: EXPECTED,
+)
+def test_scikit_learn(estimator, check):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check(estimator)
+
+
+@pytest.mark.parametrize(("decoder", "prior"), MODELS)
+def test_contract(decoder, prior, frame, labels, tmp_path):
+    model = CGVAE(**QUICK, decoder=decoder, prior=prior).fit(frame, labels)
+    z = model.transform(frame)
+    assert z.shape == (600, 2)
+    assert model.mixing_.shape == model.support_.shape == (5, 2)
+    assert (model.support_ == (model.mixing_ >= 0.1)).all()
+    assert list(model.domains_) == ["a", "b", "c"]
+    assert np.diff(model.mixing_.sum(axis=0))[0] <= 0
+    train = np.setdiff1d(np.arange(600), [])
+    np.testing.assert_allclose(z[train].std(axis=0), 1.0, atol=0.1)
+    assert model.inverse_transform(z).shape == frame.shape
+    assert np.isfinite(model.score(frame, labels))
+    assert model.sample(7, domain="b").shape == (7, 5)
+    np.testing.assert_array_equal(model.sample(3, domain="a"), model.sample(3, domain="a"))
+    stay = model.counterfactual(frame, labels, to=pd.DataFrame({"domain": labels}))
+    np.testing.assert_allclose(stay, model.inverse_transform(z), atol=2e-3)
+    assert np.abs(model.counterfactual(frame, labels, to="c") - stay)[labels != "c"].max() > 1e-3
+    assert set(model.history_["start"]) == {0, 1}
+    assert model.restarts_["kept"].sum() == 1
+    assert 0 <= model.agreement_ <= 1
+    again = unmix.load(model.save(tmp_path / "model"))
+    np.testing.assert_array_equal(again.transform(frame), z)
+    assert again.score(frame, labels) == model.score(frame, labels)
+    np.testing.assert_array_equal(again.sample(3, domain="a"), model.sample(3, domain="a"))
+    np.testing.assert_array_equal(again.mixing_, model.mixing_)
+    pd.testing.assert_frame_equal(again.restarts_, model.restarts_, check_dtype=False)
+    pd.testing.assert_frame_equal(again.history_, model.history_, check_dtype=False)
+    assert again.get_params() | {"hidden": None} == model.get_params() | {"hidden": None}
+    assert not list((tmp_path / "model").rglob("*.pkl"))
+
+
+def test_rows_do_not_depend_on_their_neighbours(fitted, frame):
+    whole = fitted.transform(frame)
+    np.testing.assert_allclose(fitted.transform(frame.iloc[::-1])[::-1], whole, atol=1e-5)
+    np.testing.assert_allclose(fitted.transform(frame.iloc[3:4]), whole[3:4], atol=1e-5)
+
+
+def test_counterfactual_carries_each_latent_through_the_priors_maps(fitted, frame, labels):
+    moved = fitted.transform(fitted.counterfactual(frame, labels, to="c"))
+    model, rows = fitted.model_, fitted._new_rows(frame, labels, with_domain=True)
+    with torch.no_grad():
+        own, target = model.prior(rows.design), model.prior(fitted._design("c", len(frame)))
+        z = model.encode(rows.x)[0]
+        zero, one = own.from_noise(torch.zeros_like(z)), own.from_noise(torch.ones_like(z))
+        noise = (z - zero) / (one - zero)
+        expected = target.from_noise(noise)
+        round_trip = model.encode(model.decode(expected))[0].numpy()
+    np.testing.assert_allclose(moved, round_trip, atol=2e-2)
+
+
+def test_same_seed_same_bits_and_another_seed_another_model(fitted, frame, labels):
+    again = CGVAE(**QUICK).fit(frame, labels)
+    np.testing.assert_array_equal(again.transform(frame), fitted.transform(frame))
+    pd.testing.assert_frame_equal(again.history_, fitted.history_)
+    other = CGVAE(**QUICK, random_state=1).fit(frame, labels)
+    assert not np.array_equal(other.transform(frame), fitted.transform(frame))
+
+
+def test_every_kind_of_table_gives_the_same_model(fitted, frame, labels, tmp_path):
+    frame.assign(domain=labels).to_csv(tmp_path / "t.csv", index=False)
+    frame.assign(domain=labels).to_parquet(tmp_path / "t.parquet")
+    expected = fitted.transform(frame)
+    anndata = pytest.importorskip("anndata")
+    cells = anndata.AnnData(frame.to_numpy(), obs=pd.DataFrame({"domain": labels}, index=frame.index.astype(str)))
+    cells.var_names = list(frame.columns)
+    cells.write_h5ad(tmp_path / "t.h5ad")
+    tables = [
+        (pl.from_pandas(frame), pl.Series("domain", labels)),
+        (pa.Table.from_pandas(frame), labels.tolist()),
+        (tmp_path / "t.csv", "domain"),
+        (str(tmp_path / "t.parquet"), "domain"),
+        (cells, "domain"),
+        (tmp_path / "t.h5ad", "domain"),
+        (frame.assign(domain=labels), "domain"),
+    ]
+    for x, y in tables:
+        model = CGVAE(**QUICK).fit(x, y)
+        np.testing.assert_array_equal(model.transform(frame), expected, err_msg=str(type(x)))
+        assert list(model.feature_names_in_) == list(frame.columns)
+    np.testing.assert_array_equal(fitted.transform(pl.from_pandas(frame)), expected)
+    np.testing.assert_array_equal(fitted.transform(pa.Table.from_pandas(frame)), expected)
+
+
+def test_mixed_nested_and_continuous_domains(frame, labels):
+    rng = np.random.default_rng(0)
+    u = pd.DataFrame({"region": labels, "site": rng.integers(2, size=600), "dose": rng.uniform(0, 5, 600)})
+    kinds = {"site": "within region", "dose": "continuous"}
+    model = CGVAE(**QUICK, auxiliary=kinds).fit(frame, u)
+    assert [column.kind for column in model.domain_schema_.columns] == ["categorical", "categorical", "continuous"]
+    assert model.domain_schema_.columns[1].levels[:2] == ("a / 0", "a / 1")
+    assert len(model.domains_) == 6
+    low, high = (model.sample(4, domain={"region": "a", "site": 0, "dose": dose}) for dose in (0.0, 5.0))
+    assert np.abs(low - high).max() > 1e-6
+    assert model.counterfactual(frame, u, to={"region": "b", "site": 1, "dose": 2.5}).shape == frame.shape
+    with pytest.raises(DomainError, match="pass a mapping such as"):
+        model.sample(2, domain="a")
+    only_dose = CGVAE(**QUICK, auxiliary={"dose": "continuous"}).fit(frame, u[["dose"]])
+    assert only_dose.domains_ == ("all",)
+
+
+def test_missing_entries_leave_the_likelihood(frame, labels):
+    holes = frame.to_numpy().copy()
+    holes[::7, 1] = np.nan
+    model = CGVAE(**QUICK, missing="mask").fit(holes, labels)
+    assert np.isfinite(model.transform(holes)).all()
+    rows = model._new_rows(holes, labels, with_domain=True)
+    changed = rows.x.clone()
+    changed[rows.observed == 0] = 5.0
+    noise = torch.zeros(1, 600, 2)
+    terms = model.model_.inner.terms(rows, noise, 600, 8)
+    with torch.no_grad():
+        output = model.model_.inner.decode(model.model_.inner.encode(rows.x, rows.observed)[0])
+        from unmix.objectives.elbo import gaussian_nll
+
+        nll = gaussian_nll(changed, output, model.model_.inner.log_noise, rows.observed).mean()
+    assert float(terms["reconstruction"].detach()) == pytest.approx(float(nll), rel=1e-5)
+
+
+def test_it_finds_the_truth():
+    """A short run on an easy problem: far above what PCA reaches, and the domains help."""
+    data = unmix.datasets.make_sparse_mixing(
+        n_latents=2, n_features=6, n_domains=3, n_samples=3000, density=0.4, guaranteed=True, random_state=11
+    )
+    model = CGVAE(n_latents=2, n_restarts=4, max_epochs=80, verbose=0).fit(data.x, data.domains)
+    score = metrics.mcc(data.z, model.transform(data.x))
+    assert score > 0.95
+    assert score.chance < 0.1
+    assert model.agreement_ > 0.8
+
+
+def test_a_pipeline_a_clone_and_pandas_output(frame, labels):
+    pipeline = make_pipeline(PowerTransformer(), CGVAE(**QUICK)).set_output(transform="pandas")
+    z = pipeline.fit(frame, labels).transform(frame)
+    assert list(z.columns) == ["z0", "z1"]
+    assert clone(pipeline[-1]).get_params() == pipeline[-1].get_params()
+
+
+def test_no_domains_one_domain(frame):
+    model = CGVAE(**QUICK).fit(frame)
+    assert model.domains_ == ("all",)
+    assert model.sample(3).shape == (3, 5)
+    with pytest.raises(DomainError, match="without domains"):
+        model.sample(3, domain="a")
+
+
+def test_an_unsuccessful_fit_leaves_nothing_and_a_refit_keeps_the_old_model(frame, labels):
+    fresh = CGVAE(**QUICK)
+    with pytest.raises(DataError, match="constant"):
+        fresh.fit(frame.assign(x0=1.0), labels)
+    assert not [name for name in vars(fresh) if name.endswith("_")]
+    model = CGVAE(**QUICK).fit(frame, labels)
+    before = model.transform(frame)
+    with pytest.raises(DataError, match="NaN"):
+        model.fit(frame.where(frame > -3), labels)
+    np.testing.assert_array_equal(model.transform(frame), before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_latents": 0}, "n_latents must be a whole number ≥ 1; got 0"),
+        ({"max_epochs": 0}, "max_epochs must be None or ≥ 1"),
+        ({"prior": "cauchy"}, "prior must be one of"),
+        ({"decoder": "conv"}, "decoder must be one of"),
+        ({"sparsity": -1.0}, "sparsity must be ≥ 0"),
+        ({"hidden": ()}, "hidden must be one or more widths"),
+        ({"validation_fraction": 1.0}, r"validation_fraction must be in \[0, 1\)"),
+        ({"missing": "drop"}, 'missing must be "error" or "mask"'),
+        ({"device": "abacus"}, "cannot be used here"),
+    ],
+)
+def test_settings_that_cannot_be(settings, message, frame, labels):
+    with pytest.raises(SettingError, match=message):
+        CGVAE(**{**QUICK, **settings}).fit(frame, labels)
+
+
+def test_storage_refuses(fitted, frame, tmp_path):
+    fitted.save(tmp_path / "m")
+    with pytest.raises(StorageError, match="not empty"):
+        fitted.save(tmp_path / "m")
+    fitted.save(tmp_path / "m", overwrite=True)
+    with pytest.raises(StorageError, match="is not there"):
+        unmix.load(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="is a file"):
+        fitted.save(tmp_path / "file")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "format": 99}))
+    with pytest.raises(StorageError, match="format 99"):
+        unmix.load(tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    content = (tmp_path / "m" / "model.safetensors").read_bytes()
+    (tmp_path / "m" / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(StorageError, match="damaged"):
+        unmix.load(tmp_path / "m")
+    (tmp_path / "m" / "done.json").unlink()
+    with pytest.raises(StorageError, match="no complete model"):
+        unmix.load(tmp_path / "m")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "m"]

@@ -1,0 +1,131 @@
+"""Networks against oracles: automatic differentiation, numerical integration, another library's spline."""
+
+import numpy as np
+import pytest
+import torch
+import zuko
+
+from unmix.nets.decoder import DenseDecoder, FeatureDecoder
+from unmix.nets.layers import StackedMLP, generators
+from unmix.nets.prior import GaussianPrior, SplinePrior, rational_quadratic
+
+DECODERS = {
+    "dense": lambda sources: DenseDecoder(sources, 3, (7, 6), 5),
+    "one layer": lambda sources: DenseDecoder(sources, 3, (), 5),
+    "feature": lambda sources: FeatureDecoder(sources, 3, 4, 5),
+}
+PRIORS = {"gaussian": GaussianPrior, "spline": SplinePrior}
+
+
+@pytest.mark.parametrize("form", DECODERS)
+def test_jacobian_and_its_gradient_equal_autograd(form):
+    decoder = DECODERS[form](generators(0, 2)).double()
+    z = torch.randn(2, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    output, jacobian = decoder.with_jacobian(z, 4)
+    torch.testing.assert_close(output, decoder(z))
+    expected = torch.stack(
+        [
+            torch.stack(
+                [
+                    torch.autograd.functional.jacobian(
+                        lambda row, s=s, b=b: decoder(_put(z, s, b, row))[s, b], z[s, b], create_graph=True
+                    ).T
+                    for b in range(4)
+                ]
+            )
+            for s in range(2)
+        ]
+    )
+    torch.testing.assert_close(jacobian, expected)
+    parameters = list(decoder.parameters())
+    ours = torch.autograd.grad(jacobian.abs().sum(), parameters, retain_graph=True, allow_unused=True)
+    theirs = torch.autograd.grad(expected.abs().sum(), parameters, allow_unused=True)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine is None) == (other is None) or (mine is None and not other.any())
+        if mine is not None and other is not None:
+            torch.testing.assert_close(mine, other)
+
+
+def _put(z, start, row, value):
+    z = z.clone()
+    z[start, row] = value
+    return z
+
+
+def test_a_start_does_not_depend_on_its_neighbours():
+    alone, together = StackedMLP(generators(5, 1), 3, (4,), 2), StackedMLP(generators(5, 3), 3, (4,), 2)
+    x = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(alone(x)[0], together(x)[0])
+    assert not torch.allclose(together(x)[0], together(x)[1])
+
+
+def test_group_norm_is_zero_exactly_where_a_feature_ignores_a_latent():
+    decoder = FeatureDecoder(generators(0, 1), 2, 4, 3)
+    with torch.no_grad():
+        decoder.inner[0, 1, 4:8] = 0.0
+    norms = decoder.group_norms()[0].detach()
+    _, jacobian = decoder.with_jacobian(torch.randn(1, 9, 2), 9)
+    assert norms[1, 1].item() == pytest.approx(1e-6)
+    assert torch.equal(jacobian[0, :, 1, 1], torch.zeros(9))
+    assert norms.flatten().sort().values[1] > 0.05
+
+
+@pytest.mark.parametrize("form", PRIORS)
+@pytest.mark.parametrize("interactions", [False, True])
+def test_prior_integrates_to_one_and_inverts(form, interactions):
+    prior = _random_prior(form, interactions)
+    design = torch.tensor([[1.0, 0.0, 0.3], [0.0, 1.0, -1.2]], dtype=torch.float64)
+    grid = torch.linspace(-60, 60, 60_001, dtype=torch.float64)
+    for row in design:
+        distribution = prior(row.expand(len(grid), -1))
+        density = distribution.log_prob(grid[None, :, None].expand(2, -1, 3)).exp()
+        total = torch.trapezoid(density, grid, dim=1)
+        torch.testing.assert_close(total, torch.ones_like(total), atol=2e-4, rtol=0)
+    distribution = prior(design)
+    z = torch.randn(2, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    noise, _ = distribution.to_noise(z)
+    torch.testing.assert_close(distribution.from_noise(noise), z)
+
+
+@pytest.mark.parametrize("form", PRIORS)
+def test_log_slope_is_the_logarithm_of_the_derivative(form):
+    distribution = _random_prior(form, False)(torch.tensor([[0.0, 1.0, 0.5]], dtype=torch.float64))
+    z = torch.randn(2, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    noise, log_slope = distribution.to_noise(z)
+    (slope,) = torch.autograd.grad(noise.sum(), z)
+    torch.testing.assert_close(slope.log(), log_slope)
+
+
+def test_spline_equals_zukos():
+    source = torch.Generator().manual_seed(4)
+    widths, heights = (torch.randn(20, 8, dtype=torch.float64, generator=source) for _ in range(2))
+    slopes = torch.randn(20, 7, dtype=torch.float64, generator=source)
+    theirs = zuko.transforms.MonotonicRQSTransform(widths, heights, slopes, bound=4.0)
+    x, y, d = theirs.horizontal, theirs.vertical, theirs.derivatives
+    value = torch.linspace(-5, 5, 20, dtype=torch.float64)
+    expected, expected_slope = theirs.call_and_ladj(value)
+    result, log_slope = rational_quadratic(value, x, y, d, inverse=False)
+    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(log_slope, expected_slope)
+    back, back_slope = rational_quadratic(expected, x, y, d, inverse=True)
+    torch.testing.assert_close(back, value)
+    torch.testing.assert_close(back_slope, -expected_slope)
+
+
+def test_expected_log_prob_of_the_gaussian_form_is_the_mean_over_samples():
+    distribution = _random_prior("gaussian", False)(torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64))
+    mean, std = torch.full((2, 1, 3), 0.4, dtype=torch.float64), torch.full((2, 1, 3), 0.7, dtype=torch.float64)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(20)
+    average = sum(
+        w * distribution.log_prob(mean + std * node) for node, w in zip(nodes, weights / weights.sum(), strict=True)
+    )
+    torch.testing.assert_close(distribution.expected_log_prob(mean, std, mean), average)
+
+
+def _random_prior(form, interactions):
+    prior = PRIORS[form](generators(1, 2), 3, 3, interactions).double()
+    source = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter += 0.25 * torch.randn(parameter.shape, generator=source, dtype=torch.float64)
+    return prior

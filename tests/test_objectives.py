@@ -1,0 +1,67 @@
+"""Terms of the objective against closed forms."""
+
+import math
+
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+
+from unmix.data.batches import Rows
+from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
+from unmix.objectives.elbo import gaussian_negentropy, gaussian_nll
+from unmix.objectives.sparsity import group_l1, jacobian_l1, jacobian_l2
+
+
+def test_gaussian_terms_equal_torch_distributions():
+    source = torch.Generator().manual_seed(0)
+    x, mean, log_noise = (
+        torch.randn(5, 3, generator=source),
+        torch.randn(2, 5, 3, generator=source),
+        torch.zeros(2, 1, 3) - 0.3,
+    )
+    normal = torch.distributions.Normal(mean, log_noise.exp())
+    torch.testing.assert_close(gaussian_nll(x, mean, log_noise), -normal.log_prob(x).sum(-1))
+    observed = torch.tensor([[1.0, 0.0, 1.0]]).expand(5, -1)
+    torch.testing.assert_close(gaussian_nll(x, mean, log_noise, observed), -(normal.log_prob(x) * observed).sum(-1))
+    std = torch.rand(4, 3, generator=source) + 0.1
+    torch.testing.assert_close(gaussian_negentropy(std), -torch.distributions.Normal(0, std).entropy().sum(-1))
+
+
+def test_penalties_do_not_see_the_scale_of_a_latent():
+    source = torch.Generator().manual_seed(0)
+    jacobian, norms = torch.randn(1, 6, 2, 4, generator=source), torch.rand(1, 2, 4, generator=source)
+    std = torch.tensor([[0.5, 2.0]])
+    stretch = torch.tensor([10.0, 0.1])
+    wide = std * stretch
+    torch.testing.assert_close(jacobian_l1(jacobian, std), jacobian_l1(jacobian / stretch[:, None], wide))
+    torch.testing.assert_close(jacobian_l2(jacobian, std), jacobian_l2(jacobian / stretch[:, None], wide))
+    torch.testing.assert_close(group_l1(norms, std), group_l1(norms / stretch[:, None], wide))
+    expected = sum(jacobian[0, :, i, k].abs().mean() * std[0, i] for i in range(2) for k in range(4))
+    torch.testing.assert_close(jacobian_l1(jacobian, std)[0], expected)
+
+
+def test_linear_gaussian_model_reaches_the_exact_log_likelihood():
+    """With a linear decoder and the exact posterior in the encoder the bound is the marginal likelihood."""
+    config = CGVAEConfig(n_latents=1, n_features=2, hidden=(), sparsity=0.0, decoder="dense")
+    network = CGVAENetwork(config).double()
+    loading, noise = torch.tensor([1.3, -0.7], dtype=torch.float64), 0.5
+    precision = 1 + (loading**2).sum() / noise**2
+    with torch.no_grad():
+        decoder, encoder = network.decoder.network.layers[0], network.encoder.network.layers[0]
+        decoder.weight.copy_(loading[None, None]), decoder.bias.zero_()
+        encoder.weight.zero_(), encoder.bias.zero_()
+        encoder.weight[0, :, 0] = loading / noise**2 / precision
+        encoder.bias[..., 1] = -0.5 * torch.log(precision)
+        network.log_noise.fill_(math.log(noise))
+    x = torch.tensor([[0.4, -1.0], [2.0, 0.1], [0.0, 0.0]], dtype=torch.float64)
+    empty = torch.zeros(3, 0)
+    rows = Rows(x, None, empty.long(), empty.double(), 0)
+    nodes = torch.tensor([-1.0, 1.0], dtype=torch.float64)  # two points integrate a quadratic in z exactly
+    bounds = []
+    network.requires_grad_(False)
+    for node in nodes:
+        terms = network.terms(rows, node.expand(1, 3, 1), 3, 3)
+        bounds.append(-(terms["reconstruction"] + terms["kl"]))
+    covariance = torch.outer(loading, loading) + noise**2 * torch.eye(2)
+    expected = multivariate_normal([0, 0], covariance.numpy()).logpdf(x.numpy()).mean()
+    assert float(sum(bounds) / 2) == pytest.approx(expected, abs=1e-9)

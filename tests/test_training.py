@@ -1,0 +1,160 @@
+"""The loop: exact resume, restore-best, early stopping, the guard against non-finite values."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import QUICK
+
+from unmix import CGVAE, StorageError, TrainingError
+from unmix.audit.agreement import agreement, choose_start
+from unmix.data.batches import Rows, split_rows
+from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
+from unmix.train.checkpoint import read_state
+from unmix.train.fit import TrainingSettings, fit
+
+
+@pytest.fixture
+def rows():
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 4, generator=source)
+    codes = torch.arange(200).remainder(2)[:, None]
+    return Rows(x, None, codes, torch.zeros(200, 0), 2)
+
+
+def network(**settings):
+    return CGVAENetwork(CGVAEConfig(**{"n_latents": 2, "n_features": 4, "n_design": 2, "n_starts": 3, **settings}))
+
+
+class Interrupt:
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def __call__(self, epoch, objective):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(rows, tmp_path):
+    settings = TrainingSettings(max_epochs=8, batch_size=64, patience=None)
+    whole, parts = network(), network()
+    expected = fit(whole, rows, rows, settings)
+    with pytest.raises(KeyboardInterrupt):
+        fit(parts, rows, rows, settings, checkpoint=tmp_path / "c", on_epoch=Interrupt(5))
+    fresh = network()
+    result = fit(fresh, rows, rows, settings, checkpoint=tmp_path / "c", resume=True)
+    assert result.history == expected.history
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, fresh.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_another_run_is_refused(rows, tmp_path):
+    settings = TrainingSettings(max_epochs=4, batch_size=64)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), rows, rows, settings, checkpoint=tmp_path / "c", on_epoch=Interrupt(1))
+    with pytest.raises(StorageError, match="other settings or data"):
+        fit(network(n_latents=1), rows, rows, settings, checkpoint=tmp_path / "c", resume=True)
+    with pytest.raises(StorageError, match="no file at"):
+        fit(network(), rows, rows, settings, checkpoint=tmp_path / "d", resume=True)
+    (tmp_path / "c").write_bytes(b"junk")
+    with pytest.raises(StorageError, match="damaged"):
+        read_state(tmp_path / "c")
+
+
+def test_every_start_ends_in_its_best_state(rows):
+    settings = TrainingSettings(max_epochs=12, batch_size=64, learning_rate=0.05)
+    model = network(ramp=0.0)
+    result = fit(model, rows, rows, settings)
+    history = pd.DataFrame(result.history)
+    for start in range(3):
+        own = history[history["start"] == start]
+        assert result.objective[start] == own["held_out_objective"].min()
+        assert result.best_epoch[start] == own["epoch"].iloc[own["held_out_objective"].argmin()]
+    noise = torch.randn(1, 200, 2, generator=torch.Generator().manual_seed(0)).expand(3, -1, -1)
+    terms = model.terms(rows, noise, 200, 200)
+    total = sum(model.weights(1.0)[name] * value for name, value in terms.items())
+    np.testing.assert_allclose(total.detach().numpy(), result.objective, rtol=1e-4)
+
+
+def test_it_stops_early_and_says_why(rows):
+    held_out = rows.take(slice(0, 40))
+    settings = TrainingSettings(max_epochs=400, batch_size=64, learning_rate=0.05, patience=10, warmup=0.01)
+    result = fit(network(ramp=0.0), rows.take(slice(40, 80)), held_out, settings)
+    assert result.n_epochs < 400
+    assert "no start improved on held-out rows for 10 epochs" in result.stop_reason
+
+
+class Sick(CGVAENetwork):
+    """A model whose KL term becomes NaN in the chosen starts from call ``after`` on."""
+
+    calls, after, starts, until = 0, 6, (1,), 10**9
+
+    def terms(self, *arguments):
+        terms = super().terms(*arguments)
+        self.calls += 1
+        if self.after <= self.calls < self.until:
+            sick = torch.zeros(self.n_starts)
+            sick[list(self.starts)] = float("nan")
+            terms["kl"] = terms["kl"] + sick
+        return terms
+
+
+def sick(**attributes):
+    model = Sick(CGVAEConfig(2, 4, 2, n_starts=3))
+    for name, value in attributes.items():
+        setattr(model, name, value)
+    return model
+
+
+def test_a_sick_start_is_given_up_and_the_others_go_on(rows):
+    result = fit(sick(), rows, rows, TrainingSettings(max_epochs=6, batch_size=64))
+    assert result.failed == [False, True, False]
+    assert all(np.isfinite(result.objective[start]) for start in (0, 2))
+
+
+def test_a_passing_sickness_is_survived(rows):
+    result = fit(sick(until=8), rows, rows, TrainingSettings(max_epochs=6, batch_size=64))
+    assert result.failed == [False, False, False]
+    assert np.isfinite(result.objective).all()
+
+
+def test_a_sick_model_ends_with_the_name_of_the_term(rows):
+    model = sick(starts=(0, 1, 2))
+    with pytest.raises(TrainingError, match="non-finite in epoch 3 in the term kl") as caught:
+        fit(model, rows, rows, TrainingSettings(max_epochs=20, batch_size=64))
+    assert caught.value.history
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+def test_rows_are_held_out_of_every_domain():
+    groups = np.repeat([0, 1, 2], [100, 50, 5])
+    train, held_out = split_rows(groups, 0.1, seed=0)
+    assert np.bincount(groups[held_out], minlength=3).tolist() == [10, 5, 0]
+    assert sorted([*train, *held_out]) == list(range(155))
+
+
+def test_a_rare_domain_shrinks_toward_the_mean_domain():
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((2000, 1))
+    domains = np.repeat(["common", "other", "rare"], [1000, 990, 10])
+    z[domains == "rare"] += 4.0
+    x = z @ np.array([[1.0, -0.8, 0.6]]) + 0.3 * rng.standard_normal((2000, 3))
+
+    def shift(rows):
+        model = CGVAE(**{**QUICK, "n_latents": 1, "max_epochs": 40}).fit(x[rows], domains[rows])
+        middle = model.inverse_transform(np.zeros((1, 1)))
+        return np.abs(model.sample(4000, domain="rare").mean(0) - middle).mean()
+
+    assert shift(np.arange(2000)) < 0.9 * 4.0 * 0.8
+
+
+def test_agreement_matches_latents_one_to_one():
+    z = np.random.default_rng(0).standard_normal((500, 3))
+    found = agreement(np.stack([z, -z[:, [2, 0, 1]], np.random.default_rng(1).standard_normal((500, 3))]))
+    assert found.pairs[0, 1] == pytest.approx(1.0)
+    assert found.partners[0, 1].tolist() == [1, 2, 0]
+    assert found.signs[0, 1].tolist() == [-1.0, -1.0, -1.0]
+    assert found.pairs[0, 2] < 0.15
+    assert choose_start([1.0, 1.01, 0.99], [False] * 3, found) in (0, 1)
+    assert choose_start([1.0, 1.01, 0.5], [False] * 3, found) == 2
+    assert choose_start([1.0, 1.01, 0.5], [False, False, True], found) in (0, 1)
