@@ -76,7 +76,8 @@ def test_rows_do_not_depend_on_their_neighbours(fitted, frame):
 
 
 def test_counterfactual_carries_each_latent_through_the_priors_maps(fitted, frame, labels):
-    moved = fitted.transform(fitted.counterfactual(frame, labels, to="c"))
+    counterfactual = pd.DataFrame(fitted.counterfactual(frame, labels, to="c"), columns=frame.columns)
+    moved = fitted.transform(counterfactual)
     model, rows = fitted.model_, fitted._new_rows(frame, labels, with_domain=True)
     with torch.no_grad():
         own, target = model.prior(rows.design), model.prior(fitted._design("c", len(frame)))

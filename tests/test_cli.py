@@ -1,0 +1,131 @@
+"""The command line, run as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import unmix
+
+QUICK = ["--latents", "2", "--restarts", "2", "--epochs", "3", "--verbose", "0"]
+
+
+def run(*words, cwd):
+    command = [sys.executable, "-m", "unmix.cli", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture
+def table(frame, labels, tmp_path):
+    frame.assign(domain=labels, cell=[f"c{i}" for i in range(600)]).to_csv(tmp_path / "t.csv", index=False)
+    return tmp_path
+
+
+def test_fit_transform_report(table, frame):
+    done = run("fit", "t.csv", "--domain", "domain", "--drop", "cell", "--out", "runs/a", *QUICK, cwd=table)
+    assert done.returncode == 0, done.stderr
+    assert "report  runs/a/report.html" in done.stdout
+    names = {path.name for path in (table / "runs/a").iterdir()}
+    assert names == {
+        "README.txt",
+        "config.json",
+        "schema.json",
+        "model.safetensors",
+        "history.jsonl",
+        "restarts.csv",
+        "mixing.csv",
+        "effects.csv",
+        "latents.csv",
+        "report.html",
+        "done.json",
+    }
+    assert json.loads((table / "runs/a/config.json").read_text())["settings"]["n_latents"] == 2
+    done = run("transform", "runs/a", "t.csv", "--out", "z.csv", cwd=table)
+    assert done.returncode == 0, done.stderr
+    z = pd.read_csv(table / "z.csv")
+    assert list(z.columns) == ["domain", "cell", "z0", "z1"]
+    np.testing.assert_allclose(z[["z0", "z1"]], unmix.load(table / "runs/a").transform(frame), rtol=1e-6)
+    assert run("report", "runs/a", "--out", "again.html", cwd=table).returncode == 0
+    assert (table / "again.html").stat().st_size > 50_000
+    assert sorted(path.name for path in table.iterdir()) == ["again.html", "runs", "t.csv", "z.csv"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit", "t.csv", "--domain", "batch", "--out", "r"], "no column 'batch'"),
+        (["fit", "none.csv", "--out", "r"], "no file at none.csv"),
+        (["fit", "t.csv", "--domain", "domain", "--out", "r"], "'cell' are not numeric"),
+        (["fit", "t.csv", "--domain", "domain", "--within", "cell", "--out", "r"], "COLUMN:PARENT"),
+        (
+            ["fit", "t.csv", "--domain", "domain", "--drop", "cell", "--prior", "x", "--out", "r"],
+            "prior must be one of",
+        ),
+        (["fit", "t.csv", "--out", "r", "--resume"], "no interrupted run in r"),
+        (["transform", "r", "t.csv", "--out", "z.csv"], "is not there"),
+        (["transform", "r", "t.csv", "--out", "z.doc"], "must end in .csv or .parquet"),
+        (["report", "r"], "is not there"),
+    ],
+)
+def test_errors_are_one_message_and_leave_nothing(table, words, message):
+    done = run(*words, cwd=table)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in table.iterdir()] == ["t.csv"]
+
+
+def test_an_existing_folder_is_refused_unless_told(table):
+    words = ["fit", "t.csv", "--domain", "domain", "--drop", "cell", "--out", "r", *QUICK]
+    assert run(*words, cwd=table).returncode == 0
+    done = run(*words, cwd=table)
+    assert done.returncode == 2
+    assert "add --overwrite" in done.stderr
+    assert run(*words, "--overwrite", cwd=table).returncode == 0
+    (table / "mine").mkdir()
+    (table / "mine" / "thesis.tex").write_text("x")
+    elsewhere = ["mine" if word == "r" else word for word in words]
+    done = run(*elsewhere, "--overwrite", cwd=table)
+    assert done.returncode == 2
+    assert "no run of unmix" in done.stderr
+    assert (table / "mine" / "thesis.tex").read_text() == "x"
+
+
+def test_interrupt_and_resume(table):
+    words = ["fit", "t.csv", "--domain", "domain", "--drop", "cell", "--out", "r", "--latents", "2", "--restarts", "2"]
+    words += ["--epochs", "150", "--verbose", "2"]
+    command = [sys.executable, "-m", "unmix.cli", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=table, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
+    )
+    for line in process.stderr:
+        if line.startswith("epoch 75"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert "Go on with" in rest
+    assert "--resume" in rest
+    assert sorted(path.name for path in (table / "r").iterdir()) == ["checkpoint.safetensors", "interrupted.txt"]
+    refused = run(*words, cwd=table)
+    assert refused.returncode == 2
+    assert "add --resume" in refused.stderr
+    done = run(*words, "--resume", cwd=table)
+    assert done.returncode == 0, done.stderr
+    assert (table / "r" / "done.json").exists()
+    assert not (table / "r" / "checkpoint.safetensors").exists()
+    epochs = pd.read_json(table / "r" / "history.jsonl", lines=True)["epoch"]
+    assert epochs.min() == 1
+    assert sorted(epochs.unique()) == list(range(1, epochs.max() + 1))
+
+
+def test_help_has_examples(tmp_path):
+    assert "unmix fit cells.csv --domain condition" in run("fit", "--help", cwd=tmp_path).stdout
+    assert "Example" in run("transform", "--help", cwd=tmp_path).stdout
+    assert run("--version", cwd=tmp_path).stdout.startswith("unmix 0.")

@@ -1,0 +1,108 @@
+"""The report as a reader meets it: in a browser, offline, on a phone and on a wide screen."""
+
+import base64
+import os
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import QUICK
+
+import unmix
+from unmix import CGVAE
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+HOSTILE = "<script>document.title='broken'</script>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next((found for found in map(shutil.which, BROWSERS) if found), None)
+    if path is None:
+        if os.environ.get("UNMIX_REQUIRE_BROWSER"):
+            pytest.fail("a browser is required here and none was found")
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+def test_report_in_a_browser(browser, fitted, tmp_path, width):
+    path = fitted.report(tmp_path / "report.html")
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    complaints, requests = [], []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    assert complaints == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    figures = page.evaluate("[...document.images].map(i => [i.naturalWidth, i.alt.length])")
+    assert len(figures) == 1 + 2 + 2 + 1 + 1 + 1
+    assert all(size > 100 and words > 10 for size, words in figures)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for heading in ("features each latent drives", "domain moves each latent", "do not show", "Settings and versions"):
+        assert page.get_by_role("heading", name=re.compile(heading)).count() == 1
+    targets = page.locator("nav a").evaluate_all("links => links.map(a => document.querySelector(a.hash) !== null)")
+    assert len(targets) >= 8
+    assert all(targets)
+    page.close()
+
+
+def test_downloads_are_the_tables(fitted, tmp_path):
+    text = fitted.report(tmp_path / "report.html").read_text(encoding="utf-8")
+    found = dict(re.findall(r'href="data:text/csv;base64,([^"]+)" download="([a-z]+)\.csv"', text))
+    tables = {name: base64.b64decode(content).decode() for content, name in found.items()}
+    assert set(tables) == {"mixing", "effects", "restarts", "history"}
+    assert tables["mixing"].splitlines()[0] == "feature,z0,z1"
+    first = float(tables["mixing"].splitlines()[1].split(",")[1])
+    assert first == pytest.approx(fitted.mixing_[0, 0])
+
+
+def test_names_are_shown_and_not_run(browser, frame, labels, tmp_path):
+    long = "a very long name of a feature, longer than any axis"
+    hostile = frame.rename(columns={"x0": HOSTILE, "x1": "$a_{b$", "x2": long})
+    model = CGVAE(**QUICK).fit(hostile, np.where(labels == "a", HOSTILE, labels))
+    page = browser.new_page()
+    page.goto(model.report(tmp_path / "report.html").as_uri())
+    assert page.title() == "unmix report"
+    assert HOSTILE in page.inner_text("body")
+    page.close()
+
+
+@pytest.mark.parametrize("case", ["one domain, one start", "many features", "tiny"])
+def test_report_of_unusual_fits(case, frame, labels, tmp_path):
+    if case == "one domain, one start":
+        model = CGVAE(**{**QUICK, "n_restarts": 1}).fit(frame)
+        expected = ["There is one domain", "There was a single start"]
+    elif case == "many features":
+        wide = np.random.default_rng(0).standard_normal((120, 130))
+        model, expected = CGVAE(**QUICK).fit(wide, labels[:120]), ["130 features"]
+    else:
+        model = CGVAE(**QUICK, min_domain_rows=2).fit(frame.iloc[:20], labels[:20])
+        expected = ["too few rows to hold any out"]
+    text = model.report(tmp_path / "r.html").read_text(encoding="utf-8")
+    assert all(words in text for words in expected)
+    assert "nan" not in re.sub(r"base64,[^\"]+", "", text).lower().replace("unanswered", "")
+
+
+def test_a_loaded_model_reports_the_same(fitted, tmp_path):
+    first = fitted.report(tmp_path / "a.html").read_text()
+    again = unmix.load(fitted.save(tmp_path / "m")).report(tmp_path / "b.html").read_text()
+    words = [re.sub(r"base64,[^\"]+", "", text) for text in (first, again)]
+    assert words[0] == words[1]
+
+
+def test_effects_have_intervals_that_hold_the_mean(fitted, frame, labels):
+    effects = fitted.effects_frame()
+    assert len(effects) == 3 * 2
+    assert ((effects["location_low"] <= effects["location"]) & (effects["location"] <= effects["location_high"])).all()
+    assert (effects["location_starts_low"] <= effects["location"] + 1e-9).all()
+    assert isinstance(effects, pd.DataFrame)
