@@ -148,7 +148,7 @@ def test_missing_entries_leave_the_likelihood(frame, labels):
     changed = rows.x.clone()
     changed[rows.observed == 0] = 5.0
     noise = torch.zeros(1, 600, 2)
-    terms = model.model_.inner.terms(rows, noise, 600, 8)
+    terms = model.model_.inner.terms(rows, noise, 600, 8, 1.0)
     with torch.no_grad():
         output = model.model_.inner.decode(model.model_.inner.encode(rows.x, rows.observed)[0])
         from unmix.objectives.elbo import gaussian_nll

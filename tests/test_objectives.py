@@ -60,7 +60,7 @@ def test_linear_gaussian_model_reaches_the_exact_log_likelihood():
     bounds = []
     network.requires_grad_(False)
     for node in nodes:
-        terms = network.terms(rows, node.expand(1, 3, 1), 3, 3)
+        terms = network.terms(rows, node.expand(1, 3, 1), 3, 3, 1.0)
         bounds.append(-(terms["reconstruction"] + terms["kl"]))
     covariance = torch.outer(loading, loading) + noise**2 * torch.eye(2)
     expected = multivariate_normal([0, 0], covariance.numpy()).logpdf(x.numpy()).mean()

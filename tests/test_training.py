@@ -71,7 +71,7 @@ def test_every_start_ends_in_its_best_state(rows):
         assert result.objective[start] == own["held_out_objective"].min()
         assert result.best_epoch[start] == own["epoch"].iloc[own["held_out_objective"].argmin()]
     noise = torch.randn(1, 200, 2, generator=torch.Generator().manual_seed(0)).expand(3, -1, -1)
-    terms = model.terms(rows, noise, 200, 200)
+    terms = model.terms(rows, noise, 200, 200, 1.0)
     total = sum(model.weights(1.0)[name] * value for name, value in terms.items())
     np.testing.assert_allclose(total.detach().numpy(), result.objective, rtol=1e-4)
 
@@ -158,3 +158,14 @@ def test_agreement_matches_latents_one_to_one():
     assert choose_start([1.0, 1.01, 0.99], [False] * 3, found) in (0, 1)
     assert choose_start([1.0, 1.01, 0.5], [False] * 3, found) == 2
     assert choose_start([1.0, 1.01, 0.5], [False, False, True], found) in (0, 1)
+
+
+def test_the_noise_floor_falls_to_zero_and_is_no_part_of_the_final_objective(rows):
+    model, noise = network(), torch.zeros(3, 200, 2)
+    at = {done: model.terms(rows, noise, 200, 8, done)["reconstruction"] for done in (0.0, 0.25, 0.5, 1.0)}
+    assert torch.equal(at[0.5], at[1.0])
+    x, output = rows.x, model.decode(model.encode(rows.x, None)[0])
+    for done, floor in ((0.0, 0.5), (0.25, 0.25)):
+        spread = (0.1**2 + floor**2) ** 0.5
+        expected = -torch.distributions.Normal(output, spread).log_prob(x).sum(-1).mean(1)
+        torch.testing.assert_close(at[done], expected)

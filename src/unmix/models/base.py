@@ -44,10 +44,10 @@ class LatentModel(nn.Module, ABC):
         """Standard deviation of the observation noise (starts, 1, features)."""
 
     @abstractmethod
-    def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int) -> dict[str, Tensor]:
+    def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
         """Terms of the objective (starts,), each a mean over the rows in nats; ``noise`` (starts, batch, latents).
 
-        A penalty on derivatives looks at the first ``penalty_rows`` rows.
+        A penalty on derivatives looks at the first ``penalty_rows`` rows; at ``progress`` 1 they are the final ones.
         """
 
     @abstractmethod

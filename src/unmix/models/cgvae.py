@@ -3,8 +3,12 @@ r"""CG-VAE: a variational autoencoder with a domain-encoding prior and a sparse 
 .. math:: \min\; -E_q \log p(x \mid z) + \beta\,[E_q \log q(z \mid x) - E_q \log p(z \mid u)] + \alpha\, S(\hat g, z)
 
 Li et al., ICLR 2025, arXiv:2503.00639: ``L_r + α L_s − β L_KL`` with a learned observation noise and with ``S`` made
-free of the scale of z (``objectives/sparsity.py``). α rises from 0 over the first part of training: at full
-strength while the noise is still being learnt it collapses all latents.
+free of the scale of z (``objectives/sparsity.py``).
+
+Two things change over the first half of training. α rises from 0: at full strength while the noise is still being
+learnt it collapses all latents. A floor under the observation noise falls to 0: with small noise the reconstruction
+outweighs everything else so early that encoder and decoder settle on latents that are mixed with each other, and
+turning them later is uphill.
 """
 
 from __future__ import annotations
@@ -35,7 +39,8 @@ class CGVAEConfig:
     """Everything that fixes the networks and the objective; ``hidden`` are the widths of encoder and dense decoder.
 
     ``decoder``: "dense" (one network, L1 of its Jacobian) or "feature" (one small network a feature, group penalty).
-    ``sparsity`` and ``kl_weight`` are α and β; ``ramp`` is the share of training over which α rises.
+    ``sparsity`` and ``kl_weight`` are α and β; ``ramp`` is the share of training over which α rises and the noise
+    floor, in standard deviations of the features, falls to 0.
     """
 
     n_latents: int
@@ -52,6 +57,7 @@ class CGVAEConfig:
     seed: int = 0
     feature_width: int = 16
     initial_noise: float = 0.1
+    noise_floor: float = 0.5
     ramp: float = 0.5
 
 
@@ -88,18 +94,25 @@ class CGVAENetwork(LatentModel):
     def noise_std(self) -> Tensor:
         return self.log_noise.exp()
 
-    def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int) -> dict[str, Tensor]:
+    def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
         mean, std = self.encode(rows.x, rows.observed)
         z = mean + std * noise
         output, sparsity = self._decode_and_penalise(z, penalty_rows)
         prior = self.prior(rows.design)
         kl = gaussian_negentropy(std) - prior.expected_log_prob(mean, std, z).sum(-1)
         return {
-            "reconstruction": gaussian_nll(rows.x, output, self.log_noise, rows.observed).mean(1),
+            "reconstruction": gaussian_nll(rows.x, output, self._log_noise_at(progress), rows.observed).mean(1),
             "kl": kl.mean(1),
             "sparsity": sparsity,
             "shrinkage": self.domain_prior.shrinkage() / n_train,
         }
+
+    def _log_noise_at(self, progress: float) -> Tensor:
+        """Log of the noise, with the floor that is still in force added to its variance."""
+        floor = self.config.noise_floor * (1.0 - progress / self.config.ramp) if self.config.ramp > 0 else 0.0
+        if floor <= 0:
+            return self.log_noise
+        return 0.5 * torch.logaddexp(2.0 * self.log_noise, self.log_noise.new_tensor(2.0 * math.log(floor)))
 
     def weights(self, progress: float) -> Mapping[str, float]:
         ramp = min(1.0, progress / self.config.ramp) if self.config.ramp > 0 else 1.0

@@ -159,7 +159,7 @@ class _Run:
         for position, index in enumerate(order.tensor_split(self.n_batches)):
             done = (self.progress.epoch * self.n_batches + position) / (self.settings.max_epochs * self.n_batches)
             noise = self._noise(generator, len(index), self.model.n_starts)
-            terms = self.model.terms(self.train.take(index), noise, len(self.train), self.settings.penalty_rows)
+            terms = self.model.terms(self.train.take(index), noise, len(self.train), self.settings.penalty_rows, done)
             losses = self._weighted(terms, done)
             if not bool(torch.isfinite(losses).all()):
                 self._rewind(terms, losses)
@@ -237,7 +237,7 @@ class _Run:
     def _score(self, train_objective: Tensor) -> None:
         """Held-out objective with the final weights; each start keeps its best state."""
         progress, settings = self.progress, self.settings
-        terms = self.model.terms(self.held_out, self.evaluation_noise, len(self.train), _EVALUATION_PENALTY_ROWS)
+        terms = self.model.terms(self.held_out, self.evaluation_noise, len(self.train), _EVALUATION_PENALTY_ROWS, 1.0)
         objective = self._weighted(terms, 1.0)
         if not bool(torch.isfinite(objective).all()):
             self._rewind(terms, objective)

@@ -1,0 +1,58 @@
+"""Sachs: does sparsity make the latents repeat, and do interventions move the latents of their targets?
+
+    python benchmarks/sachs.py --out benchmarks/results/sachs.csv
+
+Fits the embedded data (7,466 cells, 11 features, 9 conditions) for several weights of the sparse-mixing penalty and
+seeds; one row a fit: agreement of the starts (held out), R² of encode-decode (held out), density of the support,
+and how many of the seven interventions with a known target move the latent that drives it (chance: 1 in n_latents).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from unmix import CGVAE, datasets
+from unmix.audit.targets import intervention_targets
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sparsity", type=float, nargs="+", default=[0.0, 0.02, 0.2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--latents", type=int, default=4)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sachs.csv"))
+    arguments = parser.parse_args()
+    data, rows = datasets.load_sachs(), []
+    for seed in arguments.seeds:
+        for sparsity in arguments.sparsity:
+            started = time.monotonic()
+            model = CGVAE(n_latents=arguments.latents, sparsity=sparsity, random_state=seed, verbose=0)
+            model.fit(data.x, data.domains)
+            found = intervention_targets(
+                model.description_, model.domains_, data.feature_names, data.targets, reference="cd3cd28"
+            )
+            rows.append(
+                {
+                    "seed": seed,
+                    "sparsity": sparsity,
+                    "agreement": round(model.agreement_, 3),
+                    "agreement_kept": round(float(model.restarts_["agreement"][model.best_restart_]), 3),
+                    "r2": round(float(model.description_.r2.mean()), 3),
+                    "density": round(float(model.support_.mean()), 3),
+                    "targets_hit": int(found["agrees"].sum()),
+                    "targets": len(found),
+                    "epochs": model.n_epochs_,
+                    "seconds": round(time.monotonic() - started, 1),
+                }
+            )
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame(rows).to_csv(arguments.out, index=False)
+            print(pd.DataFrame(rows).tail(1).to_string(header=len(rows) == 1, index=False), flush=True)
+
+
+if __name__ == "__main__":
+    main()
