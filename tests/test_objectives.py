@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 from unmix.data.batches import Rows
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
 from unmix.objectives.elbo import gaussian_negentropy, gaussian_nll
-from unmix.objectives.sparsity import group_l1, jacobian_l1, jacobian_l2
+from unmix.objectives.sparsity import PENALTIES, group_weights, jacobian_weights
 
 
 def test_gaussian_terms_equal_torch_distributions():
@@ -33,11 +33,21 @@ def test_penalties_do_not_see_the_scale_of_a_latent():
     std = torch.tensor([[0.5, 2.0]])
     stretch = torch.tensor([10.0, 0.1])
     wide = std * stretch
-    torch.testing.assert_close(jacobian_l1(jacobian, std), jacobian_l1(jacobian / stretch[:, None], wide))
-    torch.testing.assert_close(jacobian_l2(jacobian, std), jacobian_l2(jacobian / stretch[:, None], wide))
-    torch.testing.assert_close(group_l1(norms, std), group_l1(norms / stretch[:, None], wide))
-    expected = sum(jacobian[0, :, i, k].abs().mean() * std[0, i] for i in range(2) for k in range(4))
-    torch.testing.assert_close(jacobian_l1(jacobian, std)[0], expected)
+    weights = jacobian_weights(jacobian, std)
+    torch.testing.assert_close(weights, jacobian_weights(jacobian / stretch[:, None], wide))
+    torch.testing.assert_close(group_weights(norms, std), group_weights(norms / stretch[:, None], wide))
+    assert float(weights[0, 1, 3]) == pytest.approx(float(jacobian[0, :, 1, 3].abs().mean() * 2.0))
+
+
+def test_the_log_penalty_is_l1_for_small_entries_and_presses_less_on_large_ones():
+    def slope(name, at):
+        weight = torch.full((1, 1, 1), at, requires_grad=True)
+        PENALTIES[name](weight).sum().backward()
+        return float(weight.grad)
+
+    assert [slope("l1", at) for at in (1e-4, 0.3, 1.2)] == [1.0, 1.0, 1.0]
+    assert [slope("log", at) for at in (1e-4, 0.3, 1.2)] == pytest.approx([1.0, 0.5, 0.2], abs=1e-3)
+    assert [slope("l2", at) for at in (1e-4, 0.3, 1.2)] == pytest.approx([2e-4, 0.6, 2.4])
 
 
 def test_linear_gaussian_model_reaches_the_exact_log_likelihood():

@@ -53,7 +53,7 @@ def fit(
     feature: Annotated[list[str] | None, typer.Option(help="Feature column. Default: all that are left.")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
     latents: Annotated[int, typer.Option(help="Number of latent factors.")] = 4,
-    sparsity: Annotated[float, typer.Option(help="Weight of the sparse-mixing penalty.")] = 0.2,
+    sparsity: Annotated[float, typer.Option(help="Weight of the sparse-mixing penalty.")] = 0.5,
     prior: Annotated[str, typer.Option(help="gaussian or spline.")] = "gaussian",
     decoder: Annotated[str, typer.Option(help="dense or feature.")] = "dense",
     restarts: Annotated[int, typer.Option(help="Starts trained together.")] = 6,

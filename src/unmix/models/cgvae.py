@@ -27,7 +27,7 @@ from unmix.nets.encoder import Encoder
 from unmix.nets.layers import Generators, generators
 from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
 from unmix.objectives.elbo import gaussian_negentropy, gaussian_nll
-from unmix.objectives.sparsity import group_l1, jacobian_l1
+from unmix.objectives.sparsity import PENALTIES, group_weights, jacobian_weights
 
 PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
 DECODERS = ("dense", "feature")
@@ -51,7 +51,8 @@ class CGVAEConfig:
     hidden: tuple[int, ...] = (64, 64)
     decoder: str = "dense"
     prior: str = "gaussian"
-    sparsity: float = 0.2
+    sparsity: float = 0.5
+    penalty: str = "log"
     kl_weight: float = 1.0
     n_starts: int = 1
     seed: int = 0
@@ -138,10 +139,11 @@ class CGVAENetwork(LatentModel):
         latent_std = z.std(1, correction=0)
         if self.config.sparsity == 0:
             return self.decode(z), z.new_zeros(self.n_starts)
+        penalty = PENALTIES[self.config.penalty]
         if isinstance(self.decoder, FeatureDecoder):
-            return self.decode(z), group_l1(self.decoder.group_norms(), latent_std)
+            return self.decode(z), penalty(group_weights(self.decoder.group_norms(), latent_std))
         output, jacobian = self.decode_with_jacobian(z, min(penalty_rows, z.shape[1]))
-        return output, jacobian_l1(jacobian, latent_std)
+        return output, penalty(jacobian_weights(jacobian, latent_std))
 
 
 def _feature_decoder(sources: Generators, config: CGVAEConfig) -> FeatureDecoder:

@@ -1,26 +1,47 @@
 r"""Sparse mixing as a penalty that does not see the scale of z.
 
-.. math:: S(\hat g, z) = \sum_k \sum_i E\,\left| \frac{\partial \hat x_k}{\partial z_i} \right| \mathrm{sd}(z_i)
+.. math:: w_{ki} = E\,\left| \frac{\partial \hat x_k}{\partial z_i} \right| \mathrm{sd}(z_i), \qquad
+          S = \sum_{ki} w_{ki} \quad\text{(L1)}, \qquad S = \sum_{ki} c \log(1 + w_{ki} / c) \quad\text{(log)}
 
 Features are in units of their standard deviation. Without ``sd(z_i)`` the penalty could be driven to 0 by
 inflating z while nothing becomes sparse: the prior is learnt, so the scale of z is free.
+
+The log form is the L1 norm with weights that fall where an entry is large (Candès, Wakin, Boyd 2008, reweighted L1).
+Plain L1 also presses on entries that are truly there, and can prefer a denser mixing of smaller entries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
-
-def jacobian_l1(jacobian: Tensor, latent_std: Tensor) -> Tensor:
-    """``S`` from a Jacobian (starts, rows, latents, features) and ``sd(z)`` (starts, latents); returns (starts,)."""
-    return (jacobian.abs().mean(1) * latent_std.unsqueeze(-1)).sum((1, 2))
+LOG_SCALE = 0.3
 
 
-def jacobian_l2(jacobian: Tensor, latent_std: Tensor) -> Tensor:
-    """The squared form, for comparison: it shrinks entries and does not zero them."""
-    return (jacobian.square().mean(1) * latent_std.square().unsqueeze(-1)).sum((1, 2))
+def jacobian_weights(jacobian: Tensor, latent_std: Tensor) -> Tensor:
+    """``w`` (starts, latents, features) from a Jacobian (starts, rows, latents, features) and sd(z)."""
+    return jacobian.abs().mean(1) * latent_std.unsqueeze(-1)
 
 
-def group_l1(norms: Tensor, latent_std: Tensor) -> Tensor:
-    """Group form from path norms (starts, latents, features) and ``sd(z)`` (starts, latents); returns (starts,)."""
-    return (norms * latent_std.unsqueeze(-1)).sum((1, 2))
+def group_weights(norms: Tensor, latent_std: Tensor) -> Tensor:
+    """``w`` from path norms (starts, latents, features) and ``sd(z)`` (starts, latents)."""
+    return norms * latent_std.unsqueeze(-1)
+
+
+def l1_penalty(weights: Tensor) -> Tensor:
+    """``Σ w`` (starts,)."""
+    return weights.sum((1, 2))
+
+
+def log_penalty(weights: Tensor) -> Tensor:
+    """``Σ c log(1 + w / c)`` (starts,), c = 0.3: slope 1 at 0, a half at w = c."""
+    return LOG_SCALE * (weights / LOG_SCALE).log1p().sum((1, 2))
+
+
+def l2_penalty(weights: Tensor) -> Tensor:
+    """``Σ w²`` (starts,), for comparison: it shrinks entries and does not zero them."""
+    return weights.square().sum((1, 2))
+
+
+PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"log": log_penalty, "l1": l1_penalty, "l2": l2_penalty}
