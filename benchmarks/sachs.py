@@ -2,9 +2,9 @@
 
     python benchmarks/sachs.py --out benchmarks/results/sachs.csv
 
-Fits the embedded data (7,466 cells, 11 features, 9 conditions) for several weights of the sparse-mixing penalty and
-seeds; one row a fit: agreement of the starts (held out), R² of encode-decode (held out), density of the support,
-and how many of the seven interventions with a known target move the latent that drives it (chance: 1 in n_latents).
+Fits the embedded data (7,466 cells, 11 features, 9 conditions) for several forms and weights of the sparse-mixing
+penalty; one row a fit: agreement of the starts (held out), R² of encode-decode (held out), density of the support, and
+how many of the seven interventions with a known target move the latent that drives it (chance: 1 in n_latents).
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ import pandas as pd
 from unmix import CGVAE, datasets
 from unmix.audit.targets import intervention_targets
 
+SETTINGS = [("log", 0.5), ("l1", 0.2), ("l1", 0.02), ("l1", 0.0)]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sparsity", type=float, nargs="+", default=[0.0, 0.02, 0.2])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--latents", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sachs.csv"))
     arguments = parser.parse_args()
     data, rows = datasets.load_sachs(), []
     for seed in arguments.seeds:
-        for sparsity in arguments.sparsity:
+        for penalty, sparsity in SETTINGS:
             started = time.monotonic()
-            model = CGVAE(n_latents=arguments.latents, sparsity=sparsity, random_state=seed, verbose=0)
+            settings = {"n_latents": arguments.latents, "penalty": penalty, "sparsity": sparsity}
+            model = CGVAE(**settings, random_state=seed, verbose=0)
             model.fit(data.x, data.domains)
             found = intervention_targets(
                 model.description_, model.domains_, data.feature_names, data.targets, reference="cd3cd28"
@@ -38,6 +40,7 @@ def main() -> None:
             rows.append(
                 {
                     "seed": seed,
+                    "penalty": penalty,
                     "sparsity": sparsity,
                     "agreement": round(model.agreement_, 3),
                     "agreement_kept": round(float(model.restarts_["agreement"][model.best_restart_]), 3),

@@ -97,6 +97,7 @@ def make_sparse_mixing(
     density: float = 0.5,
     change: Change = "both",
     noise: float = 0.05,
+    nonlinearity: float = 1.0,
     guaranteed: bool = False,
     random_state: int = 0,
 ) -> MixingData:
@@ -113,6 +114,9 @@ def make_sparse_mixing(
         What differs between domains: means in ±1.5, scales in 0.3 … 2 (log-uniform), both, or the shape.
     noise : float, default 0.05
         Standard deviation of Gaussian noise on each feature, in units of the feature's own.
+    nonlinearity : float, default 1.0
+        Factor on the tanh part. 0: linear; from about 1.5 on, features rise and fall again along a latent, and the
+        mixing becomes hard to undo.
     guaranteed : bool, default False
         Draw supports until one needs no more domains than there are (``unmix.theory``, T5).
     random_state : int, default 0
@@ -135,15 +139,17 @@ def make_sparse_mixing(
             "make_sparse_mixing needs n_latents ≥ 1, n_domains ≥ 1, n_features ≥ n_latents and n_samples ≥ n_domains; "
             f"got n_latents={n_latents}, n_features={n_features}, n_domains={n_domains}, n_samples={n_samples}."
         )
-    if not 0 < density <= 1 or noise < 0:
-        raise SettingError(f"Expected 0 < density ≤ 1 and noise ≥ 0; got density={density}, noise={noise}.")
+    if not 0 < density <= 1 or noise < 0 or nonlinearity < 0:
+        raise SettingError(
+            f"Expected 0 < density ≤ 1, noise ≥ 0 and nonlinearity ≥ 0; got {density}, {noise} and {nonlinearity}."
+        )
     if change not in _CHANGES:
         raise SettingError(f"change must be one of {sorted(_CHANGES)}; got {change!r}.")
     rng = np.random.default_rng(random_state)
     support, needed = _draw_support(rng, n_latents, n_features, density, n_domains if guaranteed else None)
     domains = np.repeat(np.arange(n_domains), -(-n_samples // n_domains))[:n_samples]
     z = _draw_sources(rng, domains, n_domains, n_latents, change)
-    mixing = _draw_mixing(rng, support, z)
+    mixing = _draw_mixing(rng, support, z, nonlinearity)
     x = mixing(z) + noise * rng.standard_normal((n_samples, n_features))
     order = rng.permutation(n_samples)
     return MixingData(x[order], domains[order], z[order], support, mixing, needed)
@@ -213,13 +219,13 @@ _CHANGES: dict[str, Callable[[np.random.Generator, Floats, NDArray[np.int64], in
 }
 
 
-def _draw_mixing(rng: np.random.Generator, support: NDArray[np.bool_], z: Floats) -> SparseMixing:
+def _draw_mixing(rng: np.random.Generator, support: NDArray[np.bool_], z: Floats, nonlinearity: float) -> SparseMixing:
     n_features, n_latents = support.shape
     linear = rng.uniform(0.5, 1.5, support.shape) * rng.choice([-1.0, 1.0], support.shape) * support
     parents = support.sum(axis=1)[:, None, None]
     inner = rng.standard_normal((n_features, _HIDDEN, n_latents)) * support[:, None, :] / np.sqrt(parents)
     bias = rng.standard_normal((n_features, _HIDDEN))
-    outer = rng.standard_normal((n_features, _HIDDEN)) * np.sqrt(3.0 / _HIDDEN)
+    outer = rng.standard_normal((n_features, _HIDDEN)) * nonlinearity / np.sqrt(_HIDDEN)
     raw = SparseMixing(support, linear, inner, bias, outer, np.zeros(n_features), np.ones(n_features))
     clean = raw(z)
     return SparseMixing(support, linear, inner, bias, outer, clean.mean(axis=0), clean.std(axis=0))
