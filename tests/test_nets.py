@@ -6,8 +6,10 @@ import torch
 import zuko
 
 from unmix.nets.decoder import DenseDecoder, FeatureDecoder
+from unmix.nets.encoder import Encoder
 from unmix.nets.layers import StackedMLP, generators
 from unmix.nets.prior import GaussianPrior, SplinePrior, rational_quadratic
+from unmix.objectives.elbo import gaussian_negentropy
 
 DECODERS = {
     "dense": lambda sources: DenseDecoder(sources, 3, (7, 6), 5),
@@ -129,3 +131,20 @@ def _random_prior(form, interactions):
         for parameter in prior.parameters():
             parameter += 0.25 * torch.randn(parameter.shape, generator=source, dtype=torch.float64)
     return prior
+
+
+def test_posterior_samples_have_the_covariance_of_the_cholesky_factor():
+    encoder = Encoder(generators(0, 2), 4, (5,), 3, masked=False).double()
+    with torch.no_grad():
+        encoder.network.layers[-1].bias[..., 6:] = torch.tensor([0.8, -0.5, 1.5])
+    x = torch.randn(1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    posterior = encoder(x, None)
+    factor = posterior.diagonal[1, 0].diag() @ (torch.eye(3) + posterior.lower[1, 0])
+    assert torch.equal(factor, factor.tril())
+    noise = torch.randn(2, 7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    expected = posterior.mean[1] + noise[1] @ factor.T
+    torch.testing.assert_close(posterior.sample(noise)[1], expected)
+    covariance = factor @ factor.T
+    torch.testing.assert_close(posterior.std[1, 0], covariance.diagonal().sqrt())
+    exact = torch.distributions.MultivariateNormal(posterior.mean[1, 0], covariance)
+    torch.testing.assert_close(gaussian_negentropy(posterior.diagonal)[1, 0], -exact.entropy())

@@ -164,8 +164,16 @@ def test_the_noise_floor_falls_to_zero_and_is_no_part_of_the_final_objective(row
     model, noise = network(), torch.zeros(3, 200, 2)
     at = {done: model.terms(rows, noise, 200, 8, done)["reconstruction"] for done in (0.0, 0.25, 0.5, 1.0)}
     assert torch.equal(at[0.5], at[1.0])
-    x, output = rows.x, model.decode(model.encode(rows.x, None)[0])
+    x, output = rows.x, model.decode(model.encode(rows.x, None).mean)
     for done, floor in ((0.0, 0.5), (0.25, 0.25)):
         spread = (0.1**2 + floor**2) ** 0.5
         expected = -torch.distributions.Normal(output, spread).log_prob(x).sum(-1).mean(1)
         torch.testing.assert_close(at[done], expected)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5])
+def test_no_state_is_kept_before_the_objective_is_final(rows, sparsity):
+    settings = TrainingSettings(max_epochs=20, batch_size=64, patience=4)
+    result = fit(network(sparsity=sparsity), rows, rows, settings)
+    assert min(result.best_epoch) >= 10
+    assert result.n_epochs >= 14

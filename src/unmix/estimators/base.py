@@ -26,7 +26,7 @@ from unmix.estimators.finish import finish_start, restarts_table
 from unmix.estimators.prepare import Prepared, output_dtype, prepare, rows_for
 from unmix.estimators.progress import epoch_bar, say
 from unmix.models.base import FittedModel, LatentModel
-from unmix.objectives.elbo import gaussian_negentropy, gaussian_nll
+from unmix.objectives.elbo import gaussian_nll
 from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingResult, TrainingSettings
 from unmix.train.fit import fit as train_model
@@ -344,14 +344,14 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
 
     def _bound(self, rows: Rows, generator: torch.Generator) -> torch.Tensor:
         """Evidence bound of every row, in standardised units."""
-        mean, std = self.model_.encode(rows.x, rows.observed)
         prior, log_noise = self.model_.prior(rows.design), self.model_.noise_std().log()
         total = torch.zeros(len(rows), device=rows.x.device)
         for _ in range(_SCORE_DRAWS):
-            z = mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
-            total -= gaussian_nll(rows.x, self.model_.decode(z), log_noise, rows.observed)
+            noise = torch.randn(len(rows), self.n_latents_, generator=generator).to(rows.x.device)
+            z, negentropy = self.model_.sample_posterior(rows.x, rows.observed, noise)
+            total -= gaussian_nll(rows.x, self.model_.decode(z), log_noise, rows.observed) + negentropy
             total += prior.log_prob(z).sum(-1)
-        return total / _SCORE_DRAWS - gaussian_negentropy(std)
+        return total / _SCORE_DRAWS
 
     def _device(self) -> torch.device:
         return self.model_.scale.device

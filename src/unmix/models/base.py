@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from unmix.data.batches import Rows
+from unmix.nets.encoder import GaussianPosterior
 from unmix.nets.prior import PriorDistribution
+from unmix.objectives.elbo import gaussian_negentropy
 
 
 class LatentModel(nn.Module, ABC):
@@ -24,8 +26,8 @@ class LatentModel(nn.Module, ABC):
     n_latents: int
 
     @abstractmethod
-    def encode(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (starts, batch, latents) of q(z | x)."""
+    def encode(self, x: Tensor, observed: Tensor | None) -> GaussianPosterior:
+        """q(z | x) of every row and start."""
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
@@ -49,6 +51,10 @@ class LatentModel(nn.Module, ABC):
 
         A penalty on derivatives looks at the first ``penalty_rows`` rows; at ``progress`` 1 they are the final ones.
         """
+
+    @abstractmethod
+    def settled(self, progress: float) -> bool:
+        """Whether terms and weights have reached their final form; from then on states can be compared."""
 
     @abstractmethod
     def weights(self, progress: float) -> Mapping[str, float]:
@@ -90,8 +96,14 @@ class FittedModel(nn.Module):
 
     def encode(self, x: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x)."""
-        mean, std = self.inner.encode(x, observed)
-        return self._outward(mean[0]), std[0][:, self.order] / self.scale.abs()
+        posterior = self.inner.encode(x, observed)
+        return self._outward(posterior.mean[0]), posterior.std[0][:, self.order] / self.scale.abs()
+
+    def sample_posterior(self, x: Tensor, observed: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """A draw from q(z | x) for ``noise`` (batch, latents), and ``E_q log q`` of every row (batch,)."""
+        posterior = self.inner.encode(x, observed)
+        negentropy = gaussian_negentropy(posterior.diagonal[0]) + self.scale.abs().log().sum()
+        return self._outward(posterior.sample(noise[None])[0]), negentropy
 
     def decode(self, z: Tensor) -> Tensor:
         """Standardised features (batch, features)."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from unmix.data.batches import Rows
 from unmix.models.base import LatentModel
 from unmix.nets.decoder import DenseDecoder, FeatureDecoder
-from unmix.nets.encoder import Encoder
+from unmix.nets.encoder import Encoder, GaussianPosterior
 from unmix.nets.layers import Generators, generators
 from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
 from unmix.objectives.elbo import gaussian_negentropy, gaussian_nll
@@ -77,9 +77,9 @@ class CGVAENetwork(LatentModel):
             torch.full((config.n_starts, 1, config.n_features), math.log(config.initial_noise))
         )
 
-    def encode(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
-        mean, std = self.encoder(x, observed)
-        return mean, std
+    def encode(self, x: Tensor, observed: Tensor | None) -> GaussianPosterior:
+        posterior: GaussianPosterior = self.encoder(x, observed)
+        return posterior
 
     def decode(self, z: Tensor) -> Tensor:
         output: Tensor = self.decoder(z)
@@ -96,11 +96,12 @@ class CGVAENetwork(LatentModel):
         return self.log_noise.exp()
 
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
-        mean, std = self.encode(rows.x, rows.observed)
-        z = mean + std * noise
+        posterior = self.encode(rows.x, rows.observed)
+        z = posterior.sample(noise)
         output, sparsity = self._decode_and_penalise(z, penalty_rows)
         prior = self.prior(rows.design)
-        kl = gaussian_negentropy(std) - prior.expected_log_prob(mean, std, z).sum(-1)
+        expected = prior.expected_log_prob(posterior.mean, posterior.std, z).sum(-1)
+        kl = gaussian_negentropy(posterior.diagonal) - expected
         return {
             "reconstruction": gaussian_nll(rows.x, output, self._log_noise_at(progress), rows.observed).mean(1),
             "kl": kl.mean(1),
@@ -123,6 +124,9 @@ class CGVAENetwork(LatentModel):
             "sparsity": self.config.sparsity * ramp,
             "shrinkage": 1.0,
         }
+
+    def settled(self, progress: float) -> bool:
+        return progress >= self.config.ramp
 
     @torch.no_grad()
     def settle(self, latent_std: Tensor) -> None:

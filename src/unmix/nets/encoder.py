@@ -1,23 +1,51 @@
-"""The encoder q(z | x): a diagonal Gaussian whose mean and spread a network computes from the features."""
+r"""The encoder q(z | x): a Gaussian with full covariance, whose mean and Cholesky factor a network computes from x.
+
+.. math:: z = \mu(x) + L(x)\,\epsilon, \qquad L = \mathrm{diag}(d)\,(I + C), \quad C \text{ strictly lower triangular}
+
+A diagonal posterior pays for every correlation of the true posterior, so the bound prefers decoders with orthogonal
+Jacobian columns (Reizinger et al. 2022, arXiv:2206.02416). That preference is as strong as what the domains say about
+the latents, and can outweigh it; with a full covariance it is gone.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from unmix.nets.layers import Generators, StackedMLP
 
-_LOG_STD_RANGE = (-7.0, 3.0)
+_LOG_RANGE = (-7.0, 3.0)
+
+
+@dataclass(frozen=True)
+class GaussianPosterior:
+    """``mean`` μ and ``diagonal`` d (starts, batch, latents), ``lower`` C (starts, batch, latents, latents)."""
+
+    mean: Tensor
+    diagonal: Tensor
+    lower: Tensor
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation of each latent."""
+        return self.diagonal * (1.0 + self.lower.square().sum(-1)).sqrt()
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """``μ + L ε`` for ``noise`` ε (starts, batch, latents)."""
+        return self.mean + self.diagonal * (noise + (self.lower * noise.unsqueeze(-2)).sum(-1))
 
 
 class Encoder(nn.Module):
-    """``x`` (batch, n_features) to mean and standard deviation (starts, batch, n_latents) of ``q(z | x)``.
+    """``x`` (batch, n_features) to ``q(z | x)``.
 
-    ``masked``: the network also sees which entries were observed (missing ones are 0 in ``x``).
+    ``masked``: the network also sees which entries were observed (missing ones are 0 in ``x``). ``std``: at the start.
     """
+
+    placement: Tensor
 
     def __init__(
         self,
@@ -29,19 +57,26 @@ class Encoder(nn.Module):
         std: float = 0.1,
     ) -> None:
         super().__init__()
-        self.masked = masked
-        self.network = StackedMLP(sources, n_features * (2 if masked else 1), hidden, 2 * n_latents)
+        self.masked, self.n_latents = masked, n_latents
+        rows, columns = torch.tril_indices(n_latents, n_latents, -1)
+        placement = torch.zeros(len(rows), n_latents * n_latents)
+        placement[torch.arange(len(rows)), rows * n_latents + columns] = 1.0
+        self.register_buffer("placement", placement, persistent=False)
+        n_inputs = n_features * (2 if masked else 1)
+        self.network = StackedMLP(sources, n_inputs, hidden, 2 * n_latents + len(rows))
         with torch.no_grad():
             for name, parameter in self.network.layers[-1].named_parameters():
                 if name == "weight":
                     parameter[..., n_latents:] *= 0.1
                 else:
-                    parameter[..., n_latents:] = math.log(std)
+                    parameter[..., n_latents : 2 * n_latents] = math.log(std)
 
-    def forward(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, observed: Tensor | None) -> GaussianPosterior:
         if self.masked:
             if observed is None:
                 observed = torch.ones_like(x)
             x = torch.cat([x, observed], dim=-1)
-        mean, log_std = self.network(x).chunk(2, dim=-1)
-        return mean, log_std.clamp(*_LOG_STD_RANGE).exp()
+        n = self.n_latents
+        mean, log_diagonal, lower = self.network(x).split([n, n, len(self.placement)], dim=-1)
+        shape = (*lower.shape[:-1], n, n)
+        return GaussianPosterior(mean, log_diagonal.clamp(*_LOG_RANGE).exp(), (lower @ self.placement).view(shape))

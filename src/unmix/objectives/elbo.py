@@ -24,6 +24,6 @@ def gaussian_nll(x: Tensor, mean: Tensor, log_noise: Tensor, observed: Tensor | 
     return terms.sum(-1)
 
 
-def gaussian_negentropy(std: Tensor) -> Tensor:
-    """``E_q log q`` of a diagonal Gaussian, summed over latents; ``std`` (..., latents)."""
-    return -(std.log() + 0.5 * (1 + LOG_TWO_PI)).sum(-1)
+def gaussian_negentropy(diagonal: Tensor) -> Tensor:
+    """``E_q log q`` of a Gaussian from the diagonal (..., latents) of its covariance's Cholesky factor."""
+    return -(diagonal.log() + 0.5 * (1 + LOG_TWO_PI)).sum(-1)

@@ -248,7 +248,7 @@ class _Run:
             row |= {f"held_out_{name}": float(values[start]) for name, values in terms.items()}
             progress.history.append({**row, "train_objective": float(train_objective[start])})
         done = progress.epoch / settings.max_epochs
-        if dict(self.model.weights(done)) != dict(self.model.weights(1.0)):
+        if not self.model.settled(done):
             progress.last_gain = progress.epoch
             return
         for start, value in enumerate(self.latest):
