@@ -21,8 +21,8 @@ def main() -> None:
     parts = [
         "# Results\n\nWritten by `python benchmarks/summarise.py` from the tables in `benchmarks/results/`.\n",
         "## Generated problems\n\n"
-        "`python benchmarks/recovery.py`: 8,000 rows, changes of mean and scale, supports that need no more domains than "
-        "there are, default settings, chosen start. MCC against the true latents, mean over data seeds.\n",
+        "`python benchmarks/recovery.py`: 8,000 rows, changes of mean and scale, supports that need no more "
+        "domains than there are, default settings, chosen start. MCC against the true latents, mean over data seeds.\n",
         _summary(recovery),
         "\nEvery fit:\n",
         _table(recovery.drop(columns=PROBLEM)),
@@ -31,9 +31,9 @@ def main() -> None:
     if sachs.exists():
         parts += [
             "\n## Sachs protein signalling\n\n"
-            "`python benchmarks/sachs.py`: four latents, nine conditions. `agreement`: mean over all pairs of starts, held "
-            "out; `targets_hit`: interventions that move the latent which drives their target most, of seven (chance: 1 "
-            "in 4 each).\n",
+            "`python benchmarks/sachs.py`: four latents, nine conditions. `agreement`: mean over all pairs of starts, "
+            "held out; `targets_hit`: interventions that move the latent which drives their target most, of seven "
+            "(chance: 1 in 4 each).\n",
             _table(pd.read_csv(sachs)),
         ]
     (ROOT / "docs/results.md").write_text("\n".join(parts) + "\n", encoding="utf-8")

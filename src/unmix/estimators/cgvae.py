@@ -34,7 +34,8 @@ class CGVAE(LatentEstimator):
     prior : {"gaussian", "spline"}, default "gaussian"
         p(z | u): location-scale, or location-scale and a monotone spline for domains that are not Gaussian.
     sparsity : float, default 0.5
-        α, in nats a row for an entry of one standard deviation under L1. 0: changes alone.
+        α at its peak, in nats a row for an entry of one standard deviation under L1; a fifth of it at the end of the
+        training. 0: changes alone.
     penalty : {"log", "l1", "l2"}, default "log"
         Form of the penalty on the entries w of the mixing: 0.3 log(1 + w / 0.3), which is L1 for small entries and
         presses less on large ones; L1, as in the paper; or squared, for comparison.

@@ -5,10 +5,11 @@ r"""CG-VAE: a variational autoencoder with a domain-encoding prior and a sparse 
 Li et al., ICLR 2025, arXiv:2503.00639: ``L_r + α L_s − β L_KL`` with a learned observation noise and with ``S`` made
 free of the scale of z (``objectives/sparsity.py``).
 
-Two things change over the first half of training. α rises from 0: at full strength while the noise is still being
-learnt it collapses all latents. A floor under the observation noise falls to 0: with small noise the reconstruction
-outweighs everything else so early that encoder and decoder settle on latents that are mixed with each other, and
-turning them later is uphill.
+α rises from 0 over the first half of training, since at full strength while the noise is still being learnt it
+collapses all latents, and falls to a fifth until four fifths: strong sparsity leads to the right latents, and weak
+sparsity does not bend them. Over the first half a floor under the observation noise falls to 0: with small noise the
+reconstruction outweighs everything else so early that encoder and decoder settle on latents that are mixed with each
+other, and turning them later is uphill.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class CGVAEConfig:
 
     ``decoder``: "dense" (one network, L1 of its Jacobian) or "feature" (one small network a feature, group penalty).
     ``sparsity`` and ``kl_weight`` are α and β; ``ramp`` is the share of training over which α rises and the noise
-    floor, in standard deviations of the features, falls to 0.
+    floor, in standard deviations of the features, falls to 0; until ``relaxed`` α falls to ``final_strength`` of it.
     """
 
     n_latents: int
@@ -60,6 +61,8 @@ class CGVAEConfig:
     initial_noise: float = 0.1
     noise_floor: float = 0.5
     ramp: float = 0.5
+    relaxed: float = 0.8
+    final_strength: float = 0.2
 
 
 class CGVAENetwork(LatentModel):
@@ -117,16 +120,24 @@ class CGVAENetwork(LatentModel):
         return 0.5 * torch.logaddexp(2.0 * self.log_noise, self.log_noise.new_tensor(2.0 * math.log(floor)))
 
     def weights(self, progress: float) -> Mapping[str, float]:
-        ramp = min(1.0, progress / self.config.ramp) if self.config.ramp > 0 else 1.0
         return {
             "reconstruction": 1.0,
             "kl": self.config.kl_weight,
-            "sparsity": self.config.sparsity * ramp,
+            "sparsity": self.config.sparsity * self._strength(progress),
             "shrinkage": 1.0,
         }
 
     def settled(self, progress: float) -> bool:
-        return progress >= self.config.ramp
+        return progress >= self.config.relaxed
+
+    def _strength(self, progress: float) -> float:
+        """Share of α: up to 1 at ``ramp``, down to ``final_strength`` at ``relaxed``."""
+        ramp, relaxed, final = self.config.ramp, self.config.relaxed, self.config.final_strength
+        if progress >= relaxed:
+            return final
+        if progress < ramp:
+            return progress / ramp
+        return 1.0 + (final - 1.0) * (progress - ramp) / (relaxed - ramp)
 
     @torch.no_grad()
     def settle(self, latent_std: Tensor) -> None:
