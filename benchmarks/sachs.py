@@ -17,6 +17,7 @@ import pandas as pd
 
 from unmix import CGVAE, datasets
 from unmix.audit.targets import intervention_targets
+from unmix.report.figures import mixing_map
 
 SETTINGS = [("log", 0.5), ("l1", 0.2), ("l1", 0.02), ("l1", 0.0)]
 
@@ -25,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--latents", type=int, default=4)
+    parser.add_argument("--picture", type=Path, default=Path("docs/mixing.svg"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sachs.csv"))
     arguments = parser.parse_args()
     data, rows = datasets.load_sachs(), []
@@ -34,6 +36,8 @@ def main() -> None:
             settings = {"n_latents": arguments.latents, "penalty": penalty, "sparsity": sparsity}
             model = CGVAE(**settings, random_state=seed, verbose=0)
             model.fit(data.x, data.domains)
+            if not rows:
+                _draw(model, arguments.picture)
             found = intervention_targets(
                 model.description_, model.domains_, data.feature_names, data.targets, reference="cd3cd28"
             )
@@ -55,6 +59,14 @@ def main() -> None:
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(rows).to_csv(arguments.out, index=False)
             print(pd.DataFrame(rows).tail(1).to_string(header=len(rows) == 1, index=False), flush=True)
+
+
+def _draw(model: CGVAE, path: Path) -> None:
+    """The mixing of the first fit, as the report shows it."""
+    found, latents = model.description_, [str(name) for name in model.get_feature_names_out()]
+    features = datasets.load_sachs().feature_names
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(mixing_map(found.mixing, found.mixing_signed, features, latents), encoding="utf-8")
 
 
 if __name__ == "__main__":

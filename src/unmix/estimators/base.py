@@ -23,7 +23,7 @@ from unmix.data.domains import DomainSchema
 from unmix.data.tables import as_table, check_values, numeric_matrix
 from unmix.errors import DataError, SchemaError, SettingError
 from unmix.estimators.finish import finish_start, restarts_table
-from unmix.estimators.prepare import Prepared, output_dtype, prepare, rows_for
+from unmix.estimators.prepare import Prepared, output_dtype, prepare, rows_for, separate, without_columns
 from unmix.estimators.progress import epoch_bar, say
 from unmix.models.base import FittedModel, LatentModel
 from unmix.objectives.elbo import gaussian_nll
@@ -143,7 +143,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         Pass rows that were not used in ``fit``. The expectation under the posterior uses eight fixed draws.
         """
         check_is_fitted(self)
-        rows = self._new_rows(as_table(X), y, with_domain=True)
+        rows = self._new_rows(*separate(X, y), with_domain=True)
         total, generator = 0.0, torch.Generator().manual_seed(0)
         with torch.no_grad():
             for chunk in chunks(rows):
@@ -178,7 +178,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         to : the domain to move to: a label, a mapping column → value, or a table with one row for each row of X
         """
         check_is_fitted(self)
-        rows = self._new_rows(as_table(X), y, with_domain=True)
+        rows = self._new_rows(*separate(X, y), with_domain=True)
         target = self._design(to, len(rows))
         with torch.no_grad():
             z = self.model_.encode(rows.x, rows.observed)[0]
@@ -314,7 +314,10 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         self.support_ = self.mixing_ >= SUPPORT_THRESHOLD
 
     def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
-        """Rows of new data, after the schema has been enforced."""
+        """Rows of new data, after the schema has been enforced; the model's own domain columns may be among them."""
+        table = without_columns(
+            table, {column.name for column in self.domain_schema_.columns} - set(self.schema_.names)
+        )
         matrix = numeric_matrix(table)
         try:
             validate_data(self, table, reset=False, skip_check_array=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,18 @@ def separate(X: Any, y: Any) -> tuple[Any, Any]:
         raise DataError(f"y={y!r} names a column, but X is an array without column names. Pass one label a row as y.")
     frame = nw.from_native(table, eager_only=True)
     return split_columns(pd.DataFrame({str(n): frame[n].to_list() for n in frame.columns}), [y], None, [])
+
+
+def without_columns(table: Any, names: Collection[str]) -> Any:
+    """The table without those of ``names`` that it has; arrays pass unchanged."""
+    if not nw.dependencies.is_into_dataframe(table):
+        return table
+    try:
+        frame = nw.from_native(table, eager_only=True)
+    except nw.exceptions.DuplicateError:
+        return table
+    extra = [name for name in frame.columns if name in names]
+    return frame.drop(extra).to_native() if extra else table
 
 
 def column_names(table: Any) -> tuple[str, ...] | None:
