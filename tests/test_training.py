@@ -9,6 +9,7 @@ from conftest import QUICK
 from unmix import CGVAE, StorageError, TrainingError
 from unmix.audit.agreement import agreement, choose_start
 from unmix.data.batches import Rows, split_rows
+from unmix.files import replacing
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
 from unmix.train.checkpoint import read_state
 from unmix.train.fit import TrainingSettings, fit
@@ -182,3 +183,17 @@ def test_sparsity_rises_and_then_falls_to_a_fifth():
     model = network(sparsity=0.5)
     strengths = [model.weights(done)["sparsity"] for done in (0.0, 0.25, 0.5, 0.65, 0.8, 1.0)]
     assert strengths == pytest.approx([0.0, 0.25, 0.5, 0.3, 0.1, 0.1])
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    with replacing(path) as beside:
+        beside.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as beside:
+        beside.write_text("half")
+        raise ZeroDivisionError
+    with pytest.raises(StorageError, match=r"could not be written: .*space"), replacing(path) as beside:
+        beside.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
+    assert path.read_text() == "old"

@@ -18,6 +18,7 @@ from unmix.errors import DataError, SchemaError, StorageError, UnmixError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.storage import DONE, load
+from unmix.files import replacing
 from unmix.version import __version__
 
 app = typer.Typer(
@@ -227,15 +228,9 @@ def _nested(item: str) -> tuple[str, str]:
 
 
 def _write_table(frame: pd.DataFrame, path: Path) -> None:
-    beside = path.with_name(path.name + ".part")
     write: Callable[..., Any] = frame.to_parquet if path.suffix.lower() == ".parquet" else frame.to_csv
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as beside:
         write(beside, index=False)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise StorageError(f"{path} could not be written: {error}. Is there space and permission?") from error
 
 
 def _attempt(write: Callable[[], Any]) -> None:

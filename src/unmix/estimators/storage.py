@@ -25,6 +25,7 @@ from unmix.data.schema import FeatureSchema
 from unmix.errors import StorageError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cgvae import CGVAE
+from unmix.files import replacing
 from unmix.models.base import FittedModel
 from unmix.report.html import ReportContent, render
 from unmix.train.checkpoint import read_state, write_state
@@ -136,14 +137,8 @@ def write_report(estimator: LatentEstimator, path: Path) -> Path:
         fit_seconds=estimator.fit_seconds_,
     )
     text = render(content)
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise StorageError(f"{path} could not be written: {error}. Is there space and permission?") from error
     return path
 
 

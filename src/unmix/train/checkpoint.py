@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unmix.errors import StorageError
+from unmix.files import replacing
 
 FORMAT = 1
 
 
 def write_state(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Write beside ``path``, then replace it: a crash leaves the old file or the new one."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with replacing(path) as beside:
         beside.write_bytes(save(content, metadata={"unmix": json.dumps({"format": FORMAT, **header})}))
-        os.replace(beside, path)
-    except (OSError, SafetensorError) as error:
-        beside.unlink(missing_ok=True)
-        raise StorageError(f"{path} could not be written: {error}. Is there space and permission?") from error
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
