@@ -189,11 +189,15 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "deep" / "file.txt"
     with replacing(path) as beside:
         beside.write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as beside:
-        beside.write_text("half")
-        raise ZeroDivisionError
-    with pytest.raises(StorageError, match=r"could not be written: .*space"), replacing(path) as beside:
-        beside.write_text("half")
-        raise OSError(28, "No space left on device")
+
+    def fail(error):
+        with replacing(path) as beside:
+            beside.write_text("half")
+            raise error
+
+    with pytest.raises(ZeroDivisionError):
+        fail(ZeroDivisionError())
+    with pytest.raises(StorageError, match=r"could not be written: .*space"):
+        fail(OSError(28, "No space left on device"))
     assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
     assert path.read_text() == "old"
