@@ -26,19 +26,41 @@ _SHUFFLES = 50
 
 
 @dataclass(frozen=True)
-class Description:
+class DomainEffects:
+    """How each domain moves each latent.
+
+    Attributes
+    ----------
+    location, location_low, location_high : (n_domains, n_latents), mean of each latent with a 95 % bootstrap interval
+    spread, spread_low, spread_high : (n_domains, n_latents), standard deviation likewise
+    change, change_low, change_high : (n_latents,), share of a latent's variance that lies between domains
+    change_shuffled : (n_latents,), 95th percentile of that share with the domain labels permuted
+    """
+
+    location: Floats
+    location_low: Floats
+    location_high: Floats
+    spread: Floats
+    spread_low: Floats
+    spread_high: Floats
+    change: Floats
+    change_low: Floats
+    change_high: Floats
+    change_shuffled: Floats
+
+
+@dataclass(frozen=True)
+class Description(DomainEffects):
     """Arrays behind the report; every field is an array, so the whole is saved beside the model.
+
+    To the fields of ``DomainEffects`` it adds:
 
     Attributes
     ----------
     latents, latents_std : (rows, n_latents), posterior mean and spread on the described rows
     groups : (rows,) int, domain of each row
     mixing, mixing_signed : (n_features, n_latents), mean of |∂x/∂z| and of ∂x/∂z over rows, both scale-free
-    location, location_low, location_high : (n_domains, n_latents), mean of each latent with a 95 % bootstrap interval
-    spread, spread_low, spread_high : (n_domains, n_latents), standard deviation likewise
     location_starts_low, location_starts_high : (n_domains, n_latents), range of the mean over all starts, matched
-    change, change_low, change_high : (n_latents,), share of a latent's variance that lies between domains
-    change_shuffled : (n_latents,), 95th percentile of that share with the domain labels permuted
     r2, r2_train : (n_features,), share of each feature's variance that encode-decode keeps, held out and training
     posterior_width : (n_latents,), mean posterior standard deviation; near 1: the data say nothing of this latent
     agreement, agreement_latents : (starts, starts) and (starts, n_latents) of the chosen start with every other
@@ -50,18 +72,8 @@ class Description:
     groups: NDArray[np.int64]
     mixing: Floats
     mixing_signed: Floats
-    location: Floats
-    location_low: Floats
-    location_high: Floats
-    spread: Floats
-    spread_low: Floats
-    spread_high: Floats
     location_starts_low: Floats
     location_starts_high: Floats
-    change: Floats
-    change_low: Floats
-    change_high: Floats
-    change_shuffled: Floats
     r2: Floats
     r2_train: Floats
     posterior_width: Floats
@@ -162,22 +174,6 @@ def explained(model: FittedModel, rows: Rows) -> Floats:
     variance = np.asarray(squares) / counts - (np.asarray(sums) / counts) ** 2
     result: Floats = 1.0 - np.asarray(errors) / counts / np.maximum(variance, 1e-12)
     return result
-
-
-@dataclass(frozen=True)
-class DomainEffects:
-    """How each domain moves each latent; shapes as in ``Description``."""
-
-    location: Floats
-    location_low: Floats
-    location_high: Floats
-    spread: Floats
-    spread_low: Floats
-    spread_high: Floats
-    change: Floats
-    change_low: Floats
-    change_high: Floats
-    change_shuffled: Floats
 
 
 def domain_effects(latents: Floats, groups: NDArray[np.int64], n_domains: int, seed: int = 0) -> DomainEffects:
