@@ -25,7 +25,7 @@ def main() -> None:
         "domains than there are, default settings, chosen start. MCC against the true latents, mean over data seeds.\n",
         _summary(recovery),
         "\nEvery fit:\n",
-        _table(recovery.drop(columns=PROBLEM)),
+        _table(recovery.drop(columns=["n_latents", "n_features", "density"])),
     ]
     sachs = RESULTS / "sachs.csv"
     if sachs.exists():
