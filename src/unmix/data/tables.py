@@ -117,7 +117,8 @@ def check_values(matrix: Floats, names: Sequence[str], missing: str) -> None:
             np.isnan(matrix),
             names,
             "missing values (NaN)",
-            'Fill them, drop those rows, or pass missing="mask" (command line: --missing mask) to leave them out of the likelihood.',
+            'Fill them, drop those rows, or pass missing="mask" (command line: --missing mask) to leave them out of '
+            "the likelihood.",
         )
 
 
