@@ -133,9 +133,7 @@ def check_request(
     if unknown:
         raise SettingError(f"change names {unknown}, which are no factors of these images. Choose from {[*n_classes]}.")
     if wanted and n_domains < 2:
-        raise SettingError(
-            f"change={wanted} needs at least 2 domains; got n_domains=1. Add domains or pass change=()."
-        )
+        raise SettingError(f"change={wanted} needs at least 2 domains; got n_domains=1. Add domains or pass change=().")
     single = [name for name in wanted if n_classes[name] == 1]
     if single:
         raise SettingError(f"change names {single}, but there is only one class to draw. Leave it out or allow more.")

@@ -10,14 +10,15 @@ pixel. The pixel's colour is α times the fully saturated colour of the hue. So 
 give scale, x, y and hue at once; shape and angle lie in the outline.
 
 **Angles.** A shape that looks the same after a turn by P (square 90°, triangle 120°, ellipse 180°, heart 360°) shows
-its angle only modulo P. Angles are therefore drawn from ±0.4 P, with the smallest P of the shapes in use: within that range
-the image determines the angle, the two ends look different, and shape and angle stay independent. Likewise hue
+its angle only modulo P. Angles are therefore drawn from ±0.4 P, with the smallest P of the shapes in use: within that
+range the image determines the angle, the two ends look different, and shape and angle stay independent. Likewise hue
 covers 0 … 0.8 of the colour circle and does not close.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,11 +101,11 @@ def make_sprites(
     domains = draw_domains(rng, n_samples, n_domains)
     limit = 0.4 * min(PERIODS[shape] for shape in shapes)
     ranges = {**_RANGES, "angle": (-limit, limit)}
-    factors = {}
+    factors: dict[str, Any] = {}
     for name, distribution in draw_factors(rng, n_classes, changing, n_domains).items():
         drawn = distribution.draw(rng, domains)
         if name == "shape":
-            factors[name] = pd.Categorical.from_codes(drawn, categories=list(shapes))
+            factors[name] = pd.Categorical.from_codes(drawn.astype(int), dtype=pd.CategoricalDtype([*shapes]))
         else:
             low, high = ranges[name]
             factors[name] = low + (high - low) * drawn
