@@ -24,7 +24,7 @@ def test_gaussian_terms_equal_torch_distributions():
     observed = torch.tensor([[1.0, 0.0, 1.0]]).expand(5, -1)
     torch.testing.assert_close(gaussian_nll(x, mean, log_noise, observed), -(normal.log_prob(x) * observed).sum(-1))
     std = torch.rand(4, 3, generator=source) + 0.1
-    torch.testing.assert_close(gaussian_negentropy(std), -torch.distributions.Normal(0, std).entropy().sum(-1))
+    torch.testing.assert_close(gaussian_negentropy(std), -torch.distributions.Normal(0, std).entropy())
 
 
 def test_penalties_do_not_see_the_scale_of_a_latent():
@@ -52,7 +52,7 @@ def test_the_log_penalty_is_l1_for_small_entries_and_presses_less_on_large_ones(
 
 def test_linear_gaussian_model_reaches_the_exact_log_likelihood():
     """With a linear decoder and the exact posterior in the encoder the bound is the marginal likelihood."""
-    config = CGVAEConfig(n_latents=1, n_features=2, hidden=(), sparsity=0.0, decoder="dense")
+    config = CGVAEConfig(n_latents=1, n_features=2, hidden=(), sparsity=0.0, decoder="dense", spare=0)
     network = CGVAENetwork(config).double()
     loading, noise = torch.tensor([1.3, -0.7], dtype=torch.float64), 0.5
     precision = 1 + (loading**2).sum() / noise**2
@@ -75,3 +75,42 @@ def test_linear_gaussian_model_reaches_the_exact_log_likelihood():
     covariance = torch.outer(loading, loading) + noise**2 * torch.eye(2)
     expected = multivariate_normal([0, 0], covariance.numpy()).logpdf(x.numpy()).mean()
     assert float(sum(bounds) / 2) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("prior", ["gaussian", "spline"])
+@pytest.mark.parametrize("decoder", ["dense", "feature"])
+def test_a_start_without_its_dropped_latents_is_the_same_model(prior, decoder):
+    network = CGVAENetwork(CGVAEConfig(3, 5, 2, n_starts=2, spare=2, prior=prior, decoder=decoder, seed=4)).double()
+    source = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=source)
+    rows = Rows(
+        torch.randn(40, 5, generator=source).double(),
+        None,
+        torch.arange(40)[:, None] % 2,
+        torch.zeros(40, 0).double(),
+        n_design=2,
+    )
+    network.narrow(rows, 0.5)
+    assert bool((network.alive == 1).all())
+    network.narrow(rows, 0.6)
+    assert network.alive.sum(2).flatten().tolist() == [3, 3]
+    for start in range(2):
+        kept = torch.nonzero(network.alive[start, 0]).flatten()
+        single = network.single(start)
+        wide, slim = network.encode(rows.x, None), single.encode(rows.x, None)
+        torch.testing.assert_close(wide.mean[start][:, kept], slim.mean[0])
+        torch.testing.assert_close(wide.std[start][:, kept], slim.std[0])
+        noise = torch.randn(2, 40, 5, generator=source).double()
+        one = noise[start : start + 1, :, kept]
+        before = {name: value[start] for name, value in network.terms(rows, noise, 40, 16, 1.0).items()}
+        after = {name: value[0] for name, value in single.terms(rows, one, 40, 16, 1.0).items()}
+        for name in ("reconstruction", "kl", "sparsity"):
+            torch.testing.assert_close(before[name], after[name])
+        z = torch.zeros(1, 40, 5).double()
+        z[..., kept] = torch.randn(1, 40, 3, generator=source).double()
+        torch.testing.assert_close(
+            network.prior(rows.design).log_prob(z.expand(2, -1, -1))[start][:, kept],
+            single.prior(rows.design).log_prob(z[..., kept])[0],
+        )

@@ -64,14 +64,14 @@ def test_a_checkpoint_of_another_run_is_refused(rows, tmp_path):
 
 def test_every_start_ends_in_its_best_state(rows):
     settings = TrainingSettings(max_epochs=12, batch_size=64, learning_rate=0.05)
-    model = network(ramp=0.0, relaxed=0.0)
+    model = network(ramp=0.0, relaxed=0.0, narrowed=0.0)
     result = fit(model, rows, rows, settings)
     history = pd.DataFrame(result.history)
     for start in range(3):
         own = history[history["start"] == start]
         assert result.objective[start] == own["held_out_objective"].min()
         assert result.best_epoch[start] == own["epoch"].iloc[own["held_out_objective"].argmin()]
-    noise = torch.randn(1, 200, 2, generator=torch.Generator().manual_seed(0)).expand(3, -1, -1)
+    noise = torch.randn(1, 200, model.n_latents, generator=torch.Generator().manual_seed(0)).expand(3, -1, -1)
     terms = model.terms(rows, noise, 200, 200, 1.0)
     total = sum(model.weights(1.0)[name] * value for name, value in terms.items())
     np.testing.assert_allclose(total.detach().numpy(), result.objective, rtol=1e-4)
@@ -80,7 +80,7 @@ def test_every_start_ends_in_its_best_state(rows):
 def test_it_stops_early_and_says_why(rows):
     held_out = rows.take(slice(0, 40))
     settings = TrainingSettings(max_epochs=400, batch_size=64, learning_rate=0.05, patience=10, warmup=0.01)
-    result = fit(network(ramp=0.0, relaxed=0.0), rows.take(slice(40, 80)), held_out, settings)
+    result = fit(network(ramp=0.0, relaxed=0.0, narrowed=0.0), rows.take(slice(40, 80)), held_out, settings)
     assert result.n_epochs < 400
     assert "no start improved on held-out rows for 10 epochs" in result.stop_reason
 
@@ -162,7 +162,8 @@ def test_agreement_matches_latents_one_to_one():
 
 
 def test_the_noise_floor_falls_to_zero_and_is_no_part_of_the_final_objective(rows):
-    model, noise = network(), torch.zeros(3, 200, 2)
+    model = network()
+    noise = torch.zeros(3, 200, model.n_latents)
     at = {done: model.terms(rows, noise, 200, 8, done)["reconstruction"] for done in (0.0, 0.25, 0.5, 1.0)}
     assert torch.equal(at[0.5], at[1.0])
     x, output = rows.x, model.decode(model.encode(rows.x, None).mean)

@@ -1,4 +1,4 @@
-"""The command line: fit, transform, report, demo."""
+"""The command line: fit, transform, report, demo, bench."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ import typer
 
 from unmix import datasets
 from unmix.audit.targets import intervention_targets
+from unmix.bench.page import write_page
+from unmix.bench.presets import PRESETS
+from unmix.bench.run import ROWS, estimate_seconds, read_rows, run_study
+from unmix.bench.study import Study, read_study
 from unmix.data.tables import read_table, split_columns
-from unmix.errors import DataError, SchemaError, StorageError, UnmixError
+from unmix.errors import DataError, SchemaError, SettingError, StorageError, UnmixError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cgvae import CGVAE
+from unmix.estimators.progress import run_bar
 from unmix.estimators.storage import DONE, load
 from unmix.files import replacing
 from unmix.version import __version__
@@ -33,6 +38,7 @@ CHECKPOINT = "checkpoint.safetensors"
 INTERRUPTED = "interrupted.txt"
 _REPORT = "report.html"
 _LATENTS = "latents.csv"
+_PAGE = "study.html"
 
 _FIT_EXAMPLES = """Examples:
 
@@ -41,6 +47,15 @@ _FIT_EXAMPLES = """Examples:
   unmix fit sensors.parquet --domain region --within site:region --continuous age --drop id --latents 8 --out runs/a
 
   unmix fit cells.csv --domain condition --latents 6 --out runs/cells --resume
+"""
+
+_BENCH_EXAMPLES = """Examples:
+
+  unmix bench quick --out runs/quick
+
+  unmix bench claim --seeds 5 --jobs 8 --out runs/claim
+
+  unmix bench my_study.toml --out runs/mine
 """
 
 
@@ -58,7 +73,7 @@ def fit(
     prior: Annotated[str, typer.Option(help="gaussian or spline.")] = "gaussian",
     decoder: Annotated[str, typer.Option(help="dense or feature.")] = "dense",
     restarts: Annotated[int, typer.Option(help="Starts trained together.")] = 6,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: about 8,500 steps.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: about 5,600 steps.")] = None,
     missing: Annotated[
         str, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
     ] = "error",
@@ -135,7 +150,7 @@ def report(
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("unmix-demo"),
     latents: Annotated[int, typer.Option(help="Number of latent factors.")] = 4,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: about 8,500 steps.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: about 5,600 steps.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
@@ -157,6 +172,39 @@ def demo(
         f"{int(found['agrees'].sum())} of {len(found)} move the latent that drives their target most "
         f"(chance: 1 in {latents})."
     )
+
+
+@app.command(epilog=_BENCH_EXAMPLES)
+def bench(
+    study: Annotated[str, typer.Argument(help="quick, targets, claim, violation, scale, or a study file (.toml).")],
+    out: Annotated[Path, typer.Option(help="Folder for rows, tables and page; finished runs in it are kept.")],
+    seeds: Annotated[int | None, typer.Option(help="Data seeds of a study that comes with the package.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes. -1: one for each core.")] = -1,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what ended in an error.")] = False,
+    estimate: Annotated[bool, typer.Option(help="Probe first how long it will take.")] = True,
+) -> None:
+    """Compare methods on generated problems with a known answer; goes on where it stopped when started again."""
+    chosen = _study(study, seeds)
+    path = out / ROWS
+    done = read_rows(path)
+    missing = [run for run in chosen.runs() if run.key not in done]
+    typer.echo(f"study {chosen.name}: {len(chosen.runs())} runs, {len(missing)} to do", err=True)
+    if missing and estimate:
+        seconds = estimate_seconds(chosen, done, jobs)
+        typer.echo(f"this will take about {_minutes(seconds)}", err=True)
+    try:
+        with run_bar(len(chosen.runs()), len(chosen.runs()) - len(missing)) as on_row:
+            rows = run_study(chosen, out, n_jobs=jobs, retry_failed=retry_failed, on_row=on_row)
+    except KeyboardInterrupt:
+        typer.echo(f"\nStopped. Finished runs are in {path}; start the same command to go on.", err=True)
+        raise typer.Exit(130) from None
+    tables = write_page(chosen, rows, out / _PAGE)
+    for name in ("settings", "margins"):
+        _write_table(tables[name], out / f"{name}.csv")
+    failed = sum(row["error"] is not None for row in rows)
+    typer.echo(f"page    {out / _PAGE}\nrows    {path}\ntables  {out / 'settings.csv'}, {out / 'margins.csv'}")
+    if failed:
+        typer.echo(f"{failed} of {len(rows)} runs ended in an error: see the page, or add --retry-failed.", err=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -218,6 +266,21 @@ def _claim(out: Path, *, overwrite: bool, resume: bool) -> None:
     if overwrite:
         for name in (CHECKPOINT, INTERRUPTED):
             (out / name).unlink(missing_ok=True)
+
+
+def _study(name: str, n_seeds: int | None) -> Study:
+    """A study of the package by name, or one from a file."""
+    if name in PRESETS:
+        return PRESETS[name]() if n_seeds is None else PRESETS[name](n_seeds)
+    if not name.endswith(".toml"):
+        raise SettingError(f"There is no study {name!r}. Take one of {sorted(PRESETS)}, or the path of a .toml file.")
+    if n_seeds is not None:
+        raise SettingError("A study file states its own seeds; leave --seeds out, or change the file.")
+    return read_study(Path(name))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
 def _nested(item: str) -> tuple[str, str]:

@@ -34,7 +34,7 @@ from unmix.train.fit import fit as train_model
 Floats = NDArray[np.float64]
 
 SUPPORT_THRESHOLD = 0.1
-_DEFAULT_STEPS = 8_500
+_DEFAULT_STEPS = 5_600
 _EPOCH_RANGE = (20, 1_000)
 _PATIENCE_SHARE = 0.2
 _SCORE_DRAWS = 8
@@ -105,7 +105,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         rows = data.rows.to(device)
         train = rows.take(torch.from_numpy(data.train).to(device))
         held_out = rows.take(torch.from_numpy(data.held_out if len(data.held_out) else data.train).to(device))
-        settings = self._training_settings(len(train), seed, bool(len(data.held_out)))
+        settings = self._training_settings(len(rows), seed, bool(len(data.held_out)))
         with epoch_bar(self.verbose, settings.max_epochs) as on_epoch:
             result = train_model(
                 network,
@@ -245,12 +245,18 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         need(0 <= self.validation_fraction < 1, "validation_fraction", "in [0, 1)")
         need(self.missing in ("error", "mask"), "missing", '"error" or "mask"')
 
-    def _training_settings(self, n_train: int, seed: int, has_held_out: bool) -> TrainingSettings:
-        n_batches = max(1, round(n_train / self.batch_size))
-        epochs = self.max_epochs or min(max(math.ceil(_DEFAULT_STEPS / n_batches), _EPOCH_RANGE[0]), _EPOCH_RANGE[1])
+    def planned_epochs(self, n_samples: int) -> int:
+        """Epochs that ``fit`` will plan for a table of so many rows: ``max_epochs``, or what about 5,600 steps take."""
+        if self.max_epochs is not None:
+            return int(self.max_epochs)
+        n_batches = max(1, round(n_samples * (1 - self.validation_fraction) / self.batch_size))
+        return min(max(math.ceil(_DEFAULT_STEPS / n_batches), _EPOCH_RANGE[0]), _EPOCH_RANGE[1])
+
+    def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
+        epochs = self.planned_epochs(n_samples)
         patience = max(10, round(_PATIENCE_SHARE * epochs)) if self.early_stopping and has_held_out else None
         return TrainingSettings(
-            max_epochs=int(epochs),
+            max_epochs=epochs,
             batch_size=int(self.batch_size),
             learning_rate=float(self.learning_rate),
             patience=patience,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from unmix.data.domains import DomainSchema
 from unmix.errors import SettingError
 from unmix.estimators.base import LatentEstimator
@@ -44,7 +46,10 @@ class CGVAE(LatentEstimator):
     n_restarts : int, default 6
         Starts trained together; the best is chosen by held-out objective and agreement.
     max_epochs : int, optional
-        Default: as many as give about 8,500 steps, between 20 and 1,000.
+        Default: as many as give about 5,600 steps, between 20 and 1,000.
+    n_spare : int, default 2
+        Latents more than asked that train along until 60 % of the training; those with the least effect are then
+        dropped. They keep a feature that folds a latent from taking a latent's place.
     batch_size : int, default 256
     learning_rate : float, default 0.01
         Peak of a warm-up and cosine schedule (Adam).
@@ -107,6 +112,7 @@ class CGVAE(LatentEstimator):
         kl_weight: float = 1.0,
         n_restarts: int = 6,
         max_epochs: int | None = None,
+        n_spare: int = 2,
         batch_size: int = 256,
         learning_rate: float = 1e-2,
         validation_fraction: float = 0.1,
@@ -127,6 +133,7 @@ class CGVAE(LatentEstimator):
         self.kl_weight = kl_weight
         self.n_restarts = n_restarts
         self.max_epochs = max_epochs
+        self.n_spare = n_spare
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.validation_fraction = validation_fraction
@@ -153,6 +160,7 @@ class CGVAE(LatentEstimator):
                 penalty=self.penalty,
                 kl_weight=float(self.kl_weight),
                 n_starts=n_starts,
+                spare=int(self.n_spare),
                 seed=seed,
             )
         )
@@ -164,5 +172,7 @@ class CGVAE(LatentEstimator):
         for name in ("sparsity", "kl_weight"):
             if not getattr(self, name) >= 0:
                 raise SettingError(f"{name} must be ≥ 0; got {getattr(self, name)!r}.")
+        if not (isinstance(self.n_spare, int | np.integer) and self.n_spare >= 0):
+            raise SettingError(f"n_spare must be a whole number ≥ 0; got {self.n_spare!r}.")
         if not len(self.hidden) or min(self.hidden) < 1:
             raise SettingError(f"hidden must be one or more widths ≥ 1, such as (64, 64); got {self.hidden!r}.")

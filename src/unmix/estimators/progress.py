@@ -1,14 +1,19 @@
-"""What a fit says while it runs: one line on what it will do, one progress bar, one line on what it found."""
+"""What a fit says while it runs: one line on what it will do, one progress bar, one line on what it found.
+
+A study of many fits has one bar over its runs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 OnEpoch = Callable[[int, list[float]], None]
+OnRow = Callable[[dict[str, Any]], None]
 
 
 def say(verbose: int, text: str, level: int = 1) -> None:
@@ -38,3 +43,17 @@ def epoch_bar(verbose: int, max_epochs: int) -> Iterator[OnEpoch]:
                 say(verbose, f"epoch {epoch}: held-out objective {best} (best start), nats a row", level=2)
 
         yield on_epoch
+
+
+@contextmanager
+def run_bar(n_runs: int, n_done: int) -> Iterator[OnRow]:
+    """A function to call with the row of every finished run; it draws one bar."""
+    columns = (TextColumn("runs"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[last]}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task("runs", total=n_runs, completed=n_done, last="")
+
+        def on_row(row: dict[str, Any]) -> None:
+            found = row["error"] or f"MCC {row['mcc']:.3f}"
+            bar.update(task, advance=1, last=f"{row['method']}: {found}"[:60])
+
+        yield on_row

@@ -182,7 +182,7 @@ def _restore(
     estimator: LatentEstimator, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, Any], device: Any
 ) -> None:
     features, domains = FeatureSchema.from_dict(schema["features"]), DomainSchema.from_dict(schema["domains"])
-    model = FittedModel(estimator._network(len(features.names), domains, fitted["seed"], 1))
+    model = FittedModel(estimator._network(len(features.names), domains, fitted["seed"], 1).single(0))
     model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
     arrays = {key.removeprefix("description/"): t.numpy() for key, t in tensors.items() if "description/" in key}
     estimator.model_, estimator.schema_, estimator.domain_schema_ = model.to(device), features, domains

@@ -60,12 +60,15 @@ class LatentModel(nn.Module, ABC):
     def weights(self, progress: float) -> Mapping[str, float]:
         """Weight of every term at ``progress`` (0 … 1) of training."""
 
+    def narrow(self, rows: Rows, progress: float) -> None:
+        """Called after every epoch with held-out rows: drop spare latents, once it is time."""
+
     def settle(self, latent_std: Tensor) -> None:
         """Called once after training with sd(z) (starts, latents), to make exact what training leaves nearly so."""
 
     @abstractmethod
     def single(self, start: int) -> LatentModel:
-        """A model of one start with a copy of this start's state."""
+        """A model of one start with a copy of this start's state, without the latents it has dropped."""
 
 
 class FittedModel(nn.Module):
@@ -102,7 +105,7 @@ class FittedModel(nn.Module):
     def sample_posterior(self, x: Tensor, observed: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor]:
         """A draw from q(z | x) for ``noise`` (batch, latents), and ``E_q log q`` of every row (batch,)."""
         posterior = self.inner.encode(x, observed)
-        negentropy = gaussian_negentropy(posterior.diagonal[0]) + self.scale.abs().log().sum()
+        negentropy = gaussian_negentropy(posterior.diagonal[0]).sum(-1) + self.scale.abs().log().sum()
         return self._outward(posterior.sample(noise[None])[0]), negentropy
 
     def decode(self, z: Tensor) -> Tensor:

@@ -10,6 +10,10 @@ collapses all latents, and falls to a fifth until four fifths: strong sparsity l
 sparsity does not bend them. Over the first half a floor under the observation noise falls to 0: with small noise the
 reconstruction outweighs everything else so early that encoder and decoder settle on latents that are mixed with each
 other, and turning them later is uphill.
+
+A few spare latents train along. A feature that rises and falls again along a latent looks like a factor of its own.
+With exactly as many latents as asked it takes the place of one and never gives it back; with a spare one the true
+latent is learnt beside it and makes it superfluous. At ``narrowed`` the latents with the least effect are dropped.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ from unmix.objectives.sparsity import PENALTIES, group_weights, jacobian_weights
 PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
 DECODERS = ("dense", "feature")
 _NEGLIGIBLE = 0.01
+_NARROWING_ROWS = 256
+_LEAST_VARIANCE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class CGVAEConfig:
     ``decoder``: "dense" (one network, L1 of its Jacobian) or "feature" (one small network a feature, group penalty).
     ``sparsity`` and ``kl_weight`` are α and β; ``ramp`` is the share of training over which α rises and the noise
     floor, in standard deviations of the features, falls to 0; until ``relaxed`` α falls to ``final_strength`` of it.
+    ``spare`` latents more than ``n_latents`` train until ``narrowed``.
     """
 
     n_latents: int
@@ -63,26 +70,38 @@ class CGVAEConfig:
     ramp: float = 0.5
     relaxed: float = 0.8
     final_strength: float = 0.2
+    spare: int = 2
+    narrowed: float = 0.6
 
 
 class CGVAENetwork(LatentModel):
-    """Encoder, decoder with learned noise, and prior p(z | u), for ``config.n_starts`` starts at once."""
+    """Encoder, decoder with learned noise, and prior p(z | u), for ``config.n_starts`` starts at once.
+
+    ``n_latents`` counts the spare ones; ``alive`` (starts, 1, latents) is 0 for those that have been dropped.
+    """
+
+    alive: Tensor
 
     def __init__(self, config: CGVAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.n_starts, self.n_latents = config.n_starts, config.n_latents
+        self.n_starts, self.n_latents = config.n_starts, config.n_latents + config.spare
+        self.register_buffer("alive", torch.ones(config.n_starts, 1, self.n_latents))
         sources = generators(config.seed, config.n_starts)
-        self.encoder = Encoder(sources, config.n_features, config.hidden, config.n_latents, config.masked)
+        self.encoder = Encoder(sources, config.n_features, config.hidden, self.n_latents, config.masked)
         self.decoder = _DECODERS[config.decoder](sources, config)
-        self.domain_prior = PRIORS[config.prior](sources, config.n_latents, config.n_design, config.interactions)
+        self.domain_prior = PRIORS[config.prior](sources, self.n_latents, config.n_design, config.interactions)
         self.log_noise = nn.Parameter(
             torch.full((config.n_starts, 1, config.n_features), math.log(config.initial_noise))
         )
 
     def encode(self, x: Tensor, observed: Tensor | None) -> GaussianPosterior:
+        """q(z | x); a dropped latent has mean 0 and is uncorrelated with the others."""
         posterior: GaussianPosterior = self.encoder(x, observed)
-        return posterior
+        if not self.config.spare:
+            return posterior
+        both = self.alive.unsqueeze(-1) * self.alive.unsqueeze(-2)
+        return GaussianPosterior(posterior.mean * self.alive, posterior.diagonal, posterior.lower * both)
 
     def decode(self, z: Tensor) -> Tensor:
         output: Tensor = self.decoder(z)
@@ -100,11 +119,11 @@ class CGVAENetwork(LatentModel):
 
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
         posterior = self.encode(rows.x, rows.observed)
-        z = posterior.sample(noise)
+        z = posterior.sample(noise) * self.alive
         output, sparsity = self._decode_and_penalise(z, penalty_rows)
         prior = self.prior(rows.design)
-        expected = prior.expected_log_prob(posterior.mean, posterior.std, z).sum(-1)
-        kl = gaussian_negentropy(posterior.diagonal) - expected
+        expected = prior.expected_log_prob(posterior.mean, posterior.std, z)
+        kl = ((gaussian_negentropy(posterior.diagonal) - expected) * self.alive).sum(-1)
         return {
             "reconstruction": gaussian_nll(rows.x, output, self._log_noise_at(progress), rows.observed).mean(1),
             "kl": kl.mean(1),
@@ -128,7 +147,7 @@ class CGVAENetwork(LatentModel):
         }
 
     def settled(self, progress: float) -> bool:
-        return progress >= self.config.relaxed
+        return progress >= max(self.config.relaxed, self.config.narrowed if self.config.spare else 0.0)
 
     def _strength(self, progress: float) -> float:
         """Share of α: up to 1 at ``ramp``, down to ``final_strength`` at ``relaxed``."""
@@ -145,13 +164,29 @@ class CGVAENetwork(LatentModel):
         if isinstance(self.decoder, FeatureDecoder):
             self.decoder.drop(self.decoder.group_norms() * latent_std.unsqueeze(-1) < _NEGLIGIBLE)
 
+    @torch.no_grad()
+    def narrow(self, rows: Rows, progress: float) -> None:
+        """At ``narrowed`` each start keeps the ``n_latents`` whose effects on the features are largest."""
+        n_kept = self.config.n_latents
+        if progress < self.config.narrowed or int(self.alive[0].sum()) == n_kept:
+            return
+        z = self.encode(rows.x, rows.observed).mean
+        _, jacobian = self.decode_with_jacobian(z, min(_NARROWING_ROWS, z.shape[1]))
+        effect = jacobian_weights(jacobian, z.std(1, correction=0)).sum(-1)
+        self.alive.zero_().scatter_(2, effect.topk(n_kept).indices.unsqueeze(1), 1.0)
+
     def single(self, start: int) -> CGVAENetwork:
-        network = CGVAENetwork(replace(self.config, n_starts=1)).to(self.log_noise.device)
-        network.load_state_dict({name: value[start : start + 1] for name, value in self.state_dict().items()})
+        network = CGVAENetwork(replace(self.config, n_starts=1, spare=0)).to(self.log_noise)
+        kept = torch.nonzero(self.alive[start, 0]).flatten()[: self.config.n_latents]
+        own = {name: value[start : start + 1] for name, value in self.state_dict().items()}
+        for module, name in ((self.encoder, "encoder"), (self.decoder, "decoder"), (self.domain_prior, "domain_prior")):
+            for key, (dim, index) in module.latent_entries(kept).items():
+                own[f"{name}.{key}"] = own[f"{name}.{key}"].index_select(dim, index)
+        network.load_state_dict(own | {"alive": own["alive"][..., kept]})
         return network
 
     def _decode_and_penalise(self, z: Tensor, penalty_rows: int) -> tuple[Tensor, Tensor]:
-        latent_std = z.std(1, correction=0)
+        latent_std = (z.var(1, correction=0) + _LEAST_VARIANCE).sqrt() * self.alive[:, 0]
         if self.config.sparsity == 0:
             return self.decode(z), z.new_zeros(self.n_starts)
         penalty = PENALTIES[self.config.penalty]
@@ -162,11 +197,11 @@ class CGVAENetwork(LatentModel):
 
 
 def _feature_decoder(sources: Generators, config: CGVAEConfig) -> FeatureDecoder:
-    return FeatureDecoder(sources, config.n_latents, config.feature_width, config.n_features)
+    return FeatureDecoder(sources, config.n_latents + config.spare, config.feature_width, config.n_features)
 
 
 def _dense_decoder(sources: Generators, config: CGVAEConfig) -> DenseDecoder:
-    return DenseDecoder(sources, config.n_latents, config.hidden, config.n_features)
+    return DenseDecoder(sources, config.n_latents + config.spare, config.hidden, config.n_features)
 
 
 _DECODERS: dict[str, Callable[[Generators, CGVAEConfig], FeatureDecoder | DenseDecoder]] = {

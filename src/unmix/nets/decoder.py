@@ -31,6 +31,10 @@ class DenseDecoder(nn.Module):
         output: Tensor = self.network(z)
         return output
 
+    def latent_entries(self, kept: Tensor) -> dict[str, tuple[int, Tensor]]:
+        """Dimension and index of the parameters that belong to the latents ``kept`` alone."""
+        return {"network.layers.0.weight": (1, kept)}
+
     def with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
         return mlp_with_jacobian(self.network, z, n_rows)
 
@@ -59,6 +63,10 @@ class FeatureDecoder(nn.Module):
         weights = self.inner.unflatten(2, (self.n_features, self.width)).permute(0, 2, 3, 1).flatten(0, 1)
         jacobian = torch.bmm(gates, weights).view(starts, self.n_features, n_rows, n_latents)
         return output, jacobian.permute(0, 2, 3, 1)
+
+    def latent_entries(self, kept: Tensor) -> dict[str, tuple[int, Tensor]]:
+        """Dimension and index of the parameters that belong to the latents ``kept`` alone."""
+        return {"inner": (1, kept)}
 
     def group_norms(self) -> Tensor:
         """Norm of the path weights from latent i to feature k (starts, n_latents, n_features).

@@ -71,6 +71,15 @@ class Encoder(nn.Module):
                 else:
                     parameter[..., n_latents : 2 * n_latents] = math.log(std)
 
+    def latent_entries(self, kept: Tensor) -> dict[str, tuple[int, Tensor]]:
+        """Dimension and index of the parameters that belong to the latents ``kept`` (ascending) alone."""
+        n = self.n_latents
+        rows, columns = torch.tril_indices(n, n, -1, device=kept.device)
+        inside = torch.nonzero(torch.isin(rows, kept) & torch.isin(columns, kept)).flatten()
+        index = torch.cat([kept, n + kept, 2 * n + inside])
+        last = f"network.layers.{len(self.network.layers) - 1}"
+        return {f"{last}.weight": (2, index), f"{last}.bias": (2, index)}
+
     def forward(self, x: Tensor, observed: Tensor | None) -> GaussianPosterior:
         if self.masked:
             if observed is None:

@@ -154,6 +154,12 @@ class DomainPrior(nn.Module, ABC):
             values = torch.baddbmm(values, torch.tanh(torch.bmm(design, self.inner)), self.outer)
         return values.chunk(self.n_parameters, dim=-1)
 
+    def latent_entries(self, kept: Tensor) -> dict[str, tuple[int, Tensor]]:
+        """Dimension and index of the parameters that belong to the latents ``kept`` alone."""
+        index = torch.cat([kept + block * self.n_latents for block in range(self.n_parameters)])
+        names = ["mean_domain", "effects"] + (["outer"] if self.outer is not None else [])
+        return dict.fromkeys(names, (2, index))
+
     def shrinkage(self) -> Tensor:
         """Negative log of the standard normal prior of all effects, up to a constant (starts,)."""
         total = self.effects.square().sum((1, 2))

@@ -25,5 +25,5 @@ def gaussian_nll(x: Tensor, mean: Tensor, log_noise: Tensor, observed: Tensor | 
 
 
 def gaussian_negentropy(diagonal: Tensor) -> Tensor:
-    """``E_q log q`` of a Gaussian from the diagonal (..., latents) of its covariance's Cholesky factor."""
-    return -(diagonal.log() + 0.5 * (1 + LOG_TWO_PI)).sum(-1)
+    """Each latent's part (..., latents) of ``E_q log q`` of a Gaussian, from the diagonal of its Cholesky factor."""
+    return -(diagonal.log() + 0.5 * (1 + LOG_TWO_PI))

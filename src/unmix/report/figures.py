@@ -70,7 +70,7 @@ def mixing_map(mixing: Floats, signed: Floats, features: Sequence[str], latents:
         figure.colorbar(image, ax=axes, shrink=0.6, pad=0.03, label="sd of feature per sd of latent")
 
     height = 1.0 + 0.26 * min(len(order), _MOST_LABELLED)
-    return _svg(draw, max(_WIDTH, 1.9 + 0.62 * len(latents)), height)
+    return draw_svg(draw, max(_WIDTH, 1.9 + 0.62 * len(latents)), height)
 
 
 def domain_effects(found: Description, latent: int, domains: Sequence[str]) -> str:
@@ -91,7 +91,7 @@ def domain_effects(found: Description, latent: int, domains: Sequence[str]) -> s
         left.set_yticks(place, [_label(name) for name in domains])
         right.tick_params(left=False)
 
-    return _svg(draw, _WIDTH, 0.9 + 0.24 * len(domains))
+    return draw_svg(draw, _WIDTH, 0.9 + 0.24 * len(domains))
 
 
 def latent_distributions(found: Description, latent: int, domains: Sequence[str]) -> str:
@@ -114,7 +114,7 @@ def latent_distributions(found: Description, latent: int, domains: Sequence[str]
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("value (sd over all rows = 1)")
 
-    return _svg(draw, _WIDTH, 0.9 + 0.28 * len(domains))
+    return draw_svg(draw, _WIDTH, 0.9 + 0.28 * len(domains))
 
 
 def reconstruction(found: Description, features: Sequence[str]) -> str:
@@ -132,7 +132,7 @@ def reconstruction(found: Description, features: Sequence[str]) -> str:
         axes.set_xlabel("R² (1: kept whole, 0: lost)")
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
-    return _svg(draw, _WIDTH, 1.1 + 0.22 * len(shown))
+    return draw_svg(draw, _WIDTH, 1.1 + 0.22 * len(shown))
 
 
 def starts_agreement(found: Description, best: int, latents: Sequence[str]) -> str:
@@ -160,7 +160,7 @@ def starts_agreement(found: Description, best: int, latents: Sequence[str]) -> s
         right.set_ylim(-0.6, len(latents) - 0.4)
         right.set_xlabel("correlation with partners")
 
-    return _svg(draw, _WIDTH, max(2.4, 0.9 + 0.25 * len(latents)))
+    return draw_svg(draw, _WIDTH, max(2.4, 0.9 + 0.25 * len(latents)))
 
 
 def training_curves(history: pd.DataFrame, best: int, best_epoch: int) -> str:
@@ -190,10 +190,10 @@ def training_curves(history: pd.DataFrame, best: int, best_epoch: int) -> str:
         axes.set_ylabel("objective (nats a row; lower is better)")
         axes.legend(frameon=False)
 
-    return _svg(draw, _WIDTH, 2.8)
+    return draw_svg(draw, _WIDTH, 2.8)
 
 
-def _svg(draw: Callable[[Figure], None], width: float, height: float) -> str:
+def draw_svg(draw: Callable[[Figure], None], width: float, height: float) -> str:
     with rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from unmix.audit.describe import Description
 from unmix.report import figures
+from unmix.report.parts import csv_address, fill, picture
 
 _VANISHED = 0.9
 _REPEATABLE = 0.9
@@ -44,15 +42,6 @@ class ReportContent:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure as a data address, with words for those who cannot see it."""
-
-    source: str
-    alt: str
-    caption: str = ""
-
-
-@dataclass(frozen=True)
 class LatentWords:
     """What was found about one latent, in words."""
 
@@ -65,11 +54,11 @@ class LatentWords:
 
 def render(content: ReportContent) -> str:
     """The whole page as text."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("unmix.report").joinpath("template.html").read_text(encoding="utf-8"))
     found, latents, domains = content.description, content.latent_names, content.domain_names
     several, starts = len(domains) > 1, len(content.restarts)
-    page: str = template.render(
+    return fill(
+        "unmix.report",
+        "template.html",
         content=content,
         held_out=bool(found.held_out[0]),
         n_described=len(found.groups),
@@ -77,39 +66,38 @@ def render(content: ReportContent) -> str:
         n_starts=starts,
         verdict=_verdict(content),
         latents=[latent_words(content, i) for i in range(len(latents))],
-        mixing=_picture(
+        mixing=picture(
             figures.mixing_map(found.mixing, found.mixing_signed, content.feature_names, latents),
             "Heat map of the mixing: features in rows, latents in columns",
         ),
         effects=[
-            _picture(figures.domain_effects(found, i, domains), f"Mean and spread of {name} in each domain", name)
+            picture(figures.domain_effects(found, i, domains), f"Mean and spread of {name} in each domain", name)
             for i, name in enumerate(latents)
         ]
         if several
         else [],
         distributions=[
-            _picture(figures.latent_distributions(found, i, domains), f"Distribution of {name} by domain", name)
+            picture(figures.latent_distributions(found, i, domains), f"Distribution of {name} by domain", name)
             for i, name in enumerate(latents)
         ],
-        reconstruction=_picture(
+        reconstruction=picture(
             figures.reconstruction(found, content.feature_names), "R² of encode-decode for each feature"
         ),
-        starts=_picture(
+        starts=picture(
             figures.starts_agreement(found, content.best_restart, latents), "Agreement of the starts, pair by pair"
         )
         if starts > 1
         else None,
-        curves=_picture(
+        curves=picture(
             figures.training_curves(
                 content.history, content.best_restart, int(content.restarts["best_epoch"][content.best_restart])
             ),
             "Held-out objective by epoch, one line a start",
         ),
-        downloads={name: _csv_address(table) for name, table in content.tables.items()},
+        downloads={name: csv_address(table) for name, table in content.tables.items()},
         restarts=content.restarts.to_dict("records"),
         caveats=caveats(content),
     )
-    return page
 
 
 def latent_words(content: ReportContent, latent: int) -> LatentWords:
@@ -203,11 +191,3 @@ def _direction(size: float, signed: float) -> str:
     if abs(signed) < 0.5 * size:
         return ""
     return " ↑" if signed > 0 else " ↓"
-
-
-def _picture(svg: str, alt: str, caption: str = "") -> Picture:
-    return Picture("data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(), alt, caption)
-
-
-def _csv_address(table: pd.DataFrame) -> str:
-    return "data:text/csv;base64," + base64.b64encode(table.to_csv(index=False).encode()).decode()

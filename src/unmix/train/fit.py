@@ -41,7 +41,7 @@ class TrainingSettings:
     learning_rate: float = 1e-2
     patience: int | None = None
     warmup: float = 0.1
-    penalty_rows: int = 64
+    penalty_rows: int = 32
     max_rewinds: int = 5
     seed: int = 0
 
@@ -142,6 +142,7 @@ class _Run:
         self.held_out = held_out.take(slice(0, _EVALUATION_ROWS))
         self.device = train.x.device
         self.parameters = dict(model.named_parameters())
+        self.buffers = {name: value for name, value in model.state_dict().items() if name not in self.parameters}
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings.learning_rate, fused=True)
         self.n_batches = max(1, round(len(train) / settings.batch_size))
         starts = model.n_starts
@@ -167,6 +168,7 @@ class _Run:
             sums += losses.detach()
             self._step(losses, done)
         self.progress.epoch += 1
+        self.model.narrow(self.held_out, self.progress.epoch / self.settings.max_epochs)
         self._score(sums / self.n_batches)
 
     def stale(self) -> bool:
@@ -295,12 +297,13 @@ class _Run:
         return torch.randn(n_starts, n_rows, self.model.n_latents, generator=generator).to(self.device)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Parameters, both moments of the optimiser and the best state, each with a leading start axis."""
+        """Parameters, both moments of the optimiser, best state and buffers, each with a leading start axis."""
         tensors = {f"parameter/{name}": value.data for name, value in self.parameters.items()}
         for name, value in self.parameters.items():
             state = self._moments(value)
             tensors |= {f"moment1/{name}": state["exp_avg"], f"moment2/{name}": state["exp_avg_sq"]}
-        return tensors | {f"best/{name}": value for name, value in self.best.items()}
+        tensors |= {f"best/{name}": value for name, value in self.best.items()}
+        return tensors | {f"buffer/{name}": value for name, value in self.buffers.items()}
 
     def _moments(self, parameter: Tensor) -> dict[str, Any]:
         """The optimiser's state, made beforehand so that it can be kept and restored from the first step on."""

@@ -1,0 +1,93 @@
+"""Methods of a study by name: an estimator, its settings, and whether it is given the domains.
+
+A method of one's own is any class with ``fit(X, y)`` and ``transform(X)``, named as ``"package.module:Class"``. It is
+given ``n_latents`` or ``n_components``, ``random_state`` and ``verbose=0`` where its constructor takes them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sklearn.decomposition import PCA, FastICA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from unmix.errors import SettingError
+from unmix.estimators.storage import ESTIMATORS
+
+_LINEAR: dict[str, tuple[type, dict[str, Any]]] = {
+    "FastICA": (FastICA, {"max_iter": 2000, "tol": 1e-3}),
+    "PCA": (PCA, {}),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """``estimator``: a name of unmix, "FastICA", "PCA" or "package.module:Class"; ``domains``: whether it sees them."""
+
+    name: str
+    estimator: str = "CGVAE"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    domains: bool = True
+
+    def build(self, n_latents: int, seed: int) -> Any:
+        """An estimator that is not fitted yet, for one seed.
+
+        Raises
+        ------
+        SettingError
+            No such estimator, or one that does not take a setting.
+        """
+        if self.estimator in _LINEAR:
+            kind, settings = _LINEAR[self.estimator]
+            return make_pipeline(
+                StandardScaler(), kind(n_components=n_latents, random_state=seed, **settings, **self.settings)
+            )
+        kind = _find(self.estimator)
+        given = {"n_latents": n_latents, "n_components": n_latents, "random_state": seed, "verbose": 0}
+        known = inspect.signature(kind).parameters
+        settings = {name: value for name, value in given.items() if name in known} | dict(self.settings)
+        unknown = sorted(set(settings) - set(known))
+        if unknown and not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+            raise SettingError(
+                f"The method {self.name!r} has settings that {self.estimator} does not take: {unknown}. "
+                f"It takes {sorted(known)}."
+            )
+        return kind(**settings)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("both"),
+        Method("changes only", settings={"sparsity": 0.0}),
+        Method("sparsity only", domains=False),
+        Method("both, L1", settings={"penalty": "l1", "sparsity": 0.2}),
+        Method("both, squared", settings={"penalty": "l2", "sparsity": 0.2}),
+        Method("both, feature decoder", settings={"decoder": "feature"}),
+        Method("both, spline prior", settings={"prior": "spline"}),
+        Method("FastICA", "FastICA", domains=False),
+        Method("PCA", "PCA", domains=False),
+        *(Method(name, name) for name in ESTIMATORS if name != "CGVAE"),
+        Method("CEBRA", "unmix.estimators.external:CEBRA"),
+    )
+}
+
+
+def _find(name: str) -> Any:
+    if name in ESTIMATORS:
+        return ESTIMATORS[name]
+    module, separator, attribute = name.partition(":")
+    if not separator:
+        raise SettingError(
+            f"There is no estimator {name!r}. Known: {sorted([*ESTIMATORS, *_LINEAR])}; or name a class of your own as "
+            '"package.module:Class".'
+        )
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingError(f"The estimator {name!r} cannot be imported: {error}. Is it installed?") from error

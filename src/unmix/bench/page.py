@@ -1,0 +1,85 @@
+"""The page of a study: phase diagrams, margins, MCC along each axis, time, tables; one file that opens offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from unmix.bench import figures, summary
+from unmix.bench.study import Study
+from unmix.files import replacing
+from unmix.report.parts import Picture, csv_address, fill, picture
+from unmix.version import __version__
+
+_MOST_FAILURES = 20
+
+
+def write_page(study: Study, rows: list[dict[str, Any]], path: Path) -> dict[str, pd.DataFrame]:
+    """Write the page of the finished ``rows`` of ``study`` to ``path``, and return its tables."""
+    frame = pd.DataFrame(rows)
+    axes, methods = study.axes, list(dict.fromkeys(frame["method"]))
+    settings = summary.by_setting(frame, axes)
+    margins = summary.margins(frame, axes)
+    failed = frame[frame["error"].notna()]
+    text = fill(
+        "unmix.bench",
+        "page.html",
+        version=__version__,
+        name=study.name,
+        n_runs=len(study.runs()),
+        n_done=len(frame),
+        n_failed=len(failed),
+        methods=methods,
+        verdict=_verdict(margins, summary.finished(frame)),
+        phases=_phases(settings, axes, methods),
+        margins=_html(margins),
+        lines=[
+            picture(figures.along(settings, axis, methods), f"MCC of every method along {axis}", axis.replace("_", " "))
+            for axis in axes
+        ],
+        time=picture(figures.time_and_score(summary.finished(frame), methods), "MCC of every run against its seconds"),
+        table=_html(settings),
+        failures=[
+            f"{row['method']}, seed {row['seed']}: {row['error']}"
+            for row in failed.head(_MOST_FAILURES).to_dict("records")
+        ],
+        downloads={"rows": csv_address(frame), "settings": csv_address(settings), "margins": csv_address(margins)},
+    )
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+    return {"rows": frame, "settings": settings, "margins": margins}
+
+
+def _phases(settings: pd.DataFrame, axes: list[str], methods: list[str]) -> list[Picture]:
+    """A diagram for each method that was run on more than one value of domains and of density."""
+    across, down = "n_domains", "density"
+    if across not in axes or down not in axes:
+        return []
+    found = []
+    for method in methods:
+        own = settings[(settings["method"] == method) & settings["mcc"].notna()]
+        if own[across].nunique() > 1 and own[down].nunique() > 1:
+            drawn = figures.phase_diagram(settings, method, across, down)
+            found.append(picture(drawn, f"MCC of {method} by number of domains and density", method))
+    return found
+
+
+def _verdict(margins: pd.DataFrame, rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return "every run failed; see the failures."
+    full = rows[rows["method"] == summary.FULL]["mcc"]
+    words = [f"“both” reaches a mean MCC of {full.mean():.3f} over {len(full)} runs."] if len(full) else []
+    known = margins[margins["problems"] == "all"] if len(margins) else margins
+    for row in known.to_dict("records"):
+        sign = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else "not told apart"
+        bounds = f"[{row['low']:.3f}, {row['high']:.3f}]"
+        words.append(f"Against {row['against']}: {row['margin']:+.3f} {bounds}, {sign}.")
+    return " ".join(words)
+
+
+def _html(table: pd.DataFrame) -> Markup:
+    """The table, escaped by pandas."""
+    return Markup(table.to_html(index=False, border=0, na_rep="", float_format=lambda value: f"{value:.4g}"))

@@ -1,0 +1,248 @@
+"""Running a study: in parallel, one line of ``rows.jsonl`` per finished run, nothing computed twice, nothing lost.
+
+Workers measure and return; this process alone writes, each row whole and at once on the disk. A run that fails is a row
+with its error. A study stopped by an error, a full disk or ctrl-C goes on where it stopped when it is started again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+
+from unmix import metrics
+from unmix.bench.study import Run, Study
+from unmix.datasets import MixingData, make_sparse_mixing
+from unmix.errors import SettingError, StorageError
+from unmix.version import __version__
+
+ROWS = "rows.jsonl"
+TEST_ROWS = 2_000
+_PROBE_EPOCHS = 2
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    *,
+    n_jobs: int = -1,
+    threads: int = 1,
+    retry_failed: bool = False,
+    on_row: Callable[[dict[str, Any]], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Run what is missing of ``study`` and return its rows, in the order of ``study.runs()``.
+
+    Parameters
+    ----------
+    study : Study
+    folder : where ``rows.jsonl`` lies or will lie
+    n_jobs : processes; joblib's active back end decides where they run (``joblib.parallel_config``)
+    threads : of torch in each run
+    retry_failed : compute runs again whose row holds an error
+    on_row : called with each row as it is finished
+
+    Raises
+    ------
+    StorageError
+        The rows cannot be read or written; rows finished so far are kept.
+    """
+    path = folder / ROWS
+    done = {key: row for key, row in read_rows(path).items() if not (retry_failed and row.get("error"))}
+    missing = [run for run in study.runs() if run.key not in done]
+    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="all", batch_size=1)
+    for row in parallel(joblib.delayed(measure)(run, threads) for run in missing):
+        _append(path, row)
+        done[row["key"]] = row
+        if on_row is not None:
+            on_row(row)
+    return [done[run.key] for run in study.runs()]
+
+
+def measure(run: Run, threads: int = 1) -> dict[str, Any]:
+    """One run: draw the problem, fit on its rows, score on 2,000 fresh ones; a failure is a row with ``error``."""
+    row: dict[str, Any] = {
+        "key": run.key,
+        "method": run.method.name,
+        "seed": run.seed,
+        **{name: value for name, value in run.whole_problem().items() if not isinstance(value, list)},
+        "unmix": __version__,
+        "error": None,
+    }
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            row |= _fit_and_score(run)
+    except Exception as error:
+        row["error"] = f"{type(error).__name__}: {error}"
+    finally:
+        torch.set_num_threads(before)
+    return row
+
+
+def read_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows by key; a last line cut short by a crash is dropped, and a later row replaces an earlier one.
+
+    Raises
+    ------
+    StorageError
+        The file cannot be read, or a line before the last is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"{path} cannot be read: {error}.") from error
+    rows: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+            rows[row["key"]] = row
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):
+                continue
+            raise StorageError(
+                f"Line {number} of {path} is damaged: {error}. Remove that line; its run will be computed again."
+            ) from error
+    return rows
+
+
+def estimate_seconds(study: Study, done: Iterable[str], n_jobs: int, threads: int = 1) -> float:
+    """About how long what is missing will take: two probes of each method and size, scaled to a whole fit."""
+    finished, total = set(done), 0.0
+    known: dict[tuple[Any, ...], float] = {}
+    for run in study.runs():
+        if run.key in finished:
+            continue
+        problem = run.whole_problem()
+        kind = (run.method.name, problem["n_latents"], problem["n_features"], problem["n_samples"])
+        if kind not in known:
+            known[kind] = _probe(run, threads)
+        total += known[kind]
+    return total / max(1, joblib.effective_n_jobs(n_jobs))
+
+
+def _probe(run: Run, threads: int) -> float:
+    """Seconds of a whole fit, from two short ones; 0 for a method that takes no ``max_epochs`` or fails."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        data = _draw(run)
+        model = run.method.build(data.z.shape[1], run.seed)
+        if not hasattr(model, "planned_epochs"):
+            return 0.0
+        planned = model.planned_epochs(len(data.x) - TEST_ROWS)
+        seconds = []
+        for epochs in (1, 1 + _PROBE_EPOCHS):
+            started = time.perf_counter()
+            model.set_params(max_epochs=epochs).fit(data.x[:-TEST_ROWS], _domains(data, run, slice(0, -TEST_ROWS)))
+            seconds.append(time.perf_counter() - started)
+        return max(0.0, (seconds[1] - seconds[0]) / _PROBE_EPOCHS) * planned
+    except Exception:
+        return 0.0
+    finally:
+        torch.set_num_threads(before)
+
+
+def _draw(run: Run) -> MixingData:
+    """The problem with ``TEST_ROWS`` rows more than asked; rows are in random order, so the last ones are fresh."""
+    problem = dict(run.problem) | {"n_samples": run.whole_problem()["n_samples"] + TEST_ROWS}
+    return make_sparse_mixing(**problem, random_state=run.seed)
+
+
+def _domains(data: MixingData, run: Run, rows: slice) -> Any:
+    if not run.method.domains:
+        return None
+    return data.domains.iloc[rows] if hasattr(data.domains, "iloc") else data.domains[rows]
+
+
+def _fit_and_score(run: Run) -> dict[str, Any]:
+    data = _draw(run)
+    train, test = slice(0, -TEST_ROWS), slice(-TEST_ROWS, None)
+    model = run.method.build(data.z.shape[1], run.seed)
+    started = time.perf_counter()
+    model.fit(data.x[train], _domains(data, run, train))
+    seconds = time.perf_counter() - started
+    needs_domains = "y" in inspect.signature(model.transform).parameters
+    latents = np.asarray(
+        model.transform(data.x[test], _domains(data, run, test)) if needs_domains else model.transform(data.x[test])
+    )
+    return {
+        "domains_needed": data.domains_needed,
+        **scores(data, latents, np.asarray(_labels(data))[test], test, model),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _labels(data: MixingData) -> Any:
+    """One label a row where domains are categories; the last column of nested ones."""
+    return data.domains.iloc[:, -1] if hasattr(data.domains, "iloc") else data.domains
+
+
+def scores(data: MixingData, latents: Any, labels: Any, test: slice, model: Any) -> dict[str, Any]:
+    """What is measured on the fresh rows: MCC, linear R², support where the method has a mixing, agreement."""
+    found = metrics.mcc(data.z[test], latents, domains=labels)
+    row = {
+        "mcc": float(found),
+        "low": found.interval[0],
+        "high": found.interval[1],
+        "chance": found.chance,
+        "mcc_within_domains": float(found.details["within_domain"].mean()),
+        "worst_latent": float(found.per_factor.min()),
+        "r2": float(metrics.r2(data.z[test], latents, n_bootstrap=0)),
+    }
+    mixing = getattr(model, "mixing_", None)
+    if mixing is not None and (found.details["assignment"] >= 0).all():
+        support = metrics.support_recovery(data.support, mixing, assignment=found.details["assignment"])
+        row |= {"support_f1": float(support), "support_auroc": float(support.details["auroc"])}
+    for name in ("agreement_", "n_epochs_"):
+        if hasattr(model, name):
+            row[name.rstrip("_")] = getattr(model, name)
+    return {name: round(float(value), 4) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    """Add one line, on the disk when this returns; what a crash left of an unfinished line is cut off first."""
+    line = json.dumps(row, default=_plain)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            size = _whole_lines(file)
+            file.truncate(size)
+            file.seek(size)
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StorageError(
+            f"{path} could not be written: {error}. Finished rows are kept; make space and start the same study again."
+        ) from error
+
+
+def _whole_lines(file: Any) -> int:
+    """Bytes up to the end of the last complete line."""
+    end: int = file.seek(0, os.SEEK_END)
+    if end == 0:
+        return 0
+    file.seek(max(0, end - 65_536))
+    tail = file.read()
+    return end if tail.endswith(b"\n") else end - len(tail) + tail.rfind(b"\n") + 1
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise SettingError(f"A row can hold numbers and text only; got {type(value).__name__}.")

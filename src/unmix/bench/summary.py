@@ -1,0 +1,74 @@
+"""From rows to tables: means with intervals over seeds, and paired margins of the full method over every other.
+
+Intervals are Student's t over data seeds, 95 %. A margin is paired: the same problem and seed under both methods.
+The theory says that neither fact alone is enough where the support needs more than one domain (sparsity alone is given
+none) and there are fewer domains than the 2n + 1 that changes alone need; the full method is promised where there are
+at least as many as the support needs. Those problems are summarised apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+FULL = "both"
+_SCORES = ("mcc", "mcc_within_domains", "r2", "support_f1", "agreement", "seconds")
+
+
+def finished(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows without an error."""
+    return rows[rows["error"].isna()]
+
+
+def by_setting(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """One row for each grid point and method: seeds, failures, mean MCC with its interval, other means."""
+    found = []
+    keys = [*axes, "method"]
+    for values, own in rows.groupby(keys, sort=False, dropna=False):
+        good = finished(own)
+        entry = dict(zip(keys, values if isinstance(values, tuple) else (values,), strict=True))
+        entry |= {"seeds": len(own), "failed": len(own) - len(good), "domains_needed": good["domains_needed"].median()}
+        if len(good):
+            entry["mcc"], entry["low"], entry["high"] = interval(good["mcc"])
+            entry["worst_mcc"] = good["mcc"].min()
+            entry |= {name: good[name].mean() for name in _SCORES[1:] if name in good}
+        found.append(entry)
+    return pd.DataFrame(found).round(4)
+
+
+def margins(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """MCC of the full method minus that of every other, paired over problems and seeds, over all and where promised."""
+    good = finished(rows)
+    keys = [*axes, "seed"]
+    full = good.loc[good["method"] == FULL, [*keys, "mcc"]]
+    found = []
+    for method, own in good[good["method"] != FULL].groupby("method", sort=False):
+        pairs = own.merge(full, on=keys, suffixes=("", "_full"))
+        difference = pairs["mcc_full"] - pairs["mcc"]
+        for where, values in (("all", difference), ("promised to both alone", difference[promised(pairs)])):
+            if len(values):
+                mean, low, high = interval(values)
+                found.append(
+                    {"against": method, "problems": where, "pairs": len(values), "margin": mean, "low": low}
+                    | {"high": high, "wins": int((values > 0).sum())}
+                )
+    return pd.DataFrame(found).round(4)
+
+
+def promised(rows: pd.DataFrame) -> pd.Series:
+    """Whether the support needs more than one domain, no more than there are, and there are fewer than 2n + 1."""
+    needed, given = rows["domains_needed"], rows["n_domains"]
+    return (needed > 1) & (needed <= given) & (given < 2 * rows["n_latents"] + 1)
+
+
+def interval(values: pd.Series) -> tuple[float, float, float]:
+    """Mean and its 95 % interval; NaN bounds for a single value."""
+    array = values.to_numpy(dtype=float)
+    mean = float(array.mean())
+    if len(array) < 2:
+        return mean, float("nan"), float("nan")
+    half = float(student.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
+    return mean, mean - half, mean + half

@@ -1,0 +1,40 @@
+"""What every page is made of: one style, templates, figures and tables that travel inside the file."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as a data address, with words for those who cannot see it."""
+
+    source: str
+    alt: str
+    caption: str = ""
+
+
+def picture(svg: str, alt: str, caption: str = "") -> Picture:
+    """A figure that needs no file of its own."""
+    return Picture("data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(), alt, caption)
+
+
+def csv_address(table: pd.DataFrame) -> str:
+    """The table as a download that needs no server."""
+    return "data:text/csv;base64," + base64.b64encode(table.to_csv(index=False).encode()).decode()
+
+
+def fill(package: str, template: str, **values: Any) -> str:
+    """The template of that name in ``package``, filled in; everything is escaped, a missing value is an error."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    text = files(package).joinpath(template).read_text(encoding="utf-8")
+    style = Markup(files("unmix.report").joinpath("style.css").read_text(encoding="utf-8"))
+    page: str = environment.from_string(text).render(style=style, **values)
+    return page
