@@ -1,5 +1,4 @@
-"""How well estimated latents match true ones. Takes arrays, imports no torch, serves any model."""
-
-from unmix.metrics.recovery import Score, mcc
-
-__all__ = ["Score", "mcc"]
+from unmix.metrics.recovery import mcc, nonlinear_mcc, r2
+from unmix.metrics.information import mig, modularity
+from unmix.metrics.score import Score
+__all__ = ["Score", "mcc", "nonlinear_mcc","r2"]
