@@ -55,7 +55,7 @@ _MODELS: dict[str, Callable[[bool, int, int], Any]] = {
         n_estimators=20, max_depth=8, min_samples_leaf=2, max_features=1.0, random_state=seed
     ),
     "boosting": lambda classes, rows, seed: (GradientBoostingClassifier if classes else GradientBoostingRegressor)(
-        n_estimators=50, random_state=seed
+        n_estimators=40, learning_rate=0.15, subsample=0.5, random_state=seed
     ),
     "lasso": lambda classes, rows, seed: (
         LogisticRegression(l1_ratio=1.0, C=1 / (_LASSO_PENALTY * rows), solver="saga", tol=1e-3, random_state=seed)

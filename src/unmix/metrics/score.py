@@ -170,9 +170,7 @@ def row_counts(rng: np.random.Generator, n_bootstrap: int, n_rows: int) -> Float
     return rng.multinomial(n_rows, np.full(n_rows, 1.0 / n_rows), size=n_bootstrap).astype(float)
 
 
-def interval(
-    value: float, replicates: ArrayLike, low: float = -np.inf, high: float = np.inf
-) -> tuple[float, float]:
+def interval(value: float, replicates: ArrayLike, low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
     """95 % from the spread of the replicates around the value, within [low, high]; NaN with fewer than two."""
     usable = np.asarray(replicates, dtype=float)
     usable = usable[~np.isnan(usable)]
