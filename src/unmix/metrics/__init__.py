@@ -1,4 +1,4 @@
-"""How well estimated latents match true ones, one another, and the data. Takes arrays, imports no torch, serves any model.
+"""How well latents match true ones and one another, images real ones. Takes arrays, no torch, serves any model.
 
 | function | what it answers |
 |---|---|

@@ -1,14 +1,14 @@
 r"""Do several runs find the same latents? No ground truth is needed.
 
-For runs r and s, :math:`R_{ab} = |\mathrm{corr}(\hat z^r_a, \hat z^s_b)|` over their informative latents, and a one-to-one
-assignment :math:`\pi` that maximises :math:`\sum_a R_{a \pi(a)}`, found on one half of the rows and scored on the other.
-Unsupervised disentanglement ranking (UDR) rewards a strong partner and punishes further ones:
+For runs r and s, :math:`R_{ab} = |\mathrm{corr}(\hat z^r_a, \hat z^s_b)|` over their informative latents, and a
+one-to-one assignment :math:`\pi` that maximises :math:`\sum_a R_{a \pi(a)}`, found on one half of the rows and scored
+on the other. Unsupervised disentanglement ranking (UDR) rewards a strong partner and punishes further ones:
 
 .. math:: \mathrm{UDR}_{rs} = \frac{1}{d_r + d_s} \Big[ \sum_a \frac{R_{a\pi(a)}^2}{\sum_b R_{ab}}
           + \sum_b \frac{R_{\pi^{-1}(b) b}^2}{\sum_a R_{ab}} \Big],
 
-with :math:`d_r` informative latents in run r. It differs from the paper in that a latent's strongest partner may not serve
-two latents, and in that partners are chosen on other rows than scored.
+with :math:`d_r` informative latents in run r. It differs from the paper in that a latent's strongest partner may not
+serve two latents, and in that partners are chosen on other rows than scored.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 
 from unmix.errors import DataError, SettingError
 from unmix.metrics.recovery import correlation, match
@@ -70,7 +71,7 @@ def udr(
 
     References
     ----------
-    Duan et al. 2020, arXiv:1905.12614, equation 3.
+    Duan et al. 2020, arXiv:1905.12614.
 
     Examples
     --------
@@ -126,20 +127,25 @@ def _agree(
     runs: list[Floats], rng: np.random.Generator, method: Literal["pearson", "spearman"], n_bootstrap: int
 ) -> tuple[float, Floats, Floats, Floats, list[float]]:
     """Value, per run, UDR and consistency of every pair, bootstrap values."""
-    order = rng.permutation(len(runs[0]))
-    chosen, scored = order[: len(order) // 2], order[len(order) // 2 :]
+    stacked, columns = np.concatenate(runs, axis=1), np.cumsum([0] + [run.shape[1] for run in runs])
+    chosen, scored = np.split(stacked[rng.permutation(len(stacked))], [len(stacked) // 2])
+    if method == "spearman":
+        # Ranked once: ranks taken again in every resample cost most of the time and move the interval by nothing.
+        chosen, scored = rankdata(chosen, axis=0), rankdata(scored, axis=0)
     number = len(runs)
-    duos = [(r, s) for r in range(number) for s in range(r + 1, number)]
-    partners = {(r, s): _partners(correlation(runs[r][chosen], runs[s][chosen], method)) for r, s in duos}
-    columns = np.cumsum([0] + [run.shape[1] for run in runs])
-    stacked = np.concatenate(runs, axis=1)
+    blocks = {
+        (r, s): np.s_[columns[r] : columns[r + 1], columns[s] : columns[s + 1]]
+        for r in range(number)
+        for s in range(r + 1, number)
+    }
+    choice = correlation(chosen, chosen)
+    partners = {duo: _partners(choice[block]) for duo, block in blocks.items()}
 
-    def compare(rows: Ints) -> tuple[Floats, Floats]:
-        strength = np.abs(correlation(stacked[rows], stacked[rows], method))
+    def compare(rows: Floats) -> tuple[Floats, Floats]:
+        strength = np.abs(correlation(rows, rows))
         pairs, consistency = np.eye(number), np.eye(number)
-        for r, s in duos:
-            block = strength[columns[r] : columns[r + 1], columns[s] : columns[s + 1]]
-            pairs[r, s], consistency[r, s] = _pair_value(block, *partners[r, s])
+        for (r, s), block in blocks.items():
+            pairs[r, s], consistency[r, s] = _pair_value(strength[block], *partners[r, s])
             pairs[s, r], consistency[s, r] = pairs[r, s], consistency[r, s]
         return pairs, consistency
 
@@ -147,8 +153,10 @@ def _agree(
         return np.array([np.median(np.delete(pairs[r], r)) for r in range(number)])
 
     pairs, consistency = compare(scored)
-    draws = [scored[rng.integers(len(scored), size=len(scored))] for _ in range(n_bootstrap)]
-    boots = [float(per_run(compare(rows)[0]).mean()) for rows in draws]
+    boots = [
+        float(per_run(compare(scored[rng.integers(len(scored), size=len(scored))])[0]).mean())
+        for _ in range(n_bootstrap)
+    ]
     return float(per_run(pairs).mean()), per_run(pairs), pairs, consistency, boots
 
 

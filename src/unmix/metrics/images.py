@@ -4,10 +4,10 @@ The caller extracts the features and names the extractor, because the numbers me
 one Inception network give what the literature prints as "FID". Rows are images.
 
 - Fréchet distance of Gaussian fits: :math:`\|\mu_1 - \mu_2\|^2
-  + \mathrm{tr}\big(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1^{1/2} \Sigma_2 \Sigma_1^{1/2})^{1/2}\big)`. Biased upwards, by more for
-  fewer images and more features: compare at equal numbers only.
-- Kernel distance (KID): with :math:`k(x, y) = (x^\top y / F + 1)^3` the unbiased squared maximum mean discrepancy, mean over
-  blocks of images. Unbiased, so it may be below 0.
+  + \mathrm{tr}\big(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1^{1/2} \Sigma_2 \Sigma_1^{1/2})^{1/2}\big)`. Biased upwards, by
+  more for fewer images and more features: compare at equal numbers only.
+- Kernel distance (KID): with :math:`k(x, y) = (x^\top y / F + 1)^3` for F features, the unbiased squared maximum mean
+  discrepancy, mean over blocks of images. Unbiased, so it may be below 0.
 - Domain-invariant perceptual distance (DIPD): mean over pairs of
   :math:`\|f(x_n^{(1)}) - f(x_n^{(2)})\|_2`, images that share the noise and differ in domain.
 
@@ -46,8 +46,9 @@ def fid(
     Returns
     -------
     Score
-        ``per_factor`` has the one value. ``chance`` is the distance after the images were shuffled between the two sets: the
-        bias at these numbers of images, to which equal distributions come down. ``details``: ``mean_part``, ``covariance_part``.
+        ``per_factor`` has the one value. ``chance`` is the distance after the images were shuffled between the two
+        sets: the bias at these numbers of images, to which equal distributions come down. ``details`` holds the two
+        summands, ``mean_part`` and ``covariance_part``.
 
     Raises
     ------
@@ -113,8 +114,8 @@ def kid(
     Returns
     -------
     Score
-        ``per_factor`` has the one value; ``details["blocks"]`` (n_blocks,). ``chance`` is the value after the images were
-        shuffled between the two sets, 0 on average.
+        ``per_factor`` has the one value; ``details["blocks"]`` (n_blocks,). ``chance`` is the value after the images
+        were shuffled between the two sets, 0 on average.
 
     Raises
     ------
@@ -125,7 +126,7 @@ def kid(
 
     References
     ----------
-    Bińkowski et al. 2018, arXiv:1801.01401, section 4.
+    Bińkowski et al. 2018, arXiv:1801.01401.
 
     Examples
     --------
@@ -201,7 +202,7 @@ def dipd(
 
     References
     ----------
-    Huang et al. 2018, arXiv:1804.04732, section 5.2 (domain-invariant perceptual loss).
+    Huang et al. 2018, arXiv:1804.04732 (domain-invariant perceptual loss).
 
     Examples
     --------

@@ -180,7 +180,7 @@ def modularity(
 
     References
     ----------
-    Ridgeway and Mozer 2018, arXiv:1802.05312, equation 2.
+    Ridgeway and Mozer 2018, arXiv:1802.05312.
 
     Examples
     --------

@@ -92,7 +92,7 @@ def mcc(
 
     References
     ----------
-    Hyvärinen and Morioka 2016, arXiv:1605.06336, section 5; Khemakhem et al. 2020, arXiv:1907.04809, section 5.
+    Hyvärinen and Morioka 2016, arXiv:1605.06336; Khemakhem et al. 2020, arXiv:1907.04809.
 
     Examples
     --------

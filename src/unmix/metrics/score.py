@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from unmix.errors import DataError, MetricWarning, SettingError
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Table = TypeVar("Table", Floats, Ints)
 Discrete = bool | Sequence[int] | Sequence[bool] | Bools | Ints
 
 
@@ -181,7 +182,7 @@ def interval(value: float, replicates: ArrayLike, low: float = -np.inf, high: fl
 
 
 def by_rows(
-    metric: Callable[[Floats, Floats], float], z: Floats, w: Floats, rng: np.random.Generator, n_bootstrap: int
+    metric: Callable[[Table, Floats], float], z: Table, w: Floats, rng: np.random.Generator, n_bootstrap: int
 ) -> tuple[list[float], float]:
     """The metric computed anew on bootstrap resamples of the rows, and once on shuffled rows."""
     draws = [rng.integers(len(z), size=len(z)) for _ in range(n_bootstrap)]

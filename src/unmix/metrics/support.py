@@ -1,8 +1,8 @@
 r"""Was the support of the mixing recovered: which latents drive which features?
 
 The estimate's columns are put in the order of the true latents and divided by their largest absolute entry, because a
-latent's scale means nothing: :math:`\hat M_{ki} \leftarrow |\hat M_{k\pi(i)}| / \max_l |\hat M_{l\pi(i)}|`. Against the true
-support M:
+latent's scale means nothing: :math:`\hat M_{ki} \leftarrow |\hat M_{k\pi(i)}| / \max_l |\hat M_{l\pi(i)}|`. Against the
+true support M:
 
 - :math:`F_1 = 2\,TP / (2\,TP + FP + FN)` of the entries above a threshold;
 - AUROC: the chance that an entry in the support is larger than one outside it, no threshold needed;
