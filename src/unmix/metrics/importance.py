@@ -12,7 +12,6 @@ can rank models differently, so a value is only comparable under the regression'
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -25,11 +24,11 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso, LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, r2_score
 
 from unmix.errors import SettingError
+from unmix.metrics.regression import quiet_fits
 from unmix.metrics.score import (
     Bools,
     Discrete,
@@ -126,7 +125,7 @@ def dci(
     names = [regressor] if isinstance(regressor, str) else list(regressor)
     if not names or not set(names) <= set(_MODELS):
         raise SettingError(f"regressor must be one or several of {sorted(_MODELS)}; got {regressor!r}.")
-    classes = discrete_factors(discrete, z.shape[1])
+    classes = discrete_factors(discrete, z)
     rng = np.random.default_rng(random_state)
     z, w = subsample(rng, max_samples, z, w)
     varies = varying_factors(z)
@@ -209,9 +208,7 @@ def _fit(
             predicted = np.full(len(scored), target[fitted[0]])
         else:
             model = _MODELS[name](bool(classes[i]), len(fitted), seed)
-            with warnings.catch_warnings():
-                # Importances need no converged last digit, and duplicated latents never converge.
-                warnings.simplefilter("ignore", ConvergenceWarning)
+            with quiet_fits():
                 model.fit(w[fitted], target[fitted])
             importances[:, i] = _importance_of(model)
             predicted = model.predict(w[scored])
@@ -232,7 +229,5 @@ def _held_out_score(target: Floats | Ints, predicted: Floats | Ints, classes: bo
         return float("nan")
     if not classes:
         return float(r2_score(target, predicted))
-    with warnings.catch_warnings():
-        # A predicted class that the held-out rows lack is an error of the row, not a class to average over.
-        warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
+    with quiet_fits():
         return float(balanced_accuracy_score(target, predicted))

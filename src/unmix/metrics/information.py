@@ -106,9 +106,9 @@ def mig(
     """
     z, w = pair(z_true, z_hat)
     at_least("n_permutations", n_permutations, 0)
-    factors, latents = bins(z, n_bins, discrete_factors(discrete, z.shape[1])), bins(w, n_bins)
+    classes, varies = discrete_factors(discrete, z), varying_factors(z)
+    factors, latents = bins(z, n_bins, classes), bins(w, n_bins)
     _warn_of_few_rows(factors, latents)
-    varies = varying_factors(z)
     rng = np.random.default_rng(random_state)
     shuffles = [_information(*_joint(factors, latents[rng.permutation(len(z))]))[0] for _ in range(n_permutations)]
     bias = np.mean(shuffles, axis=0) if shuffles else np.zeros((z.shape[1], w.shape[1]))
@@ -130,7 +130,7 @@ def mig(
     details = {"matrix": share, "information": np.maximum(raw - bias, 0.0), "entropy": entropy}
     settings = {
         "n_samples": len(z),
-        "discrete": np.flatnonzero(discrete_factors(discrete, z.shape[1])).tolist(),
+        "discrete": np.flatnonzero(classes).tolist(),
         "n_bins": n_bins,
         "n_permutations": n_permutations,
         "n_bootstrap": n_bootstrap,
@@ -151,7 +151,8 @@ def modularity(
     """Does each latent hold information about one factor only?
 
     A latent that holds two halves of nothing scores low too: prune latents that the model does not use first. Constant
-    ones are left out here. With one factor every latent is modular: the value is 1 and a ``MetricWarning`` says so.
+    ones are left out here, as are constant factors, with a ``MetricWarning``. With one factor every latent is modular:
+    the value is 1 and a ``MetricWarning`` says so.
 
     Parameters
     ----------
@@ -191,12 +192,12 @@ def modularity(
     (1.0, True)
     """
     z, w = pair(z_true, z_hat)
-    factors, latents = bins(z, n_bins, discrete_factors(discrete, z.shape[1])), bins(w, n_bins)
+    classes, varies, live = discrete_factors(discrete, z), varying_factors(z), alive(w)
+    factors, latents = bins(z, n_bins, classes), bins(w, n_bins)
     _warn_of_few_rows(factors, latents)
-    live = alive(w)
     if not live.any():
         warn("Every latent is constant: modularity is not defined and comes back as NaN.")
-    if z.shape[1] == 1:
+    if varies.sum() == 1:
         warn("Modularity compares factors; with one factor it is 1 for every latent.")
     rng = np.random.default_rng(random_state)
     joint, shape = _joint(factors, latents)
@@ -207,8 +208,9 @@ def modularity(
         informative = live & (best > 1e-12)
         # A live latent without any information about a factor is as unmodular as can be.
         excess = (raw**2).sum(axis=0) - best**2
-        spread = np.where(informative, excess / np.where(informative, best**2, 1.0), len(raw) - 1)
-        return np.where(live, 1.0 - spread / max(len(raw) - 1, 1), np.nan), raw
+        others = max(int(varies.sum()) - 1, 1)
+        share = np.where(informative, excess / np.where(informative, best**2, 1.0) / others, varies.sum() > 1)
+        return np.where(live & varies.any(), 1.0 - share, np.nan), raw
 
     values, raw = per_latent(joint)
     factor = np.where(live, raw.argmax(axis=0), -1)
@@ -219,7 +221,7 @@ def modularity(
     details = {"per_latent": values, "factor": factor, "matrix": raw}
     settings = {
         "n_samples": len(z),
-        "discrete": np.flatnonzero(discrete_factors(discrete, z.shape[1])).tolist(),
+        "discrete": np.flatnonzero(classes).tolist(),
         "n_bins": n_bins,
         "n_bootstrap": n_bootstrap,
         "random_state": random_state,
@@ -246,7 +248,4 @@ def _information(cells: Ints, shape: tuple[int, int, int, int]) -> tuple[Floats,
 def _warn_of_few_rows(factors: Ints, latents: Ints) -> None:
     cells = (int(factors.max()) + 1) * (int(latents.max()) + 1)
     if len(factors) < cells:
-        warn(
-            f"{len(factors)} rows for {cells} pairs of bins: the information is mostly bias. Use fewer bins (n_bins).",
-            4,
-        )
+        warn(f"{len(factors)} rows for {cells} pairs of bins: the information is mostly bias. Use fewer bins (n_bins).")

@@ -10,16 +10,13 @@ r"""How well does one latent predict a factor (SAP), how well do simple classifi
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 from unmix.metrics.information import bins
-from unmix.metrics.regression import line_fit, r2_of
+from unmix.metrics.regression import line_fit, quiet_fits, r2_of
 from unmix.metrics.score import (
     Bools,
     Discrete,
@@ -84,7 +81,7 @@ def sap(
     (1.0, 0.5)
     """
     z, w = pair(z_true, z_hat)
-    classes = discrete_factors(discrete, z.shape[1])
+    classes = discrete_factors(discrete, z)
     varies = varying_factors(z)
     rng = np.random.default_rng(random_state)
     order = rng.permutation(len(z))
@@ -170,7 +167,7 @@ def explicitness(
     (True, True)
     """
     z, w = pair(z_true, z_hat)
-    classes = discrete_factors(discrete, z.shape[1])
+    classes = discrete_factors(discrete, z)
     rng = np.random.default_rng(random_state)
     z, w = subsample(rng, max_samples, z, w)
     varies = varying_factors(z)
@@ -223,9 +220,7 @@ def area_under_curve(score: Floats, positive: Bools, counts: Floats) -> Floats:
 def _mean_area(w: Floats, codes: Ints, usable: Ints, fitted: Ints, scored: Ints, counts: Floats) -> Floats:
     # Only classes that both halves hold take part, in the fit and in the scored rows.
     fit, held = fitted[np.isin(codes[fitted], usable)], np.isin(codes[scored], usable)
-    with warnings.catch_warnings():
-        # Separable classes push the coefficients to infinity; the order of the rows, hence the area, settles early.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with quiet_fits():
         model = LogisticRegression(max_iter=200).fit(w[fit], codes[fit])
     chances = model.predict_proba(w[scored[held]])
     columns = [
@@ -244,7 +239,8 @@ def _threshold_scores(w: Floats, codes: Ints, fitted: Ints, scored: Ints, counts
     result = np.empty((len(counts), w.shape[1]))
     for j in range(w.shape[1]):
         tree = DecisionTreeClassifier(max_leaf_nodes=max(2, 2 * n_classes), class_weight="balanced", random_state=0)
-        hit = tree.fit(w[fitted, j : j + 1], codes[fitted]).predict(w[scored, j : j + 1]) == codes[scored]
+        with quiet_fits():
+            hit = tree.fit(w[fitted, j : j + 1], codes[fitted]).predict(w[scored, j : j + 1]) == codes[scored]
         recall = np.where(size > 0, counts @ (members * hit[:, None]) / np.where(size > 0, size, 1.0), np.nan)
         result[:, j] = (_mean_over(recall) - 1.0 / n_classes) / (1.0 - 1.0 / n_classes)
     return result

@@ -9,12 +9,15 @@ so that all resamples are two matrix products, and no regression is fitted twice
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from scipy.special import ndtri
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.preprocessing import SplineTransformer
 
@@ -23,6 +26,19 @@ from unmix.metrics.score import Floats, alive
 Predictor = Callable[[Floats], Floats]
 
 _KNOTS = np.linspace(-3.5, 3.5, 14)[:, None]
+
+
+@contextmanager
+def quiet_fits() -> Iterator[None]:
+    """Silence scikit-learn where its hint does not matter or the caller has been warned already.
+
+    Separable classes and duplicated latents never converge, and no metric needs the last digit of a coefficient.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
+        yield
 
 
 def linear_fit(inputs: Floats, targets: Floats) -> Predictor:

@@ -17,16 +17,15 @@ holding one fixed narrows others too, and all three scores blur.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from unmix.metrics.information import bins
+from unmix.metrics.regression import quiet_fits
 from unmix.metrics.score import (
     Bools,
     Discrete,
@@ -178,8 +177,7 @@ def beta_vae_score(
         ]
         labels = np.repeat(np.arange(len(draws)), [len(fitted) for fitted, _ in steps])
         inputs = np.concatenate([fitted for fitted, _ in steps])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
+        with quiet_fits():
             model = LogisticRegression(max_iter=200, C=100.0).fit(inputs, labels)
         return np.array([(model.predict(scored) == k).mean() for k, (_, scored) in enumerate(steps)]), {}
 
@@ -241,7 +239,7 @@ def irs(
     1.0
     """
     z, w = pair(z_true, z_hat)
-    classes = discrete_factors(discrete, z.shape[1])
+    classes = discrete_factors(discrete, z)
     varies, live = varying_factors(z), alive(w)
     codes, latents = bins(z, n_bins, classes), standardise(w)
     if not live.any():
@@ -298,7 +296,7 @@ def _from_groups(
     z, w = pair(z_true, z_hat)
     at_least("n_votes", n_votes, 2)
     at_least("group_size", group_size, 2)
-    classes = discrete_factors(discrete, z.shape[1])
+    classes = discrete_factors(discrete, z)
     varies = varying_factors(z)
     codes, latents = bins(z, n_bins, classes), standardise(w)[:, alive(w)]
     usable = varies & _repeats(codes)

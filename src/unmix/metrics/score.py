@@ -11,6 +11,7 @@ A score :math:`s` comes with
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -99,8 +100,16 @@ def pair(z_true: ArrayLike, z_hat: ArrayLike) -> tuple[Floats, Floats]:
     return z, w
 
 
-def discrete_factors(discrete: Discrete, n_factors: int) -> Bools:
+def discrete_factors(discrete: Discrete, z: Floats) -> Bools:
     """Which factors are classes: True for all, or column numbers, or a mask."""
+    mask = _asked_factors(discrete, z.shape[1])
+    many = [int(i) for i in np.flatnonzero(mask) if len(np.unique(z[:, i])) > len(z) / 2]
+    if many:
+        warn(f"Discrete factors {many} have more classes than half the rows ({len(z)}). Are they continuous?")
+    return mask
+
+
+def _asked_factors(discrete: Discrete, n_factors: int) -> Bools:
     if isinstance(discrete, bool | np.bool_):
         return np.full(n_factors, bool(discrete))
     asked = np.asarray(discrete)
@@ -147,16 +156,19 @@ def alive(a: Floats) -> Bools:
     return result
 
 
-def warn(message: str, stacklevel: int = 3) -> None:
-    """Warn at the line that called the metric."""
-    warnings.warn(message, MetricWarning, stacklevel=stacklevel)
+def warn(message: str) -> None:
+    """Warn at the line outside this package that called the metric."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("unmix.metrics."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, MetricWarning, stacklevel=level)
 
 
 def varying_factors(z: Floats) -> Bools:
     """Factors that are not constant; a warning names the others."""
     varies = alive(z)
     if not varies.all():
-        warn(f"Constant factors {np.flatnonzero(~varies).tolist()} are left out: nothing in them can be recovered.", 4)
+        warn(f"Constant factors {np.flatnonzero(~varies).tolist()} are left out: nothing in them can be recovered.")
     return varies
 
 
