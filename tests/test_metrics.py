@@ -516,6 +516,8 @@ def test_every_metric_checks_its_arrays(name, normal):
         quick(name, normal, normal[:10])
     with pytest.raises(DataError, match="z_hat holds values that are not finite"):
         quick(name, normal, normal * np.nan)
+    with pytest.raises(DataError, match="z_true must hold numbers only; give classes as numbers"):
+        quick(name, np.where(normal > 0, "yes", "no"), normal)
     with pytest.raises(DataError, match="z_true must be a matrix"):
         quick(name, normal[None], normal)
 

@@ -302,13 +302,22 @@ def _from_groups(
     usable = varies & _repeats(codes)
     if (varies & ~usable).any():
         warn(f"Factors {np.flatnonzero(varies & ~usable).tolist()} never repeat a value: no group of rows shares one.")
+    settings = {
+        "n_samples": len(z),
+        "discrete": np.flatnonzero(classes).tolist(),
+        "n_bins": n_bins,
+        "n_votes": n_votes,
+        "group_size": group_size,
+        "n_bootstrap": n_bootstrap,
+        "random_state": random_state,
+    }
     if usable.sum() < 2 or not latents.size:
         warn(
             f"{int(usable.sum())} usable factor(s) and {latents.shape[1]} latent(s) that vary: naming the factor takes "
             "two factors and one latent. The score is 1 with one factor by definition and NaN otherwise."
         )
         value = 1.0 if usable.sum() == 1 and latents.size else float("nan")
-        return Score(value, np.where(usable, value, np.nan), (value, value), value, {}, {"n_samples": len(z)})
+        return Score(value, np.where(usable, value, np.nan), (value, value), value, {}, settings)
     rng = np.random.default_rng(random_state)
 
     def run(c: Ints, a: Floats) -> tuple[Floats, dict[str, Any]]:
@@ -325,15 +334,6 @@ def _from_groups(
     value = mean_defined(per_factor)
     boots, chance = by_rows(lambda c, a: float(run(c, a)[0].mean()), codes[:, usable], latents, rng, n_bootstrap)
     details = {name: _spread_out(table, usable, alive(w)) for name, table in details.items()}
-    settings = {
-        "n_samples": len(z),
-        "discrete": np.flatnonzero(classes).tolist(),
-        "n_bins": n_bins,
-        "n_votes": n_votes,
-        "group_size": group_size,
-        "n_bootstrap": n_bootstrap,
-        "random_state": random_state,
-    }
     return Score(value, per_factor, interval(value, boots, 0.0, 1.0), chance, details, settings)
 
 

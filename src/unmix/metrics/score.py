@@ -83,7 +83,10 @@ class Score(float):
 
 def matrix(name: str, values: ArrayLike) -> Floats:
     """A finite float matrix; a vector becomes one column."""
-    array = np.asarray(values, dtype=float)
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} must hold numbers only; give classes as numbers. ({error})") from error
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2 or 0 in array.shape:
         raise DataError(f"{name} must be a matrix (n_samples, n_latents); got shape {array.shape}.")
