@@ -10,6 +10,7 @@ from unmix import datasets, metrics
 from unmix.errors import (
     DataError,
     DomainError,
+    MetricWarning,
     SchemaError,
     SettingError,
     StorageError,
@@ -24,6 +25,7 @@ __all__ = [
     "CGVAE",
     "DataError",
     "DomainError",
+    "MetricWarning",
     "SchemaError",
     "SettingError",
     "StorageError",

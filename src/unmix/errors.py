@@ -35,3 +35,7 @@ class TrainingError(UnmixError, RuntimeError):
 
 class StorageError(UnmixError, OSError):
     """A model or run folder cannot be read or written."""
+
+
+class MetricWarning(UserWarning):
+    """A metric left out a factor, a latent or a class that it is not defined for, or has too few rows to mean much."""

@@ -1,5 +1,52 @@
-"""How well estimated latents match true ones. Takes arrays, imports no torch, serves any model."""
+"""How well latents match true ones and one another, images real ones. Takes arrays, no torch, serves any model.
 
-from unmix.metrics.recovery import Score, mcc
+| function | what it answers |
+|---|---|
+| `mcc` | is each true factor one latent, up to order, sign and scale? |
+| `nonlinear_mcc` | … up to order and a curve? |
+| `r2` | do all latents together determine each factor? High with low `mcc`: recovered only as a block |
+| `dci` | does each latent matter to one factor, each factor to one latent, by the importances of a named regression? |
+| `mig` | does one latent hold the information about a factor, and no second one? |
+| `sap` | does one latent predict a factor, and no second one? |
+| `modularity` | does each latent hold information about one factor only? |
+| `explicitness` | can a linear classifier read each factor? |
+| `factor_vae_score` | does the latent that stays still name the factor that was fixed? |
+| `beta_vae_score` | do differences of latents name the factor that two rows share? |
+| `irs` | does fixing one factor hold each latent still in the worst case? |
+| `udr` | do several runs find the same latents? No ground truth |
+| `support_recovery` | which latents drive which features: is the support of the mixing right? |
+| `fid`, `kid` | are generated images like real ones, to a named feature extractor? |
+| `dipd` | do images that share the noise and differ in domain keep their content? |
 
-__all__ = ["Score", "mcc"]
+Each returns a `Score`: a float with values per factor, a bootstrap interval, the value by chance, details and settings.
+"""
+
+from unmix.metrics.consistency import udr
+from unmix.metrics.images import dipd, fid, kid
+from unmix.metrics.importance import dci
+from unmix.metrics.information import mig, modularity
+from unmix.metrics.prediction import explicitness, sap
+from unmix.metrics.recovery import mcc, nonlinear_mcc, r2
+from unmix.metrics.sampling import beta_vae_score, factor_vae_score, irs
+from unmix.metrics.score import Score
+from unmix.metrics.support import support_recovery
+
+__all__ = [
+    "Score",
+    "beta_vae_score",
+    "dci",
+    "dipd",
+    "explicitness",
+    "factor_vae_score",
+    "fid",
+    "irs",
+    "kid",
+    "mcc",
+    "mig",
+    "modularity",
+    "nonlinear_mcc",
+    "r2",
+    "sap",
+    "support_recovery",
+    "udr",
+]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-LOG_SCALE = 0.3
+LOG_SCALE = 0.05
 
 
 def jacobian_weights(jacobian: Tensor, latent_std: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def l1_penalty(weights: Tensor) -> Tensor:
 
 
 def log_penalty(weights: Tensor) -> Tensor:
-    """``Σ c log(1 + w / c)`` (starts,), c = 0.3: slope 1 at 0, a half at w = c."""
+    """``Σ c log(1 + w / c)`` (starts,), c = 0.05: slope 1 at 0, a half at w = c."""
     return LOG_SCALE * (weights / LOG_SCALE).log1p().sum((1, 2))
 
 

@@ -1,0 +1,268 @@
+r"""Are generated images like real ones, and do translations keep their content? Arrays of features, never images.
+
+The caller extracts the features and names the extractor, because the numbers mean nothing without it: only features of
+one Inception network give what the literature prints as "FID". Rows are images.
+
+- Fréchet distance of Gaussian fits: :math:`\|\mu_1 - \mu_2\|^2
+  + \mathrm{tr}\big(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1^{1/2} \Sigma_2 \Sigma_1^{1/2})^{1/2}\big)`. Biased upwards, by
+  more for fewer images and more features: compare at equal numbers only.
+- Kernel distance (KID): with :math:`k(x, y) = (x^\top y / F + 1)^3` for F features, the unbiased squared maximum mean
+  discrepancy, mean over blocks of images. Unbiased, so it may be below 0.
+- Domain-invariant perceptual distance (DIPD): mean over pairs of
+  :math:`\|f(x_n^{(1)}) - f(x_n^{(2)})\|_2`, images that share the noise and differ in domain.
+
+All three: smaller is better. The extractor of DIPD should drop style, for instance by instance normalisation of its
+feature maps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from unmix.errors import DataError, SettingError
+from unmix.metrics.score import Floats, Score, at_least, interval, matrix
+
+
+def fid(
+    features_real: ArrayLike,
+    features_generated: ArrayLike,
+    *,
+    extractor: str,
+    n_bootstrap: int = 20,
+    random_state: int = 0,
+) -> Score:
+    """Fréchet distance between Gaussian fits of two sets of features.
+
+    Parameters
+    ----------
+    features_real, features_generated : arrays (n_images, n_features), at least two rows each
+    extractor : str
+        Name of what made the features; kept in ``settings`` and to be printed with the value.
+    n_bootstrap : int, default 20
+        Resamples of both sets behind ``interval``; each takes two eigendecompositions of n_features × n_features.
+    random_state : int, default 0
+
+    Returns
+    -------
+    Score
+        ``per_factor`` has the one value. ``chance`` is the distance after the images were shuffled between the two
+        sets: the bias at these numbers of images, to which equal distributions come down. ``details`` holds the two
+        summands, ``mean_part`` and ``covariance_part``.
+
+    Raises
+    ------
+    DataError
+        The sets do not have the same features, or fewer than two rows.
+    SettingError
+        ``extractor`` is not a name.
+
+    References
+    ----------
+    Heusel et al. 2017, arXiv:1706.08500, equation 6.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((500, 3))
+    >>> round(fid(x, x + 2.0, extractor="pixels"), 6)
+    12.0
+    """
+    real, made = _sets(features_real, features_generated, extractor)
+    rng = np.random.default_rng(random_state)
+    mean_part, covariance_part = _frechet(real, made)
+    value = mean_part + covariance_part
+    boots = [
+        sum(_frechet(real[rng.integers(len(real), size=len(real))], made[rng.integers(len(made), size=len(made))]))
+        for _ in range(n_bootstrap)
+    ]
+    chance = sum(_frechet(*_shuffled(real, made, rng)))
+    settings = {
+        "extractor": extractor,
+        "n_real": len(real),
+        "n_generated": len(made),
+        "n_features": real.shape[1],
+        "n_bootstrap": n_bootstrap,
+        "random_state": random_state,
+    }
+    details = {"mean_part": mean_part, "covariance_part": covariance_part}
+    return Score(value, np.array([value]), interval(value, boots, low=0.0), chance, details, settings)
+
+
+def kid(
+    features_real: ArrayLike,
+    features_generated: ArrayLike,
+    *,
+    extractor: str,
+    n_blocks: int = 20,
+    n_bootstrap: int = 200,
+    random_state: int = 0,
+) -> Score:
+    """Kernel distance: unbiased squared maximum mean discrepancy, cubic kernel, mean over disjoint blocks.
+
+    Parameters
+    ----------
+    features_real, features_generated : arrays (n_images, n_features)
+    extractor : str
+        Name of what made the features; kept in ``settings`` and to be printed with the value.
+    n_blocks : int, default 20
+        Both sets are shuffled and cut into so many blocks, of at least two images.
+    n_bootstrap : int, default 200
+        Resamples of the blocks behind ``interval``.
+    random_state : int, default 0
+
+    Returns
+    -------
+    Score
+        ``per_factor`` has the one value; ``details["blocks"]`` (n_blocks,). ``chance`` is the value after the images
+        were shuffled between the two sets, 0 on average.
+
+    Raises
+    ------
+    DataError
+        The sets do not have the same features, or fewer than two images a block.
+    SettingError
+        ``extractor`` is not a name, or ``n_blocks`` is below 1.
+
+    References
+    ----------
+    Bińkowski et al. 2018, arXiv:1801.01401.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((800, 4))
+    >>> same, moved = kid(x[:400], x[400:], extractor="pixels"), kid(x[:400], x[400:] + 1.0, extractor="pixels")
+    >>> abs(same) < 0.1 < moved
+    True
+    """
+    real, made = _sets(features_real, features_generated, extractor)
+    at_least("n_blocks", n_blocks, 1)
+    if min(len(real), len(made)) < 2 * n_blocks:
+        raise DataError(
+            f"Each of {n_blocks} blocks needs two images of both sets; got {len(real)} and {len(made)} images. "
+            "Pass more, or lower n_blocks."
+        )
+    rng = np.random.default_rng(random_state)
+
+    def blocks(a: Floats, b: Floats) -> Floats:
+        parts = (np.array_split(rng.permutation(len(x)), n_blocks) for x in (a, b))
+        return np.array([squared_discrepancy(a[i], b[j]) for i, j in zip(*parts, strict=True)])
+
+    values = blocks(real, made)
+    value = float(values.mean())
+    boots = values[rng.integers(n_blocks, size=(n_bootstrap, n_blocks))].mean(axis=1)
+    chance = float(blocks(*_shuffled(real, made, rng)).mean())
+    settings = {
+        "extractor": extractor,
+        "n_real": len(real),
+        "n_generated": len(made),
+        "n_features": real.shape[1],
+        "n_blocks": n_blocks,
+        "n_bootstrap": n_bootstrap,
+        "random_state": random_state,
+    }
+    # The spread of one block says nothing.
+    spread = interval(value, boots) if n_blocks > 1 else (float("nan"), float("nan"))
+    return Score(value, np.array([value]), spread, chance, {"blocks": values}, settings)
+
+
+def dipd(
+    features_first: ArrayLike,
+    features_second: ArrayLike,
+    *,
+    extractor: str,
+    n_bootstrap: int = 200,
+    random_state: int = 0,
+) -> Score:
+    """Domain-invariant perceptual distance: how far apart are images that share the noise and differ in domain?
+
+    Parameters
+    ----------
+    features_first, features_second : arrays (n_pairs, n_features)
+        Row n of both comes from the same noise, in two domains.
+    extractor : str
+        Name of what made the features; kept in ``settings`` and to be printed with the value.
+    n_bootstrap : int, default 200
+        Resamples of the pairs behind ``interval``.
+    random_state : int, default 0
+
+    Returns
+    -------
+    Score
+        ``per_factor`` has the one value. ``chance`` is the distance of shuffled pairs, which share no noise:
+        ``details["relative"]`` is the value as a share of it. ``details["distances"]`` (n_pairs,).
+
+    Raises
+    ------
+    DataError
+        The two arrays do not have the same shape, or fewer than two rows.
+    SettingError
+        ``extractor`` is not a name.
+
+    References
+    ----------
+    Huang et al. 2018, arXiv:1804.04732 (domain-invariant perceptual loss).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((500, 3))
+    >>> float(dipd(x, x, extractor="pixels")), dipd(x, x, extractor="pixels").chance > 1
+    (0.0, True)
+    """
+    first, second = _sets(features_first, features_second, extractor)
+    if len(first) != len(second):
+        raise DataError(f"Row n of both arrays must be one pair; got {len(first)} and {len(second)} rows.")
+    rng = np.random.default_rng(random_state)
+    distances = np.linalg.norm(first - second, axis=1)
+    value = float(distances.mean())
+    boots = distances[rng.integers(len(distances), size=(n_bootstrap, len(distances)))].mean(axis=1)
+    chance = float(np.linalg.norm(first - second[rng.permutation(len(second))], axis=1).mean())
+    settings = {
+        "extractor": extractor,
+        "n_pairs": len(first),
+        "n_features": first.shape[1],
+        "n_bootstrap": n_bootstrap,
+        "random_state": random_state,
+    }
+    details = {"distances": distances, "relative": value / chance if chance > 0 else float("nan")}
+    return Score(value, np.array([value]), interval(value, boots, low=0.0), chance, details, settings)
+
+
+def squared_discrepancy(a: Floats, b: Floats) -> float:
+    """Unbiased squared maximum mean discrepancy with the cubic kernel; two or more rows each."""
+    within = [_cubic(x, x) for x in (a, b)]
+    same = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in within]
+    return float(same[0] + same[1] - 2.0 * _cubic(a, b).mean())
+
+
+def _cubic(a: Floats, b: Floats) -> Floats:
+    result: Floats = (a @ b.T / a.shape[1] + 1.0) ** 3
+    return result
+
+
+def _frechet(a: Floats, b: Floats) -> tuple[float, float]:
+    first, second = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
+    values, vectors = np.linalg.eigh(first)
+    root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+    # Symmetric, so its eigenvalues are real; those of the plain product Σ₁Σ₂ come back complex from rounding.
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second @ root), 0.0)).sum()
+    mean_part = float(((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum())
+    return mean_part, max(float(np.trace(first) + np.trace(second) - 2.0 * cross), 0.0)
+
+
+def _shuffled(a: Floats, b: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    together = np.concatenate([a, b])[rng.permutation(len(a) + len(b))]
+    return together[: len(a)], together[len(a) :]
+
+
+def _sets(first: ArrayLike, second: ArrayLike, extractor: str) -> tuple[Floats, Floats]:
+    if not isinstance(extractor, str) or not extractor.strip():
+        raise SettingError(f'extractor must name what made the features, such as "inception-v3"; got {extractor!r}.')
+    a, b = matrix("The first array of features", first), matrix("The second array of features", second)
+    if a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise DataError(
+            f"Both arrays must have the same features and at least two rows; got shapes {a.shape} and {b.shape}."
+        )
+    return a, b
