@@ -2,7 +2,8 @@ r"""True mixings g: latents to noiseless features, with exact derivatives.
 
 Features (and the sparse flow), one small network a feature, of its parents only:
 
-.. math:: g_k(z) = \Big(\sum_i a_{ki} z_i + \sum_h c_{kh} \tanh\big(\sum_i b_{khi} z_i + b_{kh}\big) - \mu_k\Big) / \sigma_k
+.. math:: g_k(z) = \Big(\sum_i a_{ki} z_i + \sum_h c_{kh} \tanh\big(\sum_i b_{khi} z_i + b_{kh}\big)
+          - \mu_k\Big) / \sigma_k
 
 In the flow, n features add one latent each (``unmix.datasets.supports``). For the latent i that such a feature k adds,
 :math:`c_{kh} b_{khi}` has the sign of :math:`a_{ki}`: the derivative by it is never smaller than

@@ -116,9 +116,8 @@ def _columns(rng: np.random.Generator, plan: Plan) -> Bools:
             f"With density={plan.density} a latent drives {children} features, which leaves some of {plan.n_features} "
             f"without a parent. structure='columns' needs density ≥ 1 / n_latents = {1 / plan.n_latents:.3g}."
         )
-    support = np.zeros((plan.n_features, plan.n_latents), dtype=bool)
-    for latent in range(plan.n_latents):
-        support[rng.choice(plan.n_features, children, replace=False), latent] = True
+    first = np.arange(plan.n_features)[:, None] < np.full(plan.n_latents, children)
+    support = rng.permuted(first, axis=0)
     # A feature without a parent takes one from a feature that has several: the columns keep their sums.
     for orphan in np.flatnonzero(~support.any(axis=1)):
         rich = rng.choice(np.flatnonzero(support.sum(axis=1) > 1))
