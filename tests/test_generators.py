@@ -174,6 +174,9 @@ def test_violation_adds_its_share_of_weak_edges():
     np.testing.assert_array_equal(plain.z, data.z)
     weak = data.full_support & ~data.support
     assert weak.sum() == round(0.5 * (~data.support).sum())
+    np.testing.assert_array_equal(data.mixing.linear[data.support], plain.mixing.linear[data.support])
+    strong = np.repeat(data.support[:, None], data.mixing.inner.shape[1], axis=1)
+    np.testing.assert_array_equal(data.mixing.inner[strong], plain.mixing.inner[strong])
     # In raw units: each feature is divided by a standard deviation of its own.
     effect = np.abs(data.jacobian).mean(axis=0) * data.mixing.scale[:, None]
     assert effect[weak].mean() / effect[data.support].mean() == pytest.approx(0.1, abs=0.02)
