@@ -55,7 +55,7 @@ def free_sets(support: ArrayLike, *, random_state: int = 0) -> list[frozenset[in
         Seed of the generic values. Any seed gives the same sets with probability one.
     """
     mask = check_support(support)
-    values = np.random.default_rng(random_state).uniform(0.5, 1.5, mask.shape) * mask
+    values = _generic_values(mask, random_state)
     return [_kernel_columns(values[~mask[:, latent]]) for latent in range(mask.shape[1])]
 
 
@@ -79,6 +79,27 @@ def domains_needed(support: ArrayLike, *, random_state: int = 0) -> DomainCount:
     return DomainCount(sets, pairs, int(pairs.max()))
 
 
+def needs_at_most(support: ArrayLike, limit: int, *, random_state: int = 0) -> bool:
+    """Whether ``domains_needed(support).needed <= limit``, without counting on once a pair needs more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> needs_at_most(np.ones((8, 4)), 9), needs_at_most(np.ones((8, 4)), 8)
+    (True, False)
+    """
+    mask = check_support(support)
+    values = _generic_values(mask, random_state)
+    seen: list[frozenset[int]] = []
+    # The latents that most features depend on leave the fewest constraints: they exceed the limit first.
+    for latent in np.argsort(-mask.sum(axis=0), kind="stable"):
+        free = _kernel_columns(values[~mask[:, latent]])
+        if any(2 * len(free & other) + 1 > limit for other in seen):
+            return False
+        seen.append(free)
+    return limit >= 1
+
+
 def check_support(support: ArrayLike) -> NDArray[np.bool_]:
     """The support as a boolean matrix (n_features, n_latents), or a ``SettingError``."""
     mask = np.asarray(support)
@@ -94,12 +115,18 @@ def check_support(support: ArrayLike) -> NDArray[np.bool_]:
     return mask.astype(bool)
 
 
+def _generic_values(mask: NDArray[np.bool_], random_state: int) -> NDArray[np.float64]:
+    return np.random.default_rng(random_state).uniform(0.5, 1.5, mask.shape) * mask
+
+
 def _kernel_columns(jacobian: NDArray[np.float64]) -> frozenset[int]:
     """Columns that some kernel vector of ``jacobian`` uses."""
     n_latents = jacobian.shape[1]
     if jacobian.shape[0] == 0:
         return frozenset(range(n_latents))
-    _, singular, right = np.linalg.svd(jacobian, full_matrices=True)
+    # R of a tall matrix has the same kernel and is small.
+    square = np.linalg.qr(jacobian, mode="r") if jacobian.shape[0] > n_latents else jacobian
+    _, singular, right = np.linalg.svd(square, full_matrices=True)
     tolerance = max(jacobian.shape) * np.finfo(float).eps * max(singular.max(initial=0.0), 1.0) * 8
     kernel = right[int((singular > tolerance).sum()) :]
     return frozenset(np.flatnonzero(np.abs(kernel).max(axis=0, initial=0.0) > 1e-8).tolist())

@@ -1,61 +1,58 @@
 r"""Data with a known answer: latents whose distribution changes with the domain, mixed sparsely.
 
-.. math:: z_i \mid u = m_i(u) + s_i(u)\, \varphi_{i,u}(\epsilon_i), \quad \epsilon_i \sim N(0, 1) \text{ independent},
-          \qquad x_k = g_k(z_{\mathrm{Pa}(k)}) + \text{noise}
+.. math:: z_i \mid u \text{ independent (or dependent, on request)}, \qquad x_k = g_k(z_{\mathrm{Pa}(k)}) + \text{noise}
 
-``change`` says what depends on the domain: the means ``m``, the scales ``s``, both, or the shape ``\varphi``
-(a standardised sinh-arcsinh map: skewness and tail weight; mean 0 and variance 1 in every domain).
-Every ``g_k`` is a linear part plus a one-hidden-layer tanh network of the parents of feature k, with
-standard deviation 1 over the sample, so ``noise`` is in units of each feature's standard deviation.
+The latents come from ``unmix.datasets.sources``, the parents Pa from ``unmix.datasets.supports``, the functions g from
+``unmix.datasets.mixings``. Every noiseless feature has mean 0 and standard deviation 1 over the sample, so ``noise`` is
+in units of each feature's standard deviation. Options draw from generators of their own: with and without
+them, one ``random_state`` gives the same problem in all that the option does not touch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from unmix.datasets.injectivity import Injectivity, injectivity
+from unmix.datasets.mixings import (
+    FORMS,
+    DenseMixing,
+    Form,
+    RedundantMixing,
+    SparseMixing,
+    draw_dense,
+    draw_redundant,
+    draw_sparse,
+)
+from unmix.datasets.sources import (
+    AUXILIARY,
+    CHANGES,
+    SOURCES,
+    Auxiliary,
+    Change,
+    Source,
+    draw_domains,
+    draw_sources,
+)
+from unmix.datasets.supports import (
+    STRUCTURES,
+    Plan,
+    Structure,
+    accept_support,
+    draw_support,
+    draw_weak_edges,
+    read_order,
+)
 from unmix.errors import SettingError
-from unmix.theory import check_support, domains_needed
+from unmix.theory import domains_needed
 
-Change = Literal["mean", "scale", "both", "shape"]
+Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-
-_HIDDEN = 6
-_DRAWS = 20_000
-
-
-@dataclass(frozen=True)
-class SparseMixing:
-    """The mixing g: latents (n_samples, n_latents) to noiseless features (n_samples, n_features).
-
-    Calling it gives the features; ``jacobian(z)`` the exact derivatives (n_samples, n_features, n_latents).
-    """
-
-    support: NDArray[np.bool_]
-    linear: Floats = field(repr=False)
-    inner: Floats = field(repr=False)
-    bias: Floats = field(repr=False)
-    outer: Floats = field(repr=False)
-    center: Floats = field(repr=False)
-    scale: Floats = field(repr=False)
-
-    def __call__(self, z: ArrayLike) -> Floats:
-        z = np.asarray(z, dtype=float)
-        hidden = np.tanh(np.einsum("si,khi->skh", z, self.inner) + self.bias)
-        raw = z @ self.linear.T + np.einsum("skh,kh->sk", hidden, self.outer)
-        return (raw - self.center) / self.scale
-
-    def jacobian(self, z: ArrayLike) -> Floats:
-        z = np.asarray(z, dtype=float)
-        hidden = np.tanh(np.einsum("si,khi->skh", z, self.inner) + self.bias)
-        slope = (1.0 - hidden**2) * self.outer
-        raw = self.linear + np.einsum("skh,khi->ski", slope, self.inner)
-        return raw / self.scale[:, None]
 
 
 @dataclass(frozen=True)
@@ -65,19 +62,29 @@ class MixingData:
     Attributes
     ----------
     x : float array (n_samples, n_features)
-    domains : int array (n_samples,)
+    domains : int array (n_samples,), or DataFrame (columns region and site, or u)
+        The auxiliary variables, as ``y`` of a model.
     z : float array (n_samples, n_latents), the true latents
-    support : bool array (n_features, n_latents)
-    mixing : SparseMixing, the true ``g``
-    domains_needed : int, what the support asks for (``unmix.theory``, T5)
+    support : bool array (n_features, n_latents), as intended: without the weak edges of ``violation``
+    mixing : the true ``g``, callable on latents, with its own ``jacobian``
+    domains_needed : int, what ``full_support`` asks for (``unmix.theory``, T5)
+        Redundant features do not count: their derivatives are combinations of others'.
+    full_support : bool array (n_features, n_latents), where the Jacobian is not zero
+    unchanging : bool array (n_latents,), latents with one distribution in all domains
+    redundant : bool array (n_features,), features that repeat others
+    auxiliary : dict, the kinds of ``domains`` as ``CGVAE(auxiliary=...)`` takes them
     """
 
     x: Floats
-    domains: NDArray[np.int64]
+    domains: NDArray[np.int64] | pd.DataFrame
     z: Floats
-    support: NDArray[np.bool_]
-    mixing: SparseMixing
+    support: Bools
+    mixing: SparseMixing | DenseMixing | RedundantMixing = field(repr=False)
     domains_needed: int
+    full_support: Bools
+    unchanging: Bools
+    redundant: Bools
+    auxiliary: dict[str, str]
 
     @property
     def feature_names(self) -> list[str]:
@@ -87,6 +94,10 @@ class MixingData:
     def jacobian(self) -> Floats:
         """Exact derivatives of ``mixing`` at ``z`` (n_samples, n_features, n_latents)."""
         return self.mixing.jacobian(self.z)
+
+    def check_injective(self, **settings: Any) -> Injectivity:
+        """Whether ``mixing`` is one to one on ``z``: ``injectivity(mixing, z, **settings)``."""
+        return injectivity(self.mixing, self.z, **settings)
 
 
 def make_sparse_mixing(
@@ -100,6 +111,19 @@ def make_sparse_mixing(
     nonlinearity: float = 1.0,
     guaranteed: bool = False,
     random_state: int = 0,
+    *,
+    source: Source = "gaussian",
+    n_unchanging: int = 0,
+    dependence: float = 0.0,
+    auxiliary: Auxiliary = "categorical",
+    n_regions: int = 2,
+    mixing: Form = "features",
+    structure: Structure = "random",
+    block_size: int = 2,
+    support: ArrayLike | None = None,
+    violation: float = 0.0,
+    weak: float = 0.2,
+    n_redundant: int = 0,
 ) -> MixingData:
     """Latents that change between domains, seen through a sparse nonlinear mixing.
 
@@ -109,22 +133,48 @@ def make_sparse_mixing(
         Sizes; ``n_samples`` counts all domains together, ``n_features >= n_latents``.
     density : float in (0, 1]
         Share of (feature, latent) pairs in which the feature depends on the latent. Every feature has at
-        least one parent, every latent at least one child.
-    change : {"mean", "scale", "both", "shape"}
-        What differs between domains: means in ±1.5, scales in 0.3 … 2 (log-uniform), both, or the shape.
+        least one parent, every latent at least one child. For the structures random and columns.
+    change : {"mean", "scale", "both", "shape", "all"}
+        What differs between domains: means in ±1.5, scales in 0.3 … 2 (log-uniform), both, the shape, or all three.
     noise : float, default 0.05
         Standard deviation of Gaussian noise on each feature, in units of the feature's own.
     nonlinearity : float, default 1.0
         Factor on the tanh part. 0: linear; from about 1.5 on, features rise and fall again along a latent, and the
         mixing becomes hard to undo.
     guaranteed : bool, default False
-        Draw supports until one needs no more domains than there are (``unmix.theory``, T5).
+        Draw supports until one (before ``violation``) needs no more domains than there are (``unmix.theory``, T5).
     random_state : int, default 0
+    source : {"gaussian", "laplace", "skewed", "bimodal"}
+        The latents before they change, with mean 0 and variance 1.
+    n_unchanging : int, default 0
+        Latents, drawn at random, that have the same distribution in every domain.
+    dependence : float in [0, 1), default 0
+        Correlation between the Gaussian scores of every two latents within a domain: 0 is independence.
+    auxiliary : {"categorical", "nested", "continuous"}
+        Domains as labels; as sites (``n_domains`` in all) within ``n_regions`` regions; or a number u in [0, 1] along
+        which the parameters pass smoothly from one of ``n_domains`` drawn values to the next.
+    n_regions : int, default 2
+        Regions of the nested domains.
+    mixing : {"features", "flow", "dense"}
+        One network a feature; the same, made injective by a triangular support and monotone functions; or an injective
+        network in which every feature depends on every latent (``density``, ``structure`` do not apply).
+    structure : {"random", "columns", "blocks", "overlapping"}
+        Pairs drawn one by one; exactly ``round(density * n_features)`` features for each latent; disjoint groups of
+        ``block_size`` latents with features of their own; such groups, each with the first latent of the next.
+        A flow drops entries that stand in its way, and where the structure counts features draws others.
+    block_size : int, default 2
+    support : bool array (n_features, n_latents), optional
+        The support itself, instead of a structure.
+    violation : float in [0, 1], default 0
+        Share of the zeros of the support that get an edge of ``weak`` times the ordinary weights.
+    weak : float in (0, 1), default 0.2
+    n_redundant : int, default 0
+        Features beyond ``n_features`` that repeat one feature, or combine two, with noise of their own.
 
     Raises
     ------
     SettingError
-        A size or density is impossible, or no guaranteed support was found.
+        A setting is impossible, or no support of the wanted kind was found.
 
     Examples
     --------
@@ -133,99 +183,103 @@ def make_sparse_mixing(
     ((600, 6), (600, 3), (600, 6, 3))
     >>> data.domains_needed <= 3
     True
+    >>> flow = make_sparse_mixing(n_samples=600, mixing="flow", structure="columns", n_unchanging=1, violation=0.1)
+    >>> flow.check_injective().injective, int(flow.unchanging.sum()), int((flow.full_support ^ flow.support).sum())
+    (True, 1, 2)
     """
+    settings = dict(locals())
+    _check(settings)
+    rng = np.random.default_rng(random_state)
+    for_domains, for_common, for_unchanging, for_violation, for_copies = rng.spawn(5)
+    plan = Plan(n_latents, n_features, structure, density, block_size, triangular=mixing == "flow")
+    limit = n_domains if guaranteed else None
+    if mixing == "dense":
+        support = np.ones((n_features, n_latents), dtype=bool)
+    if support is None:
+        strong, needed = draw_support(rng, plan, limit)
+    else:
+        strong, needed = accept_support(rng, support, plan, limit)
+    domains = draw_domains(for_domains, auxiliary, n_samples, n_domains, n_regions)
+    unchanging = for_unchanging.permutation(n_latents) < n_unchanging
+    z = draw_sources(rng, for_common, domains, unchanging, source, change, dependence)
+
+    own, allowed, full = None, np.ones_like(strong), strong
+    if mixing == "flow":
+        order = read_order(strong)
+        own, allowed = order.own, order.allowed
+    if violation:
+        full = strong | draw_weak_edges(for_violation, strong, violation, allowed)
+        needed = domains_needed(full).needed
+    true: SparseMixing | DenseMixing | RedundantMixing
+    if mixing == "dense":
+        true, clean = draw_dense(rng, n_features, z, nonlinearity)
+    else:
+        true, clean = draw_sparse(rng, np.where(strong, 1.0, weak * full), z, nonlinearity, own)
+    x = clean + noise * rng.standard_normal((n_samples, n_features))
+    redundant = np.arange(n_features + n_redundant) >= n_features
+    if n_redundant:
+        true, clean = draw_redundant(for_copies, true, clean, n_redundant)
+        x = np.hstack([x, clean[:, redundant] + noise * for_copies.standard_normal((n_samples, n_redundant))])
+        strong, full = (np.vstack([part, (true.weights != 0) @ part]) for part in (strong, full))
+    rows = rng.permutation(n_samples)
+    return MixingData(
+        x[rows], domains.take(rows), z[rows], strong, true, needed, full, unchanging, redundant, domains.kinds
+    )
+
+
+_WORDS = {
+    "change": tuple(sorted(CHANGES)),
+    "source": SOURCES,
+    "auxiliary": AUXILIARY,
+    "mixing": FORMS,
+    "structure": STRUCTURES,
+}
+
+
+def _check(settings: dict[str, Any]) -> None:
+    """Every setting by itself, and those that exclude each other."""
+    n_latents, n_features, n_domains, n_samples = (
+        settings[name] for name in ("n_latents", "n_features", "n_domains", "n_samples")
+    )
     if min(n_latents, n_domains) < 1 or n_features < n_latents or n_samples < n_domains:
         raise SettingError(
             "make_sparse_mixing needs n_latents ≥ 1, n_domains ≥ 1, n_features ≥ n_latents and n_samples ≥ n_domains; "
             f"got n_latents={n_latents}, n_features={n_features}, n_domains={n_domains}, n_samples={n_samples}."
         )
+    density, noise, nonlinearity = (settings[name] for name in ("density", "noise", "nonlinearity"))
     if not 0 < density <= 1 or noise < 0 or nonlinearity < 0:
         raise SettingError(
             f"Expected 0 < density ≤ 1, noise ≥ 0 and nonlinearity ≥ 0; got {density}, {noise} and {nonlinearity}."
         )
-    if change not in _CHANGES:
-        raise SettingError(f"change must be one of {sorted(_CHANGES)}; got {change!r}.")
-    rng = np.random.default_rng(random_state)
-    support, needed = _draw_support(rng, n_latents, n_features, density, n_domains if guaranteed else None)
-    domains = np.repeat(np.arange(n_domains), -(-n_samples // n_domains))[:n_samples]
-    z = _draw_sources(rng, domains, n_domains, n_latents, change)
-    mixing = _draw_mixing(rng, support, z, nonlinearity)
-    x = mixing(z) + noise * rng.standard_normal((n_samples, n_features))
-    order = rng.permutation(n_samples)
-    return MixingData(x[order], domains[order], z[order], support, mixing, needed)
+    for name, known in _WORDS.items():
+        if settings[name] not in known:
+            raise SettingError(f"{name} must be one of {list(known)}; got {settings[name]!r}.")
+    _check_ranges(settings)
+    if settings["auxiliary"] == "continuous" and n_domains < 2:
+        raise SettingError(f"auxiliary='continuous' needs n_domains ≥ 2, the values that u passes; got {n_domains}.")
+    if settings["auxiliary"] == "nested" and not 1 <= settings["n_regions"] <= n_domains:
+        raise SettingError(
+            f"auxiliary='nested' needs 1 ≤ n_regions ≤ n_domains, the number of sites; got "
+            f"n_regions={settings['n_regions']} and n_domains={n_domains}."
+        )
+    sparse = settings["support"] is not None or settings["violation"] > 0 or settings["structure"] != "random"
+    if settings["mixing"] == "dense" and sparse:
+        raise SettingError(
+            "mixing='dense' has the full support: support, structure and violation do not apply. "
+            "Leave them out, or use mixing='features' or 'flow'."
+        )
 
 
-def _draw_support(
-    rng: np.random.Generator, n_latents: int, n_features: int, density: float, limit: int | None
-) -> tuple[NDArray[np.bool_], int]:
-    for _ in range(_DRAWS):
-        support = rng.random((n_features, n_latents)) < density
-        support[np.arange(n_features), rng.integers(n_latents, size=n_features)] |= ~support.any(axis=1)
-        if not support.any(axis=0).all() or not _injective(rng, support):
-            continue
-        needed = domains_needed(support).needed
-        if limit is None or needed <= limit:
-            return support, needed
-    raise SettingError(
-        f"No support with n_latents={n_latents}, n_features={n_features}, density={density} "
-        + ("maps the latents one to one" if limit is None else f"that needs at most {limit} domains")
-        + f" in {_DRAWS} draws. Lower the density, add features or add domains."
-    )
-
-
-def _injective(rng: np.random.Generator, support: NDArray[np.bool_]) -> bool:
-    """Whether generic values on the support have full column rank."""
-    values = rng.uniform(0.5, 1.5, support.shape) * check_support(support)
-    return int(np.linalg.matrix_rank(values)) == support.shape[1]
-
-
-def _draw_sources(
-    rng: np.random.Generator, domains: NDArray[np.int64], n_domains: int, n_latents: int, change: Change
-) -> Floats:
-    epsilon = rng.standard_normal((len(domains), n_latents))
-    return _CHANGES[change](rng, epsilon, domains, n_domains)
-
-
-def _change_mean(rng: np.random.Generator, epsilon: Floats, domains: NDArray[np.int64], n_domains: int) -> Floats:
-    return epsilon + rng.uniform(-1.5, 1.5, (n_domains, epsilon.shape[1]))[domains]
-
-
-def _change_scale(rng: np.random.Generator, epsilon: Floats, domains: NDArray[np.int64], n_domains: int) -> Floats:
-    return epsilon * np.exp(rng.uniform(np.log(0.3), np.log(2.0), (n_domains, epsilon.shape[1])))[domains]
-
-
-def _change_both(rng: np.random.Generator, epsilon: Floats, domains: NDArray[np.int64], n_domains: int) -> Floats:
-    means = rng.uniform(-1.5, 1.5, (n_domains, epsilon.shape[1]))
-    return _change_scale(rng, epsilon, domains, n_domains) + means[domains]
-
-
-def _change_shape(rng: np.random.Generator, epsilon: Floats, domains: NDArray[np.int64], n_domains: int) -> Floats:
-    skew = rng.uniform(-1.0, 1.0, (n_domains, epsilon.shape[1]))
-    tail = np.exp(rng.uniform(np.log(0.7), np.log(1.6), skew.shape))
-    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-    weights = weights / weights.sum()
-    grid = np.sinh((np.arcsinh(nodes)[:, None, None] + skew) / tail)
-    center = np.einsum("g,gui->ui", weights, grid)
-    scale = np.sqrt(np.einsum("g,gui->ui", weights, (grid - center) ** 2))
-    raw = np.sinh((np.arcsinh(epsilon) + skew[domains]) / tail[domains])
-    return (raw - center[domains]) / scale[domains]
-
-
-_CHANGES: dict[str, Callable[[np.random.Generator, Floats, NDArray[np.int64], int], Floats]] = {
-    "mean": _change_mean,
-    "scale": _change_scale,
-    "both": _change_both,
-    "shape": _change_shape,
-}
-
-
-def _draw_mixing(rng: np.random.Generator, support: NDArray[np.bool_], z: Floats, nonlinearity: float) -> SparseMixing:
-    n_features, n_latents = support.shape
-    linear = rng.uniform(0.5, 1.5, support.shape) * rng.choice([-1.0, 1.0], support.shape) * support
-    parents = support.sum(axis=1)[:, None, None]
-    inner = rng.standard_normal((n_features, _HIDDEN, n_latents)) * support[:, None, :] / np.sqrt(parents)
-    bias = rng.standard_normal((n_features, _HIDDEN))
-    outer = rng.standard_normal((n_features, _HIDDEN)) * nonlinearity / np.sqrt(_HIDDEN)
-    raw = SparseMixing(support, linear, inner, bias, outer, np.zeros(n_features), np.ones(n_features))
-    clean = raw(z)
-    return SparseMixing(support, linear, inner, bias, outer, clean.mean(axis=0), clean.std(axis=0))
+def _check_ranges(settings: dict[str, Any]) -> None:
+    n_latents = settings["n_latents"]
+    ranges = [
+        ("n_unchanging", 0 <= settings["n_unchanging"] <= n_latents, f"between 0 and n_latents = {n_latents}"),
+        ("dependence", 0 <= settings["dependence"] < 1, "in [0, 1), a correlation"),
+        ("block_size", settings["block_size"] >= 1, "at least 1"),
+        ("violation", 0 <= settings["violation"] <= 1, "in [0, 1], a share of the zeros"),
+        ("weak", 0 < settings["weak"] < 1, "in (0, 1), a fraction of ordinary weights"),
+        ("n_redundant", settings["n_redundant"] >= 0, "at least 0"),
+    ]
+    for name, good, expected in ranges:
+        if not good:
+            raise SettingError(f"{name} must be {expected}; got {settings[name]!r}.")
