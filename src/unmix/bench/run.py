@@ -17,6 +17,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pandas as pd
 import torch
 
 from unmix import metrics
@@ -166,13 +167,15 @@ def _draw(run: Run) -> MixingData:
 def _domains(data: MixingData, run: Run, rows: slice) -> Any:
     if not run.method.domains:
         return None
-    return data.domains.iloc[rows] if hasattr(data.domains, "iloc") else data.domains[rows]
+    return data.domains.iloc[rows] if isinstance(data.domains, pd.DataFrame) else data.domains[rows]
 
 
 def _fit_and_score(run: Run) -> dict[str, Any]:
     data = _draw(run)
     train, test = slice(0, -TEST_ROWS), slice(-TEST_ROWS, None)
     model = run.method.build(data.z.shape[1], run.seed)
+    if run.method.domains and data.auxiliary and "auxiliary" in model.get_params():
+        model.set_params(auxiliary=data.auxiliary)
     started = time.perf_counter()
     model.fit(data.x[train], _domains(data, run, train))
     seconds = time.perf_counter() - started
@@ -182,28 +185,33 @@ def _fit_and_score(run: Run) -> dict[str, Any]:
     )
     return {
         "domains_needed": data.domains_needed,
-        **scores(data, latents, np.asarray(_labels(data))[test], test, model),
+        "injective": bool(data.check_injective().injective),
+        **scores(data, latents, test, model),
         "seconds": round(seconds, 1),
     }
 
 
 def _labels(data: MixingData) -> Any:
-    """One label a row where domains are categories; the last column of nested ones."""
-    return data.domains.iloc[:, -1] if hasattr(data.domains, "iloc") else data.domains
+    """One label a row: the finest categorical column, or None where u is continuous."""
+    if "continuous" in data.auxiliary.values():
+        return None
+    return data.domains.iloc[:, -1].to_numpy() if isinstance(data.domains, pd.DataFrame) else data.domains
 
 
-def scores(data: MixingData, latents: Any, labels: Any, test: slice, model: Any) -> dict[str, Any]:
+def scores(data: MixingData, latents: Any, test: slice, model: Any) -> dict[str, Any]:
     """What is measured on the fresh rows: MCC, linear R², support where the method has a mixing, agreement."""
-    found = metrics.mcc(data.z[test], latents, domains=labels)
-    row = {
+    labels = _labels(data)
+    found = metrics.mcc(data.z[test], latents, domains=None if labels is None else labels[test])
+    row: dict[str, Any] = {
         "mcc": float(found),
         "low": found.interval[0],
         "high": found.interval[1],
         "chance": found.chance,
-        "mcc_within_domains": float(found.details["within_domain"].mean()),
         "worst_latent": float(found.per_factor.min()),
         "r2": float(metrics.r2(data.z[test], latents, n_bootstrap=0)),
     }
+    if labels is not None:
+        row["mcc_within_domains"] = float(found.details["within_domain"].mean())
     mixing = getattr(model, "mixing_", None)
     if mixing is not None and (found.details["assignment"] >= 0).all():
         support = metrics.support_recovery(data.support, mixing, assignment=found.details["assignment"])
