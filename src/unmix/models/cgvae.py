@@ -16,18 +16,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unmix.data.batches import Rows
 from unmix.models.base import LatentModel
 from unmix.nets.decoder import DenseDecoder, FeatureDecoder
-from unmix.nets.encoder import Encoder, GaussianPosterior
+from unmix.nets.encoder import Encoder
 from unmix.nets.layers import Generators, generators
 from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
-from unmix.objectives.elbo import gaussian_negentropy, gaussian_nll
+from unmix.objectives.elbo import gaussian_nll
 from unmix.objectives.sparsity import PENALTIES, group_weights, jacobian_weights
 
 PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
@@ -69,45 +69,22 @@ class CGVAENetwork(LatentModel):
     """Encoder, decoder with learned noise, and prior p(z | u), for ``config.n_starts`` starts at once."""
 
     def __init__(self, config: CGVAEConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.n_starts, self.n_latents = config.n_starts, config.n_latents
         sources = generators(config.seed, config.n_starts)
-        self.encoder = Encoder(sources, config.n_features, config.hidden, config.n_latents, config.masked)
-        self.decoder = _DECODERS[config.decoder](sources, config)
+        encoder = Encoder(sources, config.n_features, config.hidden, config.n_latents, config.masked)
+        super().__init__(config, encoder, _DECODERS[config.decoder](sources, config), None, config.initial_noise)
         self.domain_prior = PRIORS[config.prior](sources, config.n_latents, config.n_design, config.interactions)
-        self.log_noise = nn.Parameter(
-            torch.full((config.n_starts, 1, config.n_features), math.log(config.initial_noise))
-        )
-
-    def encode(self, x: Tensor, observed: Tensor | None) -> GaussianPosterior:
-        posterior: GaussianPosterior = self.encoder(x, observed)
-        return posterior
-
-    def decode(self, z: Tensor) -> Tensor:
-        output: Tensor = self.decoder(z)
-        return output
-
-    def decode_with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
-        return self.decoder.with_jacobian(z, n_rows)
 
     def prior(self, design: Tensor) -> PriorDistribution:
         distribution: PriorDistribution = self.domain_prior(design)
         return distribution
 
-    def noise_std(self) -> Tensor:
-        return self.log_noise.exp()
-
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
         posterior = self.encode(rows.x, rows.observed)
         z = posterior.sample(noise)
         output, sparsity = self._decode_and_penalise(z, penalty_rows)
-        prior = self.prior(rows.design)
-        expected = prior.expected_log_prob(posterior.mean, posterior.std, z).sum(-1)
-        kl = gaussian_negentropy(posterior.diagonal) - expected
         return {
             "reconstruction": gaussian_nll(rows.x, output, self._log_noise_at(progress), rows.observed).mean(1),
-            "kl": kl.mean(1),
+            "kl": self.kl(rows, posterior, z),
             "sparsity": sparsity,
             "shrinkage": self.domain_prior.shrinkage() / n_train,
         }
@@ -144,11 +121,6 @@ class CGVAENetwork(LatentModel):
         """A feature decoder's entries below 1 % of a standard deviation become exactly 0."""
         if isinstance(self.decoder, FeatureDecoder):
             self.decoder.drop(self.decoder.group_norms() * latent_std.unsqueeze(-1) < _NEGLIGIBLE)
-
-    def single(self, start: int) -> CGVAENetwork:
-        network = CGVAENetwork(replace(self.config, n_starts=1)).to(self.log_noise.device)
-        network.load_state_dict({name: value[start : start + 1] for name, value in self.state_dict().items()})
-        return network
 
     def _decode_and_penalise(self, z: Tensor, penalty_rows: int) -> tuple[Tensor, Tensor]:
         latent_std = z.std(1, correction=0)
