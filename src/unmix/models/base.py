@@ -33,7 +33,12 @@ class LatentModel(nn.Module, ABC):
     log_noise: Tensor
 
     def __init__(
-        self, config: Any, encoder: Encoder, decoder: Decoder, noise_std: float | None = None, initial_noise: float = 0.1
+        self,
+        config: Any,
+        encoder: Encoder,
+        decoder: Decoder,
+        noise_std: float | None = None,
+        initial_noise: float = 0.1,
     ) -> None:
         super().__init__()
         self.config = config
@@ -131,9 +136,7 @@ class FittedModel(nn.Module):
         for own, new in ((self.order, order), (self.center, center), (self.scale, scale)):
             own.copy_(new)
 
-    def encode(
-        self, x: Tensor, observed: Tensor | None = None, design: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def encode(self, x: Tensor, observed: Tensor | None = None, design: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), or of q(z | x, u) in a model that needs u."""
         posterior = self.inner.encode(x, observed, design)
         return self._outward(posterior.mean[0]), posterior.std[0][:, self.order] / self.scale.abs()

@@ -82,7 +82,7 @@ class FeatureDecoder(nn.Module):
 
 
 class MaskedDecoder(nn.Module):
-    """One network that computes feature k from ``mask[k] * z``; ``mask`` (starts, n_features, n_latents), 1 at first."""
+    """One network that gets feature k from ``mask[k] * z``; ``mask`` (starts, n_features, n_latents) starts at 1."""
 
     def __init__(
         self, sources: Generators, n_latents: int, hidden: Sequence[int], n_features: int, activation: str = "silu"

@@ -4,7 +4,7 @@ r"""The encoder q(z | x): a Gaussian whose mean and Cholesky factor a network co
 
 A diagonal posterior pays for every correlation of the true posterior, so the bound prefers decoders with orthogonal
 Jacobian columns (Reizinger et al. 2022, arXiv:2206.02416). That preference is as strong as what the domains say about
-the latents, and can outweigh it; with a full covariance it is gone. ``full=False`` leaves C = 0, as in most published VAEs.
+the latents, and can outweigh it; with a full covariance it is gone. ``full=False`` leaves C = 0, as in published VAEs.
 """
 
 from __future__ import annotations
