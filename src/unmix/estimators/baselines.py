@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from unmix.data.domains import DomainSchema
-from unmix.errors import SettingError
+from unmix.errors import DomainError, SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import separate
 from unmix.models.base import LatentModel
@@ -94,6 +94,9 @@ class IVAE(LatentEstimator):
             The model was fitted with domains and ``y`` is missing.
         """
         check_is_fitted(self)
+        if y is None and self.domain_schema_.columns:
+            names = [column.name for column in self.domain_schema_.columns]
+            raise DomainError(f"The encoder of IVAE takes the domain of each row, {names}: call transform(X, y).")
         table, y = separate(X, y)
         return self._encode(table, self._new_rows(table, y, with_domain=True))
 
