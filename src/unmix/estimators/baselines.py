@@ -370,8 +370,9 @@ class SparseVAE(LatentEstimator):
 
     Moran, Sridhar, Wang, Blei: Identifiable Deep Generative Models via Sparse Decoding, TMLR 2022, arXiv:2110.10804.
     Weights and η maximise the posterior, with the choice of spike or slab summed out instead of EM. As in the published
-    code the penalty counts once a batch, which is stronger than once for all rows. Entries that more likely come from
-    the spike end as exact zeros.
+    code the penalty counts once a batch, which is stronger than once for all rows; here it rises over the first half of
+    the training, from weights a little above those at which spike and slab are equally likely. Entries that more likely come from the spike
+    end as exact zeros.
 
     Parameters
     ----------

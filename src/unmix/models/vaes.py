@@ -9,11 +9,14 @@ With ``R`` the reconstruction, -E_q log p(x | z), and the parts of the KL of ``o
 - FactorVAE (Kim & Mnih 2018, arXiv:1802.05983): :math:`R + \mathrm{KL} + \gamma\,TC`, TC from a classifier. The
   classifier learns from detached codes and the encoder from a detached classifier, so both are terms of one sum.
 - Sparse VAE (Moran et al. 2022, arXiv:2110.10804): :math:`R + \mathrm{KL} - \log p(m) / B`, features computed from
-  :math:`m_k \odot z`, spike-and-slab lasso on m, B the rows of a batch, as in the published code.
+  :math:`m_k \odot z`, spike-and-slab lasso on m, B the rows of a batch, as in the published code. m starts at 1.5
+  times the size at which spike and slab are equally likely, and the penalty rises over the first half of the training: from larger weights no
+  entry finds the spike, and at full strength entries find it before the decoder has learnt what they are for.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,6 +34,8 @@ from unmix.objectives.sparsity import slab_probability, spike_and_slab
 
 _MOST_ROWS_IN_PAIRS = 512
 _COMPARABLE = 0.8
+_RAMP = 0.5
+_START = 1.5
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,8 @@ class SparseVAENetwork(LatentModel):
     def __init__(self, config: SparseVAEConfig) -> None:
         sources = generators(config.seed, config.n_starts)
         encoder = diagonal_encoder(sources, config)
-        decoder = MaskedDecoder(sources, config.n_latents, config.hidden, config.n_features, config.activation)
+        start = _START * math.log(config.spike / config.slab) / (config.spike - config.slab)
+        decoder = MaskedDecoder(sources, config.n_latents, config.hidden, config.n_features, config.activation, start)
         super().__init__(config, encoder, decoder, config.noise_std)
         self.slab_logit = nn.Parameter(torch.zeros(config.n_starts, 1, config.n_latents))
 
@@ -216,7 +222,10 @@ class SparseVAENetwork(LatentModel):
         }
 
     def weights(self, progress: float) -> Mapping[str, float]:
-        return {"reconstruction": 1.0, "kl": 1.0, "sparsity": 1.0}
+        return {"reconstruction": 1.0, "kl": 1.0, "sparsity": min(1.0, progress / _RAMP)}
+
+    def settled(self, progress: float) -> bool:
+        return progress >= _RAMP
 
     @torch.no_grad()
     def settle(self, latent_std: Tensor) -> None:

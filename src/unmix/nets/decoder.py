@@ -82,15 +82,21 @@ class FeatureDecoder(nn.Module):
 
 
 class MaskedDecoder(nn.Module):
-    """One network that gets feature k from ``mask[k] * z``; ``mask`` (starts, n_features, n_latents) starts at 1."""
+    """One network that gets feature k from ``mask[k] * z``; ``mask`` (starts, features, latents) begins at ``start``."""
 
     def __init__(
-        self, sources: Generators, n_latents: int, hidden: Sequence[int], n_features: int, activation: str = "silu"
+        self,
+        sources: Generators,
+        n_latents: int,
+        hidden: Sequence[int],
+        n_features: int,
+        activation: str = "silu",
+        start: float = 1.0,
     ) -> None:
         super().__init__()
         *below, width = hidden
         self.activation, self.n_features = activation, n_features
-        self.mask = nn.Parameter(torch.ones(len(sources), n_features, n_latents))
+        self.mask = nn.Parameter(torch.full((len(sources), n_features, n_latents), start))
         self.trunk = StackedMLP(sources, n_latents, below, width, last_gain=1.4, activation=activation)
         self.head = normal_parameter(sources, (n_features, width), 1.0 / math.sqrt(width))
         self.bias = nn.Parameter(torch.zeros(len(sources), 1, n_features))
