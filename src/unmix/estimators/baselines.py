@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from unmix.data.domains import DomainSchema
-from unmix.errors import DomainError, SettingError
+from unmix.errors import SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import separate
 from unmix.models.base import LatentModel
@@ -94,9 +94,6 @@ class IVAE(LatentEstimator):
             The model was fitted with domains and ``y`` is missing.
         """
         check_is_fitted(self)
-        if y is None and self.domain_schema_.columns:
-            names = [column.name for column in self.domain_schema_.columns]
-            raise DomainError(f"The encoder of IVAE takes the domain of each row, {names}: call transform(X, y).")
         table, y = separate(X, y)
         return self._encode(table, self._new_rows(table, y, with_domain=True))
 
@@ -371,8 +368,8 @@ class SparseVAE(LatentEstimator):
     Moran, Sridhar, Wang, Blei: Identifiable Deep Generative Models via Sparse Decoding, TMLR 2022, arXiv:2110.10804.
     Weights and η maximise the posterior, with the choice of spike or slab summed out instead of EM. As in the published
     code the penalty counts once a batch, which is stronger than once for all rows; here it rises over the first half of
-    the training, from weights a little above those at which spike and slab are equally likely. Entries that more likely come from the spike
-    end as exact zeros.
+    the training, and the weights start a little above the size at which spike and slab are equally likely. Entries that
+    more likely come from the spike end as exact zeros.
 
     Parameters
     ----------

@@ -10,8 +10,9 @@ With ``R`` the reconstruction, -E_q log p(x | z), and the parts of the KL of ``o
   classifier learns from detached codes and the encoder from a detached classifier, so both are terms of one sum.
 - Sparse VAE (Moran et al. 2022, arXiv:2110.10804): :math:`R + \mathrm{KL} - \log p(m) / B`, features computed from
   :math:`m_k \odot z`, spike-and-slab lasso on m, B the rows of a batch, as in the published code. m starts at 1.5
-  times the size at which spike and slab are equally likely, and the penalty rises over the first half of the training: from larger weights no
-  entry finds the spike, and at full strength entries find it before the decoder has learnt what they are for.
+  times the size at which spike and slab are equally likely, and the penalty rises over the first half of the training:
+  from larger weights no entry finds the spike, and at full strength entries find it before the decoder has learnt what
+  they are for.
 """
 
 from __future__ import annotations

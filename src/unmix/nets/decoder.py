@@ -82,7 +82,7 @@ class FeatureDecoder(nn.Module):
 
 
 class MaskedDecoder(nn.Module):
-    """One network that gets feature k from ``mask[k] * z``; ``mask`` (starts, features, latents) begins at ``start``."""
+    """One network that gets feature k from ``mask[k] * z``; ``mask`` (starts, features, latents) from ``start`` on."""
 
     def __init__(
         self,
