@@ -5,7 +5,7 @@ import pytest
 import torch
 import zuko
 
-from unmix.nets.decoder import DenseDecoder, FeatureDecoder
+from unmix.nets.decoder import DenseDecoder, FeatureDecoder, MaskedDecoder
 from unmix.nets.encoder import Encoder
 from unmix.nets.layers import StackedMLP, generators
 from unmix.nets.prior import GaussianPrior, SplinePrior, rational_quadratic
@@ -14,9 +14,19 @@ from unmix.objectives.elbo import gaussian_negentropy
 DECODERS = {
     "dense": lambda sources: DenseDecoder(sources, 3, (7, 6), 5),
     "one layer": lambda sources: DenseDecoder(sources, 3, (), 5),
+    "leaky": lambda sources: DenseDecoder(sources, 3, (7, 6), 5, "leaky_relu"),
     "feature": lambda sources: FeatureDecoder(sources, 3, 4, 5),
+    "masked": lambda sources: _masked(MaskedDecoder(sources, 3, (7, 6), 5)),
+    "masked, one layer, leaky": lambda sources: _masked(MaskedDecoder(sources, 3, (7,), 5, "leaky_relu")),
 }
 PRIORS = {"gaussian": GaussianPrior, "spline": SplinePrior}
+
+
+def _masked(decoder):
+    """Weights that are not all 1."""
+    with torch.no_grad():
+        decoder.mask.copy_(torch.randn(decoder.mask.shape, generator=torch.Generator().manual_seed(2)))
+    return decoder
 
 
 @pytest.mark.parametrize("form", DECODERS)

@@ -17,17 +17,27 @@ from unmix.errors import (
     TrainingError,
     UnmixError,
 )
+from unmix.estimators.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
 from unmix.estimators.cgvae import CGVAE
+from unmix.estimators.external import CEBRA
 from unmix.estimators.storage import load
 from unmix.version import __version__
 
 __all__ = [
+    "CEBRA",
     "CGVAE",
+    "HFVAE",
+    "IMSDA",
+    "IVAE",
+    "BetaTCVAE",
+    "BetaVAE",
     "DataError",
     "DomainError",
+    "FactorVAE",
     "MetricWarning",
     "SchemaError",
     "SettingError",
+    "SparseVAE",
     "StorageError",
     "TrainingError",
     "UnmixError",

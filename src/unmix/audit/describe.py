@@ -136,7 +136,7 @@ def encode_rows(model: FittedModel, rows: Rows) -> tuple[Floats, Floats]:
     means, stds = [], []
     with torch.no_grad():
         for chunk in chunks(rows):
-            mean, std = model.encode(chunk.x, chunk.observed)
+            mean, std = model.encode(chunk.x, chunk.observed, chunk.design)
             means.append(mean.cpu().double().numpy())
             stds.append(std.cpu().double().numpy())
     return np.concatenate(means), np.concatenate(stds)
@@ -153,7 +153,7 @@ def mean_jacobian(model: FittedModel, rows: Rows, n_rows: int = _MIXING_ROWS) ->
     size, absolute, signed = 0, 0.0, 0.0
     with torch.no_grad():
         for chunk in chunks(rows.take(slice(None, None, step)), 512):
-            jacobian = model.jacobian(model.encode(chunk.x, chunk.observed)[0]).cpu().double().numpy()
+            jacobian = model.jacobian(model.encode(chunk.x, chunk.observed, chunk.design)[0]).cpu().double().numpy()
             size += len(jacobian)
             absolute, signed = absolute + np.abs(jacobian).sum(axis=0), signed + jacobian.sum(axis=0)
     return np.asarray(absolute) / size, np.asarray(signed) / size
@@ -164,7 +164,7 @@ def explained(model: FittedModel, rows: Rows) -> Floats:
     errors, squares, sums, counts = 0.0, 0.0, 0.0, 0.0
     with torch.no_grad():
         for chunk in chunks(rows):
-            output = model.decode(model.encode(chunk.x, chunk.observed)[0])
+            output = model.decode(model.encode(chunk.x, chunk.observed, chunk.design)[0])
             seen = torch.ones_like(chunk.x) if chunk.observed is None else chunk.observed
             for_numpy = [t.cpu().double().numpy() for t in (chunk.x, output, seen)]
             x, fit, weight = for_numpy

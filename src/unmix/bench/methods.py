@@ -73,6 +73,7 @@ METHODS: dict[str, Method] = {
         Method("FastICA", "FastICA", domains=False),
         Method("PCA", "PCA", domains=False),
         *(Method(name, name) for name in ESTIMATORS if name != "CGVAE"),
+        Method("IVAE, learned mean", "IVAE", {"prior_mean": "learned", "noise_std": None}),
         Method("CEBRA", "unmix.estimators.external:CEBRA"),
     )
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from unmix.audit.describe import chunks, describe, encode_rows
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.tables import as_table, check_values, numeric_matrix
-from unmix.errors import DataError, SchemaError, SettingError
+from unmix.errors import DataError, DomainError, SchemaError, SettingError
 from unmix.estimators.finish import finish_start, restarts_table
 from unmix.estimators.prepare import Prepared, output_dtype, prepare, rows_for, separate, without_columns
 from unmix.estimators.progress import epoch_bar, say
@@ -40,30 +41,38 @@ _PATIENCE_SHARE = 0.2
 _SCORE_DRAWS = 8
 
 
+@dataclass(eq=False, repr=False)
 class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
-    """Abstract estimator; a subclass states its constructor words and its network."""
+    """Abstract estimator with the constructor words that all share; a subclass states its own words and its network.
 
-    n_latents: int
-    n_restarts: int
-    max_epochs: int | None
-    batch_size: int
-    learning_rate: float
-    validation_fraction: float
-    early_stopping: bool
-    auxiliary: Mapping[str, str] | None
-    missing: str
-    min_domain_rows: int
-    device: str
-    random_state: Any
-    verbose: int
+    A subclass is a dataclass too (``eq=False, repr=False``), so that its fields are its constructor words.
+    """
+
+    uses_domains: ClassVar[bool] = True
+    assumption: ClassVar[str] = "the factors change between domains"
+
+    n_latents: int = 4
+    _: KW_ONLY
+    hidden: Sequence[int] = (64, 64)
+    n_restarts: int = 6
+    max_epochs: int | None = None
+    batch_size: int = 256
+    learning_rate: float = 1e-2
+    validation_fraction: float = 0.1
+    early_stopping: bool = True
+    auxiliary: Mapping[str, str] | None = None
+    missing: str = "error"
+    min_domain_rows: int = 10
+    device: str = "auto"
+    random_state: Any = 0
+    verbose: int = 1
 
     @abstractmethod
     def _network(self, n_features: int, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         """The network to train, on the CPU."""
 
-    @abstractmethod
     def _check_settings(self) -> None:
-        """Raise ``SettingError`` for a setting that cannot be."""
+        """Raise ``SettingError`` for a setting of the subclass that cannot be."""
 
     def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
         """Learn the latents behind ``X`` from rows that come from several domains.
@@ -73,7 +82,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         X : array or table (n_samples, n_features)
             numpy, pandas, polars, Arrow, AnnData, or the path of a .csv, .tsv, .parquet or .h5ad file.
         y : labels (n_samples,), table of auxiliary columns (n_samples, n_columns), or name of a column; optional
-            The domain of each row. None: one domain, and only sparsity can identify anything.
+            The domain of each row. None: one domain, and only sparsity can identify anything. A model that ignores
+            domains uses it for the held-out split and the tables of effects alone.
         checkpoint : path, optional
             File for the state of the training, written every few seconds and when it is interrupted.
         resume : bool, default False
@@ -123,9 +133,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         """Posterior means of the latents (n_samples, n_latents); no domain is needed."""
         check_is_fitted(self)
         table = as_table(X)
-        rows = self._new_rows(table)
-        latents = encode_rows(self.model_, rows)[0]
-        return latents.astype(output_dtype(table), copy=False)
+        return self._encode(table, self._new_rows(table))
 
     def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
         """Features (n_samples, n_features), in the data's units, of latents ``X`` (n_samples, n_latents)."""
@@ -143,7 +151,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         Pass rows that were not used in ``fit``. The expectation under the posterior uses eight fixed draws.
         """
         check_is_fitted(self)
-        rows = self._new_rows(*separate(X, y), with_domain=True)
+        rows = self._new_rows(*separate(X, y), with_domain=self.uses_domains)
         total, generator = 0.0, torch.Generator().manual_seed(0)
         with torch.no_grad():
             for chunk in chunks(rows):
@@ -153,10 +161,13 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     def sample(self, n_samples: int = 1, domain: Any = None, random_state: int = 0) -> NDArray[Any]:
         """Draw rows (n_samples, n_features) of one domain from the model, observation noise included.
 
-        ``domain``: a label, or a mapping column → value where the model has several domain columns.
+        ``domain``: a label, or a mapping column → value where the model has several domain columns; none in a model
+        that ignores domains.
         """
         check_is_fitted(self)
-        if domain is None and self.domain_schema_.columns:
+        if not self.uses_domains and domain is not None:
+            raise DomainError(f"{type(self).__name__} has one prior for all domains; leave domain={domain!r} out.")
+        if self.uses_domains and domain is None and self.domain_schema_.columns:
             raise DataError(f"Say which domain to sample: one of {list(self.domains_)}.")
         generator = torch.Generator().manual_seed(random_state)
         design = self._design(domain, n_samples)
@@ -178,10 +189,15 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         to : the domain to move to: a label, a mapping column → value, or a table with one row for each row of X
         """
         check_is_fitted(self)
+        if not self.uses_domains:
+            raise DomainError(
+                f"{type(self).__name__} has one prior for all domains, so it knows no counterfactual. "
+                "Use CGVAE, IVAE or IMSDA."
+            )
         rows = self._new_rows(*separate(X, y), with_domain=True)
         target = self._design(to, len(rows))
         with torch.no_grad():
-            z = self.model_.encode(rows.x, rows.observed)[0]
+            z = self.model_.encode(rows.x, rows.observed, rows.design)[0]
             noise, _ = self.model_.prior(rows.design).to_noise(z)
             moved = self.model_.prior(target).from_noise(noise)
         return self._decode(moved)
@@ -242,8 +258,18 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         epochs = self.max_epochs
         need(epochs is None or (isinstance(epochs, int | np.integer) and epochs >= 1), "max_epochs", "None or ≥ 1")
         need(self.learning_rate > 0, "learning_rate", "> 0")
+        need(len(self.hidden) and min(self.hidden) >= 1, "hidden", "one or more widths ≥ 1, such as (64, 64)")
         need(0 <= self.validation_fraction < 1, "validation_fraction", "in [0, 1)")
         need(self.missing in ("error", "mask"), "missing", '"error" or "mask"')
+
+    def _need_one_of(self, name: str, known: Iterable[str]) -> None:
+        if getattr(self, name) not in known:
+            raise SettingError(f"{name} must be one of {list(known)}; got {getattr(self, name)!r}.")
+
+    def _need_at_least_zero(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) >= 0:
+                raise SettingError(f"{name} must be ≥ 0; got {getattr(self, name)!r}.")
 
     def planned_epochs(self, n_samples: int) -> int:
         """Epochs that ``fit`` will plan for a table of so many rows: ``max_epochs``, or what about 5,600 steps take."""
@@ -337,9 +363,13 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         masked = self.missing == "mask"
         return rows_for(matrix, self.schema_, self.domain_schema_, encoded, masked).to(self._device())
 
+    def _encode(self, table: Any, rows: Rows) -> NDArray[Any]:
+        """Posterior means of ``rows``, in the type that ``table`` asks for."""
+        return encode_rows(self.model_, rows)[0].astype(output_dtype(table), copy=False)
+
     def _design(self, domain: Any, n_rows: int) -> torch.Tensor:
-        """Design matrix of ``n_rows`` rows in one stated domain."""
-        schema = self.domain_schema_
+        """Design matrix of ``n_rows`` rows in one stated domain; without columns where the model ignores domains."""
+        schema = self.domain_schema_ if self.uses_domains else DomainSchema()
         frame = None if domain is None and not schema.columns else schema.rows_of(domain, n_rows)
         rows = rows_for(
             np.zeros((n_rows, self.n_features_in_)), self.schema_, schema, schema.encode(frame, n_rows), False
@@ -357,7 +387,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         total = torch.zeros(len(rows), device=rows.x.device)
         for _ in range(_SCORE_DRAWS):
             noise = torch.randn(len(rows), self.n_latents_, generator=generator).to(rows.x.device)
-            z, negentropy = self.model_.sample_posterior(rows.x, rows.observed, noise)
+            z, negentropy = self.model_.sample_posterior(rows.x, rows.observed, noise, rows.design)
             total -= gaussian_nll(rows.x, self.model_.decode(z), log_noise, rows.observed) + negentropy
             total += prior.log_prob(z).sum(-1)
         return total / _SCORE_DRAWS

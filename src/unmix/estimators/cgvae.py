@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
 from unmix.objectives.sparsity import PENALTIES
 
 
+@dataclass(eq=False, repr=False)
 class CGVAE(LatentEstimator):
     r"""Latent factors of data from several domains, by changing priors and sparse mixing (CG-VAE).
 
@@ -100,50 +101,14 @@ class CGVAE(LatentEstimator):
     ((600, 2), (4, 2))
     """
 
-    def __init__(
-        self,
-        n_latents: int = 4,
-        *,
-        hidden: Sequence[int] = (64, 64),
-        decoder: str = "dense",
-        prior: str = "gaussian",
-        sparsity: float = 0.5,
-        penalty: str = "log",
-        kl_weight: float = 1.0,
-        n_restarts: int = 6,
-        max_epochs: int | None = None,
-        n_spare: int = 2,
-        batch_size: int = 256,
-        learning_rate: float = 1e-2,
-        validation_fraction: float = 0.1,
-        early_stopping: bool = True,
-        auxiliary: Mapping[str, str] | None = None,
-        missing: str = "error",
-        min_domain_rows: int = 10,
-        device: str = "auto",
-        random_state: Any = 0,
-        verbose: int = 1,
-    ) -> None:
-        self.n_latents = n_latents
-        self.hidden = hidden
-        self.decoder = decoder
-        self.prior = prior
-        self.sparsity = sparsity
-        self.penalty = penalty
-        self.kl_weight = kl_weight
-        self.n_restarts = n_restarts
-        self.max_epochs = max_epochs
-        self.n_spare = n_spare
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.validation_fraction = validation_fraction
-        self.early_stopping = early_stopping
-        self.auxiliary = auxiliary
-        self.missing = missing
-        self.min_domain_rows = min_domain_rows
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
+    assumption: ClassVar[str] = "the factors change between domains and each feature depends on few of them"
+
+    decoder: str = "dense"
+    prior: str = "gaussian"
+    sparsity: float = 0.5
+    penalty: str = "log"
+    kl_weight: float = 1.0
+    n_spare: int = 2
 
     def _network(self, n_features: int, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         return CGVAENetwork(
@@ -166,13 +131,8 @@ class CGVAE(LatentEstimator):
         )
 
     def _check_settings(self) -> None:
-        for name, known in (("decoder", DECODERS), ("prior", tuple(PRIORS)), ("penalty", tuple(PENALTIES))):
-            if getattr(self, name) not in known:
-                raise SettingError(f"{name} must be one of {list(known)}; got {getattr(self, name)!r}.")
-        for name in ("sparsity", "kl_weight"):
-            if not getattr(self, name) >= 0:
-                raise SettingError(f"{name} must be ≥ 0; got {getattr(self, name)!r}.")
+        for name, known in (("decoder", DECODERS), ("prior", PRIORS), ("penalty", PENALTIES)):
+            self._need_one_of(name, known)
+        self._need_at_least_zero("sparsity", "kl_weight")
         if not (isinstance(self.n_spare, int | np.integer) and self.n_spare >= 0):
             raise SettingError(f"n_spare must be a whole number ≥ 0; got {self.n_spare!r}.")
-        if not len(self.hidden) or min(self.hidden) < 1:
-            raise SettingError(f"hidden must be one or more widths ≥ 1, such as (64, 64); got {self.hidden!r}.")

@@ -14,8 +14,6 @@ from unmix.data.batches import Rows
 from unmix.models.base import FittedModel
 from unmix.train.fit import TrainingResult
 
-_RESTART_TERMS = ("held_out_reconstruction", "held_out_kl", "held_out_sparsity")
-
 
 @torch.no_grad()
 def finish_start(model: FittedModel, train: Rows) -> None:
@@ -37,10 +35,11 @@ def finish_start(model: FittedModel, train: Rows) -> None:
 
 def restarts_table(result: TrainingResult, agreed: Agreement, best: int, history: pd.DataFrame) -> pd.DataFrame:
     """One row a start: what it reached, and whether it was kept."""
+    named = [name for name in history.columns if name.startswith("held_out_") and name != "held_out_objective"]
     rows = []
     for start, objective in enumerate(result.objective):
         own = history[(history["start"] == start) & (history["epoch"] == result.best_epoch[start])]
-        terms = {name: float(own[name].iloc[0]) if len(own) else math.nan for name in _RESTART_TERMS}
+        terms = {name: float(own[name].iloc[0]) if len(own) else math.nan for name in named}
         rows.append(
             {
                 "start": start,

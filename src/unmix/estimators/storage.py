@@ -24,6 +24,7 @@ from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.errors import StorageError
 from unmix.estimators.base import LatentEstimator
+from unmix.estimators.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
 from unmix.estimators.cgvae import CGVAE
 from unmix.files import replacing
 from unmix.models.base import FittedModel
@@ -35,7 +36,9 @@ from unmix.version import __version__
 FORMAT = 1
 DONE = "done.json"
 MODEL = "model.safetensors"
-ESTIMATORS: dict[str, type[LatentEstimator]] = {"CGVAE": CGVAE}
+ESTIMATORS: dict[str, type[LatentEstimator]] = {
+    estimator.__name__: estimator for estimator in (CGVAE, IVAE, IMSDA, BetaVAE, BetaTCVAE, HFVAE, FactorVAE, SparseVAE)
+}
 
 _README = """This folder holds a model fitted by unmix {version}.
 
@@ -114,6 +117,8 @@ def write_report(estimator: LatentEstimator, path: Path) -> Path:
     """The report of a fitted estimator, as one HTML file."""
     content = ReportContent(
         method=type(estimator).__name__,
+        assumption=estimator.assumption,
+        uses_domains=estimator.uses_domains,
         feature_names=list(estimator.schema_.names),
         latent_names=[str(name) for name in estimator.get_feature_names_out()],
         domain_names=list(estimator.domains_),

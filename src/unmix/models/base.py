@@ -7,54 +7,93 @@ standard deviation 1 and a sign convention, because the objective fixes none of 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from unmix.data.batches import Rows
-from unmix.nets.encoder import GaussianPosterior
-from unmix.nets.prior import PriorDistribution
+from unmix.nets.decoder import Decoder
+from unmix.nets.encoder import Encoder, GaussianPosterior
+from unmix.nets.prior import LocationScale, PriorDistribution
 from unmix.objectives.elbo import gaussian_negentropy
 
 
 class LatentModel(nn.Module, ABC):
-    """Encoder, decoder and prior with a leading start axis on every tensor of the state."""
+    """Encoder, decoder and prior with a leading start axis on every tensor of the state.
 
-    n_starts: int
-    n_latents: int
+    Arguments: ``config`` is a frozen dataclass with at least ``n_starts``, ``n_latents`` and ``n_features``;
+    ``noise_std`` of the observations is learnt from ``initial_noise`` on where it is None.
+    """
 
-    @abstractmethod
-    def encode(self, x: Tensor, observed: Tensor | None) -> GaussianPosterior:
-        """q(z | x) of every row and start."""
+    log_noise: Tensor
 
-    @abstractmethod
+    def __init__(
+        self,
+        config: Any,
+        encoder: Encoder,
+        decoder: Decoder,
+        noise_std: float | None = None,
+        initial_noise: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.n_starts: int = config.n_starts
+        self.n_latents: int = config.n_latents
+        self.encoder, self.decoder = encoder, decoder
+        log_noise = torch.full((config.n_starts, 1, config.n_features), math.log(noise_std or initial_noise))
+        if noise_std is None:
+            self.log_noise = nn.Parameter(log_noise)
+        else:
+            self.register_buffer("log_noise", log_noise)
+
+    @property
+    def n_noise(self) -> int:
+        """Columns of the ``noise`` that ``terms`` takes."""
+        return self.n_latents
+
+    def encode(self, x: Tensor, observed: Tensor | None, design: Tensor | None = None) -> GaussianPosterior:
+        """q(z | x), or q(z | x, u) in a model that needs the design matrix of u, of every row and start."""
+        posterior: GaussianPosterior = self.encoder(x, observed, design)
+        return posterior
+
     def decode(self, z: Tensor) -> Tensor:
         """Features (starts, batch, features) in units of their standard deviation."""
+        output: Tensor = self.decoder(z)
+        return output
 
-    @abstractmethod
     def decode_with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
         """Features, and derivatives (starts, n_rows, latents, features) for the first rows."""
+        return self.decoder.with_jacobian(z, n_rows)
 
-    @abstractmethod
     def prior(self, design: Tensor) -> PriorDistribution:
-        """p(z | u) for the design matrix (batch, n_design) of u."""
+        """p(z | u) for the design matrix (batch, n_design) of u; N(0, I) unless a model says otherwise."""
+        zero = self.log_noise.new_zeros(self.n_starts, 1, self.n_latents)
+        return LocationScale(zero, zero)
 
-    @abstractmethod
     def noise_std(self) -> Tensor:
         """Standard deviation of the observation noise (starts, 1, features)."""
+        return self.log_noise.exp()
+
+    def kl(self, rows: Rows, posterior: GaussianPosterior, z: Tensor, counted: Tensor | float = 1.0) -> Tensor:
+        """KL(q(z | x) ‖ p(z | u)), mean over the rows (starts,): closed where p is Gaussian, else from the draw z.
+
+        Latents for which ``counted`` is 0 are left out.
+        """
+        prior = self.prior(rows.design)
+        expected = prior.expected_log_prob(posterior.mean, posterior.std, z)
+        return ((gaussian_negentropy(posterior.diagonal) - expected) * counted).sum(-1).mean(1)
 
     @abstractmethod
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
-        """Terms of the objective (starts,), each a mean over the rows in nats; ``noise`` (starts, batch, latents).
+        """Terms of the objective (starts,), each a mean over the rows in nats; ``noise`` (starts, batch, n_noise).
 
         A penalty on derivatives looks at the first ``penalty_rows`` rows; at ``progress`` 1 they are the final ones.
         """
-
-    @abstractmethod
-    def settled(self, progress: float) -> bool:
-        """Whether terms and weights have reached their final form; from then on states can be compared."""
 
     @abstractmethod
     def weights(self, progress: float) -> Mapping[str, float]:
@@ -63,12 +102,18 @@ class LatentModel(nn.Module, ABC):
     def narrow(self, rows: Rows, progress: float) -> None:
         """Called after every epoch with held-out rows: drop spare latents, once it is time."""
 
+    def settled(self, progress: float) -> bool:
+        """Whether terms and weights have reached their final form; from then on states can be compared."""
+        return True
+
     def settle(self, latent_std: Tensor) -> None:
         """Called once after training with sd(z) (starts, latents), to make exact what training leaves nearly so."""
 
-    @abstractmethod
-    def single(self, start: int) -> LatentModel:
+    def single(self, start: int) -> Self:
         """A model of one start with a copy of this start's state, without the latents it has dropped."""
+        model = type(self)(replace(self.config, n_starts=1)).to(self.log_noise.device)  # type: ignore[call-arg]
+        model.load_state_dict({name: value[start : start + 1] for name, value in self.state_dict().items()})
+        return model
 
 
 class FittedModel(nn.Module):
@@ -97,14 +142,16 @@ class FittedModel(nn.Module):
         for own, new in ((self.order, order), (self.center, center), (self.scale, scale)):
             own.copy_(new)
 
-    def encode(self, x: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z | x)."""
-        posterior = self.inner.encode(x, observed)
+    def encode(self, x: Tensor, observed: Tensor | None = None, design: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z | x), or of q(z | x, u) in a model that needs u."""
+        posterior = self.inner.encode(x, observed, design)
         return self._outward(posterior.mean[0]), posterior.std[0][:, self.order] / self.scale.abs()
 
-    def sample_posterior(self, x: Tensor, observed: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def sample_posterior(
+        self, x: Tensor, observed: Tensor | None, noise: Tensor, design: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """A draw from q(z | x) for ``noise`` (batch, latents), and ``E_q log q`` of every row (batch,)."""
-        posterior = self.inner.encode(x, observed)
+        posterior = self.inner.encode(x, observed, design)
         negentropy = gaussian_negentropy(posterior.diagonal[0]).sum(-1) + self.scale.abs().log().sum()
         return self._outward(posterior.sample(noise[None])[0]), negentropy
 

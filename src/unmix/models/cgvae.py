@@ -21,9 +21,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unmix.data.batches import Rows
 from unmix.models.base import LatentModel
@@ -31,7 +32,7 @@ from unmix.nets.decoder import DenseDecoder, FeatureDecoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
 from unmix.nets.layers import Generators, generators
 from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
-from unmix.objectives.elbo import gaussian_negentropy, gaussian_nll
+from unmix.objectives.elbo import gaussian_nll
 from unmix.objectives.sparsity import PENALTIES, group_weights, jacobian_weights
 
 PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
@@ -83,50 +84,33 @@ class CGVAENetwork(LatentModel):
     alive: Tensor
 
     def __init__(self, config: CGVAEConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.n_starts, self.n_latents = config.n_starts, config.n_latents + config.spare
-        self.register_buffer("alive", torch.ones(config.n_starts, 1, self.n_latents))
         sources = generators(config.seed, config.n_starts)
-        self.encoder = Encoder(sources, config.n_features, config.hidden, self.n_latents, config.masked)
-        self.decoder = _DECODERS[config.decoder](sources, config)
-        self.domain_prior = PRIORS[config.prior](sources, self.n_latents, config.n_design, config.interactions)
-        self.log_noise = nn.Parameter(
-            torch.full((config.n_starts, 1, config.n_features), math.log(config.initial_noise))
-        )
+        n_latents = config.n_latents + config.spare
+        encoder = Encoder(sources, config.n_features, config.hidden, n_latents, config.masked)
+        super().__init__(config, encoder, _DECODERS[config.decoder](sources, config), None, config.initial_noise)
+        self.domain_prior = PRIORS[config.prior](sources, n_latents, config.n_design, config.interactions)
+        self.n_latents = n_latents
+        self.register_buffer("alive", torch.ones(config.n_starts, 1, n_latents))
 
-    def encode(self, x: Tensor, observed: Tensor | None) -> GaussianPosterior:
+    def encode(self, x: Tensor, observed: Tensor | None, design: Tensor | None = None) -> GaussianPosterior:
         """q(z | x); a dropped latent has mean 0 and is uncorrelated with the others."""
-        posterior: GaussianPosterior = self.encoder(x, observed)
+        posterior = super().encode(x, observed, design)
         if not self.config.spare:
             return posterior
         both = self.alive.unsqueeze(-1) * self.alive.unsqueeze(-2)
         return GaussianPosterior(posterior.mean * self.alive, posterior.diagonal, posterior.lower * both)
 
-    def decode(self, z: Tensor) -> Tensor:
-        output: Tensor = self.decoder(z)
-        return output
-
-    def decode_with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
-        return self.decoder.with_jacobian(z, n_rows)
-
     def prior(self, design: Tensor) -> PriorDistribution:
         distribution: PriorDistribution = self.domain_prior(design)
         return distribution
-
-    def noise_std(self) -> Tensor:
-        return self.log_noise.exp()
 
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
         posterior = self.encode(rows.x, rows.observed)
         z = posterior.sample(noise) * self.alive
         output, sparsity = self._decode_and_penalise(z, penalty_rows)
-        prior = self.prior(rows.design)
-        expected = prior.expected_log_prob(posterior.mean, posterior.std, z)
-        kl = ((gaussian_negentropy(posterior.diagonal) - expected) * self.alive).sum(-1)
         return {
             "reconstruction": gaussian_nll(rows.x, output, self._log_noise_at(progress), rows.observed).mean(1),
-            "kl": kl.mean(1),
+            "kl": self.kl(rows, posterior, z, self.alive),
             "sparsity": sparsity,
             "shrinkage": self.domain_prior.shrinkage() / n_train,
         }
@@ -179,7 +163,8 @@ class CGVAENetwork(LatentModel):
         network = CGVAENetwork(replace(self.config, n_starts=1, spare=0)).to(self.log_noise)
         kept = torch.nonzero(self.alive[start, 0]).flatten()[: self.config.n_latents]
         own = {name: value[start : start + 1] for name, value in self.state_dict().items()}
-        for module, name in ((self.encoder, "encoder"), (self.decoder, "decoder"), (self.domain_prior, "domain_prior")):
+        parts: dict[str, Any] = {"encoder": self.encoder, "decoder": self.decoder, "domain_prior": self.domain_prior}
+        for name, module in parts.items():
             for key, (dim, index) in module.latent_entries(kept).items():
                 own[f"{name}.{key}"] = own[f"{name}.{key}"].index_select(dim, index)
         network.load_state_dict(own | {"alive": own["alive"][..., kept]})

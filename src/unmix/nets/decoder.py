@@ -1,11 +1,13 @@
-r"""The mixing ``x̂ = ĝ(z)``, in two forms with one interface.
+r"""The mixing ``x̂ = ĝ(z)``, in three forms with one interface.
 
 - ``DenseDecoder``: one network for all features. Sparsity comes from the L1 norm of its Jacobian.
 - ``FeatureDecoder``: one small network for each feature,
   :math:`\hat x_k = b_k + \sum_h v_{kh} φ(\sum_i W_{ikh} z_i + c_{kh})`. A latent that feature k does not use has
   :math:`W_{i k \cdot} = 0` exactly, so a group penalty on these weights is a sparsity constraint without a Jacobian.
+- ``MaskedDecoder``: one network for all features, :math:`\hat x_k = f(m_k \odot z)_k`, with a vector of weights m_k on
+  the latents for each feature (Moran et al. 2022, arXiv:2110.10804).
 
-Both return outputs (starts, batch, n_features) and Jacobians (starts, rows, n_latents, n_features).
+All return outputs (starts, batch, n_features) and Jacobians (starts, rows, n_latents, n_features).
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from unmix.nets.jacobian import mlp_with_jacobian, silu_with_slope
-from unmix.nets.layers import Generators, StackedMLP, normal_parameter
+from unmix.nets.jacobian import WITH_SLOPE, mlp_with_jacobian, silu_with_slope
+from unmix.nets.layers import ACTIVATIONS, Generators, StackedMLP, normal_parameter
 
 
 class DenseDecoder(nn.Module):
     """One network from all latents to all features."""
 
-    def __init__(self, sources: Generators, n_latents: int, hidden: Sequence[int], n_features: int) -> None:
+    def __init__(
+        self, sources: Generators, n_latents: int, hidden: Sequence[int], n_features: int, activation: str = "silu"
+    ) -> None:
         super().__init__()
-        self.network = StackedMLP(sources, n_latents, hidden, n_features)
+        self.network = StackedMLP(sources, n_latents, hidden, n_features, activation=activation)
 
     def forward(self, z: Tensor) -> Tensor:
         output: Tensor = self.network(z)
@@ -83,3 +87,45 @@ class FeatureDecoder(nn.Module):
 
     def _sum(self, hidden: Tensor) -> Tensor:
         return hidden.unflatten(2, (self.n_features, self.width)).sum(-1)
+
+
+class MaskedDecoder(nn.Module):
+    """One network that gets feature k from ``mask[k] * z``; ``mask`` (starts, features, latents) from ``start`` on."""
+
+    def __init__(
+        self,
+        sources: Generators,
+        n_latents: int,
+        hidden: Sequence[int],
+        n_features: int,
+        activation: str = "silu",
+        start: float = 1.0,
+    ) -> None:
+        super().__init__()
+        *below, width = hidden
+        self.activation, self.n_features = activation, n_features
+        self.mask = nn.Parameter(torch.full((len(sources), n_features, n_latents), start))
+        self.trunk = StackedMLP(sources, n_latents, below, width, last_gain=1.4, activation=activation)
+        self.head = normal_parameter(sources, (n_features, width), 1.0 / math.sqrt(width))
+        self.bias = nn.Parameter(torch.zeros(len(sources), 1, n_features))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self._sum(ACTIVATIONS[self.activation](self.trunk(self._masked(z))))
+
+    def with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+        n_first = n_rows * self.n_features
+        below, tangent = mlp_with_jacobian(self.trunk, self._masked(z), n_first)
+        hidden, slope = WITH_SLOPE[self.activation](below)
+        tangent = (tangent * slope[:, :n_first].unsqueeze(2)).unflatten(1, (n_rows, self.n_features))
+        jacobian = (tangent * self.head[:, None, :, None]).sum(-1) * self.mask.unsqueeze(1)
+        return self._sum(hidden), jacobian.transpose(2, 3)
+
+    def _masked(self, z: Tensor) -> Tensor:
+        """Inputs of the network (starts, batch · features, latents)."""
+        return (z.unsqueeze(2) * self.mask.unsqueeze(1)).flatten(1, 2)
+
+    def _sum(self, hidden: Tensor) -> Tensor:
+        return (hidden.unflatten(1, (-1, self.n_features)) * self.head.unsqueeze(1)).sum(-1) + self.bias
+
+
+Decoder = DenseDecoder | FeatureDecoder | MaskedDecoder

@@ -1,10 +1,10 @@
-r"""The encoder q(z | x): a Gaussian with full covariance, whose mean and Cholesky factor a network computes from x.
+r"""The encoder q(z | x): a Gaussian whose mean and Cholesky factor a network computes from x, and from u where asked.
 
 .. math:: z = \mu(x) + L(x)\,\epsilon, \qquad L = \mathrm{diag}(d)\,(I + C), \quad C \text{ strictly lower triangular}
 
 A diagonal posterior pays for every correlation of the true posterior, so the bound prefers decoders with orthogonal
 Jacobian columns (Reizinger et al. 2022, arXiv:2206.02416). That preference is as strong as what the domains say about
-the latents, and can outweigh it; with a full covariance it is gone.
+the latents, and can outweigh it; with a full covariance it is gone. ``full=False`` leaves C = 0, as in published VAEs.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ class GaussianPosterior:
 
 
 class Encoder(nn.Module):
-    """``x`` (batch, n_features) to ``q(z | x)``.
+    """``x`` (batch, n_features) to ``q(z | x)``, or with ``n_design`` columns of a design matrix to ``q(z | x, u)``.
 
     ``masked``: the network also sees which entries were observed (missing ones are 0 in ``x``). ``std``: at the start.
+    ``full``: whether the covariance is full or diagonal.
     """
 
     placement: Tensor
@@ -55,15 +56,19 @@ class Encoder(nn.Module):
         n_latents: int,
         masked: bool,
         std: float = 0.1,
+        *,
+        full: bool = True,
+        n_design: int = 0,
+        activation: str = "silu",
     ) -> None:
         super().__init__()
-        self.masked, self.n_latents = masked, n_latents
-        rows, columns = torch.tril_indices(n_latents, n_latents, -1)
+        self.masked, self.n_latents, self.n_design = masked, n_latents, n_design
+        rows, columns = torch.tril_indices(n_latents, n_latents, -1)[:, : None if full else 0]
         placement = torch.zeros(len(rows), n_latents * n_latents)
         placement[torch.arange(len(rows)), rows * n_latents + columns] = 1.0
         self.register_buffer("placement", placement, persistent=False)
-        n_inputs = n_features * (2 if masked else 1)
-        self.network = StackedMLP(sources, n_inputs, hidden, 2 * n_latents + len(rows))
+        n_inputs = n_features * (2 if masked else 1) + n_design
+        self.network = StackedMLP(sources, n_inputs, hidden, 2 * n_latents + len(rows), activation=activation)
         with torch.no_grad():
             for name, parameter in self.network.layers[-1].named_parameters():
                 if name == "weight":
@@ -80,11 +85,14 @@ class Encoder(nn.Module):
         last = f"network.layers.{len(self.network.layers) - 1}"
         return {f"{last}.weight": (2, index), f"{last}.bias": (2, index)}
 
-    def forward(self, x: Tensor, observed: Tensor | None) -> GaussianPosterior:
+    def forward(self, x: Tensor, observed: Tensor | None, design: Tensor | None = None) -> GaussianPosterior:
         if self.masked:
             if observed is None:
                 observed = torch.ones_like(x)
             x = torch.cat([x, observed], dim=-1)
+        if self.n_design:
+            assert design is not None
+            x = torch.cat([x, design], dim=-1)
         n = self.n_latents
         mean, log_diagonal, lower = self.network(x).split([n, n, len(self.placement)], dim=-1)
         shape = (*lower.shape[:-1], n, n)

@@ -10,12 +10,13 @@ automatic differentiation like any other tensor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unmix.nets.layers import StackedMLP
+from unmix.nets.layers import LEAK, StackedMLP, leaky_relu
 
 
 def silu_with_slope(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,6 +24,17 @@ def silu_with_slope(a: Tensor) -> tuple[Tensor, Tensor]:
     gate = torch.sigmoid(a)
     value = a * gate
     return value, gate + value * (1.0 - gate)
+
+
+def leaky_relu_with_slope(a: Tensor) -> tuple[Tensor, Tensor]:
+    """``leaky_relu(a)`` and its derivative."""
+    return leaky_relu(a), LEAK + (1.0 - LEAK) * (a > 0)
+
+
+WITH_SLOPE: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "silu": silu_with_slope,
+    "leaky_relu": leaky_relu_with_slope,
+}
 
 
 def mlp_with_jacobian(network: StackedMLP, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
@@ -40,9 +52,10 @@ def mlp_with_jacobian(network: StackedMLP, z: Tensor, n_rows: int) -> tuple[Tens
     jacobian : (starts, n_rows, n_latents, n_features)
     """
     tangent: Tensor | None = None
+    activate = WITH_SLOPE[network.activation]
     *hidden, last = network.layers
     for layer in hidden:
-        z, slope = silu_with_slope(layer(z))
+        z, slope = activate(layer(z))
         tangent = _push(layer, tangent, n_rows) * slope[:, :n_rows].unsqueeze(2)
     output: Tensor = last(z)
     jacobian = _push(last, tangent, n_rows)

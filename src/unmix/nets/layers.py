@@ -7,7 +7,7 @@ Start r is drawn from its own generator: its values do not depend on how many st
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,13 +40,31 @@ class StackedLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
+LEAK = 0.1
+
+
+def leaky_relu(a: Tensor) -> Tensor:
+    """``a`` where positive, a tenth of it elsewhere."""
+    return nn.functional.leaky_relu(a, LEAK)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": nn.functional.silu, "leaky_relu": leaky_relu}
+
+
 class StackedMLP(nn.Module):
-    """Linear layers with SiLU between them; ``hidden`` gives the widths in between."""
+    """Linear layers with ``activation`` (of ``ACTIVATIONS``) between them; ``hidden`` gives the widths in between."""
 
     def __init__(
-        self, sources: Generators, n_inputs: int, hidden: Sequence[int], n_outputs: int, last_gain: float = 1.0
+        self,
+        sources: Generators,
+        n_inputs: int,
+        hidden: Sequence[int],
+        n_outputs: int,
+        last_gain: float = 1.0,
+        activation: str = "silu",
     ) -> None:
         super().__init__()
+        self.activation = activation
         widths = [n_inputs, *hidden, n_outputs]
         gains = [1.4] * len(hidden) + [last_gain]
         self.layers = nn.ModuleList(
@@ -54,7 +72,8 @@ class StackedMLP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        activate = ACTIVATIONS[self.activation]
         for layer in self.layers[:-1]:
-            x = nn.functional.silu(layer(x))
+            x = activate(layer(x))
         result: Tensor = self.layers[-1](x)
         return result

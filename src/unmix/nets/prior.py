@@ -173,8 +173,12 @@ class DomainPrior(nn.Module, ABC):
 
 def _location_scale(mean: Tensor, shift: Tensor, log_scale: Tensor) -> LocationScale:
     """The location moves in units of the mean domain's scale, so that effects do not depend on the scale of z."""
-    log_scale = _LOG_SCALE_LIMIT * torch.tanh(log_scale / _LOG_SCALE_LIMIT)
-    return LocationScale(shift * mean.exp(), log_scale)
+    return LocationScale(shift * mean.exp(), bounded(log_scale))
+
+
+def bounded(log_scale: Tensor) -> Tensor:
+    """A log-scale kept smoothly within ±5."""
+    return _LOG_SCALE_LIMIT * torch.tanh(log_scale / _LOG_SCALE_LIMIT)
 
 
 class GaussianPrior(DomainPrior):

@@ -8,13 +8,20 @@ inflating z while nothing becomes sparse: the prior is learnt, so the scale of z
 
 The log form is the L1 norm with weights that fall where an entry is large (Candès, Wakin, Boyd 2008, reweighted L1).
 Plain L1 also presses on entries that are truly there, and can prefer a denser mixing of smaller entries.
+
+Spike-and-slab lasso (Ročková & George 2018), for weights m of a decoder, with the mixture indicator summed out:
+
+.. math:: p(m_{ki}) = \eta_i\, \tfrac{\lambda_1}{2} e^{-\lambda_1 |m_{ki}|}
+          + (1 - \eta_i)\, \tfrac{\lambda_0}{2} e^{-\lambda_0 |m_{ki}|}, \qquad \eta_i \sim \mathrm{Beta}(1, d)
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
+from torch.nn import functional
 
 LOG_SCALE = 0.05
 
@@ -45,3 +52,26 @@ def l2_penalty(weights: Tensor) -> Tensor:
 
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"log": log_penalty, "l1": l1_penalty, "l2": l2_penalty}
+
+
+def spike_and_slab(mask: Tensor, logit: Tensor, spike: float, slab: float) -> Tensor:
+    """``-log p(m | η) - log p(η)`` (starts,) without the constant of the Beta.
+
+    Shapes: ``mask`` m (starts, features, latents), ``logit`` of η (starts, 1, latents); rates λ0 = ``spike`` and
+    λ1 = ``slab``. Its derivative in |m| is λ1 p* + λ0 (1 - p*) with p* = ``slab_probability``.
+    """
+    in_slab, in_spike = _components(mask, logit, spike, slab)
+    log_beta = -(mask.shape[1] - 1) * functional.softplus(logit)
+    return -in_slab.logaddexp(in_spike).sum((1, 2)) - log_beta.sum((1, 2))
+
+
+def slab_probability(mask: Tensor, logit: Tensor, spike: float, slab: float) -> Tensor:
+    """Probability p* (starts, features, latents) that an entry comes from the slab."""
+    in_slab, in_spike = _components(mask, logit, spike, slab)
+    return (in_slab - in_spike).sigmoid()
+
+
+def _components(mask: Tensor, logit: Tensor, spike: float, slab: float) -> tuple[Tensor, Tensor]:
+    size = mask.abs()
+    in_slab = functional.logsigmoid(logit) + math.log(slab / 2) - slab * size
+    return in_slab, functional.logsigmoid(-logit) + math.log(spike / 2) - spike * size

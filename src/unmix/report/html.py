@@ -23,6 +23,8 @@ class ReportContent:
     """Everything a report is made from; arrays as in ``Description``."""
 
     method: str
+    assumption: str
+    uses_domains: bool
     feature_names: list[str]
     latent_names: list[str]
     domain_names: list[str]
@@ -96,8 +98,16 @@ def render(content: ReportContent) -> str:
         ),
         downloads={name: csv_address(table) for name, table in content.tables.items()},
         restarts=content.restarts.to_dict("records"),
+        terms=_terms(content.restarts),
         caveats=caveats(content),
     )
+
+
+def _terms(restarts: pd.DataFrame) -> dict[str, str]:
+    """Columns of the restarts table that hold terms of the objective, with a word for each."""
+    columns = [name for name in restarts.columns if name.startswith("held_out_") and name != "held_out_objective"]
+    words = {name: name.removeprefix("held_out_").replace("_", " ") for name in columns}
+    return {name: word.replace("kl", "KL").replace("tc", "TC") for name, word in words.items()}
 
 
 def latent_words(content: ReportContent, latent: int) -> LatentWords:
@@ -139,6 +149,11 @@ def caveats(content: ReportContent) -> list[str]:
     if len(content.domain_names) == 1:
         lines.insert(
             0, "There is one domain, so nothing changes: only the sparsity of the mixing can identify latents."
+        )
+    elif not content.uses_domains:
+        lines.insert(
+            0,
+            f"{content.method} ignores the domains: what is said about them here describes latents found without them.",
         )
     if not found.held_out[0]:
         lines.insert(0, "There were too few rows to hold any out: every number here is measured on training rows.")

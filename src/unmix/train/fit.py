@@ -294,7 +294,7 @@ class _Run:
 
     def _noise(self, generator: torch.Generator, n_rows: int, n_starts: int) -> Tensor:
         """Drawn on the CPU, so that every device sees the same numbers."""
-        return torch.randn(n_starts, n_rows, self.model.n_latents, generator=generator).to(self.device)
+        return torch.randn(n_starts, n_rows, self.model.n_noise, generator=generator).to(self.device)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Parameters, both moments of the optimiser, best state and buffers, each with a leading start axis."""
