@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +13,7 @@ import torch
 import unmix
 from unmix import CGVAE
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUICK = {"n_latents": 2, "n_restarts": 2, "max_epochs": 4, "verbose": 0}
 
 
@@ -41,3 +45,19 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    path = next((found for found in map(shutil.which, BROWSERS) if found), None)
+    if path is None:
+        if os.environ.get("UNMIX_REQUIRE_BROWSER"):
+            pytest.fail("a browser is required here and none was found")
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()

@@ -1,9 +1,7 @@
 """The report as a reader meets it: in a browser, offline, on a phone and on a wide screen."""
 
 import base64
-import os
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -13,24 +11,7 @@ from conftest import QUICK
 import unmix
 from unmix import CGVAE
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = "<script>document.title='broken'</script>"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next((found for found in map(shutil.which, BROWSERS) if found), None)
-    if path is None:
-        if os.environ.get("UNMIX_REQUIRE_BROWSER"):
-            pytest.fail("a browser is required here and none was found")
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=flags)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", [360, 1440])

@@ -28,7 +28,7 @@ from unmix.version import __version__
 
 ROWS = "rows.jsonl"
 TEST_ROWS = 2_000
-_PROBE_EPOCHS = 2
+_PROBE_EPOCHS = 3
 
 
 def run_study(
@@ -122,7 +122,7 @@ def read_rows(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def estimate_seconds(study: Study, done: Iterable[str], n_jobs: int, threads: int = 1) -> float:
-    """About how long what is missing will take: two probes of each method and size, scaled to a whole fit."""
+    """About how long what is missing will take: a short probe of each method and size, scaled to a whole fit."""
     finished, total = set(done), 0.0
     known: dict[tuple[Any, ...], float] = {}
     for run in study.runs():
@@ -137,7 +137,7 @@ def estimate_seconds(study: Study, done: Iterable[str], n_jobs: int, threads: in
 
 
 def _probe(run: Run, threads: int) -> float:
-    """Seconds of a whole fit, from two short ones; 0 for a method that takes no ``max_epochs`` or fails."""
+    """Seconds of a whole fit, from a short one; 0 for a method that takes no ``max_epochs`` or fails."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -146,12 +146,10 @@ def _probe(run: Run, threads: int) -> float:
         if not hasattr(model, "planned_epochs"):
             return 0.0
         planned = model.planned_epochs(len(data.x) - TEST_ROWS)
-        seconds = []
-        for epochs in (1, 1 + _PROBE_EPOCHS):
-            started = time.perf_counter()
-            model.set_params(max_epochs=epochs).fit(data.x[:-TEST_ROWS], _domains(data, run, slice(0, -TEST_ROWS)))
-            seconds.append(time.perf_counter() - started)
-        return max(0.0, (seconds[1] - seconds[0]) / _PROBE_EPOCHS) * planned
+        started = time.perf_counter()
+        model.set_params(max_epochs=_PROBE_EPOCHS).fit(data.x[:-TEST_ROWS], _domains(data, run, slice(0, -TEST_ROWS)))
+        around = time.perf_counter() - started - model.fit_seconds_
+        return float(around + model.fit_seconds_ * planned / _PROBE_EPOCHS)
     except Exception:
         return 0.0
     finally:

@@ -35,7 +35,7 @@ from unmix.train.fit import fit as train_model
 Floats = NDArray[np.float64]
 
 SUPPORT_THRESHOLD = 0.1
-_DEFAULT_STEPS = 5_600
+_DEFAULT_STEPS = 4_200
 _EPOCH_RANGE = (20, 1_000)
 _PATIENCE_SHARE = 0.2
 _SCORE_DRAWS = 8
@@ -272,7 +272,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 raise SettingError(f"{name} must be ≥ 0; got {getattr(self, name)!r}.")
 
     def planned_epochs(self, n_samples: int) -> int:
-        """Epochs that ``fit`` will plan for a table of so many rows: ``max_epochs``, or what about 5,600 steps take."""
+        """Epochs that ``fit`` will plan for a table of so many rows: ``max_epochs``, or what about 4,200 steps take."""
         if self.max_epochs is not None:
             return int(self.max_epochs)
         n_batches = max(1, round(n_samples * (1 - self.validation_fraction) / self.batch_size))

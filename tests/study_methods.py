@@ -1,0 +1,21 @@
+"""Methods of one's own, as a study names them."""
+
+import numpy as np
+
+
+class Truncated:
+    """Keeps the first features; ``broken=True`` fails as a method may."""
+
+    def __init__(self, n_components=2, broken=False):
+        self.n_components, self.broken = n_components, broken
+
+    def get_params(self):
+        return {"n_components": self.n_components, "broken": self.broken}
+
+    def fit(self, X, y=None):
+        if self.broken:
+            raise RuntimeError("no convergence")
+        return self
+
+    def transform(self, X):
+        return np.asarray(X)[:, : self.n_components]

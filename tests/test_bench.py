@@ -1,0 +1,215 @@
+"""Studies: what they run, that they resume, that nothing is lost, and that their summaries are right."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from typer.testing import CliRunner
+
+from unmix.bench import run as running
+from unmix.bench import summary
+from unmix.bench.methods import METHODS, Method
+from unmix.bench.page import write_page
+from unmix.bench.presets import PRESETS
+from unmix.bench.run import ROWS, estimate_seconds, measure, read_rows, run_study
+from unmix.bench.study import Block, Run, Study, read_study
+from unmix.cli import app
+from unmix.errors import SettingError, StorageError
+
+SMALL = {"n_samples": 300, "n_latents": 2, "n_features": 4}
+OWN = Method("own", "study_methods:Truncated", domains=False)
+BROKEN = Method("broken", "study_methods:Truncated", {"broken": True}, domains=False)
+STUDY = Study("small", [Block([OWN, METHODS["PCA"]], {"n_domains": [2, 3]})], [0, 1], SMALL)
+TEXT = """
+name = "mine"
+seeds = [3, 4]
+[problem]
+n_samples = 300
+n_latents = 2
+n_features = 4
+[[block]]
+methods = ["PCA", "mine"]
+grid = { density = [0.5, 1.0] }
+[method.mine]
+estimator = "study_methods:Truncated"
+domains = false
+"""
+
+
+def test_a_study_file_says_what_runs(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(TEXT)
+    study = read_study(path)
+    runs = study.runs()
+    assert [(run.seed, run.problem["density"], run.method.name) for run in runs] == [
+        (seed, density, method) for seed in (3, 4) for density in (0.5, 1.0) for method in ("PCA", "mine")
+    ]
+    assert study.axes == ["density"]
+    assert len({run.key for run in runs}) == 8
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("n_samples", "n_sample", r"Unknown problem option in the study: \['n_sample'\]. Known: .*n_samples"),
+        ('"PCA"', '"PCAA"', r"Unknown method in the study: \['PCAA'\]. Known: "),
+        ("seeds", "sedes", r"Unknown key in the study: \['sedes'\]"),
+        ("grid", "grids", r"Unknown key of a block in the study"),
+        ("domains = false", "domain = false", r"Unknown key of method 'mine'"),
+        ("[0.5, 1.0]", "0.5", r"grid.density must be a list of values; got 0.5"),
+        ("study_methods:Truncated", "study_methods:Missing", r"cannot be imported: .*Missing.*Is it installed"),
+        ("study_methods:Truncated", "Nothing", r"There is no estimator 'Nothing'. Known: .*CGVAE"),
+        (
+            "domains = false",
+            "settings = { rate = 1 }",
+            r"settings that .*Truncated does not take: \['rate'\]",
+        ),
+        ('methods = ["PCA", "mine"]', "methods = []", r"has no block with methods"),
+        ("[problem]", "[problem", r"cannot be read"),
+    ],
+)
+def test_a_study_file_that_cannot_be(tmp_path, old, new, message):
+    path = tmp_path / "study.toml"
+    path.write_text(TEXT.replace(old, new))
+    with pytest.raises(SettingError, match=message):
+        read_study(path)
+
+
+def test_every_preset_builds_and_its_seeds_are_not_those_of_tuning():
+    for name, preset in PRESETS.items():
+        study = preset()
+        assert study.name == name
+        assert min(study.seeds) >= 100
+        assert max(study.seeds) < 1000
+        assert len(preset(1).runs()) * len(study.seeds) == len(study.runs())
+
+
+def test_finished_runs_are_not_computed_again(tmp_path):
+    seen = []
+    half = Study("small", STUDY.blocks, [0], SMALL)
+    run_study(half, tmp_path, n_jobs=1, on_row=lambda row: seen.append(row["key"]))
+    rows = run_study(STUDY, tmp_path, n_jobs=1, on_row=lambda row: seen.append(row["key"]))
+    assert sorted(seen) == sorted(run.key for run in STUDY.runs())
+    assert [row["key"] for row in rows] == [run.key for run in STUDY.runs()]
+    assert run_study(STUDY, tmp_path, n_jobs=1, on_row=seen.append) == rows
+
+
+def test_processes_give_the_same_rows(tmp_path):
+    study = Study("two", [Block([METHODS["PCA"], METHODS["FastICA"]])], [5], SMALL)
+    alone, together = (run_study(study, tmp_path / str(n), n_jobs=n) for n in (1, 2))
+    for one, two in zip(alone, together, strict=True):
+        assert {**one, "seconds": 0} == {**two, "seconds": 0}
+
+
+def test_a_failed_run_is_a_row_and_can_be_tried_again(tmp_path):
+    study = Study("fails", [Block([BROKEN, OWN])], [0], SMALL)
+    rows = run_study(study, tmp_path, n_jobs=1)
+    assert rows[0]["error"] == "RuntimeError: no convergence"
+    assert rows[1]["error"] is None
+    seen = []
+    run_study(study, tmp_path, n_jobs=1, retry_failed=True, on_row=lambda row: seen.append(row["method"]))
+    assert seen == ["broken"]
+    tables = write_page(study, rows, tmp_path / "page.html")
+    assert "no convergence" in (tmp_path / "page.html").read_text()
+    assert tables["settings"].set_index("method")["failed"].to_dict() == {"broken": 1, "own": 0}
+
+
+def test_an_unfinished_line_is_dropped_and_a_damaged_one_is_named(tmp_path):
+    rows = run_study(STUDY, tmp_path, n_jobs=1)
+    path = tmp_path / ROWS
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert len(read_rows(path)) == len(rows) - 1
+    seen = []
+    run_study(STUDY, tmp_path, n_jobs=1, on_row=seen.append)
+    assert len(seen) == 1
+    assert len(path.read_text().splitlines()) == len(rows)
+    path.write_bytes(b'{"key": \n' + whole)
+    with pytest.raises(StorageError, match=r"Line 1 of .* is damaged: .* Remove that line"):
+        read_rows(path)
+
+
+def test_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"No space left.*Finished rows are kept; make space and start"):
+        run_study(STUDY, tmp_path, n_jobs=1)
+    assert len(read_rows(tmp_path / ROWS)) >= 2
+
+
+def test_a_row_holds_the_scores_of_fresh_rows():
+    row = measure(Run({**SMALL, "noise": 0.0, "density": 0.5}, 0, OWN))
+    data = running.make_sparse_mixing(**{**SMALL, "noise": 0.0, "n_samples": 300 + running.TEST_ROWS}, random_state=0)
+    fresh = slice(300, None)
+    correlations = np.abs(np.corrcoef(data.z[fresh].T, data.x[fresh, :2].T)[:2, 2:])
+    best = max(correlations.trace(), correlations[0, 1] + correlations[1, 0]) / 2
+    assert row["mcc"] == pytest.approx(best, abs=0.03)
+    assert row["domains_needed"] == data.domains_needed
+    assert row["n_samples"] == 300
+    json.dumps(row)
+
+
+def test_the_estimate_counts_what_is_missing():
+    quick = Method("quick", settings={"n_restarts": 1})
+    study = Study("time", [Block([quick])], [0, 1], {**SMALL, "n_samples": 600})
+    whole = estimate_seconds(study, [], 1)
+    assert whole > 0
+    assert estimate_seconds(study, [run.key for run in study.runs()], 1) == 0
+    assert estimate_seconds(Study("none", [Block([METHODS["PCA"]])], [0], SMALL), [], 1) == 0
+
+
+def test_intervals_and_margins():
+    values = pd.Series([0.9, 0.95, 0.99, 0.97])
+    low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
+    assert summary.interval(values) == pytest.approx((values.mean(), low, high))
+    problem = {"n_latents": 2, "error": None}
+    rows = pd.DataFrame(
+        {"method": method, "seed": seed, "n_domains": given, "domains_needed": needed, "mcc": mcc, **problem}
+        for method, shift in (("both", 0.0), ("other", 0.2))
+        for seed, given, needed, base in ((0, 2, 1, 0.9), (1, 3, 3, 0.8), (2, 3, 3, 0.7), (3, 5, 5, 0.95))
+        for mcc in [base - shift * (1 + seed)]
+    )
+    found = summary.margins(rows, ["n_domains"]).set_index("problems")
+    assert found.loc["all", "pairs"] == 4
+    assert found.loc["all", "margin"] == pytest.approx(0.2 * 2.5)
+    assert found.loc["promised to both alone", "pairs"] == 2
+    assert found.loc["promised to both alone", "margin"] == pytest.approx(0.5)
+
+
+def test_bench_on_the_command_line(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(TEXT)
+    words = ["bench", str(path), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    first = CliRunner().invoke(app, words)
+    assert first.exit_code == 0, first.output
+    assert "8 runs, 8 to do" in first.output
+    assert {"rows.jsonl", "study.html", "settings.csv", "margins.csv"} <= set(os.listdir(tmp_path / "out"))
+    assert "8 runs, 0 to do" in CliRunner().invoke(app, words).output
+    for study, more, message in (("nothing", [], "There is no study"), (str(path), ["--seeds", "2"], "its own seeds")):
+        with pytest.raises(SettingError, match=message):
+            CliRunner().invoke(app, ["bench", study, "--out", str(tmp_path / "x"), *more], catch_exceptions=False)
+
+
+def test_the_page_in_a_browser(browser, tmp_path):
+    study = Study("page", [Block([METHODS["PCA"], OWN], {"n_domains": [2, 3], "density": [0.5, 1.0]})], [0, 1], SMALL)
+    write_page(study, run_study(study, tmp_path, n_jobs=1), tmp_path / "page.html")
+    for width in (360, 1440):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        complaints = []
+        page.on("pageerror", lambda error, found=complaints: found.append(str(error)))
+        page.on("console", lambda message, found=complaints: found.append(message.text))
+        page.goto((tmp_path / "page.html").as_uri())
+        assert complaints == []
+        assert len(page.evaluate("[...document.images].filter(i => i.naturalWidth > 100)")) == 2 + 2 + 1
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.close()
