@@ -21,7 +21,7 @@ from unmix.metrics.recovery import correlation, match
 
 Floats = NDArray[np.float64]
 
-_SAME_OBJECTIVE = 0.05
+_SAME_OBJECTIVE = 0.01
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def agreement(latents: Floats) -> Agreement:
 
 
 def choose_start(objective: list[float], failed: list[bool], agreed: Agreement) -> int:
-    """The start to keep: among those whose held-out objective is within 0.05 nats of the best, the most agreed-on.
+    """The start to keep: among those whose held-out objective is within 0.01 nats of the best, the most agreed-on.
 
     Either alone misleads: the objective does not see which of two equal fits repeats, agreement does not see that
     several starts share a bad optimum.

@@ -16,25 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmix.nets.layers import LEAK, StackedMLP, leaky_relu
+from unmix.nets.layers import ACTIVATIONS, LEAK, StackedMLP
 
 
-def silu_with_slope(a: Tensor) -> tuple[Tensor, Tensor]:
-    """``silu(a)`` and its derivative."""
+def silu_slope(a: Tensor) -> Tensor:
+    """Derivative of ``silu``."""
     gate = torch.sigmoid(a)
-    value = a * gate
-    return value, gate + value * (1.0 - gate)
+    return gate * (1.0 + a * (1.0 - gate))
 
 
-def leaky_relu_with_slope(a: Tensor) -> tuple[Tensor, Tensor]:
-    """``leaky_relu(a)`` and its derivative."""
-    return leaky_relu(a), LEAK + (1.0 - LEAK) * (a > 0)
+def leaky_relu_slope(a: Tensor) -> Tensor:
+    """Derivative of ``leaky_relu``."""
+    return LEAK + (1.0 - LEAK) * (a > 0)
 
 
-WITH_SLOPE: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
-    "silu": silu_with_slope,
-    "leaky_relu": leaky_relu_with_slope,
-}
+SLOPES: dict[str, Callable[[Tensor], Tensor]] = {"silu": silu_slope, "leaky_relu": leaky_relu_slope}
 
 
 def mlp_with_jacobian(network: StackedMLP, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
@@ -52,11 +48,12 @@ def mlp_with_jacobian(network: StackedMLP, z: Tensor, n_rows: int) -> tuple[Tens
     jacobian : (starts, n_rows, n_latents, n_features)
     """
     tangent: Tensor | None = None
-    activate = WITH_SLOPE[network.activation]
+    activate, slope_of = ACTIVATIONS[network.activation], SLOPES[network.activation]
     *hidden, last = network.layers
     for layer in hidden:
-        z, slope = activate(layer(z))
-        tangent = _push(layer, tangent, n_rows) * slope[:, :n_rows].unsqueeze(2)
+        before = layer(z)
+        tangent = _push(layer, tangent, n_rows) * slope_of(before[:, :n_rows]).unsqueeze(2)
+        z = activate(before)
     output: Tensor = last(z)
     jacobian = _push(last, tangent, n_rows)
     return output, jacobian.expand(-1, n_rows, -1, -1)
