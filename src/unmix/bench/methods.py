@@ -27,7 +27,10 @@ _LINEAR: dict[str, tuple[type, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Method:
-    """``estimator``: a name of unmix, "FastICA", "PCA" or "package.module:Class"; ``domains``: whether it sees them."""
+    """``estimator``: a name of unmix, "FastICA", "PCA" or "package.module:Class"; ``domains``: whether it sees them.
+
+    The value "n_latents" of a setting stands for the number of latents of the problem.
+    """
 
     name: str
     estimator: str = "CGVAE"
@@ -50,7 +53,8 @@ class Method:
         kind = _find(self.estimator)
         given = {"n_latents": n_latents, "n_components": n_latents, "random_state": seed, "verbose": 0}
         known = inspect.signature(kind).parameters
-        settings = {name: value for name, value in given.items() if name in known} | dict(self.settings)
+        own = {name: n_latents if value == "n_latents" else value for name, value in self.settings.items()}
+        settings = {name: value for name, value in given.items() if name in known} | own
         unknown = sorted(set(settings) - set(known))
         if unknown and not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
             raise SettingError(
@@ -72,8 +76,10 @@ METHODS: dict[str, Method] = {
         Method("both, spline prior", settings={"prior": "spline"}),
         Method("FastICA", "FastICA", domains=False),
         Method("PCA", "PCA", domains=False),
-        *(Method(name, name) for name in ESTIMATORS if name != "CGVAE"),
-        Method("IVAE, learned mean", "IVAE", {"prior_mean": "learned", "noise_std": None}),
+        *(Method(name, name) for name in ("BetaVAE", "BetaTCVAE", "FactorVAE", "SparseVAE")),
+        Method("IMSDA, all style", "IMSDA", {"n_style": "n_latents"}),
+        Method("IVAE", "IVAE", {"max_epochs": 100}),
+        Method("IVAE, learned mean", "IVAE", {"max_epochs": 100, "prior_mean": "learned", "noise_std": None}),
         Method("CEBRA", "unmix.estimators.external:CEBRA"),
     )
 }

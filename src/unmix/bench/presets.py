@@ -8,7 +8,17 @@ from typing import Any
 from unmix.bench.methods import METHODS, Method
 from unmix.bench.study import Block, Study
 
-_BASELINES = ("IVAE", "IVAE, learned mean", "IMSDA", "BetaVAE", "BetaTCVAE", "FactorVAE", "SparseVAE", "FastICA", "PCA")
+_BASELINES = (
+    "IVAE",
+    "IVAE, learned mean",
+    "IMSDA, all style",
+    "BetaVAE",
+    "BetaTCVAE",
+    "FactorVAE",
+    "SparseVAE",
+    "FastICA",
+    "PCA",
+)
 _ABLATIONS = ("both", "changes only", "sparsity only")
 _FORMS = ("both, L1", "both, squared", "both, feature decoder", "both, spline prior")
 _FIRST_SEED = 100

@@ -35,7 +35,8 @@ from unmix.train.fit import fit as train_model
 Floats = NDArray[np.float64]
 
 SUPPORT_THRESHOLD = 0.1
-_DEFAULT_STEPS = 4_200
+_STEPS_PER_LATENT = 700
+_LEAST_STEPS = 2_800
 _EPOCH_RANGE = (20, 1_000)
 _PATIENCE_SHARE = 0.2
 _SCORE_DRAWS = 8
@@ -272,11 +273,12 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 raise SettingError(f"{name} must be ≥ 0; got {getattr(self, name)!r}.")
 
     def planned_epochs(self, n_samples: int) -> int:
-        """Epochs that ``fit`` will plan for a table of so many rows: ``max_epochs``, or what about 4,200 steps take."""
+        """Epochs that ``fit`` plans for a table of so many rows: ``max_epochs``, or what 700 steps a latent take."""
         if self.max_epochs is not None:
             return int(self.max_epochs)
         n_batches = max(1, round(n_samples * (1 - self.validation_fraction) / self.batch_size))
-        return min(max(math.ceil(_DEFAULT_STEPS / n_batches), _EPOCH_RANGE[0]), _EPOCH_RANGE[1])
+        steps = max(_STEPS_PER_LATENT * self.n_latents, _LEAST_STEPS)
+        return min(max(math.ceil(steps / n_batches), _EPOCH_RANGE[0]), _EPOCH_RANGE[1])
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         epochs = self.planned_epochs(n_samples)

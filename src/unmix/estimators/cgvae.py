@@ -47,7 +47,7 @@ class CGVAE(LatentEstimator):
     n_restarts : int, default 6
         Starts trained together; the best is chosen by held-out objective and agreement.
     max_epochs : int, optional
-        Default: as many as give about 4,200 steps, between 20 and 1,000.
+        Default: as many as give 700 steps a latent and at least 2,800, between 20 and 1,000.
     n_spare : int, default 2
         Latents more than asked that train along until 60 % of the training; those with the least effect are then
         dropped. They keep a feature that folds a latent from taking a latent's place.
