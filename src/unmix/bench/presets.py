@@ -7,6 +7,7 @@ from typing import Any
 
 from unmix.bench.methods import METHODS, Method
 from unmix.bench.study import Block, Study
+from unmix.bench.summary import ABLATIONS
 
 _BASELINES = (
     "IVAE",
@@ -19,7 +20,6 @@ _BASELINES = (
     "FastICA",
     "PCA",
 )
-_ABLATIONS = ("both", "changes only", "sparsity only")
 _FORMS = ("both, L1", "both, squared", "both, feature decoder", "both, spline prior")
 _FIRST_SEED = 100
 
@@ -28,7 +28,7 @@ Grid = dict[str, Sequence[Any]]
 
 def quick(n_seeds: int = 2) -> Study:
     """The ablations, iVAE and two linear methods on the standard problem: a few minutes."""
-    methods = _named(*_ABLATIONS, "IVAE", "FastICA", "PCA")
+    methods = _named(*ABLATIONS, "IVAE", "FastICA", "PCA")
     return Study("quick", [Block(methods, {"n_domains": [2, 4]})], _seeds(n_seeds), {"guaranteed": True})
 
 
@@ -36,7 +36,7 @@ def targets(n_seeds: int = 5) -> Study:
     """Supports that the theory guarantees: 4 latents in 2 and 4 domains, 8 latents in 5."""
     small: Grid = {"n_domains": [2, 4], "n_latents": [4], "n_features": [8], "density": [0.5]}
     large: Grid = {"n_domains": [5], "n_latents": [8], "n_features": [24], "density": [0.3]}
-    methods = _named(*_ABLATIONS)
+    methods = _named(*ABLATIONS)
     return Study("targets", [Block(methods, small), Block(methods, large)], _seeds(n_seeds), {"guaranteed": True})
 
 
@@ -45,13 +45,13 @@ def claim(n_seeds: int = 3) -> Study:
     whole: Grid = {"n_domains": [1, 2, 3, 5, 9], "density": [0.3, 0.6, 1.0]}
     coarse: Grid = {"n_domains": [2, 5], "density": [0.3, 0.6]}
     return Study(
-        "claim", [Block(_named(*_ABLATIONS), whole), Block(_named(*_BASELINES, *_FORMS), coarse)], _seeds(n_seeds)
+        "claim", [Block(_named(*ABLATIONS), whole), Block(_named(*_BASELINES, *_FORMS), coarse)], _seeds(n_seeds)
     )
 
 
 def violation(n_seeds: int = 2) -> Study:
     """What breaks it: weak extra edges, dependent latents, noise, sources that are not Gaussian; one at a time."""
-    methods = _named(*_ABLATIONS)
+    methods = _named(*ABLATIONS)
     axes: Grid = {
         "violation": [0.0, 0.1, 0.25, 0.5],
         "dependence": [0.2, 0.4, 0.8],
@@ -64,7 +64,7 @@ def violation(n_seeds: int = 2) -> Study:
 
 def scale(n_seeds: int = 2) -> Study:
     """From 4 latents and 8 features to 20 and 200."""
-    methods = _named(*_ABLATIONS, "FastICA")
+    methods = _named(*ABLATIONS, "FastICA")
     sizes = [(4, 8, 0.5), (8, 24, 0.3), (12, 60, 0.2), (20, 200, 0.1)]
     blocks = [
         Block(methods, {"n_latents": [latents], "n_features": [features], "density": [density]})

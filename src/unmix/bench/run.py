@@ -59,7 +59,7 @@ def run_study(
     path = folder / ROWS
     done = {key: row for key, row in read_rows(path).items() if not (retry_failed and row.get("error"))}
     missing = [run for run in study.runs() if run.key not in done]
-    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="all", batch_size=1)
+    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
     for row in parallel(joblib.delayed(measure)(run, threads) for run in missing):
         _append(path, row)
         done[row["key"]] = row

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 FULL = "both"
+ABLATIONS = ("both", "changes only", "sparsity only")
 _SCORES = ("mcc", "mcc_within_domains", "r2", "support_f1", "agreement", "seconds")
 
 
