@@ -65,7 +65,7 @@ def _study(name: str, words: str, rows: pd.DataFrame) -> list[str]:
         "changes alone need.\n",
         _table(margins),
     ]
-    if {"n_domains", "density"} <= set(study.axes):
+    if set(study.axes) == {"n_domains", "density"}:
         parts += [_picture(f"{name}-{m.replace(' ', '-')}", settings, m) for m in summary.ABLATIONS]
     axes = [axis for axis in study.axes if axis in settings]
     parts += ["\nEvery setting:\n", _table(settings[[*axes, *[c for c in COLUMNS if c in settings]]])]
