@@ -213,3 +213,18 @@ def test_the_page_in_a_browser(browser, tmp_path):
         assert len(page.evaluate("[...document.images].filter(i => i.naturalWidth > 100)")) == 2 + 2 + 1
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.close()
+
+
+def test_an_interrupted_study_keeps_its_rows_and_goes_on(tmp_path):
+    seen = []
+
+    def stop(row):
+        seen.append(row["key"])
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(STUDY, tmp_path, n_jobs=1, on_row=stop)
+    assert list(read_rows(tmp_path / ROWS)) == seen
+    run_study(STUDY, tmp_path, n_jobs=1, on_row=lambda row: seen.append(row["key"]))
+    assert sorted(seen) == sorted(run.key for run in STUDY.runs())
