@@ -33,8 +33,8 @@ def by_setting(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
         entry = dict(zip(keys, values if isinstance(values, tuple) else (values,), strict=True))
         entry |= {"seeds": len(own), "failed": len(own) - len(good), "domains_needed": good["domains_needed"].median()}
         if len(good):
-            entry["mcc"], entry["low"], entry["high"] = interval(good["mcc"])
-            entry["low"], entry["high"] = max(entry["low"], 0.0), min(entry["high"], 1.0)
+            mean, low, high = interval(good["mcc"])
+            entry |= {"mcc": mean, "low": max(low, 0.0), "high": min(high, 1.0)}
             entry["worst_mcc"] = good["mcc"].min()
             entry |= {name: good[name].mean() for name in _SCORES[1:] if name in good}
         found.append(entry)

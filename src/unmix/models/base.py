@@ -96,8 +96,8 @@ class LatentModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def weights(self, progress: float) -> Mapping[str, float]:
-        """Weight of every term at ``progress`` (0 … 1) of training."""
+    def weights(self, progress: float) -> Mapping[str, float | Tensor]:
+        """Weight of every term, or one for each start, at ``progress`` (0 … 1) of training."""
 
     def narrow(self, rows: Rows, progress: float) -> None:
         """Called after every epoch with held-out rows: drop spare latents, once it is time."""

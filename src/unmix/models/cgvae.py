@@ -71,6 +71,7 @@ class CGVAEConfig:
     ramp: float = 0.5
     relaxed: float = 0.8
     final_strength: float = 0.2
+    peaks: tuple[float, ...] = (1.0, 0.5, 0.2)
     spare: int = 2
     narrowed: float = 0.6
 
@@ -122,7 +123,7 @@ class CGVAENetwork(LatentModel):
             return self.log_noise
         return 0.5 * torch.logaddexp(2.0 * self.log_noise, self.log_noise.new_tensor(2.0 * math.log(floor)))
 
-    def weights(self, progress: float) -> Mapping[str, float]:
+    def weights(self, progress: float) -> Mapping[str, float | Tensor]:
         return {
             "reconstruction": 1.0,
             "kl": self.config.kl_weight,
@@ -133,14 +134,15 @@ class CGVAENetwork(LatentModel):
     def settled(self, progress: float) -> bool:
         return progress >= max(self.config.relaxed, self.config.narrowed if self.config.spare else 0.0)
 
-    def _strength(self, progress: float) -> float:
-        """Share of α: up to 1 at ``ramp``, down to ``final_strength`` at ``relaxed``."""
+    def _strength(self, progress: float) -> Tensor:
+        """Share of α in each start (starts,): up to its peak at ``ramp``, and to ``final_strength`` at ``relaxed``."""
         ramp, relaxed, final = self.config.ramp, self.config.relaxed, self.config.final_strength
+        peaks = self.log_noise.new_tensor([self.config.peaks[r % len(self.config.peaks)] for r in range(self.n_starts)])
         if progress >= relaxed:
-            return final
+            return torch.full_like(peaks, final)
         if progress < ramp:
-            return progress / ramp
-        return 1.0 + (final - 1.0) * (progress - ramp) / (relaxed - ramp)
+            return peaks * (progress / ramp)
+        return peaks + (final - peaks) * ((progress - ramp) / (relaxed - ramp))
 
     @torch.no_grad()
     def settle(self, latent_std: Tensor) -> None:
