@@ -73,7 +73,7 @@ def fit(
     prior: Annotated[str, typer.Option(help="gaussian or spline.")] = "gaussian",
     decoder: Annotated[str, typer.Option(help="dense or feature.")] = "dense",
     restarts: Annotated[int, typer.Option(help="Starts trained together.")] = 6,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, or 2,800.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, or 5,600.")] = None,
     missing: Annotated[
         str, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
     ] = "error",
@@ -150,7 +150,7 @@ def report(
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("unmix-demo"),
     latents: Annotated[int, typer.Option(help="Number of latent factors.")] = 4,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, or 2,800.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, or 5,600.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,

@@ -37,17 +37,17 @@ class CGVAE(LatentEstimator):
     prior : {"gaussian", "spline"}, default "gaussian"
         p(z | u): location-scale, or location-scale and a monotone spline for domains that are not Gaussian.
     sparsity : float, default 0.5
-        α at its peak, in nats a row for an entry of one standard deviation under L1; a fifth of it at the end of the
-        training. 0: changes alone.
+        α, in nats a row for an entry of one standard deviation under L1. Starts rise to all, half or a fifth of it, in
+        turn, and all end at a fifth. 0: changes alone.
     penalty : {"log", "l1", "l2"}, default "log"
-        Form of the penalty on the entries w of the mixing: 0.3 log(1 + w / 0.3), which is L1 for small entries and
-        presses less on large ones; L1, as in the paper; or squared, for comparison.
+        Form of the penalty on the entries w of the mixing: 0.05 log(1 + w / 0.05), nearly a count of the entries; L1, as
+        in the paper; or squared, for comparison.
     kl_weight : float, default 1.0
         β. 1 keeps the evidence bound.
     n_restarts : int, default 6
         Starts trained together; the best is chosen by held-out objective and agreement.
     max_epochs : int, optional
-        Default: as many as give 700 steps a latent and at least 2,800, between 20 and 1,000.
+        Default: as many as give 700 steps a latent and at least 5,600, between 20 and 1,000.
     n_spare : int, default 2
         Latents more than asked that train along until 60 % of the training; those with the least effect are then
         dropped. They keep a feature that folds a latent from taking a latent's place.

@@ -7,7 +7,8 @@ free of the scale of z (``objectives/sparsity.py``).
 
 α rises from 0 over the first half of training, since at full strength while the noise is still being learnt it
 collapses all latents, and falls to a fifth until four fifths: strong sparsity leads to the right latents, and weak
-sparsity does not bend them. Over the first half a floor under the observation noise falls to 0: with small noise the
+sparsity does not bend them. The peak differs between starts, since a strong one misleads where the mixing is dense; the
+end does not, so that starts can be compared. Over the first half a floor under the observation noise falls to 0: with small noise the
 reconstruction outweighs everything else so early that encoder and decoder settle on latents that are mixed with each
 other, and turning them later is uphill.
 
@@ -49,6 +50,7 @@ class CGVAEConfig:
     ``decoder``: "dense" (one network, L1 of its Jacobian) or "feature" (one small network a feature, group penalty).
     ``sparsity`` and ``kl_weight`` are α and β; ``ramp`` is the share of training over which α rises and the noise
     floor, in standard deviations of the features, falls to 0; until ``relaxed`` α falls to ``final_strength`` of it.
+    ``peaks``: share of α that the starts reach, in turn.
     ``spare`` latents more than ``n_latents`` train until ``narrowed``.
     """
 
