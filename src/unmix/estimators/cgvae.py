@@ -40,8 +40,8 @@ class CGVAE(LatentEstimator):
         α, in nats a row for an entry of one standard deviation under L1. Starts rise to all, half or a fifth of it, in
         turn, and all end at a fifth. 0: changes alone.
     penalty : {"log", "l1", "l2"}, default "log"
-        Form of the penalty on the entries w of the mixing: 0.05 log(1 + w / 0.05), nearly a count of the entries; L1, as
-        in the paper; or squared, for comparison.
+        Form of the penalty on the entries w of the mixing: 0.05 log(1 + w / 0.05), nearly a count of the entries; L1,
+        as in the paper; or squared, for comparison.
     kl_weight : float, default 1.0
         β. 1 keeps the evidence bound.
     n_restarts : int, default 6

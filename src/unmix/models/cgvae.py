@@ -8,9 +8,9 @@ free of the scale of z (``objectives/sparsity.py``).
 α rises from 0 over the first half of training, since at full strength while the noise is still being learnt it
 collapses all latents, and falls to a fifth until four fifths: strong sparsity leads to the right latents, and weak
 sparsity does not bend them. The peak differs between starts, since a strong one misleads where the mixing is dense; the
-end does not, so that starts can be compared. Over the first half a floor under the observation noise falls to 0: with small noise the
-reconstruction outweighs everything else so early that encoder and decoder settle on latents that are mixed with each
-other, and turning them later is uphill.
+end does not, so that starts can be compared. Over the first half a floor under the observation noise falls to 0: with
+small noise the reconstruction outweighs everything else so early that encoder and decoder settle on latents that are
+mixed with each other, and turning them later is uphill.
 
 A few spare latents train along. A feature that rises and falls again along a latent looks like a factor of its own.
 With exactly as many latents as asked it takes the place of one and never gives it back; with a spare one the true
