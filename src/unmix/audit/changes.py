@@ -223,7 +223,9 @@ def _differences(z: Floats, labels: Ints, n_domains: int) -> Floats:
     distance = np.abs(z - mean)
     scaled = (z - mean) / np.maximum(_means(distance, labels, n_domains)[labels], _LEAST_SD)
     parts = (z, distance, np.abs(scaled) * scaled)
-    shares = [_means(part, labels, n_domains)[labels].var(axis=0) / np.maximum(part.var(axis=0), 1e-12) for part in parts]
+    shares = [
+        _means(part, labels, n_domains)[labels].var(axis=0) / np.maximum(part.var(axis=0), 1e-12) for part in parts
+    ]
     return np.stack(shares)
 
 

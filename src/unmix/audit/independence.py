@@ -53,7 +53,8 @@ def check_independence(subject: Subject) -> tuple[Finding, Bools]:
     dependent = (statistic > limit) & (size >= _SIZE)
     could_fail = limit < len(z) * (2 * _SIZE) ** 2
     pairs = [
-        [subject.names[a], subject.names[b], float(size[a, b])] for a, b in zip(*np.nonzero(np.triu(dependent)), strict=True)
+        [subject.names[a], subject.names[b], float(size[a, b])]
+        for a, b in zip(*np.nonzero(np.triu(dependent)), strict=True)
     ]
     evidence = {
         "dependent_pairs": pairs,

@@ -31,7 +31,8 @@ class Remedy:
 
     @property
     def sentence(self) -> str:
-        return f"{self.change} would separate {listed(list(self.mends))} from all others."
+        what = f"separate {listed(list(self.mends))} from all others" if self.mends else "lose nothing"
+        return f"{self.change} would {what}."
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,9 @@ def _finding(subject: Subject, support: Support, zeros: int, free: int) -> Findi
         "uncertain_edges": int(((support.probability > 0.1) & (support.probability < SURE)).sum()),
         "zeros": zeros,
         "zeros_of_any_turned_mixing": free,
-        "free_sets": {subject.names[a]: [subject.names[i] for i in sorted(s)] for a, s in enumerate(support.count.free_sets)},
+        "free_sets": {
+            subject.names[a]: [subject.names[i] for i in sorted(s)] for a, s in enumerate(support.count.free_sets)
+        },
         "domains_needed": needed,
         "domains_needed_without_sparsity": dense,
         "pairs_separated_by_structure": separated,

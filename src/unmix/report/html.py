@@ -10,10 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.audit.describe import Description
+from unmix.audit.positivity import VANISHED
 from unmix.report import figures
 from unmix.report.parts import csv_address, fill, picture
 
-_VANISHED = 0.9
 _REPEATABLE = 0.9
 _MOST_NAMED = 4
 
@@ -121,7 +121,7 @@ def latent_words(content: ReportContent, latent: int) -> LatentWords:
     more = f" and {len(ranked) - _MOST_NAMED} more" if len(ranked) > _MOST_NAMED else ""
     drives = f"Drives {', '.join(named)}{more}." if named else "Drives no feature by 0.1 or more."
     width = float(found.posterior_width[latent])
-    vanished = width > _VANISHED or not named
+    vanished = width > VANISHED or not named
     others = np.delete(found.agreement_latents[:, latent], content.best_restart)
     repeats = (
         f"Found again by the other starts with correlations of {others.min():.2f} to {others.max():.2f}."
