@@ -83,7 +83,7 @@ def free_sets(
     given = np.asarray(jacobian, dtype=float)
     if given.shape != mask.shape:
         raise SettingError(
-            f"jacobian must have the support's shape {mask.shape}, for one point; got {given.shape}. Pass one row of it."
+            f"jacobian must have the support's shape {mask.shape}, for one point; got {given.shape}. Pass one row."
         )
     values = np.where(mask, given, 0.0)
     return [_kernel_columns(values[~mask[:, latent]], tolerance) for latent in latents]

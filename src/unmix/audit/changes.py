@@ -2,20 +2,20 @@ r"""C3: do the domains differ enough to separate the latents that the structure 
 
 For the latents S = N_a ∩ N_b that a pair still shares, with :math:`\Delta` the difference from the mean over domains:
 
-*Route "changes"* (T1). The vectors :math:`(\Delta\eta''_i, \Delta\eta'_i)_{i \in S}` must span all 2|S| directions, which
-takes 2|S| + 1 domains. They are taken from the fitted prior at many z, and their weakest direction must be of some size
-at nine tenths of them.
+*Route "changes"* (T1). The vectors :math:`(\Delta\eta''_i, \Delta\eta'_i)_{i \in S}` must span all 2|S| directions,
+which takes 2|S| + 1 domains. They are taken from the fitted prior at many z, and their weakest direction must be of
+some size at nine tenths of them.
 
 *Route "scales"* (exponential family with statistics z and z²). If the latents of S keep their location :math:`m_i` and
 change their scale, :math:`\Delta\eta'_i = (z_i - m_i) \Delta\eta''_i`: the vectors above have rank |S| at most, but
-:math:`\Delta\eta''` spanning |S| directions is enough, with |S| + 1 domains, if it does so for every pair that shares one
-of these latents (``docs/theory.md``).
+:math:`\Delta\eta''` spanning |S| directions is enough, with |S| + 1 domains, if it does so for every pair that shares
+one of these latents (``docs/theory.md``).
 
 A rank is only believed beyond what sampling does. With locations m and scales s of every domain by moments of the
-posterior means, :math:`(1/s^2, m/s^2)` is a linear image of :math:`(\eta'', \eta')` for Gaussian domains. If its matrix W
-over domains had rank r - 1, its r-th singular value would be at most the largest one of the sampling noise (Weyl); that
-is read off resampled rows. And a latent *changes* only by more than it does with the domain labels shuffled, refitted in
-the same way. Shuffled labels therefore never give a rank, whatever the prior has learnt.
+posterior means, :math:`(1/s^2, m/s^2)` is a linear image of :math:`(\eta'', \eta')` for Gaussian domains. If its matrix
+W over domains had rank r - 1, its r-th singular value would be at most the largest one of the sampling noise (Weyl);
+that is read off resampled rows. And a latent *changes* only by more than it does with the domain labels shuffled,
+refitted in the same way. Shuffled labels therefore never give a rank, whatever the prior has learnt.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def _differences(z: Floats, labels: Ints, n_domains: int) -> Floats:
 def check_changes(subject: Subject, support: Support) -> tuple[Finding, Changes]:
     """C3 for the pairs that the structure does not separate."""
     changes = measure_changes(subject)
-    n, names = subject.n_latents, subject.names
+    names = subject.names
     changing = [names[i] for i in np.flatnonzero(changes.changing)]
     shares = route_shares(support, changes)
     left = np.triu(shares[STRUCTURE] < SURE, 1)

@@ -10,8 +10,8 @@ then. The largest :math:`Q` over all pairs of a shuffle gives the limit for ever
 also be strong enough to matter: by its *size* :math:`\sqrt{\max(0, (Q_{ij} - \bar Q) / \sum_u n_u)}`, with
 :math:`\bar Q` the mean of the shuffles.
 
-Posterior means shrink toward their mean, and what they share of the observation noise correlates them a little; so small
-sizes are no failure, and a true dependence comes out somewhat weakened.
+Posterior means shrink toward their mean, and what they share of the observation noise correlates them a little; so
+small sizes are no failure, and a true dependence comes out somewhat weakened.
 """
 
 from __future__ import annotations

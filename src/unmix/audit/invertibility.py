@@ -5,9 +5,9 @@ columns cannot make up,
 
 .. math:: e_i = \min_c \lVert J_{\cdot i} - J_{\cdot, -i}\, c \rVert = 1 / \sqrt{[(J^\top J)^{-1}]_{ii}},
 
-in standard deviations of the features. A collapsed or duplicated latent has none. The smallest singular value of J is at
-most the smallest own effect. Where there is an encoder, latents drawn from the prior are decoded and encoded again: a
-latent that folds, z and -z giving the same features, does not come back.
+in standard deviations of the features. A collapsed or duplicated latent has none. The smallest singular value of J is
+at most the smallest own effect. Where there is an encoder, latents drawn from the prior are decoded and encoded again:
+a latent that folds, z and -z giving the same features, does not come back.
 """
 
 from __future__ import annotations

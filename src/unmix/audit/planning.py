@@ -1,8 +1,8 @@
 """Before any data exist: which latents would a proposed support and a number of domains identify?
 
-The count of ``unmix.theory``: a pair of latents is separated if :math:`2 |N_a \\cap N_b| + 1` domains are there, or if the
-overlap is empty. It takes the latents to change generically: domains that differ in few latents, or only in their means, do
-less. Pairs that are not separated form blocks.
+The count of ``unmix.theory``: a pair of latents is separated if :math:`2 |N_a \\cap N_b| + 1` domains are there, or if
+the overlap is empty. It takes the latents to change generically: domains that differ in few latents, or only in their
+means, do less. Pairs that are not separated form blocks.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from unmix.audit.changes import Shared, pair_routes
 from unmix.audit.finding import listed
 from unmix.audit.remedies import Remedy, blocks, find_remedies
+from unmix.datasets.supports import Plan as Design
+from unmix.datasets.supports import draw_support
 from unmix.errors import SettingError
 from unmix.files import json_ready
 from unmix.theory import check_support, domains_needed, free_sets, undetermined
 
-COLUMNS = ["name", "verdict", "block", "domains_needed"]
+_TYPICAL_DRAWS = 100
+_COLUMNS = ["name", "verdict", "block", "domains_needed"]
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,21 @@ class Plan:
             {
                 "domains_needed": self.domains_needed,
                 "domains_needed_without_sparsity": self.domains_needed_without_sparsity,
-                "latents": self.latents[COLUMNS].to_dict("records"),
+                "latents": self.latents[_COLUMNS].to_dict("records"),
             }
         )
         return result
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.domains_needed} domains would separate all latents (without sparsity "
+            f"{self.domains_needed_without_sparsity}); there are {self.n_domains}.",
+            "",
+        ]
+        for row in self.latents.itertuples():
+            verdict = f"block {{{', '.join(row.block)}}}" if row.block is not None else row.verdict
+            lines.append(f"{row.name}: {verdict}. {row.reason}")
+        return "\n".join(lines + [f"→ {remedy.sentence}" for remedy in self.remedies])
 
 
 def plan(support: ArrayLike, n_domains: int, names: Sequence[str] | None = None) -> Plan:
@@ -119,6 +133,33 @@ def plan(support: ArrayLike, n_domains: int, names: Sequence[str] | None = None)
                 rows[used[i]] = _row(own_names, i, block, int(count.pairs[i].max()), i in lost, int(n_domains))
         remedies = find_remedies(part, routes, own_names)
     return Plan(pd.DataFrame(rows), int(n_domains), needed, 2 * n + 1, remedies)
+
+
+def plan_typical(
+    density: float, n_latents: int, n_features: int, n_domains: int, *, random_state: int = 0
+) -> tuple[Plan, NDArray[np.int64]]:
+    """The plan of a typical random support, and the domains that 100 of them need (100,).
+
+    Every entry is 1 with probability ``density``; every feature has a parent, and the latents are told apart by the
+    features. Typical is the draw with the median need.
+
+    Raises
+    ------
+    SettingError
+        Sizes or density cannot be, or no support of this density tells the latents apart.
+    """
+    sizes = (n_latents, n_features, n_domains)
+    if min(sizes) < 1 or n_features < n_latents or not 0 < density <= 1:
+        raise SettingError(
+            "A plan needs 0 < density ≤ 1, n_latents ≥ 1, n_features ≥ n_latents and n_domains ≥ 1; got density="
+            f"{density}, n_latents={n_latents}, n_features={n_features}, n_domains={n_domains}."
+        )
+    rng = np.random.default_rng(random_state)
+    design = Design(n_latents, n_features, density=density)
+    draws = [draw_support(rng, design, None) for _ in range(_TYPICAL_DRAWS)]
+    needs = np.array([needed for _, needed in draws], dtype=np.int64)
+    typical = int(np.argsort(needs, kind="stable")[(len(needs) - 1) // 2])
+    return plan(draws[typical][0], n_domains), needs
 
 
 def _unused(name: str) -> dict[str, Any]:

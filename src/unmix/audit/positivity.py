@@ -1,9 +1,9 @@
 r"""C1: is every latent there, alone, smooth and positive in every domain?
 
-A latent is *vanished* when its posterior is about as wide as its prior or it drives no feature, *discrete* when it takes
-few values, *duplicated* when within domains it is a function of another one, by correlation. Positivity needs domains
-that overlap: for latent i and domain u, the share of the rows of u between the 1 % and the 99 % quantile of the other
-domains' rows. Where a domain has nearly none, p(z_i | u) looks like zero where other domains have their mass.
+A latent is *vanished* when its posterior is about as wide as its prior or it drives no feature, *discrete* when it
+takes few values, *duplicated* when within domains it is a function of another one, by correlation. Positivity needs
+domains that overlap: for latent i and domain u, the share of the rows of u between the 1 % and the 99 % quantile of the
+other domains' rows. Where a domain has nearly none, p(z_i | u) looks like zero where other domains have their mass.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LEAST_SD = 1e-3
 
 @dataclass(frozen=True)
 class Faults:
-    """What is wrong with single latents: a sentence for each that has a fault, and which of them are not there at all."""
+    """What is wrong with single latents: a sentence for each that has a fault, and which are not there at all."""
 
     by_latent: dict[int, str]
     collapsed: frozenset[int] = frozenset()

@@ -28,8 +28,8 @@ class Audit:
         ``name``; ``verdict``: "identified" (by itself), "block" (only together with the others of ``block``) or
         "unsupported"; ``block``: names, or None; ``domains_needed``: domains that separate it from all others with this
         mixing, NA where it has collapsed; ``reason``; ``remedy``: the cheapest change that would identify it, or "".
-    findings : list of Finding, one for each condition of the theory
-    pairs : DataFrame, one row a pair of latents: ``a``, ``b``, ``separated``, ``probability`` (share of the draws of the
+    findings : list of Finding, one for each condition of the theory pairs : DataFrame, one row a pair of latents:
+    ``a``, ``b``, ``separated``, ``probability`` (share of the draws of the
         support in which it is), ``route`` ("structure", "changes", "scales", "none"), ``domains_needed``
     remedies : list of Remedy, what would identify more latents, cheapest first
     domains_present, domains_needed, domains_needed_without_sparsity : int

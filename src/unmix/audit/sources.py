@@ -65,8 +65,8 @@ def audit_decoder(
 ) -> Audit:
     """Audit of any decoder, given as a function, with the latents of some rows.
 
-    There is no prior and no encoder here: changes are measured by moments of the latents in every domain, and nothing is
-    encoded again.
+    There is no prior and no encoder here: changes are measured by moments of the latents in every domain, and nothing
+    is encoded again.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def audit_decoder(
         if slopes.shape != (n_rows, features.shape[1], n) or not np.isfinite(slopes).all():
             raise DataError(
                 f"jacobian must be finite and of shape (n_samples, n_features, n_latents) = "
-                f"{(n_rows, features.shape[1], n)}; got shape {slopes.shape}. Leave it out to use differences of decode."
+                f"{(n_rows, features.shape[1], n)}; got shape {slopes.shape}. Leave it out for differences of decode."
             )
         slopes = slopes[points]
     scaled = slopes * spread / unit[:, None]

@@ -1,10 +1,10 @@
 r"""C4: which features depend on which latents, how sure is that, and what does it leave to the changes?
 
-An edge is there where the mean of :math:`|\partial x_k / \partial z_i|` exceeds a threshold. No single estimate of it is
-believed: a *draw* takes one start of those that fit equally well, resamples the rows behind the mean (the audited start),
-and takes a threshold between 0.07 and 0.14. The share of draws that have an edge is its probability; an exact zero is in
-none. Every draw is a whole support with free sets :math:`N_a` of its own (T3 of ``docs/theory.md``): those of generic
-values on it, joined, in draws of the audited start, with those of the decoder's Jacobian at one row.
+An edge is there where the mean of :math:`|\partial x_k / \partial z_i|` exceeds a threshold. No single estimate of it
+is believed: a *draw* takes one start of those that fit equally well, resamples the rows behind the mean (the audited
+start), and takes a threshold between 0.07 and 0.14. The share of draws that have an edge is its probability; an exact
+zero is in none. Every draw is a whole support with free sets :math:`N_a` of its own (T3 of ``docs/theory.md``): those
+of generic values on it, joined, in draws of the audited start, with those of the decoder's Jacobian at one row.
 
 **Could it have failed?** Turning the latents of *any* linear mixing makes n - 1 entries of every column zero, n (n - 1)
 in all. Only a support with more zeros than that tells a sparse mixing from a dense one.

@@ -1,4 +1,4 @@
-r"""What the checks look at, from any model, as arrays: latents of rows, their domains, derivatives of decoder and prior.
+r"""What the checks look at, from any model: latents of rows, their domains, derivatives of decoder and prior.
 
 Latents are in the model's own frame (standard deviation near 1), features in units of their standard deviation. With
 :math:`\eta_i(z_i, u) = \log p(z_i \mid u)` the prior enters through its derivatives :math:`\eta'_i` and
@@ -53,7 +53,7 @@ class Strata:
 
 
 def stratify(rows: Rows, groups: Ints) -> Strata:
-    """Strata of rows whose domain is ``groups``; continuous columns are divided at quantiles, about six parts in all."""
+    """Strata of rows whose domain is ``groups``; continuous columns are cut at quantiles, into about six parts."""
     design, values = rows.design.cpu().double().numpy(), rows.values.cpu().double().numpy()
     keys = groups[:, None]
     if values.shape[1]:

@@ -127,8 +127,8 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, str]:
         return "unsupported", f"It {found.faults[i]}."
     if repeats is not None and repeats < REPEATS:
         return "unsupported", (
-            f"The starts do not agree on it: median correlation {repeats:.2f}, {REPEATS} is asked. More starts or longer "
-            "training may mend it."
+            f"The starts do not agree on it: median correlation {repeats:.2f}, {REPEATS} is asked. More starts or "
+            "longer training may mend it."
         )
     said = "" if repeats is None else f" The starts agree on it at {repeats:.2f}."
     if not others:

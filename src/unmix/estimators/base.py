@@ -216,8 +216,9 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         Returns
         -------
         Audit
-            ``latents`` (one row a latent: verdict, block, domains needed, reason), ``findings`` (one for each condition),
-            ``to_frame()``, ``to_dict()``; printed, it is a page of text. ``docs/audit.md`` says how to read it.
+            ``latents`` (one row a latent: verdict, block, domains needed, reason), ``findings`` (one for each
+            condition), ``to_frame()``, ``to_dict()``; printed, it is a page of text. ``docs/audit.md`` says how to read
+            it.
 
         Raises
         ------
