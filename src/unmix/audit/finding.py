@@ -39,6 +39,11 @@ class Finding:
         return result
 
 
+def counted(number: int, thing: str) -> str:
+    """A number with its thing: "1 domain", "3 domains"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def listed(names: list[str], most: int = 5) -> str:
     """Names in a sentence: "z0, z1 and z2"."""
     shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]

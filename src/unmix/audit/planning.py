@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from unmix.audit.changes import Shared, pair_routes
-from unmix.audit.finding import listed
+from unmix.audit.finding import counted, listed
 from unmix.audit.remedies import Remedy, blocks, find_remedies
 from unmix.datasets.supports import Plan as Design
 from unmix.datasets.supports import draw_support
@@ -75,7 +75,7 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.domains_needed} domains would separate all latents (without sparsity "
+            f"{counted(self.domains_needed, 'domain')} would separate all latents (without sparsity "
             f"{self.domains_needed_without_sparsity}); there are {self.n_domains}.",
             "",
         ]
@@ -173,7 +173,7 @@ def _row(names: list[str], latent: int, block: list[int], needed: int, lost: boo
         verdict, own, reason = "unsupported", None, "The features do not determine it, whatever the mixing's values."
     elif others:
         verdict, own = "block", [names[i] for i in block]
-        reason = f"Not separated from {listed(others)} with {n_domains} domain{'s' if n_domains > 1 else ''}."
+        reason = f"Not separated from {listed(others)} with {counted(n_domains, 'domain')}."
     else:
-        verdict, own, reason = "identified", None, f"Separated from every other latent; that takes {needed} domains."
+        verdict, own, reason = "identified", None, f"Separated from every other latent; that takes {counted(needed, 'domain')}."
     return {"name": names[latent], "verdict": verdict, "block": own, "domains_needed": needed, "reason": reason}

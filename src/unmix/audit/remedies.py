@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from unmix.audit.changes import Routes, Shared, pair_routes
-from unmix.audit.finding import listed
+from unmix.audit.finding import counted, listed
 from unmix.theory import free_sets
 
 Bools = NDArray[np.bool_]
@@ -119,8 +119,7 @@ def _more_domains(sets: list[Shared], routes: Routes, names: list[str], single: 
         if len(mended) > len(best):
             shared = frozenset().union(*(sets[a] & sets[b] for a in mended for b in range(n) if b != a))
             must = listed([names[i] for i in sorted(shared)])
-            plural = "s" if extra > 1 else ""
-            change = f"{extra} more domain{plural} in which {must} change in new ways"
+            change = f"{counted(extra, 'more domain')} in which {must} change in new ways"
             found.append(Remedy(change, tuple(names[i] for i in sorted(mended)), extra))
             best = mended
     return found if len(found) < 2 else [found[0], found[-1]]

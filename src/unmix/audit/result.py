@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding
+from unmix.audit.finding import Finding, counted
 from unmix.audit.remedies import Remedy
 from unmix.files import json_ready
 
@@ -98,8 +98,8 @@ class Audit:
             )
         ]
         return (
-            f"Of {len(self.latents)} latents: {', '.join(said)}. With this mixing {self.domains_needed} domains would "
-            f"separate all (without sparsity {self.domains_needed_without_sparsity}); there are {self.domains_present}."
+            f"Of {len(self.latents)} latents: {', '.join(said)}. With this mixing {counted(self.domains_needed, 'domain')} "
+            f"would separate all (without sparsity {self.domains_needed_without_sparsity}); there are {self.domains_present}."
         )
 
     def __str__(self) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding
+from unmix.audit.finding import Finding, counted
 from unmix.audit.subject import Subject
 from unmix.theory import DomainCount, domains_needed, free_sets
 
@@ -132,9 +132,8 @@ def _finding(subject: Subject, support: Support, zeros: int, free: int) -> Findi
         )
         return Finding(CONDITION, "fails", True, sentence, evidence)
     said = (
-        f"{zeros} of {support.edges.size} entries of the mixing are zero; by its structure it needs {needed} "
-        f"domain{'s' if needed > 1 else ''} instead of {dense}, and {separated} of {len(smaller)} pairs "
-        "one"
+        f"{zeros} of {support.edges.size} entries of the mixing are zero; by its structure it needs "
+        f"{counted(needed, 'domain')} instead of {dense}, and {separated} of {len(smaller)} pairs no change at all"
     )
     if smaller.min() >= SURE:
         return Finding(CONDITION, "holds", True, f"{said}.", evidence)

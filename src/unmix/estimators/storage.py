@@ -124,6 +124,7 @@ def write_report(estimator: LatentEstimator, path: Path) -> Path:
         domain_names=list(estimator.domains_),
         domain_columns=[column.describe() for column in estimator.domain_schema_.columns],
         description=estimator.description_,
+        audit=estimator.audit(),
         history=estimator.history_,
         restarts=estimator.restarts_,
         best_restart=estimator.best_restart_,

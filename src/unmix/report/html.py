@@ -10,7 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.audit.describe import Description
+from unmix.audit.finding import listed
 from unmix.audit.positivity import VANISHED
+from unmix.audit.result import Audit
 from unmix.report import figures
 from unmix.report.parts import csv_address, fill, picture
 
@@ -30,6 +32,7 @@ class ReportContent:
     domain_names: list[str]
     domain_columns: list[str]
     description: Description
+    audit: Audit
     history: pd.DataFrame
     restarts: pd.DataFrame
     best_restart: int
@@ -67,6 +70,12 @@ def render(content: ReportContent) -> str:
         several=several,
         n_starts=starts,
         verdict=_verdict(content),
+        audit=content.audit,
+        audited=[audited_words(row) for row in content.audit.latents.to_dict("records")],
+        verdicts=picture(
+            figures.verdict_map(content.audit),
+            "Features in rows and latents in columns, coloured by verdict; beside it the pairs that are not separated",
+        ),
         latents=[latent_words(content, i) for i in range(len(latents))],
         mixing=picture(
             figures.mixing_map(found.mixing, found.mixing_signed, content.feature_names, latents),
@@ -101,6 +110,16 @@ def render(content: ReportContent) -> str:
         terms=_terms(content.restarts),
         caveats=caveats(content),
     )
+
+
+def audited_words(row: dict[str, Any]) -> str:
+    """The verdict on one latent, in plain words."""
+    if row["verdict"] == "identified":
+        return "identified: one factor, up to its sign and scale."
+    if row["verdict"] == "unsupported":
+        return "not supported by these data."
+    others = listed([name for name in row["block"] if name != row["name"]])
+    return f"identified only together with {others}: what belongs to which of them is open."
 
 
 def _terms(restarts: pd.DataFrame) -> dict[str, str]:
@@ -143,8 +162,8 @@ def caveats(content: ReportContent) -> list[str]:
         "training run would change. The pale bars, the range over all starts, show that part.",
         "That a domain moves a latent is a difference between groups of rows. It is a causal effect only as far as the "
         "domains were assigned like an experiment.",
-        "The latents are assumed to be independent within each domain. A common cause that acts inside a domain breaks "
-        "this, and this page does not test it.",
+        "The verdicts are about these data and this model's form. Their conditions are sufficient, not necessary: a latent "
+        "that is not called identified may be right all the same, and a test can miss what is too weak for these rows.",
     ]
     if len(content.domain_names) == 1:
         lines.insert(
