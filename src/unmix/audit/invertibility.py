@@ -27,22 +27,21 @@ _ROUND_TRIP = 0.7
 _SHIFT = 1e-9
 
 
-def own_effects(jacobian: Floats) -> Floats:
-    """Own effect of every latent at every point (points, n_latents)."""
+def own_effects(jacobian: Floats) -> tuple[Floats, Floats]:
+    """Own effect of every latent (points, n_latents) and smallest singular value (points,) at every point."""
     n_latents = jacobian.shape[2]
     if jacobian.shape[1] < n_latents:
-        return np.zeros((len(jacobian), n_latents))
-    # (JᵀJ)⁻¹ = R⁻¹ R⁻ᵀ; the shift only keeps an exact zero on the diagonal from dividing.
-    inverse = np.linalg.inv(np.linalg.qr(jacobian, mode="r") + _SHIFT * np.eye(n_latents))
-    effects: Floats = 1.0 / np.linalg.norm(inverse, axis=2)
-    return effects
+        return np.zeros((len(jacobian), n_latents)), np.zeros(len(jacobian))
+    # JᵀJ = RᵀR, so R has the singular values of J and (JᵀJ)⁻¹ = R⁻¹ R⁻ᵀ; the shift keeps an exact zero from dividing.
+    upper = np.linalg.qr(jacobian, mode="r")
+    inverse = np.linalg.inv(upper + _SHIFT * np.eye(n_latents))
+    return 1.0 / np.linalg.norm(inverse, axis=2), np.linalg.svd(upper, compute_uv=False)[:, -1]
 
 
 def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, str]]:
     """Whether every latent can be read off the features, and what is wrong with those that cannot."""
-    effects = own_effects(subject.jacobian)
+    effects, smallest = own_effects(subject.jacobian)
     low = np.quantile(effects, _SHARE_OF_ROWS, axis=0)
-    smallest = np.linalg.svd(subject.jacobian, compute_uv=False)[:, -1]
     faults: dict[int, str] = {}
     for i in range(subject.n_latents):
         back = 1.0 if subject.round_trip is None else float(subject.round_trip[i])

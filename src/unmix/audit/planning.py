@@ -175,5 +175,9 @@ def _row(names: list[str], latent: int, block: list[int], needed: int, lost: boo
         verdict, own = "block", [names[i] for i in block]
         reason = f"Not separated from {listed(others)} with {counted(n_domains, 'domain')}."
     else:
-        verdict, own, reason = "identified", None, f"Separated from every other latent; that takes {counted(needed, 'domain')}."
+        verdict, own, reason = (
+            "identified",
+            None,
+            f"Separated from every other latent; that takes {counted(needed, 'domain')}.",
+        )
     return {"name": names[latent], "verdict": verdict, "block": own, "domains_needed": needed, "reason": reason}
