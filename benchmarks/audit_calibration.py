@@ -1,6 +1,6 @@
 """Is the audit right? Its verdicts against the known truth, on generated problems over the whole range.
 
-    python benchmarks/audit_calibration.py --first-seed 2000 --problems 200 --jobs 8 --out benchmarks/results/audit.jsonl
+    python benchmarks/audit_calibration.py --first-seed 2000 --problems 200 --out benchmarks/results/audit.jsonl
 
 Every seed is a problem: 2 to 5 latents, dense to sparse mixings of three forms, 1 to 12 domains, changes of all kinds,
 latents that do not change, dependence within domains, weak extra edges, and one latent too many asked of the model.
@@ -9,9 +9,9 @@ largest absolute correlation with a true latent on rows that the model has not s
 ``docs/theory.md`` truly hold for that latent, counted from the true support and the true changes. Lines already in the
 file are not computed again.
 
-The reliability table (beside the file, as .csv) has for all problems and for each kind of them: latents called identified,
-the share of those that are right (correlation ≥ 0.95), latents that are right and whose conditions hold, and the share
-of those that were called identified. It is written as it is, also where it is bad.
+The reliability table (beside the file, as .csv) has for all problems and for each kind of them: latents called
+identified, the share of those that are right (correlation ≥ 0.95), latents that are right and whose conditions hold,
+and the share of those that were called identified. It is written as it is, also where it is bad.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from unmix.audit.changes import Shared, pair_routes
 from unmix.audit.finding import counted, listed
 from unmix.audit.remedies import Remedy, blocks, find_remedies
+from unmix.audit.result import verdict_line
 from unmix.datasets.supports import Plan as Design
 from unmix.datasets.supports import draw_support
 from unmix.errors import SettingError
@@ -79,9 +80,7 @@ class Plan:
             f"{self.domains_needed_without_sparsity}); there are {self.n_domains}.",
             "",
         ]
-        for row in self.latents.itertuples():
-            verdict = f"block {{{', '.join(row.block)}}}" if row.block is not None else row.verdict
-            lines.append(f"{row.name}: {verdict}. {row.reason}")
+        lines += [verdict_line(row) for row in self.latents.to_dict("records")]
         return "\n".join(lines + [f"→ {remedy.sentence}" for remedy in self.remedies])
 
 

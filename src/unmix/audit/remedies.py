@@ -84,7 +84,7 @@ def alone(separated: Bools) -> set[int]:
 
 
 def find_remedies(support: Bools, routes: Routes, names: list[str]) -> list[Remedy]:
-    """Changes that would make further latents identified, cheapest first."""
+    """Changes that would make further latents identified, cheapest first and those that give up a latent last."""
     sets = free_sets(support)
     now = pair_routes(sets, routes) > 0
     single, n = alone(now), len(names)
@@ -101,11 +101,12 @@ def find_remedies(support: Bools, routes: Routes, names: list[str]) -> list[Reme
         rest = alone(pair_routes(free_sets(support[:, list(old)]), _Renumbered(routes, old)) > 0)
         mended = {old[j] for j in rest} - single
         fewer.append((len(mended), f"A model without {names[i]}, one latent less,", mended))
-    for tried in (features, fewer):
-        size, change, mended = max(tried, key=lambda item: item[0])
-        if size:
-            found.append(Remedy(change, tuple(names[i] for i in sorted(mended)), 1))
-    return sorted(found, key=lambda remedy: remedy.cost)
+    with_features, with_fewer = (
+        [Remedy(change, tuple(names[i] for i in sorted(mended)), 1)] if size else []
+        for size, change, mended in (max(tried, key=lambda item: item[0]) for tried in (features, fewer))
+    )
+    # A latent less comes last: it mends the count, but what it stood for is still in the data.
+    return sorted(with_features + found, key=lambda remedy: remedy.cost) + with_fewer
 
 
 def _more_domains(sets: list[Shared], routes: Routes, names: list[str], single: set[int]) -> list[Remedy]:

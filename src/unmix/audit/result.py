@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,12 @@ from unmix.files import json_ready
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+
+def verdict_line(row: Mapping[Hashable, Any]) -> str:
+    """One row of a table of latents as a line of text."""
+    verdict = row["verdict"] if row["block"] is None else f"block {{{', '.join(row['block'])}}}"
+    return f"{row['name']}: {verdict}. {row['reason']}"
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,9 @@ class Audit:
         """Whether each pair of latents (n_latents, n_latents) is separated; the diagonal is True."""
         names = list(self.latents["name"])
         result = np.eye(len(names), dtype=bool)
-        for pair in self.pairs.itertuples():
-            a, b = names.index(pair.a), names.index(pair.b)
-            result[a, b] = result[b, a] = pair.separated
+        for pair in self.pairs.to_dict("records"):
+            a, b = names.index(pair["a"]), names.index(pair["b"])
+            result[a, b] = result[b, a] = pair["separated"]
         return result
 
     def to_frame(self) -> pd.DataFrame:
@@ -98,15 +105,16 @@ class Audit:
             )
         ]
         return (
-            f"Of {len(self.latents)} latents: {', '.join(said)}. With this mixing {counted(self.domains_needed, 'domain')} "
-            f"would separate all (without sparsity {self.domains_needed_without_sparsity}); there are {self.domains_present}."
+            f"Of {len(self.latents)} latents: {', '.join(said)}. With this mixing "
+            f"{counted(self.domains_needed, 'domain')} would separate all (without sparsity "
+            f"{self.domains_needed_without_sparsity}); there are {self.domains_present}."
         )
 
     def __str__(self) -> str:
         lines = [self.summary(), ""]
-        for row in self.latents.itertuples():
-            verdict = f"block {{{', '.join(row.block)}}}" if row.block is not None else row.verdict
-            lines += [f"{row.name}: {verdict}. {row.reason}"] + ([f"    {row.remedy}"] if row.remedy else [])
+        for row in self.latents.to_dict("records"):
+            lines.append(verdict_line(row))
+            lines += [f"    {row['remedy']}"] if row["remedy"] else []
         lines.append("")
         for finding in self.findings:
             power = "" if finding.could_fail else " (these data could not have failed it)"

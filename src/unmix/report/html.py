@@ -162,8 +162,8 @@ def caveats(content: ReportContent) -> list[str]:
         "training run would change. The pale bars, the range over all starts, show that part.",
         "That a domain moves a latent is a difference between groups of rows. It is a causal effect only as far as the "
         "domains were assigned like an experiment.",
-        "The verdicts are about these data and this model's form. Their conditions are sufficient, not necessary: a latent "
-        "that is not called identified may be right all the same, and a test can miss what is too weak for these rows.",
+        "The verdicts hold for these data and this form of model. Their conditions are sufficient, not necessary: a "
+        "latent that is not called identified may be right all the same. A test can miss what these rows show weakly.",
     ]
     if len(content.domain_names) == 1:
         lines.insert(
