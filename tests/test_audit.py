@@ -242,9 +242,10 @@ def test_a_duplicated_latent_is_called_so():
     z = np.column_stack([z, z[:, 1] + 0.02 * np.random.default_rng(1).standard_normal(len(z))])
     copy = Linear(np.column_stack([stub.mixing, stub.mixing[:, 1]]), *_wider(stub))
     audit = audit_of(copy, z, labels)
-    assert verdicts(audit) == ["block", "unsupported", "block", "unsupported"]
+    assert verdicts(audit) == ["identified", "unsupported", "identified", "unsupported"]
     assert "duplicate of z3" in audit.latents["reason"][1]
-    assert audit.remedies[-1].sentence.startswith("A model without z1, one latent less, would separate z0, z2 and z3")
+    assert "duplicate of z1" in audit.latents["reason"][3]
+    assert audit.remedies[0].sentence == "Ask for 3 latents: a model without z3 would lose nothing."
     assert audit.finding("C1").verdict == "fails"
     assert audit.finding("invertibility").verdict == "fails"
 

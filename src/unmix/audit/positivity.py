@@ -30,10 +30,10 @@ _LEAST_SD = 1e-3
 
 @dataclass(frozen=True)
 class Faults:
-    """What is wrong with single latents: a sentence for each that has a fault, and which are not there at all."""
+    """A sentence for every latent that has a fault; the superfluous ones have collapsed or repeat one that stays."""
 
     by_latent: dict[int, str]
-    collapsed: frozenset[int] = frozenset()
+    superfluous: frozenset[int] = frozenset()
 
 
 def check_positivity(subject: Subject) -> tuple[Finding, Faults]:
@@ -55,7 +55,7 @@ def check_positivity(subject: Subject) -> tuple[Finding, Faults]:
         "least_overlap": None if overlap is None else dict(zip(names, overlap.tolist(), strict=True)),
     }
     verdict, sentence = _judge(subject, faults, apart, small)
-    return Finding(CONDITION, verdict, True, sentence, evidence), Faults(faults, frozenset(collapsed))
+    return Finding(CONDITION, verdict, True, sentence, evidence), Faults(faults, _superfluous(subject, collapsed))
 
 
 def _judge(subject: Subject, faults: dict[int, str], apart: list[str], small: list[str]) -> tuple[Verdict, str]:
@@ -83,6 +83,13 @@ def _collapsed(subject: Subject) -> dict[int, str]:
         elif effect[i] < SUPPORT_THRESHOLD:
             found[i] = f"has collapsed: it drives no feature by {SUPPORT_THRESHOLD} standard deviations or more"
     return found
+
+
+def _superfluous(subject: Subject, collapsed: dict[int, str]) -> frozenset[int]:
+    """Collapsed latents, and of every two that repeat each other the one with less effect."""
+    effect = subject.starts[0].sum(axis=0)
+    pairs = _twins(subject).items()
+    return frozenset(collapsed) | {i if (effect[i], -i) < (effect[twin], -twin) else twin for i, twin in pairs}
 
 
 def _others(subject: Subject) -> dict[int, str]:

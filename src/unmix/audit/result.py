@@ -34,7 +34,7 @@ class Audit:
     latents : DataFrame, one row a latent
         ``name``; ``verdict``: "identified" (by itself), "block" (only together with the others of ``block``) or
         "unsupported"; ``block``: names, or None; ``domains_needed``: domains that separate it from all others with this
-        mixing, NA where it has collapsed; ``reason``; ``remedy``: the cheapest change that would identify it, or "".
+        mixing, NA where it is superfluous; ``reason``; ``remedy``: the cheapest change that would identify it, or "".
     findings : list of Finding, one for each condition of the theory pairs : DataFrame, one row a pair of latents:
     ``a``, ``b``, ``separated``, ``probability`` (share of the draws of the
         support in which it is), ``route`` ("structure", "changes", "scales", "none"), ``domains_needed``

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from unmix.audit.agreement import REPEATS, check_agreement
 from unmix.audit.changes import ROUTES, Changes, check_changes, route_shares
-from unmix.audit.finding import Finding, listed
+from unmix.audit.finding import Finding, counted, listed
 from unmix.audit.independence import check_independence
 from unmix.audit.invertibility import check_invertibility
 from unmix.audit.positivity import check_positivity
@@ -42,7 +42,7 @@ _LIKELY = 0.5
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What the verdicts are made from; everything is about the latents that have not collapsed."""
+    """What the verdicts are made from; everything is about the latents that are not superfluous."""
 
     subject: Subject
     support: Support
@@ -58,22 +58,23 @@ class _Evidence:
 def audit_subject(subject: Subject) -> Audit:
     """Every check and every verdict."""
     positivity, faults = check_positivity(subject)
-    active = [i for i in range(subject.n_latents) if i not in faults.collapsed]
+    active = [i for i in range(subject.n_latents) if i not in faults.superfluous]
     if not active or len(subject.latents) < LEAST_ROWS:
         return _nothing(subject, positivity, faults.by_latent)
     part = subject.only(active)
     sparsity, support = check_sparsity(part)
     changes_found, changes = check_changes(part, support)
     independence, dependent = check_independence(part)
-    invertibility, no_inverse = check_invertibility(part)
+    invertibility, no_inverse = check_invertibility(subject)
     agreement, repeats = check_agreement(part)
-    own = {place: faults.by_latent[i] for place, i in enumerate(active) if i in faults.by_latent}
+    faulty = no_inverse | faults.by_latent
+    own = {place: faulty[i] for place, i in enumerate(active) if i in faulty}
     shares = route_shares(support, changes)
     probability = 1.0 - shares[0]
     separated = (probability >= _asked(repeats, len(active))) & ~dependent
     np.fill_diagonal(separated, True)
     route = np.where(separated, shares[1:].argmax(axis=0) + 1, 0)
-    evidence = _Evidence(part, support, changes, no_inverse | own, repeats, separated, probability, route, dependent)
+    evidence = _Evidence(part, support, changes, own, repeats, separated, probability, route, dependent)
     mended = find_remedies(support.edges, changes, list(part.names)) if support.credible else []
     rows = [_row(name, "unsupported", faults.by_latent.get(i, "")) for i, name in enumerate(subject.names)]
     for place, row in zip(active, _verdicts(evidence, mended), strict=True):
@@ -84,7 +85,7 @@ def audit_subject(subject: Subject) -> Audit:
         latents=_table(rows),
         findings=[positivity, independence, changes_found, sparsity, invertibility, agreement],
         pairs=_pairs(evidence),
-        remedies=_with_fewer(subject, sorted(faults.collapsed)) + mended,
+        remedies=_with_fewer(subject, sorted(faults.superfluous)) + mended,
         domains_present=changes.present,
         domains_needed=int(_needed(support).max()),
         domains_needed_without_sparsity=2 * len(active) + 1,
@@ -200,13 +201,13 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def _with_fewer(subject: Subject, collapsed: list[int]) -> list[Remedy]:
-    """Collapsed latents are superfluous: a model without them was audited for all others."""
-    if not collapsed:
+def _with_fewer(subject: Subject, superfluous: list[int]) -> list[Remedy]:
+    """What is superfluous was left out of the audit of all others."""
+    if not superfluous:
         return []
-    n = subject.n_latents - len(collapsed)
-    lost = listed([subject.names[i] for i in collapsed])
-    return [Remedy(f"Ask for {n} latents: a model without {lost}", (), len(collapsed))]
+    n = counted(subject.n_latents - len(superfluous), "latent")
+    lost = listed([subject.names[i] for i in superfluous])
+    return [Remedy(f"Ask for {n}: a model without {lost}", (), len(superfluous))]
 
 
 def _nothing(subject: Subject, positivity: Finding, faults: dict[int, str]) -> Audit:

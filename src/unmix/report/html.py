@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +113,7 @@ def render(content: ReportContent) -> str:
     )
 
 
-def audited_words(row: dict[str, Any]) -> str:
+def audited_words(row: Mapping[Hashable, Any]) -> str:
     """The verdict on one latent, in plain words."""
     if row["verdict"] == "identified":
         return "identified: one factor, up to its sign and scale."
