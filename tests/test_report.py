@@ -26,10 +26,16 @@ def test_report_in_a_browser(browser, fitted, tmp_path, width):
     assert complaints == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
     figures = page.evaluate("[...document.images].map(i => [i.naturalWidth, i.alt.length])")
-    assert len(figures) == 1 + 2 + 2 + 1 + 1 + 1
+    assert len(figures) == 1 + 1 + 2 + 2 + 1 + 1 + 1
     assert all(size > 100 and words > 10 for size, words in figures)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    for heading in ("features each latent drives", "domain moves each latent", "do not show", "Settings and versions"):
+    for heading in (
+        "latents do these data identify",
+        "features each latent drives",
+        "domain moves each latent",
+        "do not show",
+        "Settings and versions",
+    ):
         assert page.get_by_role("heading", name=re.compile(heading)).count() == 1
     targets = page.locator("nav a").evaluate_all("links => links.map(a => document.querySelector(a.hash) !== null)")
     assert len(targets) >= 8

@@ -7,6 +7,8 @@
 """
 
 from unmix import datasets, metrics
+from unmix.audit.planning import plan
+from unmix.audit.sources import audit_decoder
 from unmix.errors import (
     DataError,
     DomainError,
@@ -42,7 +44,9 @@ __all__ = [
     "TrainingError",
     "UnmixError",
     "__version__",
+    "audit_decoder",
     "datasets",
     "load",
     "metrics",
+    "plan",
 ]

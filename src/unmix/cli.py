@@ -1,23 +1,27 @@
-"""The command line: fit, transform, report, demo, bench."""
+"""The command line: fit, transform, audit, plan, report, demo, bench."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import typer
 
 from unmix import datasets
+from unmix.audit.planning import plan as plan_design
+from unmix.audit.planning import plan_typical
 from unmix.audit.targets import intervention_targets
 from unmix.bench.page import write_page
 from unmix.bench.presets import PRESETS
 from unmix.bench.run import ROWS, estimate_seconds, read_rows, run_study
 from unmix.bench.study import Study, read_study
-from unmix.data.tables import read_table, split_columns
+from unmix.data.tables import read_support, read_table, split_columns
 from unmix.errors import DataError, SchemaError, SettingError, StorageError, UnmixError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cgvae import CGVAE
@@ -56,6 +60,21 @@ _BENCH_EXAMPLES = """Examples:
   unmix bench claim --seeds 5 --jobs 8 --out runs/claim
 
   unmix bench my_study.toml --out runs/mine
+"""
+
+
+_AUDIT_EXAMPLES = """Examples:
+
+  unmix audit runs/cells
+
+  unmix audit runs/cells new_cells.csv --json
+"""
+
+_PLAN_EXAMPLES = """Examples:
+
+  unmix plan support.csv --domains 3
+
+  unmix plan --density 0.3 --latents 6 --features 20 --domains 4 --json
 """
 
 
@@ -126,14 +145,63 @@ def transform(
         raise DataError(f"--out must end in .csv or .parquet; got {out.name}.")
     model = load(run, device=device)
     frame = read_table(table)
-    lacking = [name for name in model.schema_.names if name not in frame.columns]
-    if model.schema_.named and lacking:
-        raise SchemaError(f"{table} lacks the feature columns {lacking}, on which the model was fitted. Add them.")
-    features = frame[list(model.schema_.names)] if model.schema_.named else frame.to_numpy()
+    features = _features(model, frame, table)
     others = frame.drop(columns=list(model.schema_.names)) if model.schema_.named else frame[[]]
     latents = pd.DataFrame(model.transform(features), columns=model.get_feature_names_out(), index=frame.index)
     _write_table(pd.concat([others, latents], axis=1), out)
     typer.echo(f"{len(frame)} rows × {latents.shape[1]} latents → {out}")
+
+
+@app.command(epilog=_AUDIT_EXAMPLES)
+def audit(
+    run: Annotated[Path, typer.Argument(help="Run folder of unmix fit, or of model.save.")],
+    table: Annotated[
+        Path | None, typer.Argument(metavar="[DATA]", help="Rows to audit on. Default: those held out at fit.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Which latents the data identify, and why: a verdict for every latent and every condition of the theory."""
+    model = load(run, device="cpu")
+    if table is None:
+        found = model.audit()
+    else:
+        frame = read_table(table)
+        x, columns = _features(model, frame, table), [column.name for column in model.domain_schema_.columns]
+        lacking = [name for name in columns if name not in frame.columns]
+        if lacking:
+            raise SchemaError(f"{table} lacks the domain columns {lacking}, with which the model was fitted. Add them.")
+        if not model.schema_.named:
+            x = frame.drop(columns=columns).to_numpy()
+        found = model.audit(x, frame[columns] if columns else None)
+    typer.echo(found.to_json() if as_json else str(found))
+
+
+@app.command(epilog=_PLAN_EXAMPLES)
+def plan(
+    support: Annotated[
+        Path | None, typer.Argument(help="Proposed support: .csv of 0 and 1, features × latents, header: latent names.")
+    ] = None,
+    domains: Annotated[int, typer.Option(help="Domains in which the latents change.")] = 1,
+    density: Annotated[float | None, typer.Option(help="Instead of a file: share of entries that are 1.")] = None,
+    latents: Annotated[int, typer.Option(help="With --density: number of latents.")] = 4,
+    features: Annotated[int, typer.Option(help="With --density: number of features.")] = 8,
+    seed: Annotated[int, typer.Option(help="With --density: seed of the drawn supports.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Before any data exist: which latents would a support and a number of domains identify?"""
+    said = ""
+    if (support is None) == (density is None):
+        raise SettingError("Pass either the file of a support or --density, and not both.")
+    if support is not None:
+        found = plan_design(read_support(support), domains)
+    else:
+        found, needs = plan_typical(float(density or 0.0), latents, features, domains, random_state=seed)
+        low, middle, high = (int(np.quantile(needs, q, method="inverted_cdf")) for q in (0.1, 0.5, 0.9))
+        said = (
+            f"{len(needs)} random supports of density {density}: they need {low} to {high} domains (median {middle}); "
+            f"{(needs <= domains).mean():.0%} need no more than {domains}. A typical one:\n\n"
+        )
+    typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if as_json else f"{said}{found}")
 
 
 @app.command(epilog="Example:\n\n  unmix report runs/cells --out cells.html")
@@ -266,6 +334,16 @@ def _claim(out: Path, *, overwrite: bool, resume: bool) -> None:
     if overwrite:
         for name in (CHECKPOINT, INTERRUPTED):
             (out / name).unlink(missing_ok=True)
+
+
+def _features(model: LatentEstimator, frame: pd.DataFrame, path: Path) -> Any:
+    """The columns that the model was fitted on."""
+    if not model.schema_.named:
+        return frame.to_numpy()
+    lacking = [name for name in model.schema_.names if name not in frame.columns]
+    if lacking:
+        raise SchemaError(f"{path} lacks the feature columns {lacking}, on which the model was fitted. Add them.")
+    return frame[list(model.schema_.names)]
 
 
 def _study(name: str, n_seeds: int | None) -> Study:

@@ -1,4 +1,4 @@
-"""Files are replaced as a whole: a crash leaves the old one or the new one, never half of it."""
+"""Files are replaced as a whole: a crash leaves the old one or the new one, never half of it. JSON stays strict."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from unmix.errors import StorageError
 
@@ -29,3 +32,18 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def json_ready(content: Any) -> Any:
+    """``content`` as strict JSON can hold it: arrays and sets as lists, a number that is not finite as null."""
+    if isinstance(content, dict):
+        return {str(key): json_ready(value) for key, value in content.items()}
+    if isinstance(content, set | frozenset):
+        content = sorted(content)
+    if isinstance(content, np.ndarray | np.generic):
+        content = content.tolist()
+    if isinstance(content, list | tuple):
+        return [json_ready(value) for value in content]
+    if isinstance(content, float) and not np.isfinite(content):
+        return None
+    return content

@@ -25,6 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from unmix.errors import SettingError
 
+# With estimated values a kernel vector uses a column where its entry is this many times the tolerance.
+_USED = 10.0
+
 
 @dataclass(frozen=True)
 class DomainCount:
@@ -45,18 +48,56 @@ class DomainCount:
     needed: int
 
 
-def free_sets(support: ArrayLike, *, random_state: int = 0) -> list[frozenset[int]]:
-    """Free sets ``N_a`` (T3) of a support, for generic values of the Jacobian on it.
+def free_sets(
+    support: ArrayLike, *, jacobian: ArrayLike | None = None, tolerance: float = 0.01, random_state: int = 0
+) -> list[frozenset[int]]:
+    """Free sets ``N_a`` (T3) of a support, for generic values of the Jacobian on it or for given ones.
 
     Parameters
     ----------
     support : bool array (n_features, n_latents)
+    jacobian : float array (n_features, n_latents), optional
+        Values at one point; entries outside the support count as 0. Default: generic values.
+    tolerance : float, default 0.01
+        With ``jacobian``: singular values below this share of the largest count as 0, since the values are estimates.
     random_state : int, default 0
         Seed of the generic values. Any seed gives the same sets with probability one.
+
+    Raises
+    ------
+    SettingError
+        The support is no 0/1 matrix, or ``jacobian`` has another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> support = [[1, 0], [1, 1], [1, 1]]
+    >>> [sorted(free) for free in free_sets(support)]
+    [[0, 1], [1]]
     """
     mask = check_support(support)
-    values = _generic_values(mask, random_state)
-    return [_kernel_columns(values[~mask[:, latent]]) for latent in range(mask.shape[1])]
+    latents = range(mask.shape[1])
+    if jacobian is None:
+        values = _generic_values(mask, random_state)
+        return [_kernel_columns(values[~mask[:, latent]]) for latent in latents]
+    given = np.asarray(jacobian, dtype=float)
+    if given.shape != mask.shape:
+        raise SettingError(
+            f"jacobian must have the support's shape {mask.shape}, for one point; got {given.shape}. Pass one row."
+        )
+    values = np.where(mask, given, 0.0)
+    return [_kernel_columns(values[~mask[:, latent]], tolerance) for latent in latents]
+
+
+def undetermined(support: ArrayLike, *, random_state: int = 0) -> frozenset[int]:
+    """Latents that no choice of values on the support lets one read off the features: the kernel of J uses them.
+
+    Examples
+    --------
+    >>> sorted(undetermined([[1, 1, 0], [0, 0, 1], [0, 0, 1]]))      # two latents behind one feature
+    [0, 1]
+    """
+    return _kernel_columns(_generic_values(check_support(support), random_state))
 
 
 def domains_needed(support: ArrayLike, *, random_state: int = 0) -> DomainCount:
@@ -119,8 +160,8 @@ def _generic_values(mask: NDArray[np.bool_], random_state: int) -> NDArray[np.fl
     return np.random.default_rng(random_state).uniform(0.5, 1.5, mask.shape) * mask
 
 
-def _kernel_columns(jacobian: NDArray[np.float64]) -> frozenset[int]:
-    """Columns that some kernel vector of ``jacobian`` uses."""
+def _kernel_columns(jacobian: NDArray[np.float64], share: float | None = None) -> frozenset[int]:
+    """Columns that some kernel vector of ``jacobian`` uses; singular values below ``share`` of the largest are 0."""
     n_latents = jacobian.shape[1]
     if jacobian.shape[0] == 0:
         return frozenset(range(n_latents))
@@ -128,5 +169,8 @@ def _kernel_columns(jacobian: NDArray[np.float64]) -> frozenset[int]:
     square = np.linalg.qr(jacobian, mode="r") if jacobian.shape[0] > n_latents else jacobian
     _, singular, right = np.linalg.svd(square, full_matrices=True)
     tolerance = max(jacobian.shape) * np.finfo(float).eps * max(singular.max(initial=0.0), 1.0) * 8
+    used = 1e-8
+    if share is not None:
+        tolerance, used = max(tolerance, share * singular.max(initial=0.0)), _USED * share
     kernel = right[int((singular > tolerance).sum()) :]
-    return frozenset(np.flatnonzero(np.abs(kernel).max(axis=0, initial=0.0) > 1e-8).tolist())
+    return frozenset(np.flatnonzero(np.abs(kernel).max(axis=0, initial=0.0) > used).tolist())

@@ -17,10 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from unmix.audit.finding import Finding, listed
+from unmix.audit.subject import Subject
 from unmix.metrics.recovery import correlation, match
 
 Floats = NDArray[np.float64]
 
+CONDITION = "agreement"
+REPEATS = 0.95
+SAME_LATENTS = 0.9
 _SAME_OBJECTIVE = 0.01
 
 
@@ -80,6 +85,28 @@ def choose_start(objective: list[float], failed: list[bool], agreed: Agreement) 
     usable = ~np.array(failed)
     means = [agreed.pairs[start, usable].mean() for start in candidates]
     return int(candidates[int(np.argmax(means))])
+
+
+def check_agreement(subject: Subject) -> tuple[Finding, Floats | None]:
+    """Whether most other starts find every latent again; with the median correlation of each (n_latents,)."""
+    n_others = len(subject.agreement)
+    if not n_others:
+        sentence = "There is a single start: whether another one finds the same latents is not known."
+        return Finding(CONDITION, "cannot tell", False, sentence), None
+    middle = np.median(subject.agreement, axis=0)
+    low = [name for name, value in zip(subject.names, middle, strict=True) if value < REPEATS]
+    evidence = {
+        "median": dict(zip(subject.names, middle.tolist(), strict=True)),
+        "least": dict(zip(subject.names, subject.agreement.min(axis=0).tolist(), strict=True)),
+        "other_starts": n_others,
+    }
+    if low:
+        sentence = f"Most of the {n_others} other starts do not find {listed(low)} again (correlation below {REPEATS})."
+        return Finding(CONDITION, "fails", True, sentence, evidence), middle
+    sentence = (
+        f"Most of the {n_others} other starts find every latent again (least median correlation {middle.min():.2f})."
+    )
+    return Finding(CONDITION, "holds", True, sentence, evidence), middle
 
 
 def _off_diagonal_mean(pairs: Floats) -> float:

@@ -6,7 +6,7 @@ rows, so effects are in units of a latent's own spread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmix.audit.agreement import Agreement
+from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel
 
@@ -60,6 +61,9 @@ class Description(DomainEffects):
     latents, latents_std : (rows, n_latents), posterior mean and spread on the described rows
     groups : (rows,) int, domain of each row
     mixing, mixing_signed : (n_features, n_latents), mean of |∂x/∂z| and of ∂x/∂z over rows, both scale-free
+    mixing_starts : (starts, n_features, n_latents), |∂x/∂z| of every start, its latents matched to the chosen one's
+    strata, strata_group, strata_design : (rows,) int, (strata,) int and (strata, n_design), as in ``audit.subject``
+    best : (1,) int, the chosen start
     location_starts_low, location_starts_high : (n_domains, n_latents), range of the mean over all starts, matched
     r2, r2_train : (n_features,), share of each feature's variance that encode-decode keeps, held out and training
     posterior_width : (n_latents,), mean posterior standard deviation; near 1: the data say nothing of this latent
@@ -72,6 +76,11 @@ class Description(DomainEffects):
     groups: NDArray[np.int64]
     mixing: Floats
     mixing_signed: Floats
+    mixing_starts: Floats
+    strata: NDArray[np.int64]
+    strata_group: NDArray[np.int64]
+    strata_design: Floats
+    best: NDArray[np.int64]
     location_starts_low: Floats
     location_starts_high: Floats
     r2: Floats
@@ -86,7 +95,7 @@ class Description(DomainEffects):
 
 
 def describe(
-    model: FittedModel,
+    candidates: Sequence[FittedModel],
     train: Rows,
     held_out: Rows,
     groups: NDArray[np.int64],
@@ -97,6 +106,7 @@ def describe(
     has_held_out: bool,
 ) -> Description:
     """All arrays of ``Description`` for the start ``best``; ``latents`` (starts, rows, n_latents) on ``held_out``."""
+    model = candidates[best]
     means, stds = encode_rows(model, held_out)
     effects = domain_effects(means, groups, n_domains)
     matched = []
@@ -104,12 +114,22 @@ def describe(
         aligned = own[:, agreed.partners[best, start]] * agreed.signs[best, start]
         matched.append(_domain_means(aligned, groups, n_domains))
     absolute, signed = mean_jacobian(model, train)
+    mixings = [
+        absolute if start == best else mean_jacobian(own, train)[0][:, agreed.partners[best, start]]
+        for start, own in enumerate(candidates)
+    ]
+    strata = stratify(held_out, groups)
     return Description(
         latents=means,
         latents_std=stds,
         groups=groups,
         mixing=absolute,
         mixing_signed=signed,
+        mixing_starts=np.stack(mixings),
+        strata=strata.labels,
+        strata_group=strata.group,
+        strata_design=strata.design,
+        best=np.array([best]),
         **vars(effects),
         location_starts_low=np.min(matched, axis=0),
         location_starts_high=np.max(matched, axis=0),

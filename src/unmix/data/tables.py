@@ -73,6 +73,21 @@ def split_columns(
     return frame[chosen], frame[list(domain)] if domain else None
 
 
+def read_support(path: str | Path) -> pd.DataFrame:
+    """A support from a file: 0 and 1, one row a feature, one column a latent; a first column of text names features."""
+    frame = read_table(path)
+    first = frame.columns[0]
+    if not pd.api.types.is_numeric_dtype(frame[first]):
+        frame = frame.set_index(first)
+    values = frame.apply(pd.to_numeric, errors="coerce")
+    if not values.shape[1] or not values.isin([0, 1]).to_numpy().all():
+        raise DataError(
+            f"{path} must hold 0 and 1, one row for each feature and one column for each latent, with the latents' "
+            "names as header (a first column may name the features); other values came. Correct the file."
+        )
+    return values.astype(int)
+
+
 def numeric_matrix(table: Any) -> Floats:
     """A float64 matrix (n_samples, n_features); missing entries are NaN.
 

@@ -19,6 +19,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from unmix.audit.agreement import agreement, choose_start
 from unmix.audit.describe import chunks, describe, encode_rows
+from unmix.audit.result import Audit
+from unmix.audit.sources import audit_model
+from unmix.audit.sparsity import SUPPORT_THRESHOLD
+from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.tables import as_table, check_values, numeric_matrix
@@ -34,7 +38,6 @@ from unmix.train.fit import fit as train_model
 
 Floats = NDArray[np.float64]
 
-SUPPORT_THRESHOLD = 0.1
 _STEPS_PER_LATENT = 700
 _LEAST_STEPS = 5_600
 _EPOCH_RANGE = (20, 1_000)
@@ -203,6 +206,51 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             moved = self.model_.prior(target).from_noise(noise)
         return self._decode(moved)
 
+    def audit(self, X: Any = None, y: Any = None) -> Audit:
+        """Which latents these data identify, and why: a verdict for every latent and for every condition of the theory.
+
+        Parameters
+        ----------
+        X, y : rows and their domains, as in ``fit``; optional
+            Default: the rows that were held out at fit. Rows that the model was trained on flatter it.
+
+        Returns
+        -------
+        Audit
+            ``latents`` (one row a latent: verdict, block, domains needed, reason), ``findings`` (one for each
+            condition), ``to_frame()``, ``to_dict()``; printed, it is a page of text. ``docs/audit.md`` says how to read
+            it.
+
+        Raises
+        ------
+        SchemaError, DomainError, DataError
+            The rows have other columns than the model, a domain that it does not know, or none.
+
+        Examples
+        --------
+        >>> from unmix import CGVAE, datasets
+        >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=6, n_domains=3, n_samples=600)
+        >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit(data.x, data.domains)
+        >>> audit = model.audit(data.x, data.domains)       # far too short a training: nothing to believe
+        >>> audit.latents["verdict"].isin(["identified", "block", "unsupported"]).all()
+        np.True_
+        """
+        check_is_fitted(self)
+        rows = None
+        if X is not None:
+            table, y = separate(X, y)
+            new = self._new_rows(table, y, with_domain=True)
+            means, widths = encode_rows(self.model_, new)
+            rows = means, widths, stratify(new, self.domain_schema_.groups(y, len(new)))
+        return audit_model(
+            self.model_,
+            self.description_,
+            domains=self.domains_,
+            names=[str(name) for name in self.get_feature_names_out()],
+            feature_names=self.schema_.names,
+            rows=rows,
+        )
+
     def report(self, path: str | Path) -> Path:
         """Write the report of this fit, one self-contained HTML file, and return its path."""
         check_is_fitted(self)
@@ -333,7 +381,15 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         self.restarts_ = restarts_table(result, agreed, best, self.history_)
         groups = data.groups[data.held_out] if len(data.held_out) else data.groups[data.train]
         self.description_ = describe(
-            chosen, train, held_out, groups, latents, agreed, best, len(data.domains.domains), bool(len(data.held_out))
+            candidates,
+            train,
+            held_out,
+            groups,
+            latents,
+            agreed,
+            best,
+            len(data.domains.domains),
+            bool(len(data.held_out)),
         )
         self._set_mixing()
         say(

@@ -26,14 +26,14 @@ from unmix.errors import StorageError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
 from unmix.estimators.cgvae import CGVAE
-from unmix.files import replacing
+from unmix.files import json_ready, replacing
 from unmix.models.base import FittedModel
 from unmix.report.html import ReportContent, render
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.devices import pick_device
 from unmix.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 DONE = "done.json"
 MODEL = "model.safetensors"
 ESTIMATORS: dict[str, type[LatentEstimator]] = {
@@ -124,6 +124,7 @@ def write_report(estimator: LatentEstimator, path: Path) -> Path:
         domain_names=list(estimator.domains_),
         domain_columns=[column.describe() for column in estimator.domain_schema_.columns],
         description=estimator.description_,
+        audit=estimator.audit(),
         history=estimator.history_,
         restarts=estimator.restarts_,
         best_restart=estimator.best_restart_,
@@ -218,16 +219,4 @@ def _versions() -> dict[str, str]:
 
 def _write_json(path: Path, content: Any) -> None:
     """Strict JSON: a number that is not finite becomes null."""
-    path.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {str(key): _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    if isinstance(content, np.generic):
-        content = content.item()
-    if isinstance(content, float) and not np.isfinite(content):
-        return None
-    return content
+    path.write_text(json.dumps(json_ready(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -137,6 +137,11 @@ class FittedModel(nn.Module):
     def n_latents(self) -> int:
         return self.inner.n_latents
 
+    @property
+    def masked(self) -> bool:
+        """Whether the encoder is told which entries were observed."""
+        return bool(self.inner.config.masked)
+
     def set_frame(self, order: Tensor, center: Tensor, scale: Tensor) -> None:
         """``center`` and ``scale`` are given in the new order."""
         for own, new in ((self.order, order), (self.center, center), (self.scale, scale)):

@@ -14,11 +14,14 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
 from unmix.audit.describe import Description
+from unmix.audit.result import Audit
 
 Floats = NDArray[np.float64]
 
@@ -34,6 +37,7 @@ _STYLE: Any = {
     "svg.hashsalt": "unmix",
 }
 _WIDTH = 4.6
+_VERDICTS = {"identified": "#2563a8", "block": "#c8641e", "unsupported": "#9aa4af"}
 _BLUE, _ORANGE, _GREY = "#2563a8", "#c8641e", "#9aa4af"
 _MOST_LABELLED = 80
 _MOST_NUMBERED = 40
@@ -71,6 +75,37 @@ def mixing_map(mixing: Floats, signed: Floats, features: Sequence[str], latents:
 
     height = 1.0 + 0.26 * min(len(order), _MOST_LABELLED)
     return draw_svg(draw, max(_WIDTH, 1.9 + 0.62 * len(latents)), height)
+
+
+def verdict_map(audit: Audit) -> str:
+    """Features × latents coloured by the latent's verdict, as strong as the edge is sure; beside it the pairs."""
+    names, features = list(audit.latents["name"]), audit.feature_names
+    order, separated = feature_order(audit.edge_probability), audit.separated()
+    colours = np.array([to_rgb(_VERDICTS[verdict]) for verdict in audit.latents["verdict"]])
+    strength = audit.edge_probability[order][:, :, None]
+
+    def draw(figure: Figure) -> None:
+        edges, pairs = figure.subplots(1, 2, width_ratios=[1.4, 1])
+        edges.imshow(1.0 - strength * (1.0 - colours), aspect="auto", interpolation="nearest")
+        edges.set_xticks(range(len(names)), names)
+        if len(order) <= _MOST_LABELLED:
+            edges.set_yticks(range(len(order)), [_label(features[k]) for k in order])
+        else:
+            edges.set_yticks([])
+            edges.set_ylabel(f"{len(order)} features, grouped by latent")
+        pairs.imshow(np.where(separated, 0.0, 1.0), cmap="Oranges", vmin=0, vmax=1.4, interpolation="nearest")
+        pairs.set_xticks(range(len(names)), names)
+        pairs.set_yticks(range(len(names)), names)
+        pairs.set_xlabel("pairs not separated")
+        for axes in (edges, pairs):
+            axes.xaxis.tick_top()
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+        handles = [Patch(color=colour, label=verdict) for verdict, colour in _VERDICTS.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+
+    height = 1.5 + max(0.22 * min(len(order), _MOST_LABELLED), 0.3 * len(names))
+    return draw_svg(draw, max(_WIDTH, 2.2 + 0.8 * len(names)), height)
 
 
 def domain_effects(found: Description, latent: int, domains: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.audit.describe import Description
+from unmix.audit.finding import listed
+from unmix.audit.positivity import VANISHED
+from unmix.audit.result import Audit
 from unmix.report import figures
 from unmix.report.parts import csv_address, fill, picture
 
-_VANISHED = 0.9
 _REPEATABLE = 0.9
 _MOST_NAMED = 4
 
@@ -30,6 +33,7 @@ class ReportContent:
     domain_names: list[str]
     domain_columns: list[str]
     description: Description
+    audit: Audit
     history: pd.DataFrame
     restarts: pd.DataFrame
     best_restart: int
@@ -67,6 +71,12 @@ def render(content: ReportContent) -> str:
         several=several,
         n_starts=starts,
         verdict=_verdict(content),
+        audit=content.audit,
+        audited=[audited_words(row) for row in content.audit.latents.to_dict("records")],
+        verdicts=picture(
+            figures.verdict_map(content.audit),
+            "Features in rows and latents in columns, coloured by verdict; beside it the pairs that are not separated",
+        ),
         latents=[latent_words(content, i) for i in range(len(latents))],
         mixing=picture(
             figures.mixing_map(found.mixing, found.mixing_signed, content.feature_names, latents),
@@ -103,6 +113,16 @@ def render(content: ReportContent) -> str:
     )
 
 
+def audited_words(row: Mapping[Hashable, Any]) -> str:
+    """The verdict on one latent, in plain words."""
+    if row["verdict"] == "identified":
+        return "identified: one factor, up to its sign and scale."
+    if row["verdict"] == "unsupported":
+        return "not supported by these data."
+    others = listed([name for name in row["block"] if name != row["name"]])
+    return f"identified only together with {others}: what belongs to which of them is open."
+
+
 def _terms(restarts: pd.DataFrame) -> dict[str, str]:
     """Columns of the restarts table that hold terms of the objective, with a word for each."""
     columns = [name for name in restarts.columns if name.startswith("held_out_") and name != "held_out_objective"]
@@ -121,7 +141,7 @@ def latent_words(content: ReportContent, latent: int) -> LatentWords:
     more = f" and {len(ranked) - _MOST_NAMED} more" if len(ranked) > _MOST_NAMED else ""
     drives = f"Drives {', '.join(named)}{more}." if named else "Drives no feature by 0.1 or more."
     width = float(found.posterior_width[latent])
-    vanished = width > _VANISHED or not named
+    vanished = width > VANISHED or not named
     others = np.delete(found.agreement_latents[:, latent], content.best_restart)
     repeats = (
         f"Found again by the other starts with correlations of {others.min():.2f} to {others.max():.2f}."
@@ -143,8 +163,8 @@ def caveats(content: ReportContent) -> list[str]:
         "training run would change. The pale bars, the range over all starts, show that part.",
         "That a domain moves a latent is a difference between groups of rows. It is a causal effect only as far as the "
         "domains were assigned like an experiment.",
-        "The latents are assumed to be independent within each domain. A common cause that acts inside a domain breaks "
-        "this, and this page does not test it.",
+        "The verdicts hold for these data and this form of model. Their conditions are sufficient, not necessary: a "
+        "latent that is not called identified may be right all the same. A test can miss what these rows show weakly.",
     ]
     if len(content.domain_names) == 1:
         lines.insert(

@@ -1,0 +1,286 @@
+r"""C3: do the domains differ enough to separate the latents that the structure leaves together?
+
+For the latents S = N_a ∩ N_b that a pair still shares, with :math:`\Delta` the difference from the mean over domains:
+
+*Route "changes"* (T1). The vectors :math:`(\Delta\eta''_i, \Delta\eta'_i)_{i \in S}` must span all 2|S| directions,
+which takes 2|S| + 1 domains. They are taken from the fitted prior at many z, and their weakest direction must be of
+some size at nine tenths of them.
+
+*Route "scales"* (exponential family with statistics z and z²). If the latents of S keep their location :math:`m_i` and
+change their scale, :math:`\Delta\eta'_i = (z_i - m_i) \Delta\eta''_i`: the vectors above have rank |S| at most, but
+:math:`\Delta\eta''` spanning |S| directions is enough, with |S| + 1 domains, if it does so for every pair that shares
+one of these latents (``docs/theory.md``).
+
+A rank is only believed beyond what sampling does. With locations m and scales s of every domain by moments of the
+posterior means, :math:`(1/s^2, m/s^2)` is a linear image of :math:`(\eta'', \eta')` for Gaussian domains. If its matrix
+W over domains had rank r - 1, its r-th singular value would be at most the largest one of the sampling noise (Weyl);
+that is read off resampled rows. And a latent *changes* only by more than it does with the domain labels shuffled,
+refitted in the same way. Shuffled labels therefore never give a rank, whatever the prior has learnt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmix.audit.finding import Finding, listed
+from unmix.audit.sparsity import SURE, Sets, Support
+from unmix.audit.subject import LEAST_ROWS, Subject
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Shared = frozenset[int]
+
+CONDITION = "C3 changes"
+ROUTES = ("none", "structure", "changes", "scales")
+STRUCTURE, CHANGES, SCALES = 1, 2, 3
+_SHUFFLES = 200
+_RESAMPLES = 60
+_LEVEL = 0.05
+_WEAKEST = 0.1
+_SAME_LOCATION = 0.02
+_LEAST_SD = 1e-3
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the domains do, and for which sets of latents that is enough.
+
+    Attributes
+    ----------
+    present : int, domains with enough rows
+    location, scale, shape : (n_latents,) bool, what changes by more than with shuffled labels
+    share : (n_latents,), share of the variance that lies between domains
+    natural : (domains, 2 n_latents), (1/s², m/s²) by moments, centred, in units of its sampling noise
+    noise : (resamples, domains, 2 n_latents), what resampling rows adds to it
+    fitted : (points, domains, 2 n_latents), (η'', η') of the fitted prior, centred; None where it knows no domains
+    """
+
+    present: int
+    location: Bools
+    scale: Bools
+    shape: Bools
+    share: Floats
+    natural: Floats
+    noise: Floats
+    fitted: Floats | None
+    _ranks: dict[Shared, tuple[int, int]] = field(default_factory=dict, repr=False)
+
+    @property
+    def n_latents(self) -> int:
+        return len(self.location)
+
+    @property
+    def changing(self) -> Bools:
+        """Latents that change in any way."""
+        return np.asarray(self.location | self.scale | self.shape)
+
+    @cached_property
+    def bent(self) -> bool:
+        """Whether η'' of the fitted prior depends on z: then domains are not Gaussian, and moments do not tell all."""
+        if self.fitted is None:
+            return False
+        return bool(np.ptp(self.fitted[:, :, : self.n_latents], axis=0).max(initial=0.0) > 1e-3)
+
+    def ranks(self, shared: Shared) -> tuple[int, int]:
+        """Directions in which the latents ``shared`` change for sure: of 2|S| by both, of |S| by their scales."""
+        if not shared:
+            return 0, 0
+        if shared not in self._ranks:
+            own = sorted(shared)
+            both, scales = own + [i + self.n_latents for i in own], own
+            self._ranks[shared] = (self._rank(own, both), self._rank(own, scales))
+        return self._ranks[shared]
+
+    def separates(self, shared: Shared) -> bool:
+        """Whether the route "changes" separates a pair that shares these latents."""
+        return 2 * len(shared) < self.present and self.ranks(shared)[0] == 2 * len(shared)
+
+    def by_scales(self, shared: Shared) -> bool:
+        """Whether the scales of these latents span every direction while their locations stay."""
+        own = sorted(shared)
+        stays = ~self.location[own] | (self.share[own] < _SAME_LOCATION)
+        return len(own) < self.present and bool(stays.all()) and self.ranks(shared)[1] == len(own)
+
+    def lacking(self, shared: Shared) -> int:
+        """Further domains, differing in a new direction each, with which the route "changes" would separate."""
+        return 2 * len(shared) - self.ranks(shared)[0]
+
+    def _rank(self, latents: list[int], columns: list[int]) -> int:
+        most = min(self.present - 1, len(columns))
+        if most < 1 or not self.changing[latents].any():
+            return 0
+        moments = _above(self.natural[:, columns], self.noise[:, :, columns])
+        if self.fitted is None:
+            return min(most, moments)
+        singular = np.linalg.svd(self.fitted[:, :, columns], compute_uv=False) / np.sqrt(self.present)
+        fitted = int((np.quantile(singular, 0.1, axis=0) >= _WEAKEST).sum())
+        if self.bent and self.changing[latents].all():
+            return min(most, fitted)
+        return min(most, fitted, moments)
+
+
+class Routes(Protocol):
+    """What decides whether latents that the structure leaves together are separated: measured changes, or a plan's."""
+
+    def separates(self, shared: Shared) -> bool: ...
+
+    def by_scales(self, shared: Shared) -> bool: ...
+
+    def lacking(self, shared: Shared) -> int: ...
+
+
+def pair_routes(sets: Sets, routes: Routes) -> Ints:
+    """Index into ``ROUTES`` of what separates every pair (n_latents, n_latents), for free sets ``sets``."""
+    n = len(sets)
+    shared = {(a, b): sets[a] & sets[b] for a in range(n) for b in range(a + 1, n)}
+    scales = {pair: routes.by_scales(s) for pair, s in shared.items() if s}
+    # A latent whose square has no mixed derivative for any pair that shares it depends on one estimated latent alone.
+    spoilt = {i for pair, good in scales.items() if not good for i in shared[pair]}
+    result = np.zeros((n, n), dtype=np.int64)
+    for (a, b), s in shared.items():
+        route = STRUCTURE if not s else CHANGES if routes.separates(s) else 0 if s & spoilt else SCALES
+        result[a, b] = result[b, a] = route
+    return result
+
+
+def route_shares(support: Support, routes: Routes) -> Floats:
+    """Share of the draws of the support in which each of ``ROUTES`` separates each pair (4, n_latents, n_latents)."""
+    counted = support.distinct()
+    total = np.zeros((len(ROUTES), support.n_latents, support.n_latents))
+    for sets, share in counted:
+        found = pair_routes(sets, routes)
+        for route in range(len(ROUTES)):
+            total[route] += share * (found == route)
+    return total
+
+
+def _above(signal: Floats, noise: Floats) -> int:
+    """Singular values of ``signal`` (domains, columns) beyond the largest of most of ``noise`` (draws, …)."""
+    limit = np.quantile(np.linalg.norm(noise, ord=2, axis=(1, 2)), 1 - _LEVEL)
+    return int((np.linalg.svd(signal, compute_uv=False) > limit).sum())
+
+
+def measure_changes(subject: Subject) -> Changes:
+    """Moments of every domain, their noise, the shuffled labels and the fitted prior."""
+    z, labels = subject.tested
+    n_domains, n_latents = len(subject.large), subject.n_latents
+    if n_domains < 2:
+        never = np.zeros(n_latents, dtype=bool)
+        nothing = np.zeros((1, 2 * n_latents))
+        return Changes(max(n_domains, 1), never, never, never, np.zeros(n_latents), nothing, nothing[None], None)
+    rng = np.random.default_rng(0)
+    spread = np.maximum(z.std(axis=0), _LEAST_SD)
+    z = (z - z.mean(axis=0)) / spread
+    actual = _differences(z, labels, n_domains)
+    shuffled = np.stack([_differences(z, rng.permutation(labels), n_domains) for _ in range(_SHUFFLES)])
+    # The largest over all latents of a shuffle is the limit of each, and three ways to change share the level: many
+    # latents and many tests do not make a change more likely.
+    limit = np.quantile(shuffled.max(axis=2), 1 - _LEVEL / len(actual), axis=0)
+    location, scale, shape = actual > limit[:, None]
+    natural, noise = _natural_with_noise(z, labels, n_domains, rng)
+    fitted = None
+    if subject.slopes is not None and subject.curvatures is not None:
+        both = np.concatenate([subject.curvatures * spread**2, subject.slopes * spread], axis=2)[:, subject.large]
+        fitted = both - both.mean(axis=1, keepdims=True)
+    return Changes(n_domains, location, scale, shape, actual[0], natural, noise, fitted)
+
+
+def _natural_with_noise(z: Floats, labels: Ints, n_domains: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    rows = [np.flatnonzero(labels == domain) for domain in range(n_domains)]
+    natural = _natural(z, labels, n_domains)
+    draws = []
+    for _ in range(_RESAMPLES):
+        chosen = np.concatenate([own[rng.integers(len(own), size=len(own))] for own in rows])
+        draws.append(_natural(z[chosen], labels[chosen], n_domains) - natural)
+    noise = np.stack(draws)
+    unit = np.maximum(np.sqrt((noise**2).mean(axis=(0, 1))), 1e-12)
+    return natural / unit, noise / unit
+
+
+def _means(values: Floats, labels: Ints, n_domains: int) -> Floats:
+    indicator = np.zeros((n_domains, len(labels)))
+    indicator[labels, np.arange(len(labels))] = 1.0
+    result: Floats = indicator @ values / indicator.sum(axis=1, keepdims=True)
+    return result
+
+
+def _natural(z: Floats, labels: Ints, n_domains: int) -> Floats:
+    mean = _means(z, labels, n_domains)
+    variance = np.maximum(_means(z**2, labels, n_domains) - mean**2, _LEAST_SD**2)
+    both = np.hstack([1.0 / variance, mean / variance])
+    result: Floats = both - both.mean(axis=0)
+    return result
+
+
+def _differences(z: Floats, labels: Ints, n_domains: int) -> Floats:
+    """Share of the variance between domains of z, of |z - m| and of a measure of skewness (3, n_latents)."""
+    mean = _means(z, labels, n_domains)[labels]
+    distance = np.abs(z - mean)
+    scaled = (z - mean) / np.maximum(_means(distance, labels, n_domains)[labels], _LEAST_SD)
+    parts = (z, distance, np.abs(scaled) * scaled)
+    shares = [
+        _means(part, labels, n_domains)[labels].var(axis=0) / np.maximum(part.var(axis=0), 1e-12) for part in parts
+    ]
+    return np.stack(shares)
+
+
+def check_changes(subject: Subject, support: Support) -> tuple[Finding, Changes]:
+    """C3 for the pairs that the structure does not separate."""
+    changes = measure_changes(subject)
+    names = subject.names
+    changing = [names[i] for i in np.flatnonzero(changes.changing)]
+    shares = route_shares(support, changes)
+    left = np.triu(shares[STRUCTURE] < SURE, 1)
+    met = int((left & (shares[STRUCTURE:].sum(axis=0) >= SURE)).sum())
+    evidence = {
+        "domains_present": changes.present if len(subject.large) else 0,
+        "changing": changing,
+        "changing_location": [names[i] for i in np.flatnonzero(changes.location)],
+        "changing_scale": [names[i] for i in np.flatnonzero(changes.scale)],
+        "changing_shape": [names[i] for i in np.flatnonzero(changes.shape)],
+        "share_between_domains": dict(zip(names, changes.share.tolist(), strict=True)),
+        "prior_knows_domains": changes.fitted is not None,
+        "weakest_direction_of_all": _weakest(changes),
+        "pairs_that_need_changes": int(left.sum()),
+        "pairs_with_enough": met,
+    }
+    return _finding(subject, changing, int(left.sum()), met, evidence), changes
+
+
+def _weakest(changes: Changes) -> dict[str, float] | None:
+    """Smallest singular value and condition number of the fitted difference vectors over all latents, median over z."""
+    if changes.fitted is None:
+        return None
+    singular = np.linalg.svd(changes.fitted, compute_uv=False)[:, : min(changes.present - 1, 2 * changes.n_latents)]
+    return {
+        "size": float(np.median(singular[:, -1]) / np.sqrt(changes.present)),
+        "condition": float(np.median(singular[:, 0] / np.maximum(singular[:, -1], 1e-12))),
+    }
+
+
+def _finding(subject: Subject, changing: list[str], needed: int, met: int, evidence: dict[str, object]) -> Finding:
+    n = subject.n_latents
+    if len(subject.large) < 2:
+        if len(subject.domains) > 1:
+            sentence = f"Fewer than two domains have {LEAST_ROWS} rows: whether anything changes cannot be tested."
+            return Finding(CONDITION, "cannot tell", False, sentence, evidence)
+        return Finding(CONDITION, "fails", False, "There is one domain, so nothing changes.", evidence)
+    if not changing:
+        sentence = "No latent differs between domains by more than it does with the domain labels shuffled."
+        return Finding(CONDITION, "fails", True, sentence, evidence)
+    said = f"{len(changing)} of {n} latents change by more than with shuffled labels ({listed(changing)})"
+    if needed and met == needed:
+        sentence = f"{said}, in enough directions for all {needed} pairs that the structure leaves together."
+        return Finding(CONDITION, "holds", True, sentence, evidence)
+    if needed:
+        sentence = f"{said}, in enough directions for {met} of the {needed} pairs that the structure leaves together."
+        return Finding(CONDITION, "fails", True, sentence, evidence)
+    verdict = "holds" if len(changing) == n else "fails"
+    sentence = f"{said}; no pair needs it, since the structure separates all."
+    return Finding(CONDITION, verdict, True, sentence, evidence)  # type: ignore[arg-type]

@@ -1,0 +1,50 @@
+"""One condition of the theory, held against data: a verdict, whether the data could have said no, and the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from unmix.files import json_ready
+
+Verdict = Literal["holds", "fails", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the data say about one condition.
+
+    Attributes
+    ----------
+    condition : str
+        Such as "C3 changes".
+    verdict : {"holds", "fails", "cannot tell"}
+        "fails" means that the theory guarantees nothing by this condition, not that the latents are wrong.
+    could_fail : bool
+        Whether these data could have shown a failure; where not, "holds" would be no evidence and is not said.
+    evidence : mapping of str to numbers, names and lists
+    sentence : str
+    """
+
+    condition: str
+    verdict: Verdict
+    could_fail: bool
+    sentence: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The finding as strict JSON can hold it."""
+        result: dict[str, Any] = json_ready(asdict(self))
+        return result
+
+
+def counted(number: int, thing: str) -> str:
+    """A number with its thing: "1 domain", "3 domains"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """Names in a sentence: "z0, z1 and z2"."""
+    shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)

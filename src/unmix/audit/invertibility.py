@@ -1,0 +1,66 @@
+r"""Is the decoder invertible where the data lie, latent by latent?
+
+With the scale-free Jacobian :math:`J` at a row, the *own effect* of latent i is the part of its column that the other
+columns cannot make up,
+
+.. math:: e_i = \min_c \lVert J_{\cdot i} - J_{\cdot, -i}\, c \rVert = 1 / \sqrt{[(J^\top J)^{-1}]_{ii}},
+
+in standard deviations of the features. A collapsed or duplicated latent has none. The smallest singular value of J is
+at most the smallest own effect. Where there is an encoder, latents drawn from the prior are decoded and encoded again:
+a latent that folds, z and -z giving the same features, does not come back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmix.audit.finding import Finding
+from unmix.audit.subject import Subject
+
+Floats = NDArray[np.float64]
+
+CONDITION = "invertibility"
+_OWN_EFFECT = 0.1
+_SHARE_OF_ROWS = 0.1
+_ROUND_TRIP = 0.7
+_SHIFT = 1e-9
+
+
+def own_effects(jacobian: Floats) -> tuple[Floats, Floats]:
+    """Own effect of every latent (points, n_latents) and smallest singular value (points,) at every point."""
+    n_latents = jacobian.shape[2]
+    if jacobian.shape[1] < n_latents:
+        return np.zeros((len(jacobian), n_latents)), np.zeros(len(jacobian))
+    # JᵀJ = RᵀR, so R has the singular values of J and (JᵀJ)⁻¹ = R⁻¹ R⁻ᵀ; the shift keeps an exact zero from dividing.
+    upper = np.linalg.qr(jacobian, mode="r")
+    inverse = np.linalg.inv(upper + _SHIFT * np.eye(n_latents))
+    return 1.0 / np.linalg.norm(inverse, axis=2), np.linalg.svd(upper, compute_uv=False)[:, -1]
+
+
+def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, str]]:
+    """Whether every latent can be read off the features, and what is wrong with those that cannot."""
+    effects, smallest = own_effects(subject.jacobian)
+    low = np.quantile(effects, _SHARE_OF_ROWS, axis=0)
+    faults: dict[int, str] = {}
+    for i in range(subject.n_latents):
+        back = 1.0 if subject.round_trip is None else float(subject.round_trip[i])
+        if low[i] < _OWN_EFFECT:
+            faults[i] = f"has an effect of its own of only {low[i]:.2f} on the features at a tenth of the rows"
+        elif back < _ROUND_TRIP:
+            faults[i] = f"does not come back when it is decoded and encoded again (R² {back:.2f})"
+    names = subject.names
+    evidence = {
+        "own_effect_at_a_tenth_of_the_rows": dict(zip(names, low.tolist(), strict=True)),
+        "smallest_singular_value": {"median": float(np.median(smallest)), "least": float(smallest.min())},
+        "round_trip_r2": None
+        if subject.round_trip is None
+        else dict(zip(names, subject.round_trip.tolist(), strict=True)),
+        "points": len(effects),
+    }
+    if faults:
+        sentence = " ".join(f"{names[i]} {words}." for i, words in faults.items())
+        return Finding(CONDITION, "fails", True, sentence, evidence), faults
+    sentence = f"Every latent moves the features in a way of its own (least {low.min():.2f} standard deviations)"
+    sentence += "." if subject.round_trip is None else " and comes back when decoded and encoded again."
+    return Finding(CONDITION, "holds", True, sentence, evidence), {}

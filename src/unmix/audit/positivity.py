@@ -1,0 +1,129 @@
+r"""C1: is every latent there, alone, smooth and positive in every domain?
+
+A latent is *vanished* when its posterior is about as wide as its prior or it drives no feature, *discrete* when it
+takes few values, *duplicated* when within domains it is a function of another one, by correlation. Positivity needs
+domains that overlap: for latent i and domain u, the share of the rows of u between the 1 % and the 99 % quantile of the
+other domains' rows. Where a domain has nearly none, p(z_i | u) looks like zero where other domains have their mass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmix.audit.finding import Finding, Verdict, listed
+from unmix.audit.sparsity import SUPPORT_THRESHOLD
+from unmix.audit.subject import LEAST_ROWS, Subject
+from unmix.metrics.recovery import correlation
+
+Floats = NDArray[np.float64]
+
+CONDITION = "C1 positivity"
+VANISHED = 0.9
+_DUPLICATED = 0.95
+_DISJOINT = 0.05
+_FEW_VALUES = 20
+_LEAST_SD = 1e-3
+
+
+@dataclass(frozen=True)
+class Faults:
+    """A sentence for every latent that has a fault; the superfluous ones have collapsed or repeat one that stays."""
+
+    by_latent: dict[int, str]
+    superfluous: frozenset[int] = frozenset()
+
+
+def check_positivity(subject: Subject) -> tuple[Finding, Faults]:
+    """C1, and the latents that it finds unusable."""
+    names = subject.names
+    if len(subject.latents) < LEAST_ROWS:
+        sentence = f"There are {len(subject.latents)} rows; the tests of the latents need at least {LEAST_ROWS}."
+        return Finding(CONDITION, "cannot tell", False, sentence), Faults({})
+    collapsed = _collapsed(subject)
+    faults = collapsed | {i: words for i, words in _others(subject).items() if i not in collapsed}
+    overlap = _overlap(subject)
+    apart = [names[i] for i in range(subject.n_latents) if overlap is not None and overlap[i] < _DISJOINT]
+    small = [name for name, count in zip(subject.domains, subject.counts, strict=True) if count < LEAST_ROWS]
+    evidence = {
+        "rows": dict(zip(subject.domains, subject.counts.tolist(), strict=True)),
+        "absent_domains": list(subject.absent),
+        "small_domains": small,
+        "faults": {names[i]: words for i, words in faults.items()},
+        "least_overlap": None if overlap is None else dict(zip(names, overlap.tolist(), strict=True)),
+    }
+    verdict, sentence = _judge(subject, faults, apart, small)
+    return Finding(CONDITION, verdict, True, sentence, evidence), Faults(faults, _superfluous(subject, collapsed))
+
+
+def _judge(subject: Subject, faults: dict[int, str], apart: list[str], small: list[str]) -> tuple[Verdict, str]:
+    if faults:
+        return "fails", " ".join(f"{subject.names[i]} {words}." for i, words in faults.items())
+    if apart:
+        return "fails", (
+            f"Some domain shares hardly any value of {listed(apart)} with the others: the domains do not overlap."
+        )
+    if subject.absent or small:
+        what = f"no rows of {listed(list(subject.absent))}" if subject.absent else ""
+        few = f"fewer than {LEAST_ROWS} rows of {listed(small)}" if small else ""
+        return "cannot tell", f"There are {' and '.join(filter(None, (what, few)))}: nothing is said about them."
+    return "holds", "Every latent varies, stands alone, and every domain has rows that overlap with the others'."
+
+
+def _collapsed(subject: Subject) -> dict[int, str]:
+    spread, effect = subject.latents.std(axis=0), subject.starts[0].max(axis=0)
+    found: dict[int, str] = {}
+    for i in range(subject.n_latents):
+        if spread[i] < _LEAST_SD:
+            found[i] = "is constant: it has collapsed"
+        elif subject.width is not None and subject.width[i] > VANISHED:
+            found[i] = f"has collapsed: its posterior has {subject.width[i]:.2f} of the width that no data would give"
+        elif effect[i] < SUPPORT_THRESHOLD:
+            found[i] = f"has collapsed: it drives no feature by {SUPPORT_THRESHOLD} standard deviations or more"
+    return found
+
+
+def _superfluous(subject: Subject, collapsed: dict[int, str]) -> frozenset[int]:
+    """Collapsed latents, and of every two that repeat each other the one with less effect."""
+    effect = subject.starts[0].sum(axis=0)
+    pairs = _twins(subject).items()
+    return frozenset(collapsed) | {i if (effect[i], -i) < (effect[twin], -twin) else twin for i, twin in pairs}
+
+
+def _others(subject: Subject) -> dict[int, str]:
+    found = {
+        i: f"is a duplicate of {subject.names[twin]}: within domains their correlation is {_DUPLICATED} or more"
+        for i, twin in _twins(subject).items()
+    }
+    for i in range(subject.n_latents):
+        n_values = len(np.unique(subject.latents[:, i].round(6)))
+        if n_values <= min(_FEW_VALUES, len(subject.latents) // 10):
+            found[i] = f"is discrete: it takes {n_values} values"
+    return found
+
+
+def _twins(subject: Subject) -> dict[int, int]:
+    """For every latent that repeats another within domains, that one."""
+    residual = subject.latents.copy()
+    for stratum in np.unique(subject.strata):
+        own = subject.strata == stratum
+        residual[own] -= residual[own].mean(axis=0)
+    strength = np.abs(correlation(residual, residual)) - np.eye(subject.n_latents)
+    return {i: int(strength[i].argmax()) for i in range(subject.n_latents) if strength[i].max() >= _DUPLICATED}
+
+
+def _overlap(subject: Subject) -> Floats | None:
+    """For every latent the smallest share of a domain's rows that lies among the other domains' rows."""
+    z, labels = subject.tested
+    n_domains = len(subject.large)
+    if n_domains < 2:
+        return None
+    shares = np.ones((n_domains, subject.n_latents))
+    for domain in range(n_domains):
+        own, others = z[labels == domain], z[labels != domain]
+        low, high = np.quantile(others, [0.01, 0.99], axis=0)
+        shares[domain] = ((own >= low) & (own <= high)).mean(axis=0)
+    result: Floats = shares.min(axis=0)
+    return result

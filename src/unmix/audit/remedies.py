@@ -1,0 +1,126 @@
+"""What would help: the count is run again with one thing changed, and what it mends is read off.
+
+Changes that are tried: more domains (each one a new direction in which the latents concerned differ), one more feature
+that a single latent drives, one latent less. The count is that of the most likely support with generic values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from unmix.audit.changes import Routes, Shared, pair_routes
+from unmix.audit.finding import counted, listed
+from unmix.theory import free_sets
+
+Bools = NDArray[np.bool_]
+_MOST_TRIED = 20
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A change in words, the latents that it makes identified, and how many things it adds or takes away."""
+
+    change: str
+    mends: tuple[str, ...]
+    cost: int
+
+    @property
+    def sentence(self) -> str:
+        what = f"separate {listed(list(self.mends))} from all others" if self.mends else "lose nothing"
+        return f"{self.change} would {what}."
+
+
+@dataclass(frozen=True)
+class _MoreDomains:
+    """The routes, had there been ``extra`` more domains that differ in directions of their own."""
+
+    routes: Routes
+    extra: int
+
+    def separates(self, shared: Shared) -> bool:
+        return self.routes.lacking(shared) <= self.extra
+
+    def by_scales(self, shared: Shared) -> bool:
+        return self.routes.by_scales(shared)
+
+    def lacking(self, shared: Shared) -> int:
+        return max(0, self.routes.lacking(shared) - self.extra)
+
+
+@dataclass(frozen=True)
+class _Renumbered:
+    """The routes for latents that are numbered anew, ``old`` of them."""
+
+    routes: Routes
+    old: tuple[int, ...]
+
+    def _outward(self, shared: Shared) -> Shared:
+        return frozenset(self.old[i] for i in shared)
+
+    def separates(self, shared: Shared) -> bool:
+        return self.routes.separates(self._outward(shared))
+
+    def by_scales(self, shared: Shared) -> bool:
+        return self.routes.by_scales(self._outward(shared))
+
+    def lacking(self, shared: Shared) -> int:
+        return self.routes.lacking(self._outward(shared))
+
+
+def blocks(separated: Bools) -> list[list[int]]:
+    """Connected components of the pairs that are not separated, (n_latents, n_latents)."""
+    n_blocks, label = connected_components(csr_array(~separated), directed=False)
+    return [np.flatnonzero(label == block).tolist() for block in range(n_blocks)]
+
+
+def alone(separated: Bools) -> set[int]:
+    """Latents that are separated from every other one."""
+    return {own[0] for own in blocks(separated) if len(own) == 1}
+
+
+def find_remedies(support: Bools, routes: Routes, names: list[str]) -> list[Remedy]:
+    """Changes that would make further latents identified, cheapest first and those that give up a latent last."""
+    sets = free_sets(support)
+    now = pair_routes(sets, routes) > 0
+    single, n = alone(now), len(names)
+    stuck = [i for i in range(n) if i not in single]
+    if not stuck:
+        return []
+    found = _more_domains(sets, routes, names, single)
+    features, fewer = [], []
+    for i in stuck[:_MOST_TRIED]:
+        with_feature = np.vstack([support, np.arange(n) == i])
+        mended = alone(pair_routes(free_sets(with_feature), routes) > 0) - single
+        features.append((len(mended), f"One more feature that {names[i]} alone drives", mended))
+        old = tuple(j for j in range(n) if j != i)
+        rest = alone(pair_routes(free_sets(support[:, list(old)]), _Renumbered(routes, old)) > 0)
+        mended = {old[j] for j in rest} - single
+        fewer.append((len(mended), f"A model without {names[i]}, one latent less,", mended))
+    with_features, with_fewer = (
+        [Remedy(change, tuple(names[i] for i in sorted(mended)), 1)] if size else []
+        for size, change, mended in (max(tried, key=lambda item: item[0]) for tried in (features, fewer))
+    )
+    # A latent less comes last: it mends the count, but what it stood for is still in the data.
+    return sorted(with_features + found, key=lambda remedy: remedy.cost) + with_fewer
+
+
+def _more_domains(sets: list[Shared], routes: Routes, names: list[str], single: set[int]) -> list[Remedy]:
+    """The fewest domains that mend something, and the fewest that mend most."""
+    n = len(names)
+    lacking = sorted({routes.lacking(sets[a] & sets[b]) for a in range(n) for b in range(a + 1, n)} - {0})
+    found: list[Remedy] = []
+    best: set[int] = set()
+    for extra in lacking:
+        mended = alone(pair_routes(sets, _MoreDomains(routes, extra)) > 0) - single
+        if len(mended) > len(best):
+            shared = frozenset().union(*(sets[a] & sets[b] for a in mended for b in range(n) if b != a))
+            must = listed([names[i] for i in sorted(shared)])
+            change = f"{counted(extra, 'more domain')} in which {must} change in new ways"
+            found.append(Remedy(change, tuple(names[i] for i in sorted(mended)), extra))
+            best = mended
+    return found if len(found) < 2 else [found[0], found[-1]]

@@ -1,0 +1,122 @@
+"""An audit's result: a verdict for every latent and for every condition, as tables, JSON and text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unmix.audit.finding import Finding, counted
+from unmix.audit.remedies import Remedy
+from unmix.files import json_ready
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def verdict_line(row: Mapping[Hashable, Any]) -> str:
+    """One row of a table of latents as a line of text."""
+    verdict = row["verdict"] if row["block"] is None else f"block {{{', '.join(row['block'])}}}"
+    return f"{row['name']}: {verdict}. {row['reason']}"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Which latents the data identify, and why.
+
+    Attributes
+    ----------
+    latents : DataFrame, one row a latent
+        ``name``; ``verdict``: "identified" (by itself), "block" (only together with the others of ``block``) or
+        "unsupported"; ``block``: names, or None; ``domains_needed``: domains that separate it from all others with this
+        mixing, NA where it is superfluous; ``reason``; ``remedy``: the cheapest change that would identify it, or "".
+    findings : list of Finding, one for each condition of the theory pairs : DataFrame, one row a pair of latents:
+    ``a``, ``b``, ``separated``, ``probability`` (share of the draws of the
+        support in which it is), ``route`` ("structure", "changes", "scales", "none"), ``domains_needed``
+    remedies : list of Remedy, what would identify more latents, cheapest first
+    domains_present, domains_needed, domains_needed_without_sparsity : int
+    edge_probability : float array (n_features, n_latents)
+    feature_names : tuple of str
+    """
+
+    latents: pd.DataFrame
+    findings: list[Finding]
+    pairs: pd.DataFrame
+    remedies: list[Remedy]
+    domains_present: int
+    domains_needed: int
+    domains_needed_without_sparsity: int
+    edge_probability: Floats
+    feature_names: tuple[str, ...]
+
+    def finding(self, condition: str) -> Finding:
+        """The finding whose condition begins with these words, such as "C3"."""
+        return next(finding for finding in self.findings if finding.condition.startswith(condition))
+
+    def separated(self) -> Bools:
+        """Whether each pair of latents (n_latents, n_latents) is separated; the diagonal is True."""
+        names = list(self.latents["name"])
+        result = np.eye(len(names), dtype=bool)
+        for pair in self.pairs.to_dict("records"):
+            a, b = names.index(pair["a"]), names.index(pair["b"])
+            result[a, b] = result[b, a] = pair["separated"]
+        return result
+
+    def to_frame(self) -> pd.DataFrame:
+        """The findings as a table: condition, verdict, could_fail, sentence."""
+        columns = ["condition", "verdict", "could_fail", "sentence"]
+        return pd.DataFrame([{name: getattr(finding, name) for name in columns} for finding in self.findings])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the edges, as strict JSON can hold it."""
+        latents = self.latents.astype({"domains_needed": object}).to_dict("records")
+        rows = [{k: None if v is pd.NA else v for k, v in row.items()} for row in latents]
+        result: dict[str, Any] = json_ready(
+            {
+                "domains_needed": self.domains_needed,
+                "domains_needed_without_sparsity": self.domains_needed_without_sparsity,
+                "domains_present": self.domains_present,
+                "latents": rows,
+                "findings": [finding.to_dict() for finding in self.findings],
+                "pairs": self.pairs.to_dict("records"),
+                "remedies": [{"change": r.change, "mends": r.mends, "cost": r.cost} for r in self.remedies],
+            }
+        )
+        return result
+
+    def to_json(self) -> str:
+        """``to_dict`` as text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
+
+    def summary(self) -> str:
+        """What was found, in a sentence or two."""
+        verdicts = self.latents["verdict"].value_counts()
+        said = [
+            f"{verdicts.get(verdict, 0)} {words}"
+            for verdict, words in (
+                ("identified", "identified"),
+                ("block", "identified only within a block"),
+                ("unsupported", "not supported by these data"),
+            )
+        ]
+        return (
+            f"Of {len(self.latents)} latents: {', '.join(said)}. With this mixing "
+            f"{counted(self.domains_needed, 'domain')} would separate all (without sparsity "
+            f"{self.domains_needed_without_sparsity}); there are {self.domains_present}."
+        )
+
+    def __str__(self) -> str:
+        lines = [self.summary(), ""]
+        for row in self.latents.to_dict("records"):
+            lines.append(verdict_line(row))
+            lines += [f"    {row['remedy']}"] if row["remedy"] else []
+        lines.append("")
+        for finding in self.findings:
+            power = "" if finding.could_fail else " (these data could not have failed it)"
+            lines.append(f"{finding.condition}: {finding.verdict}{power}. {finding.sentence}")
+        return "\n".join(lines)

@@ -1,0 +1,226 @@
+r"""What the checks look at, from any model: latents of rows, their domains, derivatives of decoder and prior.
+
+Latents are in the model's own frame (standard deviation near 1), features in units of their standard deviation. With
+:math:`\eta_i(z_i, u) = \log p(z_i \mid u)` the prior enters through its derivatives :math:`\eta'_i` and
+:math:`\eta''_i` at some of the rows' latents, for every domain.
+
+Domains are *strata* here: the combinations of categorical levels and, where a domain column is continuous, parts of its
+range between quantiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unmix.data.batches import Rows
+from unmix.models.base import FittedModel
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+LEAST_ROWS = 20
+_POINTS = 256
+_PRIOR_POINTS = 32
+_ROUND_TRIPS = 1024
+_MOST_ROWS = 5000
+_PARTS = 6
+
+
+@dataclass(frozen=True)
+class Strata:
+    """``labels`` (rows,) index into the strata, -1 for none; ``group`` (strata,) the domain; ``design`` (strata, ·)."""
+
+    labels: Ints
+    group: Ints
+    design: Floats
+
+    def names(self, domains: Sequence[str]) -> tuple[str, ...]:
+        """A name for every stratum: its domain's, with the part of the range where a domain was divided."""
+        parts = np.bincount(self.group, minlength=len(domains))
+        seen = np.zeros_like(parts)
+        names = []
+        for group in self.group:
+            seen[group] += 1
+            part = f", part {seen[group]} of {parts[group]}" if parts[group] > 1 else ""
+            names.append(f"{domains[group]}{part}")
+        return tuple(names)
+
+
+def stratify(rows: Rows, groups: Ints) -> Strata:
+    """Strata of rows whose domain is ``groups``; continuous columns are cut at quantiles, into about six parts."""
+    design, values = rows.design.cpu().double().numpy(), rows.values.cpu().double().numpy()
+    keys = groups[:, None]
+    if values.shape[1]:
+        parts = max(2, round(_PARTS ** (1.0 / values.shape[1])))
+        inner = np.quantile(values, np.arange(1, parts) / parts, axis=0)
+        keys = np.column_stack([groups, (values[:, None, :] > inner).sum(axis=1)])
+    found, labels = np.unique(keys[groups >= 0], axis=0, return_inverse=True)
+    placed = np.full(len(groups), -1, dtype=np.int64)
+    placed[groups >= 0] = labels.reshape(-1)
+    means = [design[placed == stratum].mean(axis=0) for stratum in range(len(found))]
+    return Strata(placed, found[:, 0].astype(np.int64), np.array(means).reshape(len(found), design.shape[1]))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Everything the checks take.
+
+    Attributes
+    ----------
+    latents : (rows, n_latents)
+    strata : (rows,) int, index into ``domains``; -1: none of them
+    domains : names of the strata
+    absent : names of domains that the model knows and the rows lack
+    names, feature_names : of latents and features
+    jacobian : (points, n_features, n_latents), ∂x/∂z of the decoder, scale-free
+    starts : (starts, n_features, n_latents), mean |∂x/∂z| of each start, the audited one first, latents matched to its
+    agreement : (starts - 1, n_latents), correlation of each latent with its partner in every other start
+    width : (n_latents,), mean posterior standard deviation, or None
+    slopes, curvatures : (points, strata, n_latents), η' and η'' of a prior that knows domains, or None
+    round_trip : (n_latents,), R² of encoding what latents drawn from the prior decode to, or None
+    """
+
+    latents: Floats
+    strata: Ints
+    domains: tuple[str, ...]
+    absent: tuple[str, ...]
+    names: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    jacobian: Floats
+    starts: Floats
+    agreement: Floats
+    width: Floats | None = None
+    slopes: Floats | None = None
+    curvatures: Floats | None = None
+    round_trip: Floats | None = None
+
+    @property
+    def n_latents(self) -> int:
+        return self.latents.shape[1]
+
+    def only(self, kept: Sequence[int]) -> Subject:
+        """The same with these latents alone."""
+        own = list(kept)
+
+        def cut(values: Floats | None) -> Floats | None:
+            return None if values is None else values[..., own]
+
+        return replace(
+            self,
+            latents=self.latents[:, own],
+            names=tuple(self.names[i] for i in own),
+            jacobian=self.jacobian[..., own],
+            starts=self.starts[..., own],
+            agreement=self.agreement[..., own],
+            width=cut(self.width),
+            slopes=cut(self.slopes),
+            curvatures=cut(self.curvatures),
+            round_trip=cut(self.round_trip),
+        )
+
+    @cached_property
+    def counts(self) -> Ints:
+        """Rows of every stratum."""
+        return np.bincount(self.strata[self.strata >= 0], minlength=len(self.domains)).astype(np.int64)
+
+    @cached_property
+    def large(self) -> Ints:
+        """Strata with enough rows for a test."""
+        return np.flatnonzero(self.counts >= LEAST_ROWS)
+
+    @cached_property
+    def tested(self) -> tuple[Floats, Ints]:
+        """Latents and labels 0 … of the rows of the large strata, at most 5,000 of them."""
+        label = np.full(len(self.domains) + 1, -1, dtype=np.int64)
+        label[self.large] = np.arange(len(self.large))
+        placed = label[self.strata]
+        rows = np.flatnonzero(placed >= 0)
+        rows = rows[evenly(len(rows), _MOST_ROWS)]
+        return self.latents[rows], placed[rows]
+
+
+def evenly(n_rows: int, most: int) -> Ints:
+    """At most ``most`` row numbers, evenly spaced."""
+    return np.unique(np.linspace(0, n_rows - 1, min(n_rows, most)).round().astype(np.int64)) if n_rows else np.arange(0)
+
+
+def subject_of_model(
+    model: FittedModel,
+    latents: Floats,
+    width: Floats,
+    strata: Strata,
+    *,
+    domains: Sequence[str],
+    names: Sequence[str],
+    feature_names: Sequence[str],
+    starts: Floats,
+    agreement: Floats,
+) -> Subject:
+    """A fitted model and the posterior means of some rows; no features are needed."""
+    spread = latents[evenly(len(latents), _POINTS)]
+    present = {int(group) for group in strata.group}
+    slopes, curvatures = prior_derivatives(model, spread[evenly(len(spread), _PRIOR_POINTS)], strata.design)
+    return Subject(
+        latents=latents,
+        strata=strata.labels,
+        domains=strata.names(domains),
+        absent=tuple(name for index, name in enumerate(domains) if index not in present),
+        names=tuple(names),
+        feature_names=tuple(feature_names),
+        jacobian=_jacobian(model, spread),
+        starts=starts,
+        agreement=agreement,
+        width=width,
+        slopes=slopes,
+        curvatures=curvatures,
+        round_trip=round_trip(model, strata),
+    )
+
+
+def prior_derivatives(model: FittedModel, points: Floats, design: Floats) -> tuple[Floats | None, Floats | None]:
+    """η' and η'' (points, strata, n_latents) of the fitted prior; None if it is the same in every stratum."""
+    n_strata = len(design)
+    z = _tensor(model, np.repeat(points, n_strata, axis=0)).requires_grad_()
+    u = _tensor(model, np.tile(design, (len(points), 1)))
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(model.prior(u).log_prob(z).sum(), z, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope.sum(), z, allow_unused=True)
+    shape = (len(points), n_strata, points.shape[1])
+    first = slope.detach().cpu().double().numpy().reshape(shape)
+    if np.ptp(first, axis=1).max(initial=0.0) < 1e-6:
+        return None, None
+    second = np.zeros(shape) if curvature is None else curvature.detach().cpu().double().numpy().reshape(shape)
+    return first, second
+
+
+@torch.no_grad()
+def round_trip(model: FittedModel, strata: Strata) -> Floats | None:
+    """R² (n_latents,) of latents drawn from the prior after decoding and encoding; latents that fold come out low."""
+    labels = strata.labels[strata.labels >= 0]
+    if not len(labels):
+        return None
+    labels = np.resize(labels[evenly(len(labels), _ROUND_TRIPS)], _ROUND_TRIPS)
+    design = _tensor(model, strata.design[labels])
+    noise = torch.randn(_ROUND_TRIPS, model.n_latents, generator=torch.Generator().manual_seed(0)).to(design)
+    z = model.prior(design).from_noise(noise)
+    x = model.decode(z)
+    back, _ = model.encode(x, torch.ones_like(x) if model.masked else None, design)
+    error, spread = (back - z).square().mean(0), z.var(0, correction=0)
+    result: Floats = (1.0 - error / spread.clamp_min(1e-12)).cpu().double().numpy()
+    return result
+
+
+@torch.no_grad()
+def _jacobian(model: FittedModel, points: Floats) -> Floats:
+    result: Floats = model.jacobian(_tensor(model, points)).cpu().double().numpy()
+    return result
+
+
+def _tensor(model: FittedModel, values: Floats) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(model.scale.device)

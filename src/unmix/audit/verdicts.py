@@ -1,0 +1,229 @@
+r"""All checks of one model, joined into a verdict for every latent.
+
+A pair of latents is *separated* if some route of ``docs/theory.md`` separates it in nine tenths of the draws of the
+support, or in half of them where the starts agree on both latents at 0.98 or more, and the two do not depend on each
+other within domains. Pairs that are not separated form a graph over the latents; its components are the blocks.
+
+- unsupported: the latent has collapsed, is discrete or a duplicate, cannot be read off the features, differs from start
+  to start (median correlation below 0.95), or stands in a block without changing between domains;
+- block: it is separated from everything but the others of its block;
+- identified: it is separated from every other latent.
+
+The conditions are sufficient, not necessary: what is not called identified may be right all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unmix.audit.agreement import REPEATS, check_agreement
+from unmix.audit.changes import ROUTES, Changes, check_changes, route_shares
+from unmix.audit.finding import Finding, counted, listed
+from unmix.audit.independence import check_independence
+from unmix.audit.invertibility import check_invertibility
+from unmix.audit.positivity import check_positivity
+from unmix.audit.remedies import Remedy, blocks, find_remedies
+from unmix.audit.result import Audit
+from unmix.audit.sparsity import SURE, Support, check_sparsity
+from unmix.audit.subject import LEAST_ROWS, Subject
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+_STRONG = 0.98
+_LIKELY = 0.5
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What the verdicts are made from; everything is about the latents that are not superfluous."""
+
+    subject: Subject
+    support: Support
+    changes: Changes
+    faults: dict[int, str]
+    repeats: Floats | None
+    separated: Bools
+    probability: Floats
+    route: Ints
+    dependent: Bools
+
+
+def audit_subject(subject: Subject) -> Audit:
+    """Every check and every verdict."""
+    positivity, faults = check_positivity(subject)
+    active = [i for i in range(subject.n_latents) if i not in faults.superfluous]
+    if not active or len(subject.latents) < LEAST_ROWS:
+        return _nothing(subject, positivity, faults.by_latent)
+    part = subject.only(active)
+    sparsity, support = check_sparsity(part)
+    changes_found, changes = check_changes(part, support)
+    independence, dependent = check_independence(part)
+    invertibility, no_inverse = check_invertibility(subject)
+    agreement, repeats = check_agreement(part)
+    faulty = no_inverse | faults.by_latent
+    own = {place: faulty[i] for place, i in enumerate(active) if i in faulty}
+    shares = route_shares(support, changes)
+    probability = 1.0 - shares[0]
+    separated = (probability >= _asked(repeats, len(active))) & ~dependent
+    np.fill_diagonal(separated, True)
+    route = np.where(separated, shares[1:].argmax(axis=0) + 1, 0)
+    evidence = _Evidence(part, support, changes, own, repeats, separated, probability, route, dependent)
+    mended = find_remedies(support.edges, changes, list(part.names)) if support.credible else []
+    rows = [_row(name, "unsupported", faults.by_latent.get(i, "")) for i, name in enumerate(subject.names)]
+    for place, row in zip(active, _verdicts(evidence, mended), strict=True):
+        rows[place] = row
+    edges = np.zeros((len(subject.feature_names), subject.n_latents))
+    edges[:, active] = support.probability
+    return Audit(
+        latents=_table(rows),
+        findings=[positivity, independence, changes_found, sparsity, invertibility, agreement],
+        pairs=_pairs(evidence),
+        remedies=_with_fewer(subject, sorted(faults.superfluous)) + mended,
+        domains_present=changes.present,
+        domains_needed=int(_needed(support).max()),
+        domains_needed_without_sparsity=2 * len(active) + 1,
+        edge_probability=edges,
+        feature_names=subject.feature_names,
+    )
+
+
+def _asked(repeats: Floats | None, n_latents: int) -> Floats:
+    """Share of the draws in which a pair must be separated: less where the starts find both latents again."""
+    if repeats is None:
+        return np.full((n_latents, n_latents), SURE)
+    strong = repeats >= _STRONG
+    return np.where(strong[:, None] & strong[None, :], _LIKELY, SURE)
+
+
+def _needed(support: Support) -> Ints:
+    """Domains that separate each pair (n_latents, n_latents): 2n + 1 for all where the zeros are not credible."""
+    if support.credible:
+        return support.count.pairs
+    return np.full((support.n_latents,) * 2, 2 * support.n_latents + 1, dtype=np.int64)
+
+
+def _verdicts(found: _Evidence, mended: list[Remedy]) -> list[dict[str, Any]]:
+    names, needed = found.subject.names, _needed(found.support).max(axis=1)
+    rows: dict[int, dict[str, Any]] = {}
+    for block in blocks(found.separated):
+        for i in block:
+            verdict, reason = _judge(found, i, block)
+            own = [names[j] for j in block] if verdict == "block" else None
+            helps = next((r.sentence for r in mended if names[i] in r.mends), "") if len(block) > 1 else ""
+            rows[i] = _row(names[i], verdict, reason, own, int(needed[i]), helps)
+    return [rows[i] for i in range(len(names))]
+
+
+def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, str]:
+    names, others = found.subject.names, [j for j in block if j != i]
+    repeats = None if found.repeats is None else float(found.repeats[i])
+    if i in found.faults:
+        return "unsupported", f"It {found.faults[i]}."
+    if repeats is not None and repeats < REPEATS:
+        return "unsupported", (
+            f"The starts do not agree on it: median correlation {repeats:.2f}, {REPEATS} is asked. More starts or "
+            "longer training may mend it."
+        )
+    said = "" if repeats is None else f" The starts agree on it at {repeats:.2f}."
+    if not others:
+        return "identified", f"{_routes(found, i)}{said or ' One start only: whether it repeats is not known.'}"
+    together = listed([names[j] for j in others])
+    if not found.changes.changing[i]:
+        return (
+            "unsupported",
+            f"It does not change between domains, and the structure leaves it together with {together}.",
+        )
+    tied = [names[j] for j in others if found.dependent[i, j]]
+    if tied:
+        return "block", f"It depends on {listed(tied)} within domains.{said}"
+    direct = [j for j in others if not found.separated[i, j]]
+    unsure = [names[j] for j in direct if found.probability[i, j] >= 1 - SURE]
+    if unsure:
+        return "block", f"Whether it is separate from {listed(unsure)} is not sure: it hangs on uncertain edges.{said}"
+    return "block", (
+        f"Nothing separates it from {together}: that would take {int(_needed(found.support)[i, direct].max())} domains "
+        f"that differ enough, and there are {found.changes.present}.{said}"
+    )
+
+
+def _routes(found: _Evidence, i: int) -> str:
+    """By which routes a latent is separated from the others."""
+    names = found.subject.names
+    words = {1: "the structure", 2: "changes between domains", 3: "changes of scale between domains"}
+    parts = []
+    for route, by in words.items():
+        others = [names[j] for j in range(len(names)) if j != i and found.route[i, j] == route]
+        if others:
+            parts.append(f"from {listed(others)} by {by}")
+    return f"Separated {', '.join(parts)}." if parts else "It is the only latent."
+
+
+def _pairs(found: _Evidence) -> pd.DataFrame:
+    names, needed = found.subject.names, _needed(found.support)
+    first, second = np.triu_indices(len(names), 1)
+    return pd.DataFrame(
+        {
+            "a": [names[a] for a in first],
+            "b": [names[b] for b in second],
+            "separated": found.separated[first, second],
+            "probability": found.probability[first, second],
+            "route": [ROUTES[route] for route in found.route[first, second]],
+            "domains_needed": needed[first, second],
+        }
+    )
+
+
+def _row(
+    name: str, verdict: str, reason: str, block: list[str] | None = None, needed: int | None = None, remedy: str = ""
+) -> dict[str, Any]:
+    if needed is None:
+        reason = f"It {reason}." if reason else "Nothing can be said about it."
+    return {
+        "name": name,
+        "verdict": verdict,
+        "block": block,
+        "domains_needed": needed,
+        "reason": reason,
+        "remedy": remedy,
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows).astype({"domains_needed": "Int64"})
+    table["block"] = pd.Series([row["block"] for row in rows], dtype=object)
+    return table
+
+
+def _with_fewer(subject: Subject, superfluous: list[int]) -> list[Remedy]:
+    """What is superfluous was left out of the audit of all others."""
+    if not superfluous:
+        return []
+    n = counted(subject.n_latents - len(superfluous), "latent")
+    lost = listed([subject.names[i] for i in superfluous])
+    return [Remedy(f"Ask for {n}: a model without {lost}", (), len(superfluous))]
+
+
+def _nothing(subject: Subject, positivity: Finding, faults: dict[int, str]) -> Audit:
+    """The audit where there is too little to test anything."""
+    why = positivity.sentence
+    rest = ("C2 independence", "C3 changes", "C4 sparsity", "invertibility", "agreement")
+    few = f"is not supported: there are only {len(subject.latents)} rows"
+    n = subject.n_latents
+    return Audit(
+        latents=_table([_row(name, "unsupported", faults.get(i, few)) for i, name in enumerate(subject.names)]),
+        findings=[positivity, *(Finding(condition, "cannot tell", False, why) for condition in rest)],
+        pairs=pd.DataFrame(columns=["a", "b", "separated", "probability", "route", "domains_needed"]),
+        remedies=[],
+        domains_present=len(subject.domains),
+        domains_needed=2 * n + 1,
+        domains_needed_without_sparsity=2 * n + 1,
+        edge_probability=np.zeros((len(subject.feature_names), n)),
+        feature_names=subject.feature_names,
+    )
