@@ -7,8 +7,10 @@
 """
 
 from unmix import datasets, metrics
+from unmix.data.images import ImageTable, read_images
 from unmix.errors import (
     DataError,
+    DataWarning,
     DomainError,
     MetricWarning,
     SchemaError,
@@ -32,8 +34,10 @@ __all__ = [
     "BetaTCVAE",
     "BetaVAE",
     "DataError",
+    "DataWarning",
     "DomainError",
     "FactorVAE",
+    "ImageTable",
     "MetricWarning",
     "SchemaError",
     "SettingError",
@@ -45,4 +49,5 @@ __all__ = [
     "datasets",
     "load",
     "metrics",
+    "read_images",
 ]
