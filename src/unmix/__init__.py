@@ -22,6 +22,7 @@ from unmix.errors import (
 from unmix.estimators.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.external import CEBRA
+from unmix.estimators.images import CGVAEImages
 from unmix.estimators.storage import load
 from unmix.version import __version__
 
@@ -33,6 +34,7 @@ __all__ = [
     "IVAE",
     "BetaTCVAE",
     "BetaVAE",
+    "CGVAEImages",
     "DataError",
     "DataWarning",
     "DomainError",

@@ -35,7 +35,7 @@ Images = NDArray[np.uint8]
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 MODES = {"L": 1, "RGB": 3}
-LEAST_IMAGES = 10
+LEAST_IMAGES, LEAST_SIDE = 10, 8
 _CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _ORIENTATION = 0x0112
 _SHOWN = 3
@@ -130,19 +130,17 @@ def read_images(
     raise DataError(f"{path.name} is one file. Pass a folder, a .zip, a .csv list of files, or an array.")
 
 
-def check_trainable(table: ImageTable) -> None:
-    """Refuse what no image model can learn from: fewer than 10 images, one domain, tiny or constant images."""
-    if len(table) < LEAST_IMAGES:
-        raise DataError(f"Expected at least {LEAST_IMAGES} images to learn from; got {len(table)}. Add more.")
-    names = np.unique(table.domains)
-    if len(names) < 2:
-        raise DomainError(
-            f"All {len(table)} images belong to one domain, {str(names[0])!r}; what changes between domains is what "
-            "identifies the latents. Pass images of at least two."
+def check_images(images: Images) -> None:
+    """Refuse what no image model can learn from: fewer than 10 images, tiny ones, one image again and again."""
+    if len(images) < LEAST_IMAGES:
+        raise DataError(f"Expected at least {LEAST_IMAGES} images to learn from; got {len(images)}. Add more.")
+    height, width = images.shape[1:3]
+    if min(height, width) < LEAST_SIDE:
+        raise DataError(
+            f"Expected images of at least {LEAST_SIDE} × {LEAST_SIDE} pixels; got {height} × {width}. Scale them up: "
+            f"read_images(…, size={LEAST_SIDE})."
         )
-    if min(table.images.shape[1:3]) < 8:
-        raise DataError(f"Expected images of at least 8 × 8 pixels; got {_size(table.images)}. Pass size=8 or more.")
-    if bool((table.images == table.images[:1]).all()):
+    if bool((images == images[:1]).all()):
         raise DataError("All images are the same. Check how they were read.")
 
 
@@ -351,7 +349,3 @@ def _storage(shape: tuple[int, ...], limit: float) -> Images:
             f"{math.prod(shape)} bytes of images found no room in {tempfile.gettempdir()}: {error}. Set TMPDIR to a "
             "larger disk, pass a smaller size=, or raise max_memory."
         ) from error
-
-
-def _size(images: Images) -> str:
-    return f"{images.shape[1]} × {images.shape[2]}"
