@@ -22,6 +22,7 @@ from unmix.errors import (
 from unmix.estimators.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.external import CEBRA
+from unmix.estimators.features import ImageClassifier, image_features
 from unmix.estimators.images import CGVAEImages
 from unmix.estimators.storage import load
 from unmix.version import __version__
@@ -39,6 +40,7 @@ __all__ = [
     "DataWarning",
     "DomainError",
     "FactorVAE",
+    "ImageClassifier",
     "ImageTable",
     "MetricWarning",
     "SchemaError",
@@ -49,6 +51,7 @@ __all__ = [
     "UnmixError",
     "__version__",
     "datasets",
+    "image_features",
     "load",
     "metrics",
     "read_images",

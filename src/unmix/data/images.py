@@ -231,6 +231,7 @@ def _decode(
 ) -> ImageTable:
     """Read all headers, so that mixed sizes show before the first image is decoded; then the images."""
     skipped: dict[str, str] = {}
+    kept: list[ImageFile] = []
 
     def attempt(file: ImageFile, action: Callable[[Image.Image], Any]) -> Any:
         try:
@@ -253,14 +254,15 @@ def _decode(
         sides, own_mode = headers[0][1]
         height, width = shape or sides
         images = _storage((len(headers), height, width, MODES[mode or own_mode]), limit)
-        kept: list[ImageFile] = []
+
+        def store(picture: Image.Image) -> bool:
+            images[len(kept)] = _as_array(picture, shape, mode)
+            return True
+
         for file, _ in headers:
-            image = attempt(file, lambda picture: _as_array(picture, shape, mode))
-            if image is not None:
-                images[len(kept)] = image
+            if attempt(file, store):
                 kept.append(file)
-        headers = [(file, header) for file, header in headers if file.path not in skipped]
-    if not headers:
+    if not kept:
         found = f"none of its {len(files)} files could be read" if files else "it holds no file in a folder"
         raise DataError(f"No image in {source}: {found}. Expected {', '.join(FORMATS)}, in one folder a domain.")
     if skipped:
@@ -292,7 +294,8 @@ def _reason(error: Exception) -> str:
 def _header(picture: Image.Image) -> tuple[tuple[int, int], str]:
     """(height, width) as the picture is meant to be seen, and its mode."""
     width, height = picture.size
-    turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    # Without this question Pillow decodes the whole of a PNG in search of metadata.
+    turned = "exif" in picture.info and picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     return ((width, height) if turned else (height, width)), picture.mode
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,14 +18,17 @@ from unmix.data.images import ImageSchema
 from unmix.errors import SchemaError, SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import Prepared, as_images, image_rows, prepare_images
+from unmix.files import replacing
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import PRIORS
 from unmix.models.cgvae_images import CGVAEImageConfig, CGVAEImageNetwork
 from unmix.objectives.sparsity import PENALTIES
+from unmix.report.images import ImageReportContent, ImageSection, heat, render_images
 from unmix.train.fit import TrainingSettings
 
 _EVALUATION_ROWS = 256
 _CHUNK = 256
+_SHOWN = 8
 
 
 @dataclass(eq=False, repr=False)
@@ -113,6 +117,46 @@ class CGVAEImages(LatentEstimator):
         check_is_fitted(self)
         maps: NDArray[np.float64] = self.mixing_.T.reshape(self.n_latents_, *self.schema_.shape).mean(axis=3)
         return maps
+
+    def report(self, path: str | Path, images: Any = None, domains: Any = None) -> Path:
+        """Write the image page: samples, one noise in all domains, traversals, what each latent moves.
+
+        With real ``images`` and their ``domains`` it also shows them translated to every domain (the first eight).
+        """
+        check_is_fitted(self)
+        sections = self._sections()
+        if images is not None:
+            found, labels = as_images(images, domains)
+            first, labels = found.images[:_SHOWN], np.asarray(labels)[:_SHOWN]
+            moved = [self.counterfactual(first, labels, to=domain) for domain in self.domains_]
+            words = "The same images carried to each domain, from their latents; the first row is real."
+            rows = ["real", *self.domains_]
+            sections.append(ImageSection("Real images, translated", words, np.stack([first, *moved]), rows))
+        settings = {name: str(value) for name, value in self.get_params().items()}
+        facts = {**settings, "training": self.stop_reason_, "agreement of the starts": f"{self.agreement_:.3f}"}
+        text = render_images(ImageReportContent(type(self).__name__, self.assumption, sections, facts))
+        with replacing(Path(path)) as beside:
+            beside.write_text(text, encoding="utf-8")
+        return Path(path)
+
+    def _sections(self) -> list[ImageSection]:
+        names = [str(name) for name in self.get_feature_names_out()]
+        own = np.stack([self.sample(_SHOWN, domain=d, random_state=k) for k, d in enumerate(self.domains_)])
+        same = np.stack([self.sample(_SHOWN, domain=domain) for domain in self.domains_])
+        middle = np.repeat(np.zeros((1, self.n_latents_)), _SHOWN, axis=0)
+        steps = [middle.copy() for _ in names]
+        for latent, z in enumerate(steps):
+            z[:, latent] = np.linspace(-2.5, 2.5, _SHOWN)
+        moved = np.stack([self.inverse_transform(z) for z in steps])
+        maps = heat(self.mixing_maps())[None]
+        return [
+            ImageSection("Samples", "Drawn from the model, without observation noise.", own, self.domains_),
+            ImageSection("One noise, every domain", "Columns share the noise ε.", same, self.domains_),
+            ImageSection("Traversals", "One latent from -2.5 to 2.5, the others at their mean.", moved, names),
+            ImageSection(
+                "What each latent moves", "Mean |∂x/∂z|, from white (none) to black.", maps, [", ".join(names)]
+            ),
+        ]
 
     def _network(self, features: Any, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         side = min(features.shape[:2])

@@ -29,6 +29,7 @@ class CGVAEImageConfig(CGVAEConfig):
 
     shape: tuple[int, int, int] = (32, 32, 3)
     penalty_rows: int = 4
+    initial_noise: float = 0.3
 
 
 class CGVAEImageNetwork(CGVAENetwork):
