@@ -153,9 +153,7 @@ class CGVAEImages(LatentEstimator):
             ImageSection("Samples", "Drawn from the model, without observation noise.", own, self.domains_),
             ImageSection("One noise, every domain", "Columns share the noise ε.", same, self.domains_),
             ImageSection("Traversals", "One latent from -2.5 to 2.5, the others at their mean.", moved, names),
-            ImageSection(
-                "What each latent moves", "Mean |∂x/∂z|, from white (none) to black.", maps, [", ".join(names)]
-            ),
+            ImageSection("What each latent moves", "Mean |∂x/∂z|, white for none.", maps, [", ".join(names)]),
         ]
 
     def _network(self, features: Any, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:

@@ -11,6 +11,7 @@ parameters. Any other ``nn.Module`` from images (batch, channels, height, width)
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,9 +27,7 @@ class FeatureNetwork(nn.Module):
     def __init__(self, channels: int, n_classes: int, width: int = 32, seed: int = 0) -> None:
         super().__init__()
         widths = [channels, width, 2 * width, 2 * width]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.last = nn.Linear(widths[-1], n_classes)
         source = torch.Generator().manual_seed(seed)
         with torch.no_grad():
