@@ -90,7 +90,7 @@ class ImageRows(Rows):
         return cls(pixels, torch.arange(len(images)), others, mean, std)
 
     @cached_property
-    def x(self) -> Tensor:  # type: ignore[override]
+    def x(self) -> Tensor:
         levels = self.pixels[self.index].to(self.codes.device)
         return (levels.float() / 255 - self.mean) / self.std
 

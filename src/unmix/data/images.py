@@ -26,7 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unmix.data.image_files import ImageFile, archive_files, folder_files, listed_files, opened_archive
 from unmix.errors import DataError, DataWarning, DomainError, SettingError
@@ -286,7 +286,7 @@ def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
         return f"declares more than {Image.MAX_IMAGE_PIXELS} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return f"is not an image ({', '.join(FORMATS)})"
     return f"is damaged or truncated ({error})"
 
@@ -346,7 +346,7 @@ def _storage(shape: tuple[int, ...], limit: float) -> Images:
     try:
         # Without a name from the start, so nothing is left behind however the program ends.
         with tempfile.TemporaryFile() as file:
-            return np.memmap(file, np.uint8, "w+", shape=shape)  # type: ignore[call-overload, no-any-return]
+            return np.memmap(file, np.uint8, "w+", shape=shape)
     except OSError as error:
         raise DataError(
             f"{math.prod(shape)} bytes of images found no room in {tempfile.gettempdir()}: {error}. Set TMPDIR to a "
