@@ -44,7 +44,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     --------
     >>> from unmix import ImageClassifier, datasets, metrics
     >>> data = datasets.load_digits_two_colours(8)
-    >>> judge = ImageClassifier(width=4, max_epochs=2).fit(data.images, data.domains)
+    >>> judge = ImageClassifier(width=8, max_epochs=6, batch_size=32).fit(data.images, data.domains)
     >>> judge.score(data.images, data.domains) > 0.9
     True
     >>> features = judge.features(data.images)
