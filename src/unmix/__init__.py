@@ -9,8 +9,10 @@
 from unmix import datasets, metrics
 from unmix.audit.planning import plan
 from unmix.audit.sources import audit_decoder
+from unmix.data.images import ImageTable, read_images
 from unmix.errors import (
     DataError,
+    DataWarning,
     DomainError,
     MetricWarning,
     SchemaError,
@@ -22,6 +24,8 @@ from unmix.errors import (
 from unmix.estimators.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.external import CEBRA
+from unmix.estimators.features import ImageClassifier, image_features
+from unmix.estimators.images import CGVAEImages
 from unmix.estimators.storage import load
 from unmix.version import __version__
 
@@ -33,9 +37,13 @@ __all__ = [
     "IVAE",
     "BetaTCVAE",
     "BetaVAE",
+    "CGVAEImages",
     "DataError",
+    "DataWarning",
     "DomainError",
     "FactorVAE",
+    "ImageClassifier",
+    "ImageTable",
     "MetricWarning",
     "SchemaError",
     "SettingError",
@@ -46,7 +54,9 @@ __all__ = [
     "__version__",
     "audit_decoder",
     "datasets",
+    "image_features",
     "load",
     "metrics",
     "plan",
+    "read_images",
 ]

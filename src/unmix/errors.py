@@ -37,5 +37,9 @@ class StorageError(UnmixError, OSError):
     """A model or run folder cannot be read or written."""
 
 
+class DataWarning(UserWarning):
+    """Some of the data were left out, as asked."""
+
+
 class MetricWarning(UserWarning):
     """A metric left out a factor, a latent or a class that it is not defined for, or has too few rows to mean much."""

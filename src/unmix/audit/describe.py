@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 
 _CHUNK = 8192
 _MIXING_ROWS = 2048
+_WIDE = 512
 _BOOTSTRAPS = 200
 _SHUFFLES = 50
 
@@ -163,13 +164,19 @@ def encode_rows(model: FittedModel, rows: Rows) -> tuple[Floats, Floats]:
 
 
 def chunks(rows: Rows, size: int = _CHUNK) -> Iterator[Rows]:
+    """Up to ``size`` rows at a time; fewer where they are wide."""
+    size = max(1, min(size, size * _WIDE // _n_features(rows)))
     for begin in range(0, len(rows), size):
         yield rows.take(slice(begin, begin + size))
 
 
+def _n_features(rows: Rows) -> int:
+    return max(1, rows.take(slice(0, 1)).x.shape[1])
+
+
 def mean_jacobian(model: FittedModel, rows: Rows, n_rows: int = _MIXING_ROWS) -> tuple[Floats, Floats]:
     """Mean of |∂x/∂z| and of ∂x/∂z (n_features, n_latents) over evenly spaced rows, at the posterior means."""
-    step = max(1, len(rows) // n_rows)
+    step = max(1, len(rows) // max(64, min(n_rows, n_rows * _WIDE // _n_features(rows))))
     size, absolute, signed = 0, 0.0, 0.0
     with torch.no_grad():
         for chunk in chunks(rows.take(slice(None, None, step)), 512):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -61,6 +62,49 @@ class Rows:
         indicators = self.values.new_zeros(len(self), self.n_design - self.values.shape[1])
         indicators.scatter_(1, self.codes, 1.0)
         return torch.cat([indicators, self.values], dim=1) if self.values.shape[1] else indicators
+
+
+class ImageRows(Rows):
+    """Rows whose features are 8-bit pixels, which stay where they lie until ``x`` is asked for.
+
+    ``pixels`` (all images, features) uint8, in memory or mapped; ``index`` picks the rows; ``x`` is
+    (pixels / 255 - mean) / std on the device of ``codes``.
+    """
+
+    pixels: Tensor
+    index: Tensor
+    mean: float
+    std: float
+
+    def __init__(self, pixels: Tensor, index: Tensor, others: Rows, mean: float, std: float) -> None:
+        own = {"pixels": pixels, "index": index, "mean": mean, "std": std, "observed": None}
+        shared = {name: getattr(others, name) for name in ("codes", "values", "n_design")}
+        for name, value in {**own, **shared}.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_images(cls, images: NDArray[np.uint8], mean: float, std: float, others: Rows) -> ImageRows:
+        """``images`` (n, height, width, channels); ``others`` has the domains of the same rows."""
+        writable = np.require(images, requirements=["C", "W"])
+        pixels = torch.from_numpy(writable.reshape(len(images), -1))
+        return cls(pixels, torch.arange(len(images)), others, mean, std)
+
+    @cached_property
+    def x(self) -> Tensor:
+        levels = self.pixels[self.index].to(self.codes.device)
+        return (levels.float() / 255 - self.mean) / self.std
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, index: Tensor | slice) -> ImageRows:
+        others = Rows(self.index, None, self.codes[index], self.values[index], self.n_design)
+        own = self.index[index if isinstance(index, slice) else index.cpu()]
+        return ImageRows(self.pixels, own, others, self.mean, self.std)
+
+    def to(self, device: torch.device) -> ImageRows:
+        others = Rows(self.index, None, self.codes, self.values, self.n_design).to(device)
+        return ImageRows(self.pixels, self.index, others, self.mean, self.std)
 
 
 def split_rows(groups: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,6 +1,6 @@
 """Data with a known answer, and real data that come with the package."""
 
-from unmix.datasets.builtin import RealData, load_sachs
+from unmix.datasets.builtin import RealData, load_digits_two_colours, load_emoji, load_sachs
 from unmix.datasets.images import ImageData
 from unmix.datasets.injectivity import Injectivity, injectivity
 from unmix.datasets.mixings import DenseMixing, RedundantMixing, SparseMixing
@@ -18,6 +18,8 @@ __all__ = [
     "SparseMixing",
     "draw_sprites",
     "injectivity",
+    "load_digits_two_colours",
+    "load_emoji",
     "load_sachs",
     "make_sparse_mixing",
     "make_sprites",

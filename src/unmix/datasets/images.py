@@ -37,7 +37,7 @@ class ImageData:
     Attributes
     ----------
     images : uint8 array (n_samples, height, width, channels)
-    domains : int array (n_samples,)
+    domains : int or str array (n_samples,)
     factors : DataFrame (n_samples, n_factors)
         True factors; the function that made the data states their units. Discrete factors are categorical.
     factor_kinds : dict of factor → "continuous" or "discrete"
@@ -45,7 +45,7 @@ class ImageData:
     """
 
     images: NDArray[np.uint8]
-    domains: Ints
+    domains: Ints | NDArray[np.str_]
     factors: pd.DataFrame
     factor_kinds: dict[str, Kind]
     changing: tuple[str, ...]

@@ -25,6 +25,7 @@ from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
+from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table, check_values, numeric_matrix
 from unmix.errors import DataError, DomainError, SchemaError, SettingError
 from unmix.estimators.finish import finish_start, restarts_table
@@ -53,6 +54,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     """
 
     uses_domains: ClassVar[bool] = True
+    schema_type: ClassVar[Any] = FeatureSchema
     assumption: ClassVar[str] = "the factors change between domains"
 
     n_latents: int = 4
@@ -72,8 +74,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     verbose: int = 1
 
     @abstractmethod
-    def _network(self, n_features: int, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
-        """The network to train, on the CPU."""
+    def _network(self, features: Any, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
+        """The network to train, on the CPU; ``features`` is the schema of the features."""
 
     def _check_settings(self) -> None:
         """Raise ``SettingError`` for a setting of the subclass that cannot be."""
@@ -103,19 +105,10 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         self._check_common_settings()
         self._check_settings()
         seed = _seed(self.random_state)
-        data = prepare(
-            X,
-            y,
-            n_latents=self.n_latents,
-            missing=self.missing,
-            auxiliary=self.auxiliary,
-            min_domain_rows=self.min_domain_rows,
-            validation_fraction=self.validation_fraction,
-            seed=seed,
-        )
+        data = self._prepare(X, y, seed)
         device = pick_device(self.device)
         self._announce(data, device)
-        network = self._network(len(data.features.names), data.domains, seed, self.n_restarts).to(device)
+        network = self._network(data.features, data.domains, seed, self.n_restarts).to(device)
         rows = data.rows.to(device)
         train = rows.take(torch.from_numpy(data.train).to(device))
         held_out = rows.take(torch.from_numpy(data.held_out if len(data.held_out) else data.train).to(device))
@@ -155,7 +148,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         Pass rows that were not used in ``fit``. The expectation under the posterior uses eight fixed draws.
         """
         check_is_fitted(self)
-        rows = self._new_rows(*separate(X, y), with_domain=self.uses_domains)
+        rows = self._labelled_rows(X, y)
         total, generator = 0.0, torch.Generator().manual_seed(0)
         with torch.no_grad():
             for chunk in chunks(rows):
@@ -168,6 +161,13 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         ``domain``: a label, or a mapping column → value where the model has several domain columns; none in a model
         that ignores domains.
         """
+        z, generator = self._draw(n_samples, domain, random_state)
+        spread = self.model_.noise_std().detach().cpu().numpy() * np.array(self.schema_.scale)
+        extra = torch.randn(n_samples, self.n_features_in_, generator=generator).numpy()
+        return self._decode(z) + extra * spread
+
+    def _draw(self, n_samples: int, domain: Any, random_state: int) -> tuple[torch.Tensor, torch.Generator]:
+        """Latents of one domain, and the generator that drew them."""
         check_is_fitted(self)
         if not self.uses_domains and domain is not None:
             raise DomainError(f"{type(self).__name__} has one prior for all domains; leave domain={domain!r} out.")
@@ -178,9 +178,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         noise = torch.randn(n_samples, self.n_latents_, generator=generator).to(self._device())
         with torch.no_grad():
             z = self.model_.prior(design).from_noise(noise)
-        spread = self.model_.noise_std().detach().cpu().numpy() * np.array(self.schema_.scale)
-        extra = torch.randn(n_samples, self.n_features_in_, generator=generator).numpy()
-        return self._decode(z) + extra * spread
+        return z, generator
 
     def counterfactual(self, X: Any, y: Any = None, *, to: Any) -> NDArray[Any]:
         """The same rows as they would be in another domain (n_samples, n_features).
@@ -198,7 +196,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 f"{type(self).__name__} has one prior for all domains, so it knows no counterfactual. "
                 "Use CGVAE, IVAE or IMSDA."
             )
-        rows = self._new_rows(*separate(X, y), with_domain=True)
+        rows = self._labelled_rows(X, y)
         target = self._design(to, len(rows))
         with torch.no_grad():
             z = self.model_.encode(rows.x, rows.observed, rows.design)[0]
@@ -368,9 +366,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         agreed = agreement(latents)
         best = choose_start(result.objective, result.failed, agreed)
         chosen = candidates[best]
-        validate_data(self, data.table, reset=True, skip_check_array=True)
-        if self.__dict__.get("feature_names_in_") is not None and not data.features.named:
-            del self.feature_names_in_
+        self._remember_features(data)
         self.model_, self.schema_, self.domain_schema_ = chosen, data.features, data.domains
         self.n_latents_, self.domains_ = chosen.n_latents, data.domains.domains
         self.seed_, self.stop_reason_, self.n_epochs_ = seed, result.stop_reason, result.n_epochs
@@ -398,6 +394,29 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             + (f"; agreement of the starts {self.agreement_:.3f}" if network.n_starts > 1 else "")
             + f"; {result.seconds:.0f} s",
         )
+
+    def _prepare(self, X: Any, y: Any, seed: int) -> Prepared:
+        """Checked data of a fit."""
+        return prepare(
+            X,
+            y,
+            n_latents=self.n_latents,
+            missing=self.missing,
+            auxiliary=self.auxiliary,
+            min_domain_rows=self.min_domain_rows,
+            validation_fraction=self.validation_fraction,
+            seed=seed,
+        )
+
+    def _remember_features(self, data: Prepared) -> None:
+        """Number and names of the features, as scikit-learn keeps them."""
+        validate_data(self, data.table, reset=True, skip_check_array=True)
+        if self.__dict__.get("feature_names_in_") is not None and not data.features.named:
+            del self.feature_names_in_
+
+    def _labelled_rows(self, X: Any, y: Any) -> Rows:
+        """New rows with their domains, where the model uses them."""
+        return self._new_rows(*separate(X, y), with_domain=self.uses_domains)
 
     def _set_mixing(self) -> None:
         self.mixing_ = self.description_.mixing
@@ -429,9 +448,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         """Design matrix of ``n_rows`` rows in one stated domain; without columns where the model ignores domains."""
         schema = self.domain_schema_ if self.uses_domains else DomainSchema()
         frame = None if domain is None and not schema.columns else schema.rows_of(domain, n_rows)
-        rows = rows_for(
-            np.zeros((n_rows, self.n_features_in_)), self.schema_, schema, schema.encode(frame, n_rows), False
-        )
+        rows = Rows.build(np.zeros((n_rows, 0)), schema.encode(frame, n_rows), schema.sizes, False)
         return rows.to(self._device()).design
 
     def _decode(self, z: torch.Tensor) -> NDArray[Any]:

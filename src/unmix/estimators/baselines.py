@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from unmix.data.domains import DomainSchema
+from unmix.data.schema import FeatureSchema
 from unmix.errors import SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import separate
@@ -101,8 +102,8 @@ class IVAE(LatentEstimator):
         """``fit(X, y)``, then ``transform(X, y)``."""
         return self.fit(X, y, **fit_params).transform(X, y)
 
-    def _network(self, n_features: int, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
-        words = _words(self, n_features, domains, seed, n_starts)
+    def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
+        words = _words(self, features, domains, seed, n_starts)
         return IVAENetwork(IVAEConfig(**words, prior_mean=self.prior_mean))
 
     def _check_settings(self) -> None:
@@ -160,8 +161,8 @@ class IMSDA(LatentEstimator):
         """Index inside the network of each latent."""
         return self.model_.order.cpu().numpy()
 
-    def _network(self, n_features: int, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
-        words = _words(self, n_features, domains, seed, n_starts)
+    def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
+        words = _words(self, features, domains, seed, n_starts)
         return IMSDANetwork(IMSDAConfig(**words, n_style=int(self.n_style), kl_weight=float(self.kl_weight)))
 
     def _check_settings(self) -> None:
@@ -200,8 +201,8 @@ class BetaVAE(LatentEstimator):
     noise_std: float | None = None
     kl_weight: float = 4.0
 
-    def _network(self, n_features: int, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
-        words = _words(self, n_features, domains, seed, n_starts)
+    def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
+        words = _words(self, features, domains, seed, n_starts)
         return BetaVAENetwork(BetaVAEConfig(**words, kl_weight=float(self.kl_weight)))
 
     def _check_settings(self) -> None:
@@ -239,8 +240,8 @@ class BetaTCVAE(LatentEstimator):
     noise_std: float | None = None
     tc_weight: float = 6.0
 
-    def _network(self, n_features: int, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
-        words = _words(self, n_features, domains, seed, n_starts)
+    def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
+        words = _words(self, features, domains, seed, n_starts)
         return TCVAENetwork(TCVAEConfig(**words, groups=(1,) * int(self.n_latents), between=float(self.tc_weight)))
 
     def _check_settings(self) -> None:
@@ -294,14 +295,14 @@ class HFVAE(LatentEstimator):
         group_of = np.repeat(np.arange(len(self.group_sizes)), self.group_sizes)[self.model_.order.cpu().numpy()]
         return tuple(np.flatnonzero(group_of == group) for group in range(len(self.group_sizes)))
 
-    def _network(self, n_features: int, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
+    def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         weights: Words = {
             "mi_weight": float(self.mi_weight),
             "between": float(self.tc_weight),
             "within": float(self.within_weight),
         }
         groups = tuple(int(size) for size in self.group_sizes)
-        return TCVAENetwork(TCVAEConfig(**_words(self, n_features, domains, seed, n_starts), groups=groups, **weights))
+        return TCVAENetwork(TCVAEConfig(**_words(self, features, domains, seed, n_starts), groups=groups, **weights))
 
     def _check_settings(self) -> None:
         _check(self)
@@ -346,8 +347,8 @@ class FactorVAE(LatentEstimator):
     tc_weight: float = 10.0
     discriminator: Sequence[int] = (64, 64)
 
-    def _network(self, n_features: int, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
-        words = _words(self, n_features, domains, seed, n_starts)
+    def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
+        words = _words(self, features, domains, seed, n_starts)
         widths = tuple(int(width) for width in self.discriminator)
         return FactorVAENetwork(FactorVAEConfig(**words, tc_weight=float(self.tc_weight), discriminator=widths))
 
@@ -392,9 +393,9 @@ class SparseVAE(LatentEstimator):
     spike: float = 10.0
     slab: float = 1.0
 
-    def _network(self, n_features: int, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
+    def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         rates: Words = {"spike": float(self.spike), "slab": float(self.slab), "batch_size": int(self.batch_size)}
-        return SparseVAENetwork(SparseVAEConfig(**_words(self, n_features, domains, seed, n_starts), **rates))
+        return SparseVAENetwork(SparseVAEConfig(**_words(self, features, domains, seed, n_starts), **rates))
 
     def _check_settings(self) -> None:
         _check(self)
@@ -404,11 +405,11 @@ class SparseVAE(LatentEstimator):
             )
 
 
-def _words(estimator: Any, n_features: int, domains: DomainSchema, seed: int, n_starts: int) -> Words:
+def _words(estimator: Any, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> Words:
     """Fields of ``VAEConfig``."""
     return {
         "n_latents": int(estimator.n_latents),
-        "n_features": n_features,
+        "n_features": len(features.names),
         "n_design": domains.n_design if estimator.uses_domains else 0,
         "interactions": len(domains.columns) > 1 or domains.n_continuous > 0,
         "masked": estimator.missing == "mask",

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from unmix.data.domains import DomainSchema
+from unmix.data.schema import FeatureSchema
 from unmix.errors import SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.models.base import LatentModel
@@ -110,11 +111,11 @@ class CGVAE(LatentEstimator):
     kl_weight: float = 1.0
     n_spare: int = 2
 
-    def _network(self, n_features: int, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
+    def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         return CGVAENetwork(
             CGVAEConfig(
                 n_latents=int(self.n_latents),
-                n_features=n_features,
+                n_features=len(features.names),
                 n_design=domains.n_design,
                 interactions=len(domains.columns) > 1 or domains.n_continuous > 0,
                 masked=self.missing == "mask",

@@ -11,18 +11,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.data.batches import Rows, split_rows
+from unmix.data.batches import ImageRows, Rows, split_rows
 from unmix.data.domains import DomainSchema, Encoded
+from unmix.data.images import ImageSchema, ImageTable, check_images, read_images
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table, check_trainable, check_values, numeric_matrix, split_columns
-from unmix.errors import DataError
+from unmix.errors import DataError, DomainError
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Checked data of one fit: schemas, all rows, and the indices of training and held-out rows."""
+    """Checked data of one fit: schemas, all rows, and the indices of training and held-out rows.
 
-    features: FeatureSchema
+    ``features`` is a ``FeatureSchema``, or an ``ImageSchema`` with the same face.
+    """
+
+    features: Any
     domains: DomainSchema
     rows: Rows
     groups: NDArray[np.int64]
@@ -96,6 +100,48 @@ def prepare(
     groups = domains.groups(y, len(matrix))
     train, held_out = split_rows(groups, validation_fraction, seed)
     return Prepared(features, domains, rows, groups, train, held_out, table)
+
+
+def as_images(X: Any, y: Any = None) -> tuple[ImageTable, Any]:
+    """Images and domains from an array and ``y``, a path, or an object with ``images`` and ``domains``."""
+    if isinstance(X, ImageTable):
+        table = X
+    elif hasattr(X, "images"):
+        table = read_images(X.images, X.domains)
+    else:
+        table = read_images(X)
+    return table, (y if y is not None or isinstance(X, np.ndarray) else table.domains)
+
+
+def prepare_images(
+    X: Any, y: Any, *, auxiliary: Mapping[str, str] | None, min_domain_rows: int, validation_fraction: float, seed: int
+) -> Prepared:
+    """``prepare`` for images: they stay 8 bits, and all pixels have one centre and one scale."""
+    table, y = as_images(X, y)
+    check_images(table.images)
+    domains = DomainSchema.learn(y, len(table), auxiliary, min_domain_rows)
+    if not domains.n_continuous and len(domains.domains) < 2:
+        raise DomainError(
+            f"All {len(table)} images belong to one domain; what changes between domains is what identifies the "
+            "latents. Pass images of at least two."
+        )
+    features = ImageSchema.learn(table.images)
+    groups = domains.groups(y, len(table))
+    train, held_out = split_rows(groups, validation_fraction, seed)
+    rows = image_rows(table.images, features, domains, domains.encode(y, len(table)))
+    return Prepared(features, domains, rows, groups, train, held_out, None)
+
+
+def image_rows(
+    images: NDArray[np.uint8], features: ImageSchema, domains: DomainSchema, encoded: Encoded | None
+) -> ImageRows:
+    """``rows_for`` of images."""
+    empty = np.zeros((len(images), 0))
+    if encoded is None:
+        others = Rows.build(empty, Encoded(empty.astype(np.int64), empty), (), False)
+    else:
+        others = Rows.build(empty, encoded, domains.sizes, False)
+    return ImageRows.from_images(images, features.mean, features.std, others)
 
 
 def output_dtype(table: Any) -> str:

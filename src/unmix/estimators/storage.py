@@ -21,11 +21,11 @@ import torch
 
 from unmix.audit.describe import Description
 from unmix.data.domains import DomainSchema
-from unmix.data.schema import FeatureSchema
 from unmix.errors import StorageError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
 from unmix.estimators.cgvae import CGVAE
+from unmix.estimators.images import CGVAEImages
 from unmix.files import json_ready, replacing
 from unmix.models.base import FittedModel
 from unmix.report.html import ReportContent, render
@@ -37,7 +37,8 @@ FORMAT = 2
 DONE = "done.json"
 MODEL = "model.safetensors"
 ESTIMATORS: dict[str, type[LatentEstimator]] = {
-    estimator.__name__: estimator for estimator in (CGVAE, IVAE, IMSDA, BetaVAE, BetaTCVAE, HFVAE, FactorVAE, SparseVAE)
+    estimator.__name__: estimator
+    for estimator in (CGVAE, CGVAEImages, IVAE, IMSDA, BetaVAE, BetaTCVAE, HFVAE, FactorVAE, SparseVAE)
 }
 
 _README = """This folder holds a model fitted by unmix {version}.
@@ -187,8 +188,8 @@ def _write_files(estimator: LatentEstimator, folder: Path, name: str) -> None:
 def _restore(
     estimator: LatentEstimator, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, Any], device: Any
 ) -> None:
-    features, domains = FeatureSchema.from_dict(schema["features"]), DomainSchema.from_dict(schema["domains"])
-    model = FittedModel(estimator._network(len(features.names), domains, fitted["seed"], 1).single(0))
+    features, domains = estimator.schema_type.from_dict(schema["features"]), DomainSchema.from_dict(schema["domains"])
+    model = FittedModel(estimator._network(features, domains, fitted["seed"], 1).single(0))
     model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
     arrays = {key.removeprefix("description/"): t.numpy() for key, t in tensors.items() if "description/" in key}
     estimator.model_, estimator.schema_, estimator.domain_schema_ = model.to(device), features, domains

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from unmix.data.batches import Rows
 from unmix.models.base import LatentModel
-from unmix.nets.decoder import DenseDecoder, FeatureDecoder
+from unmix.nets.decoder import Decoder, DenseDecoder, FeatureDecoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
 from unmix.nets.layers import Generators, generators
 from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
@@ -89,11 +89,15 @@ class CGVAENetwork(LatentModel):
     def __init__(self, config: CGVAEConfig) -> None:
         sources = generators(config.seed, config.n_starts)
         n_latents = config.n_latents + config.spare
-        encoder = Encoder(sources, config.n_features, config.hidden, n_latents, config.masked)
-        super().__init__(config, encoder, _DECODERS[config.decoder](sources, config), None, config.initial_noise)
+        encoder, decoder = self._networks(sources, n_latents, config)
+        super().__init__(config, encoder, decoder, None, config.initial_noise)
         self.domain_prior = PRIORS[config.prior](sources, n_latents, config.n_design, config.interactions)
         self.n_latents = n_latents
         self.register_buffer("alive", torch.ones(config.n_starts, 1, n_latents))
+
+    def _networks(self, sources: Generators, n_latents: int, config: Any) -> tuple[Encoder, Decoder]:
+        encoder = Encoder(sources, config.n_features, config.hidden, n_latents, config.masked)
+        return encoder, _DECODERS[config.decoder](sources, config)
 
     def encode(self, x: Tensor, observed: Tensor | None, design: Tensor | None = None) -> GaussianPosterior:
         """q(z | x); a dropped latent has mean 0 and is uncorrelated with the others."""
@@ -164,7 +168,7 @@ class CGVAENetwork(LatentModel):
         self.alive.zero_().scatter_(2, effect.topk(n_kept).indices.unsqueeze(1), 1.0)
 
     def single(self, start: int) -> CGVAENetwork:
-        network = CGVAENetwork(replace(self.config, n_starts=1, spare=0)).to(self.log_noise)
+        network = type(self)(replace(self.config, n_starts=1, spare=0)).to(self.log_noise)
         kept = torch.nonzero(self.alive[start, 0]).flatten()[: self.config.n_latents]
         own = {name: value[start : start + 1] for name, value in self.state_dict().items()}
         parts: dict[str, Any] = {"encoder": self.encoder, "decoder": self.decoder, "domain_prior": self.domain_prior}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -128,4 +129,11 @@ class MaskedDecoder(nn.Module):
         return (hidden.unflatten(1, (-1, self.n_features)) * self.head.unsqueeze(1)).sum(-1) + self.bias
 
 
-Decoder = DenseDecoder | FeatureDecoder | MaskedDecoder
+class Decoder(Protocol):
+    """What a model needs of a mixing."""
+
+    def __call__(self, z: Tensor) -> Tensor: ...
+
+    def with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+        """Outputs of all rows, and the Jacobian of the first ``n_rows``."""
+        ...

@@ -25,7 +25,6 @@ from unmix.train.checkpoint import read_state, write_state
 
 _LEAST_GAIN = 1e-3
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
-_EVALUATION_ROWS = 4096
 _EVALUATION_PENALTY_ROWS = 256
 
 
@@ -33,6 +32,7 @@ _EVALUATION_PENALTY_ROWS = 256
 class TrainingSettings:
     """``patience`` in epochs (None: never stop early); ``warmup`` is the share of training in which the rate rises.
 
+    At most ``evaluation_rows`` held-out rows, evenly spaced, are scored after an epoch.
     The learning rate rises linearly to ``learning_rate`` and falls along a cosine to 0 at ``max_epochs``.
     """
 
@@ -42,6 +42,7 @@ class TrainingSettings:
     patience: int | None = None
     warmup: float = 0.1
     penalty_rows: int = 32
+    evaluation_rows: int = 4096
     max_rewinds: int = 5
     seed: int = 0
 
@@ -139,8 +140,8 @@ class _Run:
         self, model: LatentModel, train: Rows, held_out: Rows, settings: TrainingSettings, checkpoint: Path | None
     ) -> None:
         self.model, self.train, self.settings, self.checkpoint = model, train, settings, checkpoint
-        self.held_out = held_out.take(slice(0, _EVALUATION_ROWS))
-        self.device = train.x.device
+        self.held_out = held_out.take(slice(None, None, -(-len(held_out) // settings.evaluation_rows)))
+        self.device = train.codes.device
         self.parameters = dict(model.named_parameters())
         self.buffers = {name: value for name, value in model.state_dict().items() if name not in self.parameters}
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings.learning_rate, fused=True)

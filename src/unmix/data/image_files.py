@@ -1,0 +1,124 @@
+"""Image files before they are opened: found in a folder, a list or an archive, each with its domain.
+
+No path may leave its folder or archive, be it by ``..``, an absolute path, a drive or a link; members of an archive are
+read into memory and never unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, Any
+
+from unmix.data.tables import read_table
+from unmix.errors import DataError
+
+_MEMBER_BYTES = 256 * 2**20
+_ARCHIVE_BYTES = 2**30
+_ARCHIVE_RATIO = 100
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A file before it is opened: ``read`` gives its bytes as a seekable stream."""
+
+    path: str
+    domain: str
+    read: Callable[[], IO[bytes]]
+
+
+def _leaves(path: str, source: Path) -> DataError:
+    return DataError(f"{path!r} leaves {source}, which no file of an image set may. Remove it or copy the file there.")
+
+
+def folder_files(root: Path) -> list[ImageFile]:
+    inside = root.resolve()
+    found = []
+    for place, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        for name in [*folders, *sorted(name for name in names if not _hidden(name))]:
+            path = Path(place, name)
+            if path.is_symlink() and (name in folders or not path.resolve().is_relative_to(inside)):
+                raise _leaves(path.relative_to(root).as_posix(), root)
+            if name not in folders:
+                found.append((path.relative_to(root).parts, path))
+    return [ImageFile("/".join(parts), domain, _reader(path)) for parts, domain, path in _with_domain(found)]
+
+
+def listed_files(path: Path) -> list[ImageFile]:
+    frame = read_table(path)
+    lacking = [name for name in ("path", "domain") if name not in frame.columns]
+    if lacking:
+        raise DataError(f"{path} has no column {lacking[0]!r}; it has {[*frame.columns]}. Expected path and domain.")
+    if bool(frame[["path", "domain"]].isna().to_numpy().any()):
+        raise DataError(f"{path} has rows without a path or a domain. Fill them or drop them.")
+    inside = path.parent.resolve()
+    files = []
+    for name, domain in zip(frame["path"].astype(str), frame["domain"].astype(str), strict=True):
+        if not (inside / name).resolve().is_relative_to(inside):
+            raise _leaves(name, path.parent)
+        files.append(ImageFile(name, domain, _reader(inside / name)))
+    return files
+
+
+def _reader(path: Path) -> Callable[[], IO[bytes]]:
+    return lambda: path.open("rb")
+
+
+@contextmanager
+def opened_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path} is damaged or not a .zip: {error}.") from error
+    with archive:
+        yield archive
+
+
+def archive_files(archive: zipfile.ZipFile, path: Path) -> list[ImageFile]:
+    """Members in memory; what an archive declares is checked here, and no member yields more than it declares."""
+    found = []
+    for member in archive.infolist():
+        parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+        is_link = stat.S_ISLNK(member.external_attr >> 16)
+        if is_link or ".." in parts or parts[:1] == ("/",) or PureWindowsPath(member.filename).drive:
+            raise _leaves(member.filename, path)
+        if member.flag_bits & 1:
+            raise DataError(f"{path} is encrypted ({member.filename}). Pass an archive without a password.")
+        if not member.is_dir() and not any(map(_hidden, parts)):
+            found.append((parts, member))
+    total, packed = sum(member.file_size for _, member in found), path.stat().st_size
+    largest = max((member.file_size for _, member in found), default=0)
+    if largest > _MEMBER_BYTES or total > max(_ARCHIVE_BYTES, _ARCHIVE_RATIO * packed):
+        raise DataError(
+            f"{path} of {packed} bytes would unpack to {total} bytes, its largest file to {largest}: more than images "
+            "need. If that is right, unpack it yourself and pass the folder."
+        )
+
+    def reader(member: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
+        return lambda: io.BytesIO(archive.read(member))
+
+    return [ImageFile("/".join(parts), domain, reader(member)) for parts, domain, member in _with_domain(found)]
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _with_domain(found: Sequence[tuple[tuple[str, ...], Any]]) -> list[tuple[tuple[str, ...], str, Any]]:
+    """The first folder is the domain; a single folder around all the others is not."""
+    depth = 0
+    while found and all(len(parts) > depth + 2 for parts, _ in found) and len({p[depth] for p, _ in found}) == 1:
+        depth += 1
+    loose = ["/".join(parts) for parts, _ in found if len(parts) < depth + 2]
+    if loose:
+        raise DataError(
+            f"{loose[0]} lies in no folder of a domain. Expected one folder for each domain: move it there."
+        )
+    return [(parts, parts[depth], item) for parts, item in found]

@@ -1,0 +1,354 @@
+r"""Images in: a folder for each domain, a list of files, a .zip, arrays. Out: 8-bit images of one size, with domains.
+
+Files are not trusted. Only raster formats that Pillow decodes itself are opened; an image that declares more pixels
+than ``PIL.Image.MAX_IMAGE_PIXELS`` is refused from its header, before anything is decoded; a path that leaves its
+folder or archive is refused; archives are decoded in memory, member by member, and nothing is ever unpacked to disk.
+
+A model sees pixel p of an image as
+
+.. math:: x_p = (p / 255 - m) / s,
+
+with m and s the mean and standard deviation of all training pixels: one pair of numbers for all pixels, so that
+contrast inside an image is kept and a pixel that never changes does no harm.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from unmix.data.image_files import ImageFile, archive_files, folder_files, listed_files, opened_archive
+from unmix.errors import DataError, DataWarning, DomainError, SettingError
+
+Images = NDArray[np.uint8]
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+MODES = {"L": 1, "RGB": 3}
+LEAST_IMAGES, LEAST_SIDE = 10, 8
+_CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+_ORIENTATION = 0x0112
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Images of one size from one or several domains.
+
+    Attributes
+    ----------
+    images : uint8 array (n_images, height, width, channels); 1 channel is grey, 3 are red, green and blue
+    domains : str array (n_images,)
+    paths : tuple of str, where each image came from; for arrays their place
+    skipped : dict of path → reason, the files that ``on_error="skip"`` left out
+    """
+
+    images: Images
+    domains: NDArray[np.str_]
+    paths: tuple[str, ...]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def read_images(
+    source: Any,
+    domains: ArrayLike | None = None,
+    *,
+    size: int | tuple[int, int] | None = None,
+    mode: str | None = None,
+    on_error: str = "raise",
+    max_memory: float = 2e9,
+) -> ImageTable:
+    """Read images and the domain of each.
+
+    Parameters
+    ----------
+    source : path or array
+        A folder or .zip with one folder for each domain (deeper folders belong to the domain; one folder around them
+        all is skipped); a .csv or .tsv with the columns ``path``, from the list's own folder on, and ``domain``;
+        or a uint8 array (n_images, height, width) or (n_images, height, width, channels).
+    domains : labels (n_images,), optional
+        For an array; without them all images belong to one domain. Files have their domain already.
+    size : int or (height, width), optional
+        Scale every image to this size; what exceeds its proportions is cut off evenly on both sides. Default: all
+        images must have one size.
+    mode : {"L", "RGB"}, optional
+        Convert every image to grey or to colour; transparent parts become white. Default: all files must be grey,
+        or all in colour.
+    on_error : {"raise", "skip"}, default "raise"
+        What to do with a file that is damaged or no image: refuse it, or leave it out with a ``DataWarning`` that
+        names it. A path that leaves its folder is always refused.
+    max_memory : float, default 2e9
+        Bytes of images above which they are kept in a temporary file, mapped into memory, which the system
+        removes when the program ends.
+
+    Raises
+    ------
+    DataError
+        Files that cannot be used, with their names: nothing there, damaged, no image, too many pixels, mixed sizes or
+        modes, a path that leaves its folder, an archive that unpacks to too much.
+    DomainError
+        ``domains`` do not fit the images.
+    SettingError
+        A setting is impossible.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> table = read_images(np.zeros((12, 8, 8), np.uint8), ["a"] * 6 + ["b"] * 6)
+    >>> table.images.shape, str(table.domains[0])
+    ((12, 8, 8, 1), 'a')
+    >>> read_images("photos", size=64, mode="RGB")                             # doctest: +SKIP
+    """
+    shape = _checked_settings(size, mode, on_error)
+    if not isinstance(source, str | Path):
+        return _from_array(source, domains, shape, mode)
+    if domains is not None:
+        raise DomainError("Files take their domain from their folder or list; pass domains only with an array.")
+    path = Path(source)
+    if path.is_dir():
+        return _decode(folder_files(path), path, shape, mode, on_error, max_memory)
+    if not path.is_file():
+        raise DataError(f"There is nothing at {path}. Pass a folder, a .zip, a .csv list of files, or an array.")
+    if path.suffix.lower() == ".zip":
+        with opened_archive(path) as archive:
+            return _decode(archive_files(archive, path), path, shape, mode, on_error, max_memory)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return _decode(listed_files(path), path, shape, mode, on_error, max_memory)
+    raise DataError(f"{path.name} is one file. Pass a folder, a .zip, a .csv list of files, or an array.")
+
+
+def check_images(images: Images) -> None:
+    """Refuse what no image model can learn from: fewer than 10 images, tiny ones, one image again and again."""
+    if len(images) < LEAST_IMAGES:
+        raise DataError(f"Expected at least {LEAST_IMAGES} images to learn from; got {len(images)}. Add more.")
+    height, width = images.shape[1:3]
+    if min(height, width) < LEAST_SIDE:
+        raise DataError(
+            f"Expected images of at least {LEAST_SIDE} × {LEAST_SIDE} pixels; got {height} × {width}. Scale them up: "
+            f"read_images(…, size={LEAST_SIDE})."
+        )
+    if bool((images == images[:1]).all()):
+        raise DataError("All images are the same. Check how they were read.")
+
+
+@dataclass(frozen=True)
+class ImageSchema:
+    """What a model remembers of its images: ``shape`` (height, width, channels), mean and spread of a pixel / 255."""
+
+    shape: tuple[int, int, int]
+    mean: float
+    std: float
+    dtype: str = "uint8"
+    named: bool = False
+
+    @classmethod
+    def learn(cls, images: Images) -> ImageSchema:
+        """From at most about a thousand evenly spaced images."""
+        pixels = images[:: max(1, len(images) // 1024)] / np.float32(255)
+        height, width, channels = images.shape[1:]
+        return cls((height, width, channels), float(pixels.mean()), float(pixels.std()))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """row.column.channel of every pixel, in the order of the flattened image."""
+        return tuple(".".join(map(str, place)) for place in np.ndindex(*self.shape))
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """Grey levels of one unit of x, for every pixel."""
+        return (255 * self.std,) * math.prod(self.shape)
+
+    def restore(self, x: NDArray[np.float64]) -> Images:
+        """Images (n, height, width, channels) from standardised pixels (n, n_features), cut to 0 … 255."""
+        levels = np.rint(255 * (np.asarray(x) * self.std + self.mean)).clip(0, 255)
+        return levels.astype(np.uint8).reshape(-1, *self.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> ImageSchema:
+        return cls(**{**raw, "shape": tuple(raw["shape"])})
+
+
+def _checked_settings(size: Any, mode: str | None, on_error: str) -> tuple[int, int] | None:
+    if mode is not None and mode not in MODES:
+        raise SettingError(f'mode must be "L" (grey), "RGB" (colour) or None; got {mode!r}.')
+    if on_error not in ("raise", "skip"):
+        raise SettingError(f'on_error must be "raise" or "skip"; got {on_error!r}.')
+    if size is None:
+        return None
+    sides = (size, size) if isinstance(size, int | np.integer) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(side, int | np.integer) and 1 <= side <= 4096 for side in sides):
+        raise SettingError(f"size must be one number of pixels or (height, width), from 1 to 4096; got {size!r}.")
+    return int(sides[0]), int(sides[1])
+
+
+def _from_array(source: Any, domains: ArrayLike | None, shape: tuple[int, int] | None, mode: str | None) -> ImageTable:
+    images = np.asarray(source)
+    if images.dtype != np.uint8:
+        raise DataError(
+            f"Expected images as uint8, 0 to 255; got an array of {images.dtype}. Convert it: "
+            "(255 * images).round().astype('uint8') where it runs from 0 to 1."
+        )
+    images = images[..., None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[3] not in MODES.values():
+        raise DataError(
+            "Expected an array (n_images, height, width), or (n_images, height, width, channels) with 1 or 3 "
+            f"channels; got shape {np.shape(source)}. Move the channels to the end."
+        )
+    if 0 in images.shape:
+        raise DataError(f"The array of images is empty: shape {images.shape}.")
+    labels = np.zeros(len(images), int) if domains is None else np.asarray(domains)
+    if labels.shape != (len(images),):
+        raise DomainError(f"Expected one domain for each of {len(images)} images; got shape {labels.shape}.")
+    if shape not in (None, images.shape[1:3]) or (mode is not None and MODES[mode] != images.shape[3]):
+        pictures = (Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in images)
+        images = np.stack([_as_array(picture, shape, mode) for picture in pictures])
+    return ImageTable(images, labels.astype(str), tuple(f"[{place}]" for place in range(len(images))))
+
+
+def _decode(
+    files: Sequence[ImageFile],
+    source: Path,
+    shape: tuple[int, int] | None,
+    mode: str | None,
+    on_error: str,
+    limit: float,
+) -> ImageTable:
+    """Read all headers, so that mixed sizes show before the first image is decoded; then the images."""
+    skipped: dict[str, str] = {}
+    kept: list[ImageFile] = []
+
+    def attempt(file: ImageFile, action: Callable[[Image.Image], Any]) -> Any:
+        try:
+            with file.read() as stream, _opened(stream) as picture:
+                return action(picture)
+        except DataError:
+            raise
+        except Exception as error:
+            reason = _reason(error)
+            if on_error == "raise":
+                raise DataError(
+                    f'{file.path} {reason}. Mend or remove it, or pass on_error="skip" to leave such files out.'
+                ) from error
+            skipped[file.path] = reason
+            return None
+
+    headers = [(file, header) for file in files if (header := attempt(file, _header)) is not None]
+    if headers:
+        _refuse_mixed(headers, shape, mode)
+        sides, own_mode = headers[0][1]
+        height, width = shape or sides
+        images = _storage((len(headers), height, width, MODES[mode or own_mode]), limit)
+
+        def store(picture: Image.Image) -> bool:
+            images[len(kept)] = _as_array(picture, shape, mode)
+            return True
+
+        for file, _ in headers:
+            if attempt(file, store):
+                kept.append(file)
+    if not kept:
+        found = f"none of its {len(files)} files could be read" if files else "it holds no file in a folder"
+        raise DataError(f"No image in {source}: {found}. Expected {', '.join(FORMATS)}, in one folder a domain.")
+    if skipped:
+        named = "; ".join(f"{path} {reason}" for path, reason in [*skipped.items()][: 2 * _SHOWN])
+        more = "" if len(skipped) <= 2 * _SHOWN else f"; and {len(skipped) - 2 * _SHOWN} more"
+        warnings.warn(f"{len(skipped)} of {len(files)} files left out: {named}{more}.", DataWarning, stacklevel=3)
+    labels = np.array([file.domain for file in kept])
+    return ImageTable(images[: len(kept)], labels, tuple(file.path for file in kept), skipped)
+
+
+@contextmanager
+def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
+    with warnings.catch_warnings():
+        # Pillow warns above its limit and refuses only at twice that.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        with Image.open(stream, formats=FORMATS) as picture:
+            yield picture
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
+        return f"declares more than {Image.MAX_IMAGE_PIXELS} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
+    if isinstance(error, UnidentifiedImageError):
+        return f"is not an image ({', '.join(FORMATS)})"
+    return f"is damaged or truncated ({error})"
+
+
+def _header(picture: Image.Image) -> tuple[tuple[int, int], str]:
+    """(height, width) as the picture is meant to be seen, and its mode."""
+    width, height = picture.size
+    # Without this question Pillow decodes the whole of a PNG in search of metadata.
+    turned = "exif" in picture.info and picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return ((width, height) if turned else (height, width)), picture.mode
+
+
+def _as_array(picture: Image.Image, shape: tuple[int, int] | None, mode: str | None) -> Images:
+    """One image (height, width, channels)."""
+    picture = ImageOps.exif_transpose(picture)
+    if mode is not None and picture.mode != mode:
+        if picture.has_transparency_data:
+            clear = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+        picture = picture.convert(mode)
+    if shape is not None and picture.size != shape[::-1]:
+        picture = ImageOps.fit(picture, shape[::-1], Image.Resampling.LANCZOS)
+    array = np.asarray(picture, np.uint8)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _refuse_mixed(
+    headers: Sequence[tuple[ImageFile, tuple[tuple[int, int], str]]], shape: tuple[int, int] | None, mode: str | None
+) -> None:
+    deep = [(file.path, own) for file, (_, own) in headers if own not in _CONVERTIBLE]
+    if deep:
+        raise DataError(f"{deep[0][0]} has mode {deep[0][1]}, more than 8 bits a channel. Convert it to 8 bits first.")
+    modes = {own: file.path for file, (_, own) in reversed(headers)}
+    if mode is None and (len(modes) > 1 or not set(modes) <= set(MODES)):
+        counts = Counter(own for _, (_, own) in headers)
+        raise DataError(
+            f"Expected images that are all grey (L) or all RGB; got the modes {_counted(counts, modes)}. "
+            'Pass mode="RGB" or mode="L" to convert them.'
+        )
+    sizes = {f"{sides[0]}×{sides[1]}": file.path for file, (sides, _) in reversed(headers)}
+    if shape is None and len(sizes) > 1:
+        counts = Counter(f"{sides[0]}×{sides[1]}" for _, (sides, _) in headers)
+        raise DataError(
+            f"Expected images of one size; got, as height×width, {_counted(counts, sizes)}. "
+            "Pass size=(height, width) to scale them."
+        )
+
+
+def _counted(counts: Counter[str], example: dict[str, str]) -> str:
+    shown = [f"{name} ({count}, such as {example[name]})" for name, count in counts.most_common(_SHOWN)]
+    return ", ".join(shown) + (f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else "")
+
+
+def _storage(shape: tuple[int, ...], limit: float) -> Images:
+    if math.prod(shape) <= limit:
+        return np.empty(shape, np.uint8)
+    try:
+        # Without a name from the start, so nothing is left behind however the program ends.
+        with tempfile.TemporaryFile() as file:
+            return np.memmap(file, np.uint8, "w+", shape=shape)
+    except OSError as error:
+        raise DataError(
+            f"{math.prod(shape)} bytes of images found no room in {tempfile.gettempdir()}: {error}. Set TMPDIR to a "
+            "larger disk, pass a smaller size=, or raise max_memory."
+        ) from error

@@ -1,0 +1,49 @@
+r"""CG-VAE for images: the objective of ``cgvae.py`` with convolutional networks and one noise for all pixels.
+
+The observation noise is one learned number, not one a pixel: a pixel that never changes would otherwise draw its noise
+to 0 and outweigh all others (a shared variance, as in Rybkin et al. 2021, arXiv:2006.13202). The sparsity penalty is
+the sum over pixels and channels of the same w = E |∂x/∂z| sd(z), from the exact Jacobian on ``penalty_rows`` rows of
+each batch; ``nets/convolution.py`` states its cost.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmix.data.batches import Rows
+from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
+from unmix.nets.convolution import ConvolutionalDecoder, ConvolutionalEncoder
+from unmix.nets.decoder import Decoder
+from unmix.nets.encoder import Encoder
+from unmix.nets.layers import Generators
+
+
+@dataclass(frozen=True)
+class CGVAEImageConfig(CGVAEConfig):
+    """``shape`` (height, width, channels); ``hidden`` are the channels after each halving of the image."""
+
+    shape: tuple[int, int, int] = (32, 32, 3)
+    penalty_rows: int = 4
+    initial_noise: float = 0.3
+
+
+class CGVAEImageNetwork(CGVAENetwork):
+    """CG-VAE whose features are the pixels of an image, flattened (height · width · channels)."""
+
+    def __init__(self, config: CGVAEImageConfig) -> None:
+        super().__init__(config)
+        self.log_noise = nn.Parameter(torch.full((config.n_starts, 1, 1), math.log(config.initial_noise)))
+
+    def _networks(self, sources: Generators, n_latents: int, config: Any) -> tuple[Encoder, Decoder]:
+        return (
+            ConvolutionalEncoder(sources, config.shape, config.hidden, n_latents),
+            ConvolutionalDecoder(sources, n_latents, config.shape, config.hidden),
+        )
+
+    def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
+        return super().terms(rows, noise, n_train, min(penalty_rows, self.config.penalty_rows), progress)

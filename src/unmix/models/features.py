@@ -1,0 +1,75 @@
+r"""Features of images: a small classifier whose last hidden layer is the named extractor of an image metric.
+
+Three convolutions, each halving the image, the mean over what is left, and a linear layer:
+
+.. math:: f(x) = \mathrm{mean}_{hw}\, h_3(x), \qquad p(c \mid x) = \mathrm{softmax}(A f(x) + a)_c.
+
+An extractor has a name that tells apart what is not the same: its kind and the first 8 digits of the SHA-256 of its
+parameters. Any other ``nn.Module`` from images (batch, channels, height, width) in 0 … 1 to features serves as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+_CHUNK = 256
+
+
+class FeatureNetwork(nn.Module):
+    """Images (batch, channels, height, width) in 0 … 1 to class logits (batch, n_classes); seeded."""
+
+    def __init__(self, channels: int, n_classes: int, width: int = 32, seed: int = 0) -> None:
+        super().__init__()
+        widths = [channels, width, 2 * width, 2 * width]
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
+        self.last = nn.Linear(widths[-1], n_classes)
+        source = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                scale = (2 / parameter[0].numel()) ** 0.5 if parameter.dim() > 1 else 0.0
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=source))
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, 2 · width)"""
+        x = 2 * x - 1
+        for layer in self.convolutions:
+            x = nn.functional.silu(layer(x))
+        return x.mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.features(x))
+        return logits
+
+
+def as_input(images: NDArray[np.uint8]) -> Tensor:
+    """uint8 (n, height, width, channels) to float (n, channels, height, width) in 0 … 1."""
+    return torch.from_numpy(images.astype(np.float32) / 255).permute(0, 3, 1, 2)
+
+
+def extract(module: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """What ``module`` makes of images (n, height, width, channels), flattened: (n, n_features)."""
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    training = module.training
+    module.eval()
+    parts = []
+    with torch.no_grad():
+        for begin in range(0, len(images), _CHUNK):
+            part = module(as_input(images[begin : begin + _CHUNK]).to(device))
+            parts.append(part.flatten(1).cpu().double().numpy())
+    module.train(training)
+    return np.concatenate(parts)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """First 8 hexadecimal digits of the SHA-256 of names and values of the state."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:8]

@@ -1,0 +1,360 @@
+"""Images: what is read and refused, the embedded data, the convolutional networks, and the estimator."""
+
+import io
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unmix
+from unmix import (
+    CGVAEImages,
+    DataError,
+    DataWarning,
+    DomainError,
+    ImageClassifier,
+    SchemaError,
+    SettingError,
+    image_features,
+    read_images,
+)
+from unmix.data.batches import ImageRows
+from unmix.datasets import load_digits_two_colours, load_emoji
+from unmix.datasets.builtin import TWO_COLOURS
+from unmix.estimators.prepare import prepare_images
+from unmix.nets.convolution import ConvolutionalDecoder, ConvolutionalEncoder
+from unmix.nets.layers import generators
+from unmix.report.images import grid, grid_png, heat
+
+QUICK = {"n_latents": 2, "hidden": (4, 4), "max_epochs": 2, "batch_size": 32, "verbose": 0}
+
+
+def png(image, form="PNG", **settings):
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, form, **settings)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def pictures():
+    return np.random.default_rng(0).integers(0, 256, (12, 9, 10, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path, pictures):
+    """Two domains of six images; b has one folder more."""
+    root = tmp_path / "set"
+    for place, image in enumerate(pictures):
+        path = root / ("a" if place < 6 else "b/deep") / f"{place:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(image))
+    return root
+
+
+def zipped(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_folder_list_archive_and_array_give_the_same(folder, pictures, tmp_path):
+    (folder / ".DS_Store").write_text("not an image")
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    archive = zipped(tmp_path / "set.zip", {f"around/{name}": (folder / name).read_bytes() for name in names})
+    (folder / "list.csv").write_text("path,domain\n" + "".join(f"{name},{name[0]}\n" for name in names))
+    listed = read_images(folder / "list.csv")
+    (folder / "list.csv").unlink()
+    labels = ["a"] * 6 + ["b"] * 6
+    for table in (read_images(folder), read_images(archive), listed, read_images(pictures, labels)):
+        np.testing.assert_array_equal(table.images, pictures)
+        assert table.domains.tolist() == labels
+    assert read_images(folder).paths[-1] == "b/deep/11.png"
+
+
+def test_size_mode_and_orientation(folder, pictures):
+    table = read_images(folder, size=(8, 4), mode="L")
+    assert table.images.shape == (12, 8, 4, 1)
+    clear = Image.new("RGBA", (10, 9), (0, 0, 0, 0))
+    clear.save(folder / "a" / "00.png")
+    with pytest.raises(DataError, match=r"modes RGB \(11, such as a/01.png\), RGBA \(1, such as a/00.png\).*mode="):
+        read_images(folder)
+    assert (read_images(folder, mode="RGB").images[0] == 255).all()
+    turned = Image.fromarray(pictures[0].transpose(1, 0, 2))
+    exif = Image.Exif()
+    exif[0x0112] = 5
+    turned.save(folder / "a" / "00.png", exif=exif)
+    np.testing.assert_array_equal(read_images(folder).images, pictures)
+
+
+def test_above_the_limit_images_are_mapped(folder, pictures):
+    table = read_images(folder, max_memory=10)
+    assert isinstance(table.images, np.memmap)
+    np.testing.assert_array_equal(table.images, pictures)
+
+
+def test_a_damaged_file_is_named_and_refused_or_skipped(folder):
+    whole = (folder / "a" / "03.png").read_bytes()
+    (folder / "a" / "03.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "b" / "note.txt").write_text("hello")
+    with pytest.raises(DataError, match=r"b/note.txt is not an image.*on_error=\"skip\""):
+        read_images(folder)
+    (folder / "b" / "note.txt").unlink()
+    with pytest.raises(DataError, match=r"a/03.png is damaged or truncated"):
+        read_images(folder)
+    with pytest.warns(DataWarning, match=r"1 of 12 files left out: a/03.png is damaged"):
+        table = read_images(folder, on_error="skip")
+    assert len(table) == 11
+    assert list(table.skipped) == ["a/03.png"]
+    assert "a/03.png" not in table.paths
+
+
+def test_images_that_cannot_be_used(folder, pictures, tmp_path):
+    small = folder / "a" / "small.png"
+    small.write_bytes(png(pictures[0, :5, :5]))
+    with pytest.raises(DataError, match=r"9×10 \(12, such as a/00.png\), 5×5 \(1, such as a/small.png\).*size="):
+        read_images(folder)
+    small.write_bytes(png(np.zeros((9, 10), np.uint16)))
+    with pytest.raises(DataError, match=r"a/small.png has mode I;16.*8 bits"):
+        read_images(folder, mode="L")
+    with pytest.raises(DataError, match="There is nothing at"):
+        read_images(tmp_path / "none")
+    with pytest.raises(DataError, match=r"small.png is one file"):
+        read_images(small)
+    with pytest.raises(DomainError, match="pass domains only with an array"):
+        read_images(folder, ["a"])
+    with pytest.raises(DataError, match="uint8, 0 to 255; got an array of float64"):
+        read_images(pictures / 255)
+    with pytest.raises(DataError, match=r"channels; got shape \(12, 3, 9, 10\)"):
+        read_images(pictures.transpose(0, 3, 1, 2))
+    with pytest.raises(DataError, match="array of images is empty"):
+        read_images(pictures[:0])
+    with pytest.raises(DomainError, match="one domain for each of 12 images"):
+        read_images(pictures, ["a"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no file in a folder"):
+        read_images(tmp_path / "empty")
+    (tmp_path / "empty" / "loose.png").write_bytes(png(pictures[0]))
+    with pytest.raises(DataError, match=r"loose.png lies in no folder of a domain"):
+        read_images(tmp_path / "empty")
+    (tmp_path / "list.csv").write_text("file,domain\na,b\n")
+    with pytest.raises(DataError, match="no column 'path'"):
+        read_images(tmp_path / "list.csv")
+    (tmp_path / "list.csv").write_text("path,domain\na,\n")
+    with pytest.raises(DataError, match="without a path or a domain"):
+        read_images(tmp_path / "list.csv")
+    for words, message in (({"mode": "CMYK"}, "mode must be"), ({"on_error": "x"}, "on_error"), ({"size": 0}, "size")):
+        with pytest.raises(SettingError, match=message):
+            read_images(pictures, **words)
+
+
+def test_paths_that_leave_their_folder(folder, pictures, tmp_path):
+    outside = tmp_path / "secret.png"
+    outside.write_bytes(png(pictures[0]))
+    for name in ("../secret.png", outside.as_posix()):
+        (folder / "list.csv").write_text(f"path,domain\n{name},a\n")
+        with pytest.raises(DataError, match=r"secret.png' leaves"):
+            read_images(folder / "list.csv")
+    (folder / "list.csv").unlink()
+    for name in ("../b/x.png", "/b/x.png", "C:/b/x.png", "a\\..\\..\\x.png"):
+        with pytest.raises(DataError, match=r"x.png' leaves"):
+            read_images(zipped(tmp_path / "slip.zip", {name: png(pictures[0])}), on_error="skip")
+    link = zipfile.ZipInfo("a/link.png")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
+        archive.writestr(link, "../secret.png")
+    with pytest.raises(DataError, match=r"link.png' leaves"):
+        read_images(tmp_path / "link.zip")
+    before = sorted(tmp_path.rglob("*"))
+    os.symlink(outside, folder / "a" / "link.png")
+    with pytest.raises(DataError, match=r"a/link.png' leaves"):
+        read_images(folder, on_error="skip")
+    (folder / "a" / "link.png").unlink()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_bombs(folder, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)
+    with pytest.raises(DataError, match=r"a/00.png declares more than 60 pixels"):
+        read_images(folder)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    with pytest.raises(DataError, match=r"a/00.png declares more than 40 pixels"):
+        read_images(folder)
+    monkeypatch.setattr("unmix.data.image_files._ARCHIVE_BYTES", 10_000)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/x.png", bytes(10**6))
+    with pytest.raises(DataError, match="would unpack to 1000000 bytes"):
+        read_images(tmp_path / "bomb.zip")
+    (tmp_path / "bad.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"damaged or not a \.zip"):
+        read_images(tmp_path / "bad.zip")
+
+
+def test_every_emoji_is_there_and_drawn():
+    data = load_emoji()
+    combinations = data.factors.assign(domain=data.domains).value_counts()
+    assert len(combinations) == 3 * 27 * 3 * 5 == len(data.images)
+    assert (data.images != 255).any(axis=3).mean(axis=(1, 2)).min() > 0.2
+    assert len(np.unique(data.images.reshape(1215, -1), axis=0)) == 1205
+    assert data.factors.iloc[:405].reset_index(drop=True).equals(data.factors.iloc[405:810].reset_index(drop=True))
+
+
+def test_two_colour_digits_are_mixtures_of_their_colours():
+    data = load_digits_two_colours(random_state=1)
+    for name, (ink, ground) in TWO_COLOURS.items():
+        pixels = data.images[data.domains == name].reshape(-1, 3).astype(float)
+        direction = np.array(ink, float) - ground
+        share = (pixels - ground) @ direction / (direction @ direction)
+        assert np.abs(pixels - ground - share[:, None] * direction).max() < 1
+        assert (share.min(), share.max()) == pytest.approx((0, 1), abs=0.01)
+    assert data.factors["digit"].nunique() == 10
+    with pytest.raises(SettingError, match="size must be at least 8"):
+        load_digits_two_colours(4)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (9, 14, 1)])
+def test_jacobian_of_the_convolutional_decoder(shape):
+    decoder = ConvolutionalDecoder(generators(0, 2), 3, shape, (4, 5)).double()
+    z = torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    output, jacobian = decoder.with_jacobian(z, 2)
+    torch.testing.assert_close(output, decoder(z))
+
+    def of_start(start):
+        return lambda row: decoder(row.expand(2, 1, -1))[start, 0]
+
+    for start in range(2):
+        expected = [torch.autograd.functional.jacobian(of_start(start), row) for row in z[start, :2]]
+        torch.testing.assert_close(jacobian[start].transpose(1, 2), torch.stack(expected))
+
+
+def test_starts_of_convolutions_do_not_depend_on_their_number():
+    x = torch.randn(3, 8 * 8 * 3, generator=torch.Generator().manual_seed(0))
+    one, two = (ConvolutionalEncoder(generators(5, n), (8, 8, 3), (4,), 2)(x, None).mean for n in (1, 2))
+    torch.testing.assert_close(one[0], two[0])
+
+
+def test_pixels_are_standardised_when_asked_for(pictures):
+    labels = np.repeat(["a", "b"], 6)
+    data = prepare_images(pictures, labels, auxiliary=None, min_domain_rows=2, validation_fraction=0.2, seed=0)
+    assert isinstance(data.rows, ImageRows)
+    assert "x" not in vars(data.rows)
+    expected = (pictures.reshape(12, -1) / 255 - data.features.mean) / data.features.std
+    np.testing.assert_allclose(data.rows.take(torch.tensor([3, 1])).x, expected[[3, 1]], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(data.features.restore(expected), pictures)
+
+
+@pytest.fixture(scope="module")
+def sprites():
+    return unmix.datasets.make_sprites(n_samples=90, size=16, n_domains=2, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def fitted(sprites):
+    return CGVAEImages(**QUICK).fit(sprites.images, sprites.domains)
+
+
+def test_estimator_speaks_in_images(fitted, sprites, tmp_path):
+    first = sprites.images[:4]
+    moved = fitted.counterfactual(first, sprites.domains[:4], to=1)
+    back = fitted.inverse_transform(fitted.transform(first))
+    traversed = fitted.traverse(first[0], 1, values=(-1, 0, 1))
+    for images in (moved, back, fitted.sample(4, domain=0)):
+        assert images.shape == first.shape
+        assert images.dtype == np.uint8
+    assert traversed.shape == (3, 16, 16, 3)
+    assert fitted.mixing_.shape == (16 * 16 * 3, 2)
+    assert fitted.mixing_maps().shape == (2, 16, 16)
+    here = fitted.counterfactual(first, sprites.domains[:4], to=sprites.domains[:4])
+    np.testing.assert_array_equal(here, back)
+    again = unmix.load(fitted.save(tmp_path / "model"))
+    np.testing.assert_array_equal(again.transform(sprites.images), fitted.transform(sprites.images))
+    np.testing.assert_array_equal(again.sample(3, domain=1), fitted.sample(3, domain=1))
+
+
+def test_what_read_images_returns_can_be_fitted(fitted, sprites):
+    table = read_images(sprites.images, sprites.domains)
+    np.testing.assert_array_equal(CGVAEImages(**QUICK).fit(table).transform(table), fitted.transform(sprites.images))
+    assert np.isfinite(fitted.score(table))
+
+
+def test_training_lowers_the_objective(sprites):
+    model = CGVAEImages(**{**QUICK, "max_epochs": 8, "n_restarts": 1}).fit(sprites.images, sprites.domains)
+    lost = model.history_["held_out_reconstruction"]
+    assert lost.iloc[-1] < lost.iloc[0] - 10
+
+
+def test_images_that_no_model_can_learn_from(fitted, sprites):
+    def refuse(error, message, images, domains, **words):
+        with pytest.raises(error, match=message):
+            CGVAEImages(**{**QUICK, **words}).fit(images, domains)
+
+    images, domains = sprites.images, sprites.domains
+    refuse(DataError, "at least 10 images to learn from; got 9", images[:9], domains[:9])
+    refuse(DomainError, "All 90 images belong to one domain", images, np.zeros(90, int))
+    refuse(DomainError, "All 90 images belong to one domain", images, None)
+    refuse(DataError, "at least 8 × 8 pixels; got 4 × 16", images[:, :4], domains)
+    refuse(DataError, "All images are the same", np.zeros_like(images), domains)
+    refuse(SettingError, "halves the images 5 times, which 16 pixels", images, domains, hidden=(2,) * 5)
+    refuse(SettingError, "missing must be one of", images, domains, missing="mask")
+    refuse(SettingError, "penalty_rows must be a whole number ≥ 1", images, domains, penalty_rows=0)
+    with pytest.raises(SchemaError, match=r"images of shape \(16, 16, 3\); got \(16, 16, 1\)"):
+        fitted.transform(images[..., :1])
+    with pytest.raises(SettingError, match="latent must be from 0 to 1"):
+        fitted.traverse(images[0], 2)
+
+
+@pytest.fixture(scope="module")
+def judge():
+    data = load_digits_two_colours(8)
+    return ImageClassifier(width=8, max_epochs=6, batch_size=32).fit(data.images, data.domains)
+
+
+def test_classifier_and_its_named_features(judge, tmp_path):
+    data = load_digits_two_colours(8)
+    assert judge.score(data.images, data.domains) > 0.95
+    features, name = image_features(judge, data.images[:30])
+    assert features.shape == (30, 16)
+    again = ImageClassifier.load(judge.save(tmp_path / "judge.safetensors"))
+    np.testing.assert_array_equal(again.features(data.images[:30]), features)
+    assert again.name_ == name
+    other = ImageClassifier(width=8, max_epochs=1, random_state=1).fit(data.images, data.domains)
+    assert other.name_ != name
+    weight = judge.network_.last.weight.detach().double().numpy()
+    logits = features @ weight.T + judge.network_.last.bias.detach().double().numpy()
+    assert (judge.classes_[logits.argmax(axis=1)] == judge.predict(data.images[:30])).all()
+
+
+def test_any_module_extracts_features(pictures):
+    features, name = image_features(torch.nn.AvgPool2d((9, 10)), pictures)
+    np.testing.assert_allclose(features, pictures.mean(axis=(1, 2)) / 255, rtol=1e-5)
+    assert name.startswith("AvgPool2d-")
+
+
+def test_classifier_messages(judge, pictures):
+    with pytest.raises(DataError, match=r"one label for each of 12 images; got shape \(2,\)"):
+        ImageClassifier().fit(pictures, [0, 1])
+    with pytest.raises(DataError, match="two classes or more"):
+        ImageClassifier().fit(pictures, np.zeros(12))
+    with pytest.raises(SettingError, match="width must be a whole number"):
+        ImageClassifier(width=0).fit(pictures, np.arange(12) % 2)
+    with pytest.raises(SchemaError, match="fitted on 3 channels; got 1"):
+        judge.predict(pictures[..., :1])
+
+
+def test_grids(pictures):
+    sheet = grid(pictures.reshape(3, 4, 9, 10, 3))
+    assert sheet.shape == (3 * 10 - 1, 4 * 11 - 1, 3)
+    np.testing.assert_array_equal(sheet[10:19, 22:32], pictures[6])
+    with Image.open(io.BytesIO(grid_png(pictures[None, :, :, :, :1], zoom=2))) as picture:
+        np.testing.assert_array_equal(np.asarray(picture)[::2, ::2][:, :10], pictures[0, :, :, 0])
+    np.testing.assert_array_equal(heat(np.array([[[0.0, 2.0]]])), [[[[255], [0]]]])
+
+
+def test_image_page(fitted, sprites, tmp_path):
+    text = fitted.report(tmp_path / "page.html", sprites.images, sprites.domains).read_text(encoding="utf-8")
+    assert text.count("data:image/png;base64,") == 2 + 2 + 2 + 1 + 3
+    for heading in ("Samples", "One noise, every domain", "Traversals", "Real images, translated"):
+        assert f"<h2>{heading}</h2>" in text
