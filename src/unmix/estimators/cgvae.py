@@ -38,8 +38,8 @@ class CGVAE(LatentEstimator):
     prior : {"gaussian", "spline"}, default "gaussian"
         p(z | u): location-scale, or location-scale and a monotone spline for domains that are not Gaussian.
     sparsity : float, default 0.5
-        α, in nats a row for an entry of one standard deviation under L1. Starts rise to all, half or a fifth of it, in
-        turn, and all end at a fifth. 0: changes alone.
+        α, in nats a row for an entry of one standard deviation under L1. Starts rise to all or half of it, in turn, and
+        end at a fifth; they are compared with all of it. 0: changes alone.
     penalty : {"log", "l1", "l2"}, default "log"
         Form of the penalty on the entries w of the mixing: 0.05 log(1 + w / 0.05), nearly a count of the entries; L1,
         as in the paper; or squared, for comparison.

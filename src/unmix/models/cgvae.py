@@ -7,8 +7,8 @@ free of the scale of z (``objectives/sparsity.py``).
 
 α rises from 0 over the first half of training, since at full strength while the noise is still being learnt it
 collapses all latents, and falls to a fifth until four fifths: strong sparsity leads to the right latents, and weak
-sparsity does not bend them. The peak differs between starts, since a strong one misleads where the mixing is dense; the
-end does not, so that starts can be compared. Over the first half a floor under the observation noise falls to 0: with
+sparsity does not bend them. Every second start rises to half of it, since a strong peak misleads where the mixing is
+dense. States and starts are compared with all of α: of equal fits the sparsest is asked for. Over the first half a floor under the observation noise falls to 0: with
 small noise the reconstruction outweighs everything else so early that encoder and decoder settle on latents that are
 mixed with each other, and turning them later is uphill.
 
@@ -73,7 +73,7 @@ class CGVAEConfig:
     ramp: float = 0.5
     relaxed: float = 0.8
     final_strength: float = 0.2
-    peaks: tuple[float, ...] = (1.0, 0.5, 0.2)
+    peaks: tuple[float, ...] = (1.0, 0.5)
     spare: int = 2
     narrowed: float = 0.6
 
@@ -141,9 +141,14 @@ class CGVAENetwork(LatentModel):
         return progress >= max(self.config.relaxed, self.config.narrowed if self.config.spare else 0.0)
 
     def _strength(self, progress: float) -> Tensor:
-        """Share of α in each start (starts,): up to its peak at ``ramp``, and to ``final_strength`` at ``relaxed``."""
+        """Share of α in each start (starts,): up to its peak at ``ramp``, and to ``final_strength`` at ``relaxed``.
+
+        At ``progress`` 1, where states and starts are compared, all of it: among equal fits the sparsest is asked for.
+        """
         ramp, relaxed, final = self.config.ramp, self.config.relaxed, self.config.final_strength
         peaks = self.log_noise.new_tensor([self.config.peaks[r % len(self.config.peaks)] for r in range(self.n_starts)])
+        if progress >= 1:
+            return torch.ones_like(peaks)
         if progress >= relaxed:
             return torch.full_like(peaks, final)
         if progress < ramp:
