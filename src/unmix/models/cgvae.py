@@ -8,9 +8,9 @@ free of the scale of z (``objectives/sparsity.py``).
 α rises from 0 over the first half of training, since at full strength while the noise is still being learnt it
 collapses all latents, and falls to a fifth until four fifths: strong sparsity leads to the right latents, and weak
 sparsity does not bend them. Every second start rises to half of it, since a strong peak misleads where the mixing is
-dense. States and starts are compared with all of α: of equal fits the sparsest is asked for. Over the first half a floor under the observation noise falls to 0: with
-small noise the reconstruction outweighs everything else so early that encoder and decoder settle on latents that are
-mixed with each other, and turning them later is uphill.
+dense. States and starts are compared with all of α: of equal fits the sparsest is asked for. Over the first half a
+floor under the observation noise falls to 0: with small noise the reconstruction outweighs everything else so early
+that encoder and decoder settle on latents that are mixed with each other, and turning them later is uphill.
 
 A few spare latents train along. A feature that rises and falls again along a latent looks like a factor of its own.
 With exactly as many latents as asked it takes the place of one and never gives it back; with a spare one the true
