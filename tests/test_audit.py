@@ -389,6 +389,14 @@ def test_as_tables_json_and_text():
     assert json.loads(collapsed.to_json())["latents"][1]["domains_needed"] is None
 
 
+def test_one_latent_leaves_nothing_to_test():
+    audit = audit_of(*problem(np.ones((3, 1), dtype=int), 3))
+    assert verdicts(audit) == ["identified"]
+    assert "It is the only latent" in audit.latents["reason"][0]
+    assert [audit.finding(name).verdict for name in ("C2", "C4")] == ["cannot tell"] * 2
+    assert "There is one latent" in audit.finding("C4").sentence
+
+
 def test_remedies_are_true():
     """Every remedy, carried out, does what it says."""
     support = np.array([[1, 1, 0, 0]] * 3 + [[0, 1, 1, 0]] * 2 + [[1, 1, 1, 1]] * 2 + [[0, 0, 1, 1]])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, listed
+from unmix.audit.finding import Finding, counted, listed
 from unmix.audit.subject import Subject
 from unmix.metrics.recovery import correlation, match
 
@@ -101,11 +101,12 @@ def check_agreement(subject: Subject) -> tuple[Finding, Floats | None]:
         "other_starts": n_others,
     }
     if low:
-        sentence = f"Most of the {n_others} other starts do not find {listed(low)} again (correlation below {REPEATS})."
+        sentence = (
+            f"Most of {counted(n_others, 'other start')} do not find {listed(low)} again (correlation below {REPEATS})."
+        )
         return Finding(CONDITION, "fails", True, sentence, evidence), middle
-    sentence = (
-        f"Most of the {n_others} other starts find every latent again (least median correlation {middle.min():.2f})."
-    )
+    least = f"least median correlation {middle.min():.2f}"
+    sentence = f"Most of {counted(n_others, 'other start')} find every latent again ({least})."
     return Finding(CONDITION, "holds", True, sentence, evidence), middle
 
 

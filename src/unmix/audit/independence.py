@@ -40,7 +40,7 @@ def check_independence(subject: Subject) -> tuple[Finding, Bools]:
     nothing = np.zeros((n, n), dtype=bool)
     z, labels = subject.tested
     if n < 2:
-        return Finding(CONDITION, "holds", False, "There is one latent: nothing to depend on."), nothing
+        return Finding(CONDITION, "cannot tell", False, "There is one latent: nothing to depend on."), nothing
     if not len(z):
         sentence = f"No domain has the {LEAST_ROWS} rows that a test of dependence within it takes."
         return Finding(CONDITION, "cannot tell", False, sentence), nothing

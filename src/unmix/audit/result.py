@@ -105,7 +105,7 @@ class Audit:
             )
         ]
         return (
-            f"Of {len(self.latents)} latents: {', '.join(said)}. With this mixing "
+            f"Of {counted(len(self.latents), 'latent')}: {', '.join(said)}. With this mixing "
             f"{counted(self.domains_needed, 'domain')} would separate all (without sparsity "
             f"{self.domains_needed_without_sparsity}); there are {self.domains_present}."
         )

@@ -124,7 +124,7 @@ def _finding(subject: Subject, support: Support, zeros: int, free: int) -> Findi
         "draws": len(support.draws),
     }
     if n == 1:
-        return Finding(CONDITION, "holds", False, "There is one latent: nothing to separate it from.", evidence)
+        return Finding(CONDITION, "cannot tell", False, "There is one latent: nothing to separate it from.", evidence)
     if zeros <= free:
         sentence = (
             f"{zeros} of {support.edges.size} entries of the mixing are zero. Turning the latents of a dense mixing "
