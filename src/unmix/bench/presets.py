@@ -1,4 +1,4 @@
-"""Studies that come with the package. Their seeds start at 200; defaults were chosen on 0-4, 100-104 and from 1000 on."""
+"""Studies of the package. Their seeds start at 200; defaults were chosen on 0-4, 100-104 and from 1000 on."""
 
 from __future__ import annotations
 
