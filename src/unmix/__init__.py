@@ -18,6 +18,7 @@ from unmix.errors import (
     UnmixError,
 )
 from unmix.estimators.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
+from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.external import CEBRA
 from unmix.estimators.storage import load
@@ -25,6 +26,7 @@ from unmix.version import __version__
 
 __all__ = [
     "CEBRA",
+    "CGGAN",
     "CGVAE",
     "HFVAE",
     "IMSDA",

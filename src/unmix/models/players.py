@@ -35,5 +35,5 @@ class AdversarialModel(nn.Module, ABC):
     def weights(self, phase: str) -> Mapping[str, float]:
         """Weight of every term of ``phase``."""
 
-    def after(self, phase: str, step: int) -> None:
+    def after(self, phase: str, step: int, batch_size: int) -> None:
         """Called after the step of ``phase``: running averages and the like."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,16 @@ _BETAS = (0.0, 0.99)
 
 @dataclass(frozen=True)
 class AdversarialSettings:
-    """``learning_rate`` falls linearly to 0 over each phase; ``block`` steps are one row of the history."""
+    """``learning_rate`` falls linearly to 0 over each phase; ``block`` steps are one row of the history.
+
+    ``mixed_precision``: bfloat16 where possible; on CUDA only.
+    """
 
     batch_size: int = 256
     learning_rate: float = 1e-3
     block: int = 100
     max_rewinds: int = 5
+    mixed_precision: bool = False
     seed: int = 0
 
 
@@ -171,7 +176,8 @@ class _Run:
     def _turn(self, phase: Phase, step: int, source: torch.Generator) -> dict[str, Tensor]:
         index = torch.randint(len(self.rows), (self.settings.batch_size,), generator=source).to(self.device)
         owned, optimizer = self.owned[phase.name], self.optimizers[phase.name]
-        terms = self.model.terms(phase.name, self.rows.take(index), source, step)
+        with self._precision():
+            terms = self.model.terms(phase.name, self.rows.take(index), source, step)
         weights = self.model.weights(phase.name)
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         left = 1.0 - (step - phase.begin) / (phase.end - phase.begin)
@@ -181,8 +187,13 @@ class _Run:
         for parameter, gradient in zip(owned.values(), gradients, strict=True):
             parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
         optimizer.step()
-        self.model.after(phase.name, step)
+        self.model.after(phase.name, step, self.settings.batch_size)
         return terms
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.settings.mixed_precision and self.device.type == "cuda":
+            return torch.autocast("cuda", dtype=torch.bfloat16)
+        return nullcontext()
 
     def _rewind(self, sick: list[str]) -> None:
         progress = self.progress
