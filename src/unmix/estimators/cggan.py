@@ -406,7 +406,8 @@ def _check_images(X: Any) -> NDArray[np.uint8]:
     images = np.asarray(X)
     if images.ndim != 4 or images.dtype != np.uint8:
         raise DataError(
-            f"Images must be a uint8 array (n_samples, side, side, colours); got {images.dtype} of shape {images.shape}."
+            "Images must be a uint8 array (n_samples, side, side, colours); got "
+            f"{images.dtype} of shape {images.shape}. Convert them."
         )
     _, height, width, _ = images.shape
     if height != width or height not in SIDES:

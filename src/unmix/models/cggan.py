@@ -29,7 +29,6 @@ from unmix.models.players import AdversarialModel, Phase
 from unmix.nets.augment import adapted, augment
 from unmix.nets.gan import VectorDiscriminator, VectorEncoder, VectorGenerator
 from unmix.nets.gan_images import ImageDiscriminator, ImageEncoder, ImageGenerator
-from unmix.nets.jacobian import jacobian_columns
 from unmix.nets.layers import Generators, generators
 from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
 from unmix.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty, mask_penalty
@@ -80,7 +79,7 @@ class CGGANConfig:
         return len(self.shape) > 1
 
 
-def _generator(sources: Generators, config: CGGANConfig) -> nn.Module:
+def _generator(sources: Generators, config: CGGANConfig) -> VectorGenerator | ImageGenerator:
     n_design = config.n_design if config.flow is None else 0
     if config.images:
         return ImageGenerator(sources, config.n_latents, n_design, config.hidden, config.shape, config.channels)
@@ -241,8 +240,7 @@ class CGGANNetwork(AdversarialModel):
         count = min(config.directions, config.n_style)
         columns = first + torch.randperm(config.n_style, generator=source)[:count].to(z.device)
         n_rows = min(config.penalty_rows, len(z))
-        repeated = design[:n_rows].repeat(count, 1)
-        jacobian = jacobian_columns(lambda latents: self.synthesis(latents, repeated), z[:n_rows], columns)
+        jacobian = self.synthesis.generator.derivatives(z[:n_rows], design[:n_rows], columns)
         spread = z[:, columns].std(0, correction=0)
         weights = jacobian_weights(jacobian.flatten(2).transpose(0, 1)[None], spread[None])
         return PENALTIES[config.penalty](weights)[0] * (config.n_style / count)
@@ -316,12 +314,10 @@ class FittedGAN(nn.Module):
 
     def mixing(self, z: Tensor, design: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of |∂x/∂z| and of ∂x/∂z (n_latents, features of a row ...) over the rows ``z``."""
-        absolute, signed = [], []
-        for latent in range(z.shape[1]):
-            jacobian = jacobian_columns(lambda own: self.decode(own, design), z, torch.tensor([latent]))[0]
-            absolute.append(jacobian.abs().mean(0))
-            signed.append(jacobian.mean(0))
-        return torch.stack(absolute), torch.stack(signed)
+        inner = self._inward(z)
+        parts = [self.synthesis.generator.derivatives(inner, design, latent[None])[0] for latent in self.order]
+        jacobian = torch.stack(parts) * self.scale.view(-1, *[1] * parts[0].dim())
+        return jacobian.abs().mean(1), jacobian.mean(1)
 
     def _inward(self, z: Tensor) -> Tensor:
         return (z * self.scale + self.center)[:, self.order.argsort()]

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from unmix.nets.jacobian import mlp_with_jacobian
 from unmix.nets.layers import Generators, StackedMLP, normal_parameter
 
 
@@ -33,9 +34,16 @@ class VectorGenerator(nn.Module):
         self.network = StackedMLP(sources, n_latents + n_design, hidden, n_features)
 
     def forward(self, z: Tensor, design: Tensor) -> Tensor:
-        inputs = torch.cat([z, design], dim=1) if self.conditional else z
-        output: Tensor = self.network(inputs[None])[0]
+        output: Tensor = self.network(self._inputs(z, design)[None])[0]
         return output
+
+    def derivatives(self, z: Tensor, design: Tensor, latents: Tensor) -> Tensor:
+        """Exact ∂x/∂z_i (len(latents), rows, n_features) for every i of ``latents``."""
+        _, jacobian = mlp_with_jacobian(self.network, self._inputs(z, design)[None], len(z))
+        return jacobian[0, :, latents].transpose(0, 1)
+
+    def _inputs(self, z: Tensor, design: Tensor) -> Tensor:
+        return torch.cat([z, design], dim=1) if self.conditional else z
 
 
 class VectorDiscriminator(nn.Module):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unmix.nets.gan import Projection
+from unmix.nets.jacobian import jacobian_columns
 from unmix.nets.layers import Generators, StackedMLP, normal_parameter
 
 SIDES = (16, 32, 64, 128)
@@ -112,6 +113,11 @@ class ImageGenerator(nn.Module):
             image = own if image is None else image + own
         assert image is not None
         return image
+
+    def derivatives(self, z: Tensor, design: Tensor, latents: Tensor) -> Tensor:
+        """Exact ∂x/∂z_i (len(latents), rows, colours, side, side) for every i of ``latents``."""
+        repeated = design.repeat(len(latents), 1)
+        return jacobian_columns(lambda own: self(own, repeated), z, latents)
 
 
 class _Halving(nn.Module):

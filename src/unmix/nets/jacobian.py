@@ -11,6 +11,7 @@ automatic differentiation (``jacobian_columns``).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -67,7 +68,10 @@ def jacobian_columns(function: Callable[[Tensor], Tensor], z: Tensor, columns: T
     """Exact ``∂ function(z) / ∂ z_i`` (len(columns), rows, ...) for every i of ``columns``; ``z`` (rows, latents)."""
     tangent = torch.zeros(len(columns), *z.shape, dtype=z.dtype, device=z.device)
     tangent[torch.arange(len(columns)), :, columns] = 1.0
-    _, derivative = torch.func.jvp(function, (z.repeat(len(columns), 1),), (tangent.flatten(0, 1),))
+    with warnings.catch_warnings():
+        # The first use of forward mode loads parts of torch that warn of torch's own future.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        _, derivative = torch.func.jvp(function, (z.repeat(len(columns), 1),), (tangent.flatten(0, 1),))
     result: Tensor = derivative.unflatten(0, (len(columns), len(z)))
     return result
 
