@@ -40,6 +40,7 @@ FLOWS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": Spli
 _MASK_THRESHOLD = 0.1
 _FRAME_ROWS = 2048
 _JACOBIAN_ROWS = 512
+_OTHER_DOMAINS = 16
 
 
 @dataclass(frozen=True)
@@ -326,7 +327,7 @@ class FittedGAN(nn.Module):
     def _settle(self, design: Tensor) -> None:
         source = torch.Generator().manual_seed(self.config.seed)
         noise = torch.randn(len(design), self.config.n_latents, generator=source).to(design.device)
-        importance = self._importance(noise, design)
+        importance = self._importance(noise, design, source)
         first = self.config.n_latents - self.config.n_style
         if self.config.mask:
             self.synthesis.mask[importance[first:] < _MASK_THRESHOLD] = 0.0
@@ -349,11 +350,9 @@ class FittedGAN(nn.Module):
             own.copy_(values[order].clone())
         self.order.copy_(order)
 
-    def _importance(self, noise: Tensor, design: Tensor) -> Tensor:
+    def _importance(self, noise: Tensor, design: Tensor, source: torch.Generator) -> Tensor:
         """sd over domains of what the same ε becomes, by the sd of the latent: (n_latents,)."""
         z = self.synthesis.from_noise(noise, design)
-        n_others = 16
-        moved = torch.stack(
-            [self.synthesis.from_noise(noise, design.roll(k * len(design) // n_others, 0)) for k in range(n_others)]
-        )
-        return moved.var(0, correction=0).mean(0).sqrt() / z.std(0, correction=0)
+        others = [torch.randperm(len(design), generator=source).to(design.device) for _ in range(_OTHER_DOMAINS)]
+        moved = torch.stack([self.synthesis.from_noise(noise, design[order]) for order in others])
+        return moved.var(0).mean(0).sqrt() / z.std(0, correction=0)

@@ -134,19 +134,18 @@ class _Run:
         for step in range(self.progress.step, end):
             source = torch.Generator().manual_seed((self.settings.seed * 1_000_003 + step) % 2**63)
             for phase in self.model.phases:
-                if phase.begin <= step < phase.end:
-                    terms = self._turn(phase, step, source)
-                    for name, value in terms.items():
-                        key = f"{phase.name}_{name}"
-                        sums[key] = sums.get(key, torch.zeros((), device=self.device)) + value.detach()
-                        counts[key] = counts.get(key, 0) + 1
-        means = {key: float(value) / counts[key] for key, value in sums.items()}
-        sick = [key for key, value in means.items() if not abs(value) < float("inf")]
-        if sick:
-            self._rewind(sick)
-            return False
+                if not phase.begin <= step < phase.end:
+                    continue
+                terms = {f"{phase.name}_{name}": value for name, value in self._turn(phase, step, source).items()}
+                sick = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
+                if sick:
+                    self._rewind(sick)
+                    return False
+                for name, value in terms.items():
+                    sums[name] = value.detach() + sums.get(name, 0.0)
+                    counts[name] = counts.get(name, 0) + 1
         self.progress.step = end
-        self.progress.history.append({"step": end, **means})
+        self.progress.history.append({"step": end, **{name: float(sums[name]) / counts[name] for name in sums}})
         return True
 
     def remember(self) -> None:
