@@ -96,7 +96,7 @@ def test_the_gaussian_flow_is_location_and_scale_times_the_mask():
     with torch.no_grad():
         synthesis.flow.effects.copy_(torch.tensor([[[0.5, -1.0, 0.2, 0.4], [0.1, 2.0, -0.3, 0.0]]]))
         synthesis.flow.mean_domain.zero_()
-        synthesis.mask.copy_(torch.tensor([0.5, -0.2]))
+        synthesis.mask.copy_(torch.tensor([0.5, 0.0]))
         z = synthesis.from_noise(torch.tensor([[0.0, 2.0, 2.0]] * 2), torch.eye(2))
     bounded = [5 * np.tanh(0.5 * value / 5) for value in (0.2, -0.3)]
     expected = [0.25 + 2 * np.exp(bounded[0]), 0.05 + 2 * np.exp(bounded[1])]
@@ -104,13 +104,26 @@ def test_the_gaussian_flow_is_location_and_scale_times_the_mask():
     np.testing.assert_allclose(z[:, 2], 2.0, rtol=1e-6)
 
 
-def test_the_mask_penalty_and_its_gradient():
-    mask, effects = torch.tensor([0.5, 1.0], requires_grad=True), noise(4, 3, 2)
-    size = np.sqrt((effects.numpy() ** 2).sum(1).mean(0))
-    value = mask_penalty(mask, effects)
-    assert value.item() == pytest.approx(0.5 * size[0] + size[1], rel=1e-5)
-    (gradient,) = torch.autograd.grad(value, mask)
-    np.testing.assert_allclose(gradient, size, rtol=1e-5)
+def test_the_mask_term_is_an_l1_norm_over_latents_of_what_domains_change(rows):
+    effects = noise(4, 3, 2).requires_grad_()
+    size = np.sqrt((effects.detach().numpy() ** 2).sum(1).mean(0))
+    assert mask_penalty(effects).item() == pytest.approx(size.sum(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(mask_penalty(effects), effects)
+    torch.testing.assert_close(gradient * 4 * torch.from_numpy(size), effects.detach())
+    network = CGGANNetwork(config())
+    value = network.terms("generator", rows, torch.Generator(), 0)["mask"].item()
+    own = network.synthesis.flow.effects[0].detach().reshape(2, 2, 2)
+    assert value == pytest.approx(own.square().sum(1).mean(0).sqrt().sum().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("flow", ["gaussian", "spline"])
+def test_effects_are_the_parameters_that_differ_between_domains(flow):
+    synthesis = perturb(CGGANNetwork(config(flow=flow)).synthesis)
+    effects = synthesis.effects(torch.eye(2))
+    mean = synthesis.flow.mean_domain.detach()
+    assert effects.shape == (2, synthesis.flow.n_parameters, 2)
+    expected = (synthesis.flow.effects + mean).detach().reshape(2, synthesis.flow.n_parameters, 2)
+    torch.testing.assert_close(effects.detach(), expected)
 
 
 def test_a_mask_without_use_closes_and_the_latent_becomes_content(rows):

@@ -3,9 +3,9 @@ r"""CG-GAN: a conditional generative adversarial network in which domains act th
 .. math:: z_c = \epsilon_c, \qquad z_s = f_u(\epsilon_s; m), \qquad \tilde x = G(z_c, z_s), \qquad \epsilon \sim N(0, I)
 
 Li et al., ICLR 2025, arXiv:2503.00639. The domain-conditional map f is that of the prior (``nets/prior.py``), monotone
-in every style latent, and the mask m in [0, 1] multiplies what the domain changes in it: at m_i = 0 the latent is as in
-the mean domain, that is content. Style latents are candidates; how many are used is found, by an L1 term on the mask.
-Moving a row to another domain keeps (ε_c, ε_s) and changes u.
+in every style latent. Style latents are candidates: M is an L1 term on the size of what domains change in each of them,
+so it becomes 0 for all but as many as the domains need. After training the mask m is closed for those: they are as in
+the mean domain in every domain, that is content. Moving a row to another domain keeps (ε_c, ε_s) and changes u.
 
 The generator minimises, with the terms of ``objectives/adversarial.py``,
 
@@ -110,7 +110,9 @@ def as_images(x: Tensor) -> Tensor:
 
 
 class Synthesis(nn.Module):
-    """From noise and domain to latents, and from latents to rows."""
+    """From noise and domain to latents, and from latents to rows; ``mask`` (n_style,) is 0 for content."""
+
+    mask: Tensor
 
     def __init__(self, config: CGGANConfig) -> None:
         super().__init__()
@@ -120,7 +122,7 @@ class Synthesis(nn.Module):
         if config.flow is not None:
             self.flow = FLOWS[config.flow](sources, config.n_style, config.n_design, config.interactions)
             self.flow.mean_domain.requires_grad_(False)
-        self.mask = nn.Parameter(torch.ones(config.n_style), requires_grad=config.mask and self.flow is not None)
+        self.register_buffer("mask", torch.ones(config.n_style))
         self.generator = _generator(sources, config)
 
     def forward(self, z: Tensor, design: Tensor) -> Tensor:
@@ -129,7 +131,7 @@ class Synthesis(nn.Module):
 
     def style(self, design: Tensor) -> PriorDistribution | None:
         """Distribution of the style latents of every row; None without a flow."""
-        return None if self.flow is None else self.flow(design, self.mask.clamp(0.0, 1.0)[None, None])
+        return None if self.flow is None else self.flow(design, self.mask[None, None])
 
     def from_noise(self, noise: Tensor, design: Tensor) -> Tensor:
         """``z`` (rows, n_latents) of ``noise`` ε in the domains of ``design``."""
@@ -148,12 +150,9 @@ class Synthesis(nn.Module):
         return torch.cat([content, distribution.to_noise(style[None])[0][0]], dim=1)
 
     def effects(self, design: Tensor) -> Tensor:
-        """What each row's domain changes in the parameters of the flow (rows, parameters, n_style), unmasked."""
+        """What each row's domain changes in the parameters of the flow (rows, parameters, n_style)."""
         assert self.flow is not None
-        values = torch.cat(
-            [value.flatten(3) if value.dim() > 3 else value for value in self.flow.parameters_of(design)]
-        )
-        return values.transpose(0, 1)
+        return torch.cat(self.flow.parameters_of(design)).transpose(0, 1)
 
 
 class CGGANNetwork(AdversarialModel):
@@ -230,7 +229,7 @@ class CGGANNetwork(AdversarialModel):
         generated = self._seen(self.synthesis(z, design), source)
         terms = {"logistic": generator_loss(self.discriminator(generated, design))}
         if config.mask and config.flow is not None:
-            terms["mask"] = mask_penalty(self.synthesis.mask.clamp(0.0, 1.0), self.synthesis.effects(design))
+            terms["mask"] = mask_penalty(self.synthesis.effects(design))
         if config.sparsity > 0 and config.n_style > 0:
             terms["sparsity"] = self._sparsity(z, design, source)
         return terms

@@ -8,10 +8,10 @@ Nowozin 2018, arXiv:1801.04406), which is computed in one step of several and we
 
 The generator also pays for every latent that domains move, and for every feature that a style latent moves:
 
-.. math:: M = \sum_i m_i \Big(\tfrac 1 U \sum_u \|e_{iu}\|^2\Big)^{1/2}, \qquad
+.. math:: M = \sum_i \Big(\tfrac 1 U \sum_u \|e_{iu}\|^2\Big)^{1/2}, \qquad
           S = \sum_{i,k} \rho\big(E\,|\partial \tilde x_k / \partial z_i| \, \mathrm{sd}(z_i)\big)
 
-with the mask m, the effects e of each domain on the parameters of a latent's distribution, and ρ of ``sparsity.py``.
+with the effects e of each domain on the parameters of a latent's distribution, and ρ of ``sparsity.py``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ def gradient_penalty(score: Tensor, x: Tensor) -> Tensor:
     return gradient.square().flatten(1).sum(1).mean()
 
 
-def mask_penalty(mask: Tensor, effects: Tensor) -> Tensor:
-    """``Σ_i m_i rms(e_i)`` for ``mask`` (latents,) and ``effects`` (domains, parameters, latents)."""
-    size = (effects.square().sum(1).mean(0) + _LEAST).sqrt()
-    return (mask * size).sum()
+def mask_penalty(effects: Tensor) -> Tensor:
+    """``Σ_i rms(e_i)``, an L1 norm over latents, for ``effects`` (domains, parameters, latents)."""
+    return (effects.square().sum(1).mean(0) + _LEAST).sqrt().sum()
