@@ -261,7 +261,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
                 raise SettingError(f"{name} must be {expected}; got {getattr(self, name)!r}.")
 
         def whole(value: Any, least: int) -> bool:
-            return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
+            return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 
         for name in ("n_latents", "channels", "max_steps", "encoder_steps", "batch_size", "min_domain_rows"):
             need(whole(getattr(self, name), 1), name, "a whole number ≥ 1")
@@ -354,8 +354,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
             for begin in range(0, len(z), _CHUNK):
                 x = self.model_.decode(z[begin : begin + _CHUNK], design[begin : begin + _CHUNK])
                 parts.append((as_images(x) if self.schema_ is None else x.double()).cpu().numpy())
-        x = np.concatenate(parts)
-        return x if self.schema_ is None else self.schema_.restore(x).astype(self.schema_.dtype, copy=False)
+        whole = np.concatenate(parts)
+        return whole if self.schema_ is None else self.schema_.restore(whole).astype(self.schema_.dtype, copy=False)
 
     def _in_chunks(self, function: Any, rows: Rows) -> NDArray[np.float32]:
         with torch.no_grad():

@@ -104,7 +104,8 @@ def load(path: str | Path, *, device: str = "auto") -> Any:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
         history = pd.read_json(folder / "history.jsonl", orient="records", lines=True)
-        restarts = None if config.get("estimator") == CGGAN.__name__ else pd.read_csv(folder / "restarts.csv")
+        has_restarts = config.get("estimator") != CGGAN.__name__
+        restarts = pd.read_csv(folder / "restarts.csv") if has_restarts else pd.DataFrame()
     except (OSError, ValueError) as error:
         raise StorageError(f"{folder} is damaged: {error}. Fit and save the model again.") from error
     if config.get("format") != FORMAT or config.get("estimator") not in ESTIMATORS:
@@ -161,10 +162,8 @@ def write_report(estimator: LatentEstimator, path: Path) -> Path:
 def _write_files(estimator: LatentEstimator | CGGAN, folder: Path, name: str) -> None:
     if isinstance(estimator, CGGAN):
         arrays, fitted, files = _gan_parts(estimator)
-        features = {"image_shape": list(estimator.image_shape_)} if estimator.schema_ is None else None
     else:
         arrays, fitted, files = _latent_parts(estimator, folder)
-        features = None
     state = {f"model/{key}": value for key, value in estimator.model_.state_dict().items()}
     tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in arrays.items()}
     write_state(folder / MODEL, {**state, **tensors}, {})
@@ -178,8 +177,9 @@ def _write_files(estimator: LatentEstimator | CGGAN, folder: Path, name: str) ->
             "versions": _versions(),
         },
     )
-    schema = {"features": features or estimator.schema_.to_dict(), "domains": estimator.domain_schema_.to_dict()}
-    _write_json(folder / "schema.json", schema)
+    columns = estimator.schema_
+    features = {"image_shape": list(estimator.image_shape_)} if columns is None else columns.to_dict()
+    _write_json(folder / "schema.json", {"features": features, "domains": estimator.domain_schema_.to_dict()})
     estimator.history_.to_json(folder / "history.jsonl", orient="records", lines=True, double_precision=15)
     (folder / "README.txt").write_text(_README.format(version=__version__, name=name, files=files), encoding="utf-8")
     _write_json(folder / DONE, {"finished": datetime.now(UTC).isoformat(timespec="seconds")})

@@ -81,7 +81,7 @@ class ImageGenerator(nn.Module):
         n_latents: int,
         n_design: int,
         hidden: Sequence[int],
-        shape: tuple[int, int, int],
+        shape: Sequence[int],
         channels: int,
     ) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class ImageTrunk(nn.Module):
     """Images to ``width`` features; ``minibatch`` appends the spread within the batch, so that a lack of it shows."""
 
     def __init__(
-        self, sources: Generators, shape: tuple[int, int, int], channels: int, width: int, *, minibatch: bool
+        self, sources: Generators, shape: Sequence[int], channels: int, width: int, *, minibatch: bool
     ) -> None:
         super().__init__()
         side, _, n_colours = shape
@@ -163,9 +163,7 @@ class ImageTrunk(nn.Module):
 class ImageDiscriminator(nn.Module):
     """Score (rows,) of images of the domains with design matrix ``design``."""
 
-    def __init__(
-        self, sources: Generators, shape: tuple[int, int, int], channels: int, n_design: int, width: int
-    ) -> None:
+    def __init__(self, sources: Generators, shape: Sequence[int], channels: int, n_design: int, width: int) -> None:
         super().__init__()
         self.trunk = ImageTrunk(sources, shape, channels, width, minibatch=True)
         self.projection = Projection(sources, width, n_design)
@@ -178,9 +176,7 @@ class ImageDiscriminator(nn.Module):
 class ImageEncoder(nn.Module):
     """Latents (rows, n_latents) of images, from the images alone."""
 
-    def __init__(
-        self, sources: Generators, shape: tuple[int, int, int], channels: int, width: int, n_latents: int
-    ) -> None:
+    def __init__(self, sources: Generators, shape: Sequence[int], channels: int, width: int, n_latents: int) -> None:
         super().__init__()
         self.trunk = ImageTrunk(sources, shape, channels, width, minibatch=False)
         self.last = StackedMLP(sources, width, (), n_latents)

@@ -71,7 +71,7 @@ def jacobian_columns(function: Callable[[Tensor], Tensor], z: Tensor, columns: T
     with warnings.catch_warnings():
         # The first use of forward mode loads parts of torch that warn of torch's own future.
         warnings.simplefilter("ignore", DeprecationWarning)
-        _, derivative = torch.func.jvp(function, (z.repeat(len(columns), 1),), (tangent.flatten(0, 1),))
+        derivative = torch.func.jvp(function, (z.repeat(len(columns), 1),), (tangent.flatten(0, 1),))[1]
     result: Tensor = derivative.unflatten(0, (len(columns), len(z)))
     return result
 
