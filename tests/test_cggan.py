@@ -10,7 +10,7 @@ from torch.autograd.functional import jacobian as autograd_jacobian
 from torch.nn.functional import conv2d
 
 import unmix
-from unmix import CGGAN, DataError, DomainError, SchemaError, SettingError, StorageError, TrainingError
+from unmix import CGGAN, DataError, DomainError, SchemaError, SettingError, StorageError, TrainingError, cli
 from unmix.data.batches import Rows
 from unmix.models.cggan import CGGANConfig, CGGANNetwork, FittedGAN, as_floats, as_images
 from unmix.nets.augment import MOST, adapted, augment
@@ -509,3 +509,14 @@ def test_data_that_cannot_be_used(fitted, fitted_images, frame, labels, images):
         fitted.translate(frame, labels, to="z")
     with pytest.raises(SettingError, match="latent must be between 0 and 2; got 3"):
         fitted.traverse(frame, labels, latent=3)
+
+
+def test_the_command_line_reads_tables_and_refuses_the_rest(fitted, fitted_images, frame, tmp_path):
+    table, image = fitted.save(tmp_path / "table"), fitted_images.save(tmp_path / "image")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    cli.transform(table, tmp_path / "t.csv", tmp_path / "z.csv", "cpu")
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "z.csv")[["z0", "z1", "z2"]], fitted.transform(frame), atol=1e-4)
+    with pytest.raises(SchemaError, match="fitted on images, not on a table"):
+        cli.transform(image, tmp_path / "t.csv", tmp_path / "y.csv", "cpu")
+    with pytest.raises(StorageError, match="holds a CGGAN, which writes no report"):
+        cli.report(table)

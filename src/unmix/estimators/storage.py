@@ -39,10 +39,10 @@ from unmix.version import __version__
 FORMAT = 1
 DONE = "done.json"
 MODEL = "model.safetensors"
-ESTIMATORS: dict[str, type[LatentEstimator | CGGAN]] = {
-    estimator.__name__: estimator
-    for estimator in (CGVAE, CGGAN, IVAE, IMSDA, BetaVAE, BetaTCVAE, HFVAE, FactorVAE, SparseVAE)
+ESTIMATORS: dict[str, type[LatentEstimator]] = {
+    estimator.__name__: estimator for estimator in (CGVAE, IVAE, IMSDA, BetaVAE, BetaTCVAE, HFVAE, FactorVAE, SparseVAE)
 }
+_READABLE: dict[str, type[LatentEstimator | CGGAN]] = {**ESTIMATORS, CGGAN.__name__: CGGAN}
 
 _README = """This folder holds a model fitted by unmix {version}.
 
@@ -108,13 +108,13 @@ def load(path: str | Path, *, device: str = "auto") -> Any:
         restarts = pd.read_csv(folder / "restarts.csv") if has_restarts else pd.DataFrame()
     except (OSError, ValueError) as error:
         raise StorageError(f"{folder} is damaged: {error}. Fit and save the model again.") from error
-    if config.get("format") != FORMAT or config.get("estimator") not in ESTIMATORS:
+    if config.get("format") != FORMAT or config.get("estimator") not in _READABLE:
         raise StorageError(
             f"{folder} has format {config.get('format')!r}, estimator {config.get('estimator')!r}; this version of "
-            f"unmix ({__version__}) reads format {FORMAT} and {sorted(ESTIMATORS)}. Use the version that wrote it: "
+            f"unmix ({__version__}) reads format {FORMAT} and {sorted(_READABLE)}. Use the version that wrote it: "
             f"{config.get('versions', {}).get('unmix')}."
         )
-    estimator = ESTIMATORS[config["estimator"]](**config["settings"])
+    estimator = _READABLE[config["estimator"]](**config["settings"])
     tensors, _ = read_state(folder / MODEL)
     estimator.history_ = history
     if isinstance(estimator, CGGAN):
