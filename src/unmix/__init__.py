@@ -22,6 +22,7 @@ from unmix.errors import (
     UnmixError,
 )
 from unmix.estimators.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
+from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.external import CEBRA
 from unmix.estimators.features import ImageClassifier, image_features
@@ -31,6 +32,7 @@ from unmix.version import __version__
 
 __all__ = [
     "CEBRA",
+    "CGGAN",
     "CGVAE",
     "HFVAE",
     "IMSDA",

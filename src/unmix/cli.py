@@ -144,6 +144,8 @@ def transform(
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise DataError(f"--out must end in .csv or .parquet; got {out.name}.")
     model = load(run, device=device)
+    if model.schema_ is None:
+        raise SchemaError(f"{run} was fitted on images, not on a table. Load it in Python and pass it an array.")
     frame = read_table(table)
     features = _features(model, frame, table)
     others = frame.drop(columns=list(model.schema_.names)) if model.schema_.named else frame[[]]
@@ -210,7 +212,10 @@ def report(
     out: Annotated[Path | None, typer.Option(help="File to write. Default: report.html in the run folder.")] = None,
 ) -> None:
     """Write the report of a fitted model again."""
-    target = load(run, device="cpu").report(out or run / _REPORT)
+    model = load(run, device="cpu")
+    if not hasattr(model, "report"):
+        raise StorageError(f"{run} holds a {type(model).__name__}, which writes no report. Load it in Python instead.")
+    target = model.report(out or run / _REPORT)
     typer.echo(f"report → {target}")
 
 

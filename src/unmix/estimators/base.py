@@ -104,7 +104,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         """
         self._check_common_settings()
         self._check_settings()
-        seed = _seed(self.random_state)
+        seed = random_seed(self.random_state)
         data = self._prepare(X, y, seed)
         device = pick_device(self.device)
         self._announce(data, device)
@@ -471,7 +471,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         return self.model_.scale.device
 
 
-def _seed(random_state: Any) -> int:
+def random_seed(random_state: Any) -> int:
     if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 OnEpoch = Callable[[int, list[float]], None]
+OnBlock = Callable[[int, dict[str, float]], None]
 OnRow = Callable[[dict[str, Any]], None]
 
 
@@ -43,6 +44,25 @@ def epoch_bar(verbose: int, max_epochs: int) -> Iterator[OnEpoch]:
                 say(verbose, f"epoch {epoch}: held-out objective {best} (best start), nats a row", level=2)
 
         yield on_epoch
+
+
+@contextmanager
+def block_bar(verbose: int, n_steps: int) -> Iterator[OnBlock]:
+    """A function to call after every block of steps of an adversarial run; ``verbose=2`` adds a line a tenth."""
+    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=verbose < 1) as bar:
+        task = bar.add_task("training", total=n_steps)
+        shown = 0
+
+        def on_block(step: int, row: dict[str, float]) -> None:
+            nonlocal shown
+            bar.update(task, completed=step)
+            if step * 10 // n_steps > shown:
+                shown = step * 10 // n_steps
+                terms = ", ".join(f"{name} {value:.3g}" for name, value in row.items() if name != "step")
+                say(verbose, f"step {step}: {terms}", level=2)
+
+        yield on_block
 
 
 @contextmanager

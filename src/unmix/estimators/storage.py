@@ -18,16 +18,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from unmix.audit.describe import Description
 from unmix.data.domains import DomainSchema
+from unmix.data.schema import FeatureSchema
 from unmix.errors import StorageError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
+from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.images import CGVAEImages
 from unmix.files import json_ready, replacing
 from unmix.models.base import FittedModel
+from unmix.models.cggan import FittedGAN
 from unmix.report.html import ReportContent, render
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.devices import pick_device
@@ -40,24 +44,28 @@ ESTIMATORS: dict[str, type[LatentEstimator]] = {
     estimator.__name__: estimator
     for estimator in (CGVAE, CGVAEImages, IVAE, IMSDA, BetaVAE, BetaTCVAE, HFVAE, FactorVAE, SparseVAE)
 }
+_READABLE: dict[str, type[LatentEstimator | CGGAN]] = {**ESTIMATORS, CGGAN.__name__: CGGAN}
 
 _README = """This folder holds a model fitted by unmix {version}.
 
 config.json        what was asked: estimator, settings, seed, versions
 schema.json        feature columns (names, order, scaling) and domain columns (kinds, levels)
-model.safetensors  the kept start's parameters, and the arrays behind the report
-history.jsonl      held-out objective and its terms, one line an epoch and start
-restarts.csv       one line a start
-mixing.csv         features x latents: |dx/dz|, in standard deviations
-effects.csv        how each domain moves each latent, with 95 % intervals
+{files}
 done.json          written last: the folder is complete
 
 Python:        model = unmix.load("{name}"); model.transform(table)
 Command line:  unmix transform {name} table.csv --out latents.csv
 """
+_LATENT_FILES = """model.safetensors  the kept start's parameters, and the arrays behind the report
+history.jsonl      held-out objective and its terms, one line an epoch and start
+restarts.csv       one line a start
+mixing.csv         features x latents: |dx/dz|, in standard deviations
+effects.csv        how each domain moves each latent, with 95 % intervals"""
+_GAN_FILES = """model.safetensors  averaged generator, encoder, frame of the latents, and the mixing
+history.jsonl      terms of discriminator, generator and encoder, one line a block of steps"""
 
 
-def save(estimator: LatentEstimator, path: Path, *, overwrite: bool) -> Path:
+def save(estimator: LatentEstimator | CGGAN, path: Path, *, overwrite: bool) -> Path:
     """Write ``estimator`` into the folder ``path``."""
     if path.exists() and not path.is_dir():
         raise StorageError(f"{path} is a file; a model is saved as a folder. Choose another name.")
@@ -98,19 +106,24 @@ def load(path: str | Path, *, device: str = "auto") -> Any:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
         history = pd.read_json(folder / "history.jsonl", orient="records", lines=True)
-        restarts = pd.read_csv(folder / "restarts.csv")
+        has_restarts = config.get("estimator") != CGGAN.__name__
+        restarts = pd.read_csv(folder / "restarts.csv") if has_restarts else pd.DataFrame()
     except (OSError, ValueError) as error:
         raise StorageError(f"{folder} is damaged: {error}. Fit and save the model again.") from error
-    if config.get("format") != FORMAT or config.get("estimator") not in ESTIMATORS:
+    if config.get("format") != FORMAT or config.get("estimator") not in _READABLE:
         raise StorageError(
             f"{folder} has format {config.get('format')!r}, estimator {config.get('estimator')!r}; this version of "
-            f"unmix ({__version__}) reads format {FORMAT} and {sorted(ESTIMATORS)}. Use the version that wrote it: "
+            f"unmix ({__version__}) reads format {FORMAT} and {sorted(_READABLE)}. Use the version that wrote it: "
             f"{config.get('versions', {}).get('unmix')}."
         )
-    estimator = ESTIMATORS[config["estimator"]](**config["settings"])
+    estimator = _READABLE[config["estimator"]](**config["settings"])
     tensors, _ = read_state(folder / MODEL)
-    _restore(estimator, config["fitted"], schema, tensors, pick_device(device))
-    estimator.history_, estimator.restarts_ = history, restarts
+    estimator.history_ = history
+    if isinstance(estimator, CGGAN):
+        _restore_gan(estimator, config["fitted"], schema, tensors, pick_device(device))
+    else:
+        _restore(estimator, config["fitted"], schema, tensors, pick_device(device))
+        estimator.restarts_ = restarts
     return estimator
 
 
@@ -149,40 +162,71 @@ def write_report(estimator: LatentEstimator, path: Path) -> Path:
     return path
 
 
-def _write_files(estimator: LatentEstimator, folder: Path, name: str) -> None:
-    arrays = {
-        f"description/{key}": torch.from_numpy(np.ascontiguousarray(value))
-        for key, value in estimator.description_.arrays().items()
-    }
+def _write_files(estimator: LatentEstimator | CGGAN, folder: Path, name: str) -> None:
+    if isinstance(estimator, CGGAN):
+        arrays, fitted, files = _gan_parts(estimator)
+    else:
+        arrays, fitted, files = _latent_parts(estimator, folder)
     state = {f"model/{key}": value for key, value in estimator.model_.state_dict().items()}
-    write_state(folder / MODEL, {**state, **arrays}, {})
+    tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in arrays.items()}
+    write_state(folder / MODEL, {**state, **tensors}, {})
     _write_json(
         folder / "config.json",
         {
             "format": FORMAT,
             "estimator": type(estimator).__name__,
             "settings": _settings(estimator),
-            "fitted": {
-                "best_restart": estimator.best_restart_,
-                "agreement": estimator.agreement_,
-                "seed": estimator.seed_,
-                "stop_reason": estimator.stop_reason_,
-                "n_epochs": estimator.n_epochs_,
-                "fit_seconds": estimator.fit_seconds_,
-                "sizes": estimator.settings_,
-                "n_latents": estimator.n_latents_,
-            },
+            "fitted": fitted,
             "versions": _versions(),
         },
     )
-    schema = {"features": estimator.schema_.to_dict(), "domains": estimator.domain_schema_.to_dict()}
-    _write_json(folder / "schema.json", schema)
+    columns = estimator.schema_
+    features = {"image_shape": list(estimator.image_shape_)} if columns is None else columns.to_dict()
+    _write_json(folder / "schema.json", {"features": features, "domains": estimator.domain_schema_.to_dict()})
     estimator.history_.to_json(folder / "history.jsonl", orient="records", lines=True, double_precision=15)
+    (folder / "README.txt").write_text(_README.format(version=__version__, name=name, files=files), encoding="utf-8")
+    _write_json(folder / DONE, {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
+
+
+def _latent_parts(estimator: LatentEstimator, folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Arrays, scalars and the list of files; the tables are written at once."""
     estimator.restarts_.to_csv(folder / "restarts.csv", index=False)
     estimator.mixing_frame().rename_axis("feature").to_csv(folder / "mixing.csv")
     estimator.effects_frame().to_csv(folder / "effects.csv", index=False)
-    (folder / "README.txt").write_text(_README.format(version=__version__, name=name), encoding="utf-8")
-    _write_json(folder / DONE, {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
+    fitted = {
+        "best_restart": estimator.best_restart_,
+        "agreement": estimator.agreement_,
+        "seed": estimator.seed_,
+        "stop_reason": estimator.stop_reason_,
+        "n_epochs": estimator.n_epochs_,
+        "fit_seconds": estimator.fit_seconds_,
+        "sizes": estimator.settings_,
+        "n_latents": estimator.n_latents_,
+    }
+    arrays = {f"description/{key}": value for key, value in estimator.description_.arrays().items()}
+    return arrays, fitted, _LATENT_FILES
+
+
+def _gan_parts(estimator: CGGAN) -> tuple[dict[str, Any], dict[str, Any], str]:
+    fitted = {"seed": estimator.seed_, "n_steps": estimator.n_steps_, "fit_seconds": estimator.fit_seconds_}
+    return {"mixing": estimator.mixing_}, fitted, _GAN_FILES
+
+
+def _restore_gan(
+    estimator: CGGAN, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, Tensor], device: torch.device
+) -> None:
+    domains, features = DomainSchema.from_dict(schema["domains"]), schema["features"]
+    images = "image_shape" in features
+    estimator.schema_ = None if images else FeatureSchema.from_dict(features)
+    shape = tuple(features["image_shape"]) if images else (len(features["names"]),)
+    model = FittedGAN(estimator._config(shape, domains, fitted["seed"]))
+    model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
+    estimator.model_, estimator.domain_schema_ = model.to(device), domains
+    estimator.seed_, estimator.n_steps_, estimator.fit_seconds_ = (
+        fitted[name] for name in ("seed", "n_steps", "fit_seconds")
+    )
+    estimator._set_shapes(shape, tuple(features["names"]) if not images and features["named"] else None)
+    estimator._set_mixing(tensors["mixing"].numpy())
 
 
 def _restore(
@@ -205,7 +249,7 @@ def _restore(
     estimator._set_mixing()
 
 
-def _settings(estimator: LatentEstimator) -> dict[str, Any]:
+def _settings(estimator: LatentEstimator | CGGAN) -> dict[str, Any]:
     """Constructor words as JSON can hold them; a random state that is not a number becomes the seed it gave."""
     settings = dict(estimator.get_params())
     settings["random_state"] = estimator.seed_

@@ -5,11 +5,13 @@ With ``h_0 = z`` and ``a_l = h_{l-1} W_l + b_l``, ``h_l = φ(a_l)``, the tangent
 .. math:: T_1 = W_1 \odot φ'(a_1), \qquad T_l = (T_{l-1} W_l) \odot φ'(a_l), \qquad J = T_{L-1} W_L,
 
 so the first layer costs nothing and the rest is one batched matrix product a layer. The result takes part in
-automatic differentiation like any other tensor.
+automatic differentiation like any other tensor. For any other network, single columns of J come from forward-mode
+automatic differentiation (``jacobian_columns``).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +59,18 @@ def mlp_with_jacobian(network: StackedMLP, z: Tensor, n_rows: int) -> tuple[Tens
     output: Tensor = last(z)
     jacobian = _push(last, tangent, n_rows)
     return output, jacobian.expand(-1, n_rows, -1, -1)
+
+
+def jacobian_columns(function: Callable[[Tensor], Tensor], z: Tensor, columns: Tensor) -> Tensor:
+    """Exact ``∂ function(z) / ∂ z_i`` (len(columns), rows, ...) for every i of ``columns``; ``z`` (rows, latents)."""
+    tangent = torch.zeros(len(columns), *z.shape, dtype=z.dtype, device=z.device)
+    tangent[torch.arange(len(columns)), :, columns] = 1.0
+    with warnings.catch_warnings():
+        # The first use of forward mode loads parts of torch that warn of torch's own future.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        derivative = torch.func.jvp(function, (z.repeat(len(columns), 1),), (tangent.flatten(0, 1),))[1]
+    result: Tensor = derivative.unflatten(0, (len(columns), len(z)))
+    return result
 
 
 def _push(layer: Any, tangent: Tensor | None, n_rows: int) -> Tensor:

@@ -146,12 +146,17 @@ class DomainPrior(nn.Module, ABC):
             self.inner = normal_parameter(sources, (n_design, _INTERACTION_WIDTH), 1.0)
             self.outer = nn.Parameter(torch.zeros(starts, _INTERACTION_WIDTH, self.n_parameters * n_latents))
 
-    def parameters_of(self, design: Tensor) -> tuple[Tensor, ...]:
-        """Tensors (starts, batch, n_latents, ...) from ``design`` (batch, n_design)."""
+    def parameters_of(self, design: Tensor, importance: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Tensors (starts, batch, n_latents, ...) from ``design`` (batch, n_design).
+
+        ``importance`` (starts, 1, n_latents) multiplies what u changes: at 0 a latent is as in the mean domain.
+        """
         design = design.expand(self.mean_domain.shape[0], -1, -1)
         values = torch.baddbmm(self.mean_domain, design, self.effects)
         if self.inner is not None and self.outer is not None:
             values = torch.baddbmm(values, torch.tanh(torch.bmm(design, self.inner)), self.outer)
+        if importance is not None:
+            values = torch.lerp(self.mean_domain, values, importance.repeat(1, 1, self.n_parameters))
         return values.chunk(self.n_parameters, dim=-1)
 
     def latent_entries(self, kept: Tensor) -> dict[str, tuple[int, Tensor]]:
@@ -168,7 +173,7 @@ class DomainPrior(nn.Module, ABC):
         return 0.5 * total
 
     @abstractmethod
-    def forward(self, design: Tensor) -> PriorDistribution: ...
+    def forward(self, design: Tensor, importance: Tensor | None = None) -> PriorDistribution: ...
 
 
 def _location_scale(mean: Tensor, shift: Tensor, log_scale: Tensor) -> LocationScale:
@@ -186,8 +191,8 @@ class GaussianPrior(DomainPrior):
 
     n_parameters = 2
 
-    def forward(self, design: Tensor) -> PriorDistribution:
-        shift, log_scale = self.parameters_of(design)
+    def forward(self, design: Tensor, importance: Tensor | None = None) -> PriorDistribution:
+        shift, log_scale = self.parameters_of(design, importance)
         return _location_scale(self.mean_domain[..., self.n_latents :], shift, log_scale)
 
 
@@ -198,8 +203,8 @@ class SplinePrior(DomainPrior):
     bound = 4.0
     n_parameters = 2 + 3 * n_bins - 1
 
-    def forward(self, design: Tensor) -> PriorDistribution:
-        shift, log_scale, *rest = self.parameters_of(design)
+    def forward(self, design: Tensor, importance: Tensor | None = None) -> PriorDistribution:
+        shift, log_scale, *rest = self.parameters_of(design, importance)
         base = _location_scale(self.mean_domain[..., self.n_latents : 2 * self.n_latents], shift, log_scale)
         shape = torch.stack(rest, dim=-1)
         widths, heights, slopes = shape.split([self.n_bins, self.n_bins, self.n_bins - 1], dim=-1)

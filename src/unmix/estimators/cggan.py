@@ -1,0 +1,432 @@
+"""``unmix.CGGAN``: the estimator, for tables and for images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from unmix.audit.sparsity import SUPPORT_THRESHOLD
+from unmix.data.batches import Rows
+from unmix.data.domains import DomainSchema
+from unmix.data.schema import FeatureSchema
+from unmix.data.tables import as_table, check_values, numeric_matrix
+from unmix.errors import DataError, DomainError, SchemaError, SettingError
+from unmix.estimators.base import random_seed
+from unmix.estimators.prepare import column_names, prepare, rows_for, separate, without_columns
+from unmix.estimators.progress import block_bar, say
+from unmix.models.cggan import FLOWS, CGGANConfig, CGGANNetwork, FittedGAN, as_images
+from unmix.nets.gan_images import SIDES
+from unmix.objectives.sparsity import PENALTIES
+from unmix.train.adversarial import AdversarialSettings, fit_adversarial
+from unmix.train.devices import pick_device
+
+_FEWEST_IMAGES = 10
+_MIXING_ROWS = 1024
+_CHUNK = 1024
+
+
+@dataclass(eq=False, repr=False)
+class CGGAN(TransformerMixin, BaseEstimator):
+    r"""Generates, translates and reads rows or images of several domains through content and style latents (CG-GAN).
+
+    .. math:: z_c = \epsilon_c, \quad z_s = f_u(\epsilon_s; m), \quad x = G(z_c, z_s)
+
+    Li, Fan, Zheng, Ng, Xie, Chen, Dong, Cai, Zhang: Synergy Between Sufficient Changes and Sparse Mixing Procedure
+    for Disentangled Representation Learning, ICLR 2025, arXiv:2503.00639. f is monotone in every latent, the mask m
+    finds how many latents domains change (style), and an L1 term keeps the mixing of style sparse.
+
+    Parameters
+    ----------
+    n_latents : int, default 4
+        Content and style together. In images, rather 16 or more.
+    n_style : int, optional
+        How many latents may be style; the others are content from the start. Default: all.
+    hidden : sequence of int, default (128, 128)
+        Widths of the dense networks; for images the last is the width of the modulation.
+    channels : int, default 32
+        Channels at the full side of an image, twice as many below it.
+    flow : {"gaussian", "spline", False}, default "gaussian"
+        f: location-scale, or a monotone spline. False: a plain conditional generator G(ε, u), as an ablation.
+    mask : bool, default True
+        Whether the mask is learnt. False: every candidate is style.
+    mask_weight : float, default 0.02
+    sparsity : float, default 0.02
+        α, weight of the L1 term of ∂x/∂z_s. 0: flow and mask alone.
+    penalty : {"l1", "log", "l2"}, default "l1"
+        Form of that term, as in ``CGVAE``.
+    gradient_weight : float, default 0.2
+        γ of the discriminator's gradient penalty (R1).
+    augment : bool, default True
+        Adaptive augmentation of what the discriminator sees; images only.
+    max_steps : int, default 8000
+        Adversarial steps.
+    encoder_steps : int, default 3000
+        Steps in which the encoder then learns to read the generator's latents.
+    batch_size : int, default 256
+    learning_rate : float, default 0.001
+        Of Adam with betas (0, 0.99), falling linearly to 0.
+    auxiliary : mapping of column name to {"categorical", "continuous", "within <column>"}, optional
+    min_domain_rows : int, default 10
+    mixed_precision : bool, default False
+        bfloat16 where possible, on CUDA only.
+    device : {"auto", "cpu", "cuda", "mps"}, default "auto"
+    random_state : int, RandomState or None, default 0
+        An integer gives the same bits on the same CPU.
+    verbose : {0, 1, 2}, default 1
+
+    Attributes
+    ----------
+    content_, style_ : int arrays
+        Indices of the latents that no domain changes, and of the others: domains make at least a tenth of their spread.
+    importance_ : float array (n_latents,)
+        Share of each latent's spread that domains make.
+    mixing_ : float array (n_features, n_latents) or (side, side, colours, n_latents)
+        Mean of |∂x/∂z|, in standard deviations of a feature, or in grey levels of a pixel, for one of the latent.
+    support_ : bool array (n_features, n_latents), tables only
+        ``mixing_ >= 0.1``.
+    history_ : DataFrame
+        One row a hundred steps: mean of every term of the discriminator, the generator and the encoder.
+    domains_ : tuple of str
+    n_features_in_, n_steps_ : int
+    fit_seconds_ : float
+
+    Latents have mean 0 and standard deviation 1 over what the model generates; content comes before style, each in
+    order of total effect, and the feature that each drives most rises with it.
+
+    Examples
+    --------
+    >>> from unmix import CGGAN, datasets
+    >>> data = datasets.make_sparse_mixing(n_latents=2, n_unchanging=1, n_features=4, n_domains=3, n_samples=600)
+    >>> model = CGGAN(n_latents=2, hidden=(8, 8), max_steps=20, encoder_steps=10, verbose=0).fit(data.x, data.domains)
+    >>> model.transform(data.x).shape, model.translate(data.x, data.domains, to=2).shape
+    ((600, 2), (600, 4))
+    >>> model.sample(5, domain=1).shape, len(model.content_) + len(model.style_)
+    ((5, 4), 2)
+    """
+
+    n_latents: int = 4
+    _: KW_ONLY
+    n_style: int | None = None
+    hidden: Sequence[int] = (128, 128)
+    channels: int = 32
+    flow: str | bool = "gaussian"
+    mask: bool = True
+    mask_weight: float = 0.02
+    sparsity: float = 0.02
+    penalty: str = "l1"
+    gradient_weight: float = 0.2
+    augment: bool = True
+    max_steps: int = 8000
+    encoder_steps: int = 3000
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    auxiliary: Mapping[str, str] | None = None
+    min_domain_rows: int = 10
+    mixed_precision: bool = False
+    device: str = "auto"
+    random_state: Any = 0
+    verbose: int = 1
+
+    def fit(self, X: Any, y: Any, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+        """Learn generator, discriminator and encoder from rows of several domains.
+
+        Parameters
+        ----------
+        X : table (n_samples, n_features) as in ``CGVAE``, or uint8 images (n_samples, side, side, colours)
+            Images have sides of 16, 32, 64 or 128 pixels.
+        y : labels (n_samples,), table of auxiliary columns, or name of a column
+            The domain of each row; at least two domains.
+        checkpoint : path, optional
+            File for the state of the training, written every few seconds and when it is interrupted.
+        resume : bool, default False
+            Go on from ``checkpoint``; the result equals that of an uninterrupted fit.
+
+        Raises
+        ------
+        DataError, DomainError, SettingError
+            Before training starts, with what was expected, what came and what to do.
+        TrainingError
+            A loss became non-finite and stayed so.
+        """
+        self._check_settings()
+        seed = random_seed(self.random_state)
+        features, domains, rows, names = self._prepare(X, y, seed)
+        device = pick_device(self.device)
+        config = self._config(tuple(rows.x.shape[1:]), domains, seed)
+        network = CGGANNetwork(config).to(device)
+        rows = rows.to(device)
+        say(
+            self.verbose,
+            f"unmix CGGAN: {len(rows)} rows of shape {config.shape}, {self.n_latents} latents, on {device}",
+        )
+        say(self.verbose, "\n".join(f"domain {column.describe()}" for column in domains.columns))
+        settings = AdversarialSettings(
+            batch_size=min(int(self.batch_size), len(rows)),
+            learning_rate=float(self.learning_rate),
+            mixed_precision=self.mixed_precision,
+            seed=seed,
+        )
+        with block_bar(self.verbose, config.steps + config.encoder_steps) as on_block:
+            result = fit_adversarial(
+                network,
+                rows,
+                settings,
+                on_block=on_block,
+                checkpoint=None if checkpoint is None else Path(checkpoint),
+                resume=resume,
+            )
+        self.model_, self.schema_, self.domain_schema_ = FittedGAN.of(network, rows), features, domains
+        self.history_, self.n_steps_ = pd.DataFrame(result.history).astype({"step": int}), result.n_steps
+        self.seed_, self.fit_seconds_ = seed, result.seconds
+        self._set_shapes(config.shape, names)
+        self._set_mixing(self._measure_mixing(rows))
+        say(self.verbose, f"{len(self.style_)} of {self.n_latents} latents are style; {result.seconds:.0f} s")
+        return self
+
+    def transform(self, X: Any) -> NDArray[Any]:
+        """Latents (n_samples, n_latents), content before style; no domain is needed."""
+        check_is_fitted(self)
+        return self._in_chunks(lambda rows: self.model_.encode(rows.x), self._new_rows(X))
+
+    def sample(self, n_samples: int = 1, domain: Any = None, random_state: int = 0) -> NDArray[Any]:
+        """Draw rows or images of one domain; the same ``random_state`` gives the same ε in every domain.
+
+        ``domain``: a label, or a mapping column → value where the model has several domain columns.
+        """
+        check_is_fitted(self)
+        design = self._design(domain, n_samples)
+        noise = torch.randn(n_samples, self.n_latents, generator=torch.Generator().manual_seed(random_state))
+        with torch.no_grad():
+            z = self.model_.from_noise(noise.to(design.device), design)
+        return self._decode(z, design)
+
+    def translate(self, X: Any, y: Any, *, to: Any) -> NDArray[Any]:
+        """The same rows or images as they would be in another domain: the same ε, another u.
+
+        Parameters
+        ----------
+        X, y : rows or images and their domains, as in ``fit``
+        to : the domain to move to: a label, a mapping column → value, or a table with one row for each row of X
+        """
+        check_is_fitted(self)
+        rows = self._new_rows(X, y, with_domain=True)
+        target = self._design(to, len(rows))
+        noise = self._in_chunks(lambda own: self.model_.to_noise(self.model_.encode(own.x), own.design), rows)
+        with torch.no_grad():
+            z = self.model_.from_noise(torch.from_numpy(noise).to(target), target)
+        return self._decode(z, target)
+
+    def traverse(self, X: Any, y: Any, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)) -> NDArray[Any]:
+        """Rows or images (n_values, n_samples, ...) of ``X`` with one latent set to each of ``values``.
+
+        ``values`` are in standard deviations of the latent; ``y`` are the domains of ``X``.
+        """
+        check_is_fitted(self)
+        if not 0 <= latent < self.n_latents:
+            raise SettingError(f"latent must be between 0 and {self.n_latents - 1}; got {latent!r}.")
+        rows = self._new_rows(X, y, with_domain=True)
+        z = torch.from_numpy(self._in_chunks(lambda own: self.model_.encode(own.x), rows)).to(self._device())
+        column = torch.arange(self.n_latents, device=z.device) == latent
+        return np.stack([self._decode(torch.where(column, float(value), z), rows.design) for value in values])
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write model, schema, history and tables into the folder ``path`` and return it; ``unmix.load`` reads it.
+
+        An existing folder that is not empty is refused unless ``overwrite=True``.
+        """
+        check_is_fitted(self)
+        from unmix.estimators.storage import save
+
+        return save(self, Path(path), overwrite=overwrite)
+
+    def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[np.object_]:
+        """Names of the latents: z0, z1, …"""
+        check_is_fitted(self)
+        return np.array([f"z{i}" for i in range(self.n_latents)], dtype=object)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def _check_settings(self) -> None:
+        def need(holds: Any, name: str, expected: str) -> None:
+            if not holds:
+                raise SettingError(f"{name} must be {expected}; got {getattr(self, name)!r}.")
+
+        def whole(value: Any, least: int) -> bool:
+            return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+        for name in ("n_latents", "channels", "max_steps", "encoder_steps", "batch_size", "min_domain_rows"):
+            need(whole(getattr(self, name), 1), name, "a whole number ≥ 1")
+        style = self.n_style
+        need(style is None or (whole(style, 0) and style <= self.n_latents), "n_style", "None or from 0 to n_latents")
+        need(len(self.hidden) and min(self.hidden) >= 1, "hidden", "one or more widths ≥ 1, such as (128, 128)")
+        need(self.flow is False or self.flow in FLOWS, "flow", f"one of {list(FLOWS)} or False")
+        need(self.penalty in PENALTIES, "penalty", f"one of {list(PENALTIES)}")
+        for name in ("mask_weight", "sparsity", "gradient_weight"):
+            need(getattr(self, name) >= 0, name, "≥ 0")
+        need(self.learning_rate > 0, "learning_rate", "> 0")
+
+    def _config(self, shape: tuple[int, ...], domains: DomainSchema, seed: int) -> CGGANConfig:
+        return CGGANConfig(
+            n_latents=int(self.n_latents),
+            n_style=int(self.n_latents if self.n_style is None else self.n_style),
+            shape=shape,
+            n_design=domains.n_design,
+            interactions=len(domains.columns) > 1 or domains.n_continuous > 0,
+            hidden=tuple(int(width) for width in self.hidden),
+            channels=int(self.channels),
+            flow=None if self.flow is False else str(self.flow),
+            mask=bool(self.mask),
+            mask_weight=float(self.mask_weight),
+            sparsity=float(self.sparsity),
+            penalty=self.penalty,
+            gradient_weight=float(self.gradient_weight),
+            augment=bool(self.augment),
+            steps=int(self.max_steps),
+            encoder_steps=int(self.encoder_steps),
+            seed=seed,
+        )
+
+    def _prepare(
+        self, X: Any, y: Any, seed: int
+    ) -> tuple[FeatureSchema | None, DomainSchema, Rows, tuple[str, ...] | None]:
+        if not _is_images(X):
+            data = prepare(
+                X,
+                y,
+                n_latents=self.n_latents,
+                missing="error",
+                auxiliary=self.auxiliary,
+                min_domain_rows=self.min_domain_rows,
+                validation_fraction=0.0,
+                seed=seed,
+            )
+            _need_domains(data.domains)
+            return data.features, data.domains, data.rows, column_names(data.table)
+        images = _check_images(X)
+        if len(images) < _FEWEST_IMAGES:
+            raise DataError(f"There are {len(images)} images; CGGAN needs at least {_FEWEST_IMAGES}, rather thousands.")
+        domains = DomainSchema.learn(y, len(images), self.auxiliary, self.min_domain_rows)
+        _need_domains(domains)
+        return None, domains, _image_rows(images, domains, y), None
+
+    def _new_rows(self, X: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
+        schema, domains = self.schema_, self.domain_schema_
+        if schema is None:
+            images = _check_images(X)
+            if images.shape[1:] != self.image_shape_:
+                raise SchemaError(
+                    f"The model was fitted on images of shape {self.image_shape_}; got {images.shape[1:]}. Resize them."
+                )
+            return _image_rows(images, domains, y if with_domain else None).to(self._device())
+        table, y = separate(X, y) if with_domain else (as_table(X), None)
+        table = without_columns(table, {column.name for column in domains.columns} - set(schema.names))
+        matrix, names = numeric_matrix(table), column_names(table)
+        if matrix.shape[1] != len(schema.names) or (schema.named and names is not None and names != schema.names):
+            raise SchemaError(
+                f"The model was fitted on the columns {list(schema.names)}, in this order; got "
+                f"{list(names) if names else matrix.shape[1]}. Select them from the table first."
+            )
+        check_values(matrix, schema.names, "error")
+        encoded = domains.encode(y, len(matrix)) if with_domain else None
+        return rows_for(matrix, schema, domains, encoded, False).to(self._device())
+
+    def _design(self, domain: Any, n_rows: int) -> torch.Tensor:
+        """Design matrix of ``n_rows`` rows in one stated domain."""
+        if domain is None:
+            raise DataError(f"Say which domain to sample: one of {list(self.domains_)}.")
+        schema = self.domain_schema_
+        encoded = schema.encode(schema.rows_of(domain, n_rows), n_rows)
+        return Rows.build(np.zeros((n_rows, 0)), encoded, schema.sizes, False).to(self._device()).design
+
+    def _decode(self, z: torch.Tensor, design: torch.Tensor) -> NDArray[Any]:
+        """Rows in the data's units, or uint8 images."""
+        parts = []
+        with torch.no_grad():
+            for begin in range(0, len(z), _CHUNK):
+                x = self.model_.decode(z[begin : begin + _CHUNK], design[begin : begin + _CHUNK])
+                parts.append((as_images(x) if self.schema_ is None else x.double()).cpu().numpy())
+        whole = np.concatenate(parts)
+        return whole if self.schema_ is None else self.schema_.restore(whole).astype(self.schema_.dtype, copy=False)
+
+    def _in_chunks(self, function: Any, rows: Rows) -> NDArray[np.float32]:
+        with torch.no_grad():
+            return np.concatenate(
+                [
+                    function(rows.take(slice(begin, begin + _CHUNK))).cpu().numpy()
+                    for begin in range(0, len(rows), _CHUNK)
+                ]
+            )
+
+    def _measure_mixing(self, rows: Rows) -> NDArray[np.float64]:
+        chosen = rows.take(slice(None, None, max(1, len(rows) // _MIXING_ROWS)))
+        with torch.no_grad():
+            absolute, _ = self.model_.mixing(self.model_.encode(chosen.x), chosen.design)
+        if self.schema_ is None:
+            return absolute.permute(2, 3, 1, 0).mul(127.5).double().cpu().numpy()
+        return absolute.T.double().cpu().numpy()
+
+    def _set_shapes(self, shape: tuple[int, ...], names: tuple[str, ...] | None) -> None:
+        self.domains_, self.n_features_in_ = self.domain_schema_.domains, int(np.prod(shape))
+        if self.schema_ is None:
+            self.image_shape_ = shape
+        elif names is not None:
+            self.feature_names_in_ = np.array(names, dtype=object)
+
+    def _set_mixing(self, mixing: NDArray[np.float64]) -> None:
+        self.mixing_, self.importance_ = mixing, self.model_.importance.cpu().numpy()
+        self.content_ = np.arange(self.model_.n_content)
+        self.style_ = np.arange(self.model_.n_content, self.n_latents)
+        if self.schema_ is not None:
+            self.support_ = mixing >= SUPPORT_THRESHOLD
+
+    def _device(self) -> torch.device:
+        return self.model_.scale.device
+
+
+def _is_images(X: Any) -> bool:
+    """Whether ``X`` is meant as images: an array of more than two dimensions, or a list of arrays."""
+    return getattr(X, "ndim", 2) > 2 or (isinstance(X, list) and len(X) > 0 and getattr(X[0], "ndim", 1) > 1)
+
+
+def _check_images(X: Any) -> NDArray[np.uint8]:
+    if isinstance(X, list):
+        shapes = sorted({np.shape(image) for image in X})
+        if len(shapes) > 1:
+            raise DataError(f"All images must have one size and mode; got shapes {shapes[:5]}. Resize or convert them.")
+        X = np.stack(X)
+    images = np.asarray(X)
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise DataError(
+            "Images must be a uint8 array (n_samples, side, side, colours); got "
+            f"{images.dtype} of shape {images.shape}. Convert them."
+        )
+    _, height, width, _ = images.shape
+    if height != width or height not in SIDES:
+        raise DataError(
+            f"Images must be square with sides of {list(SIDES)} pixels; got {height} by {width}. Resize them."
+        )
+    return images
+
+
+def _image_rows(images: NDArray[np.uint8], domains: DomainSchema, y: Any) -> Rows:
+    """Images as they are, uint8, with their encoded domains; without ``y`` they carry none."""
+    schema = DomainSchema() if y is None else domains
+    rows = Rows.build(np.zeros((len(images), 0)), schema.encode(y, len(images)), schema.sizes, False)
+    return Rows(torch.from_numpy(np.ascontiguousarray(images)), None, rows.codes, rows.values, rows.n_design)
+
+
+def _need_domains(domains: DomainSchema) -> None:
+    if not domains.columns or (len(domains.domains) < 2 and not domains.n_continuous):
+        raise DomainError(
+            f"CGGAN needs rows of at least two domains; got {len(domains.domains)}. Pass their labels as y."
+        )

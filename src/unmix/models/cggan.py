@@ -1,0 +1,357 @@
+r"""CG-GAN: a conditional generative adversarial network in which domains act through few latents, sparsely mixed.
+
+.. math:: z_c = \epsilon_c, \qquad z_s = f_u(\epsilon_s; m), \qquad \tilde x = G(z_c, z_s), \qquad \epsilon \sim N(0, I)
+
+Li et al., ICLR 2025, arXiv:2503.00639. The domain-conditional map f is that of the prior (``nets/prior.py``), monotone
+in every style latent. Style latents are candidates: M is an L1 term on the size of what domains change in each of them,
+so it becomes 0 for all but as many as the domains need. After training the mask m is closed for those: they are as in
+the mean domain in every domain, that is content. Moving a row to another domain keeps (ε_c, ε_s) and changes u.
+
+The generator minimises, with the terms of ``objectives/adversarial.py``,
+
+.. math:: L_G + \lambda M + \alpha S
+
+S takes the exact derivatives by some random style latents a step. After the adversarial steps an encoder learns to
+read the latents of rows from the averaged generator, whose weights follow the generator's exponentially.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unmix.data.batches import Rows
+from unmix.models.players import AdversarialModel, Phase
+from unmix.nets.augment import adapted, augment
+from unmix.nets.gan import VectorDiscriminator, VectorEncoder, VectorGenerator
+from unmix.nets.gan_images import ImageDiscriminator, ImageEncoder, ImageGenerator
+from unmix.nets.layers import Generators, generators
+from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
+from unmix.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty, mask_penalty
+from unmix.objectives.sparsity import PENALTIES, jacobian_weights
+
+FLOWS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
+
+
+_MASK_THRESHOLD = 0.1
+_FRAME_ROWS = 2048
+_JACOBIAN_ROWS = 512
+_OTHER_DOMAINS = 16
+
+
+@dataclass(frozen=True)
+class CGGANConfig:
+    """Everything that fixes networks and objective; the last ``n_style`` of the ``n_latents`` may be style.
+
+    ``shape``: (n_features,), or (side, side, colours) of images. ``hidden``: widths of dense networks; for images the
+    last is the width of the modulation and of the discriminator's features, and ``channels`` those at the full side.
+    ``flow``: "gaussian", "spline" or None, a plain conditional generator. The exact derivatives by ``directions``
+    style latents are taken at the first ``penalty_rows`` rows; the R1 term in every ``gradient_every``-th step.
+    """
+
+    n_latents: int
+    n_style: int
+    shape: tuple[int, ...]
+    n_design: int
+    interactions: bool = False
+    hidden: tuple[int, ...] = (128, 128)
+    channels: int = 32
+    flow: str | None = "gaussian"
+    mask: bool = True
+    mask_weight: float = 0.02
+    sparsity: float = 0.02
+    penalty: str = "l1"
+    gradient_weight: float = 0.2
+    augment: bool = True
+    steps: int = 8000
+    encoder_steps: int = 3000
+    seed: int = 0
+    directions: int = 2
+    penalty_rows: int = 64
+    gradient_every: int = 4
+    averaging: float = 0.002
+
+    @property
+    def images(self) -> bool:
+        return len(self.shape) > 1
+
+
+def _generator(sources: Generators, config: CGGANConfig) -> VectorGenerator | ImageGenerator:
+    n_design = config.n_design if config.flow is None else 0
+    if config.images:
+        return ImageGenerator(sources, config.n_latents, n_design, config.hidden, config.shape, config.channels)
+    return VectorGenerator(sources, config.n_latents, n_design, config.hidden, config.shape[0])
+
+
+def _discriminator(sources: Generators, config: CGGANConfig) -> nn.Module:
+    if config.images:
+        return ImageDiscriminator(sources, config.shape, config.channels, config.n_design, config.hidden[-1])
+    return VectorDiscriminator(sources, config.shape[0], config.n_design, config.hidden)
+
+
+def _encoder(sources: Generators, config: CGGANConfig) -> nn.Module:
+    if config.images:
+        return ImageEncoder(sources, config.shape, config.channels, config.hidden[-1], config.n_latents)
+    return VectorEncoder(sources, config.shape[0], config.hidden, config.n_latents)
+
+
+def as_floats(x: Tensor) -> Tensor:
+    """What the networks see: uint8 images (rows, side, side, colours) as -1 … 1 with colours first, rows unchanged."""
+    return x.permute(0, 3, 1, 2).float() / 127.5 - 1.0 if x.dtype == torch.uint8 else x
+
+
+def as_images(x: Tensor) -> Tensor:
+    """The inverse of ``as_floats`` for images, clipped and rounded."""
+    return ((x + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+class Synthesis(nn.Module):
+    """From noise and domain to latents, and from latents to rows; ``mask`` (n_style,) is 0 for content."""
+
+    mask: Tensor
+
+    def __init__(self, config: CGGANConfig) -> None:
+        super().__init__()
+        sources = generators(config.seed, 1)
+        self.n_content = config.n_latents - config.n_style
+        self.flow: DomainPrior | None = None
+        if config.flow is not None:
+            self.flow = FLOWS[config.flow](sources, config.n_style, config.n_design, config.interactions)
+            self.flow.mean_domain.requires_grad_(False)
+        self.register_buffer("mask", torch.ones(config.n_style))
+        self.generator = _generator(sources, config)
+
+    def forward(self, z: Tensor, design: Tensor) -> Tensor:
+        x: Tensor = self.generator(z, design)
+        return x
+
+    def style(self, design: Tensor) -> PriorDistribution | None:
+        """Distribution of the style latents of every row; None without a flow."""
+        return None if self.flow is None else self.flow(design, self.mask[None, None])
+
+    def from_noise(self, noise: Tensor, design: Tensor) -> Tensor:
+        """``z`` (rows, n_latents) of ``noise`` ε in the domains of ``design``."""
+        distribution = self.style(design)
+        if distribution is None:
+            return noise
+        content, style = noise[:, : self.n_content], noise[:, self.n_content :]
+        return torch.cat([content, distribution.from_noise(style[None])[0]], dim=1)
+
+    def to_noise(self, z: Tensor, design: Tensor) -> Tensor:
+        """``ε`` (rows, n_latents) of the latents ``z``."""
+        distribution = self.style(design)
+        if distribution is None:
+            return z
+        content, style = z[:, : self.n_content], z[:, self.n_content :]
+        return torch.cat([content, distribution.to_noise(style[None])[0][0]], dim=1)
+
+    def effects(self, design: Tensor) -> Tensor:
+        """What each row's domain changes in the parameters of the flow (rows, parameters, n_style)."""
+        assert self.flow is not None
+        return torch.cat(self.flow.parameters_of(design)).transpose(0, 1)
+
+
+class CGGANNetwork(AdversarialModel):
+    """Generator, its running average, discriminator and encoder; ``augmentation`` is the adaptive probability."""
+
+    augmentation: Tensor
+
+    def __init__(self, config: CGGANConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.synthesis = Synthesis(config)
+        self.averaged = copy.deepcopy(self.synthesis).requires_grad_(False)
+        (source,) = generators(config.seed + 1, 1)
+        self.discriminator = _discriminator([source], config)
+        self.encoder = _encoder([source], config)
+        self.register_buffer("augmentation", torch.zeros((), dtype=torch.float64))
+        self._certainty = 0.0
+        self.phases = (
+            Phase("discriminator", ("discriminator",), 0, config.steps),
+            Phase("generator", ("synthesis",), 0, config.steps),
+            Phase("encoder", ("encoder",), config.steps, config.steps + config.encoder_steps),
+        )
+
+    def terms(self, phase: str, rows: Rows, source: torch.Generator, step: int) -> dict[str, Tensor]:
+        noise = torch.randn(len(rows), self.config.n_latents, generator=source).to(rows.x.device)
+        if phase == "discriminator":
+            return self._discriminator_terms(rows, noise, source, step)
+        if phase == "generator":
+            return self._generator_terms(rows, noise, source)
+        return self._encoder_terms(rows, noise)
+
+    def weights(self, phase: str) -> Mapping[str, float]:
+        config = self.config
+        return {
+            "discriminator": {"logistic": 1.0, "gradient": 0.5 * config.gradient_weight * config.gradient_every},
+            "generator": {"logistic": 1.0, "mask": config.mask_weight, "sparsity": config.sparsity},
+            "encoder": {"latents": 1.0, "reconstruction": 1.0, "real": 1.0},
+        }[phase]
+
+    @torch.no_grad()
+    def after(self, phase: str, step: int, batch_size: int) -> None:
+        if phase == "discriminator" and self._augmenting:
+            self.augmentation.fill_(adapted(float(self.augmentation), self._certainty, batch_size))
+        if phase == "generator":
+            share = max(self.config.averaging, 1.0 / (step + 1))
+            for average, value in zip(self.averaged.parameters(), self.synthesis.parameters(), strict=True):
+                average.lerp_(value, share)
+
+    @property
+    def _augmenting(self) -> bool:
+        return self.config.augment and self.config.images
+
+    def _seen(self, x: Tensor, source: torch.Generator) -> Tensor:
+        """What the discriminator gets to see of ``x``."""
+        return augment(x, float(self.augmentation), source) if self._augmenting else x
+
+    def _discriminator_terms(self, rows: Rows, noise: Tensor, source: torch.Generator, step: int) -> dict[str, Tensor]:
+        design, real = rows.design, as_floats(rows.x)
+        with torch.no_grad():
+            generated = self.synthesis(self.synthesis.from_noise(noise, design), design)
+        penalised = step % self.config.gradient_every == 0
+        real = self._seen(real, source).detach().requires_grad_(penalised)
+        score = self.discriminator(real, design)
+        terms = {"logistic": discriminator_loss(score, self.discriminator(self._seen(generated, source), design))}
+        if penalised:
+            terms["gradient"] = gradient_penalty(score, real)
+        if self._augmenting:
+            self._certainty = float(score.detach().sign().mean())
+        return terms
+
+    def _generator_terms(self, rows: Rows, noise: Tensor, source: torch.Generator) -> dict[str, Tensor]:
+        config, design = self.config, rows.design
+        z = self.synthesis.from_noise(noise, design)
+        generated = self._seen(self.synthesis(z, design), source)
+        terms = {"logistic": generator_loss(self.discriminator(generated, design))}
+        if config.mask and config.flow is not None:
+            terms["mask"] = mask_penalty(self.synthesis.effects(design))
+        if config.sparsity > 0 and config.n_style > 0:
+            terms["sparsity"] = self._sparsity(z, design, source)
+        return terms
+
+    def _sparsity(self, z: Tensor, design: Tensor, source: torch.Generator) -> Tensor:
+        config = self.config
+        first = config.n_latents - config.n_style
+        count = min(config.directions, config.n_style)
+        columns = first + torch.randperm(config.n_style, generator=source)[:count].to(z.device)
+        n_rows = min(config.penalty_rows, len(z))
+        jacobian = self.synthesis.generator.derivatives(z[:n_rows], design[:n_rows], columns)
+        spread = z[:, columns].std(0, correction=0)
+        weights = jacobian_weights(jacobian.flatten(2).transpose(0, 1)[None], spread[None])
+        return PENALTIES[config.penalty](weights)[0] * (config.n_style / count)
+
+    def _encoder_terms(self, rows: Rows, noise: Tensor) -> dict[str, Tensor]:
+        """Latents of generated rows, and what becomes of generated and of real rows on the way there and back."""
+        design, real = rows.design, as_floats(rows.x)
+        with torch.no_grad():
+            z = self.averaged.from_noise(noise, design)
+            generated = self.averaged(z, design)
+        found = self.encoder(torch.cat([generated, real]))
+        errors = (self.averaged(found, design.repeat(2, 1)) - torch.cat([generated, real])).square()
+        return {
+            "latents": (found[: len(z)] - z).square().mean(),
+            "reconstruction": errors[: len(z)].mean(),
+            "real": errors[len(z) :].mean(),
+        }
+
+
+class FittedGAN(nn.Module):
+    """Averaged generator and encoder in a fixed frame: content before style, each by effect, mean 0, deviation 1.
+
+    z (public) = (z (inner)[order] - center) / scale, where ``scale`` carries the sign; ``importance`` (n_latents,), in
+    the public order, is the share of a latent's spread, as a standard deviation, that domains make.
+    """
+
+    order: Tensor
+    center: Tensor
+    scale: Tensor
+    importance: Tensor
+
+    def __init__(self, config: CGGANConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.synthesis = Synthesis(config).requires_grad_(False)
+        self.encoder = _encoder(generators(config.seed, 1), config).requires_grad_(False)
+        self.register_buffer("order", torch.arange(config.n_latents))
+        self.register_buffer("center", torch.zeros(config.n_latents))
+        self.register_buffer("scale", torch.ones(config.n_latents))
+        self.register_buffer("importance", torch.zeros(config.n_latents))
+
+    @classmethod
+    def of(cls, network: CGGANNetwork, rows: Rows) -> FittedGAN:
+        """The trained model; style latents that domains hardly move become content, exactly."""
+        fitted = cls(network.config).to(rows.x.device)
+        fitted.synthesis.load_state_dict(network.averaged.state_dict())
+        fitted.encoder.load_state_dict(network.encoder.state_dict())
+        design = rows.take(slice(None, None, max(1, len(rows) // _FRAME_ROWS))).design
+        fitted._settle(design)
+        return fitted
+
+    @property
+    def n_content(self) -> int:
+        return int((self.importance < _MASK_THRESHOLD).sum())
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents (rows, n_latents) of standardised rows or uint8 images."""
+        return (self.encoder(as_floats(x))[:, self.order] - self.center) / self.scale
+
+    def decode(self, z: Tensor, design: Tensor) -> Tensor:
+        """Standardised rows, or images with colours first; ``design`` matters only to a plain conditional generator."""
+        x: Tensor = self.synthesis(self._inward(z), design)
+        return x
+
+    def from_noise(self, noise: Tensor, design: Tensor) -> Tensor:
+        """``z`` of ``noise`` ε; the columns of ε are those of the inner latents."""
+        return (self.synthesis.from_noise(noise, design)[:, self.order] - self.center) / self.scale
+
+    def to_noise(self, z: Tensor, design: Tensor) -> Tensor:
+        return self.synthesis.to_noise(self._inward(z), design)
+
+    def mixing(self, z: Tensor, design: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of |∂x/∂z| and of ∂x/∂z (n_latents, features of a row ...) over the rows ``z``."""
+        inner = self._inward(z)
+        parts = [self.synthesis.generator.derivatives(inner, design, latent[None])[0] for latent in self.order]
+        jacobian = torch.stack(parts) * self.scale.view(-1, *[1] * parts[0].dim())
+        return jacobian.abs().mean(1), jacobian.mean(1)
+
+    def _inward(self, z: Tensor) -> Tensor:
+        return (z * self.scale + self.center)[:, self.order.argsort()]
+
+    @torch.no_grad()
+    def _settle(self, design: Tensor) -> None:
+        source = torch.Generator().manual_seed(self.config.seed)
+        noise = torch.randn(len(design), self.config.n_latents, generator=source).to(design.device)
+        importance = self._importance(noise, design, source)
+        first = self.config.n_latents - self.config.n_style
+        if self.config.mask:
+            self.synthesis.mask[importance[first:] < _MASK_THRESHOLD] = 0.0
+        z = self.synthesis.from_noise(noise, design)
+        self.center.copy_(z.mean(0))
+        self.scale.copy_(z.std(0, correction=0))
+        rows = slice(0, _JACOBIAN_ROWS)
+        absolute, signed = (
+            part.flatten(1) for part in self.mixing(((z - self.center) / self.scale)[rows], design[rows])
+        )
+        style = importance >= _MASK_THRESHOLD
+        order = torch.argsort(absolute.sum(1) - style * (absolute.sum() + 1.0), descending=True, stable=True)
+        strongest = absolute.argmax(1, keepdim=True)
+        signs = torch.where(signed.gather(1, strongest)[:, 0] < 0, -1.0, 1.0)
+        for own, values in (
+            (self.center, self.center),
+            (self.scale, self.scale * signs),
+            (self.importance, importance),
+        ):
+            own.copy_(values[order].clone())
+        self.order.copy_(order)
+
+    def _importance(self, noise: Tensor, design: Tensor, source: torch.Generator) -> Tensor:
+        """sd over domains of what the same ε becomes, by the sd of the latent: (n_latents,)."""
+        z = self.synthesis.from_noise(noise, design)
+        others = [torch.randperm(len(design), generator=source).to(design.device) for _ in range(_OTHER_DOMAINS)]
+        moved = torch.stack([self.synthesis.from_noise(noise, design[order]) for order in others])
+        return moved.var(0).mean(0).sqrt() / z.std(0, correction=0)

@@ -1,0 +1,39 @@
+"""What the adversarial loop walks: phases with their own parameters and terms; it knows no model by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unmix.data.batches import Rows
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A player's turn: it takes a step on the parameters of ``modules`` in every step from ``begin`` up to ``end``."""
+
+    name: str
+    modules: tuple[str, ...]
+    begin: int
+    end: int
+
+
+class AdversarialModel(nn.Module, ABC):
+    """Several players that take turns within every step."""
+
+    phases: Sequence[Phase]
+
+    @abstractmethod
+    def terms(self, phase: str, rows: Rows, source: torch.Generator, step: int) -> dict[str, Tensor]:
+        """Terms of what ``phase`` minimises; random numbers come from ``source``, a generator on the CPU."""
+
+    @abstractmethod
+    def weights(self, phase: str) -> Mapping[str, float]:
+        """Weight of every term of ``phase``."""
+
+    def after(self, phase: str, step: int, batch_size: int) -> None:
+        """Called after the step of ``phase``: running averages and the like."""

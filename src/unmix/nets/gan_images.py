@@ -1,0 +1,191 @@
+r"""Generator, discriminator and encoder of CG-GAN on square images of 16 to 128 pixels.
+
+The generator's convolutions are modulated by the latents (Karras et al. 2020, arXiv:1912.04958). With scales s(z) of
+the input channels, the weights of a sample are :math:`w'_{oi} = s_i w_{oi}`, divided by their norm over inputs and
+taps. As convolution is linear, scaling the input by s and the output by that norm gives the same image without
+weights for each sample:
+
+.. math:: y_o = d_o \sum_i w_{oi} * (s_i x_i), \qquad d_o = \Big(\sum_{i} s_i^2 \|w_{oi}\|^2\Big)^{-1/2}
+
+There is no noise beside z: the same latents give the same image. Images are (rows, channels, side, side), about
+-1 to 1. Discriminator and encoder are residual blocks that halve the side.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unmix.nets.gan import Projection
+from unmix.nets.jacobian import jacobian_columns
+from unmix.nets.layers import Generators, StackedMLP, normal_parameter
+
+SIDES = (16, 32, 64, 128)
+_SMALLEST = 4
+_LEAK = 0.2
+_LEAST = 1e-8
+
+
+def widths(side: int, channels: int) -> list[int]:
+    """Channels at sides 4, 8, … ``side``: ``channels`` at the full side, twice as many below it."""
+    levels = int(math.log2(side // _SMALLEST))
+    return [2 * channels] * levels + [channels]
+
+
+class Convolution(nn.Module):
+    """A convolution that keeps the side, with weights of norm about 1 for each output channel."""
+
+    def __init__(self, sources: Generators, n_inputs: int, n_outputs: int, kernel: int) -> None:
+        super().__init__()
+        scale = 1.0 / math.sqrt(n_inputs * kernel * kernel)
+        drawn = normal_parameter(sources, (n_outputs, n_inputs, kernel, kernel), scale)
+        self.weight = nn.Parameter(drawn.detach()[0])
+        self.bias = nn.Parameter(torch.zeros(n_outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.conv2d(x, self.weight, self.bias, padding="same")
+
+
+class ModulatedConvolution(nn.Module):
+    """A convolution whose weights each sample scales: ``x`` (rows, inputs, side, side), ``style`` (rows, n_style)."""
+
+    def __init__(
+        self, sources: Generators, n_style: int, n_inputs: int, n_outputs: int, kernel: int, *, demodulate: bool = True
+    ) -> None:
+        super().__init__()
+        self.convolution = Convolution(sources, n_inputs, n_outputs, kernel)
+        self.scales = StackedMLP(sources, n_style, (), n_inputs)
+        self.demodulate = demodulate
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        scale = 1.0 + self.scales(style[None])[0]
+        weight, bias = self.convolution.weight, self.convolution.bias
+        output = functional.conv2d(x * scale[:, :, None, None], weight, padding="same")
+        if self.demodulate:
+            norm = (scale.square() @ weight.square().sum((2, 3)).T + _LEAST).rsqrt()
+            output = output * norm[:, :, None, None]
+        return output + bias[:, None, None]
+
+
+class ImageGenerator(nn.Module):
+    """``x = G(z)`` or ``G(z, u)``: a learnt 4x4 image, doubled and convolved under the modulation of z."""
+
+    def __init__(
+        self,
+        sources: Generators,
+        n_latents: int,
+        n_design: int,
+        hidden: Sequence[int],
+        shape: Sequence[int],
+        channels: int,
+    ) -> None:
+        super().__init__()
+        side, _, n_colours = shape
+        sizes, width = widths(side, channels), hidden[-1]
+        self.conditional = n_design > 0
+        self.mapping = StackedMLP(sources, n_latents + n_design, hidden[:-1], width)
+        self.constant = nn.Parameter(normal_parameter(sources, (sizes[0], _SMALLEST, _SMALLEST), 1.0).detach()[0])
+        before = [sizes[0], *sizes[:-1]]
+        self.first = nn.ModuleList(
+            ModulatedConvolution(sources, width, a, b, 3) for a, b in zip(before, sizes, strict=True)
+        )
+        self.second = nn.ModuleList(ModulatedConvolution(sources, width, b, b, 3) for b in sizes)
+        self.colours = nn.ModuleList(
+            ModulatedConvolution(sources, width, b, n_colours, 1, demodulate=False) for b in sizes
+        )
+
+    def forward(self, z: Tensor, design: Tensor) -> Tensor:
+        inputs = torch.cat([z, design], dim=1) if self.conditional else z
+        style = functional.silu(self.mapping(inputs[None])[0])
+        hidden = self.constant.expand(len(z), -1, -1, -1)
+        image: Tensor | None = None
+        for first, second, colours in zip(self.first, self.second, self.colours, strict=True):
+            if image is not None:
+                hidden, image = _doubled(hidden), _doubled(image)
+            hidden = functional.silu(first(hidden, style))
+            hidden = functional.silu(second(hidden, style))
+            own = colours(hidden, style)
+            image = own if image is None else image + own
+        assert image is not None
+        return image
+
+    def derivatives(self, z: Tensor, design: Tensor, latents: Tensor) -> Tensor:
+        """Exact ∂x/∂z_i (len(latents), rows, colours, side, side) for every i of ``latents``."""
+        repeated = design.repeat(len(latents), 1)
+        return jacobian_columns(lambda own: self(own, repeated), z, latents)
+
+
+class _Halving(nn.Module):
+    """A residual block that halves the side."""
+
+    def __init__(self, sources: Generators, n_inputs: int, n_outputs: int) -> None:
+        super().__init__()
+        self.first = Convolution(sources, n_inputs, n_inputs, 3)
+        self.second = Convolution(sources, n_inputs, n_outputs, 3)
+        self.skip = Convolution(sources, n_inputs, n_outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = functional.leaky_relu(self.first(x), _LEAK)
+        inner = functional.avg_pool2d(functional.leaky_relu(self.second(inner), _LEAK), 2)
+        skip: Tensor = self.skip(functional.avg_pool2d(x, 2))
+        return (inner + skip) * math.sqrt(0.5)
+
+
+class ImageTrunk(nn.Module):
+    """Images to ``width`` features; ``minibatch`` appends the spread within the batch, so that a lack of it shows."""
+
+    def __init__(
+        self, sources: Generators, shape: Sequence[int], channels: int, width: int, *, minibatch: bool
+    ) -> None:
+        super().__init__()
+        side, _, n_colours = shape
+        sizes = widths(side, channels)[::-1]
+        self.minibatch = minibatch
+        self.start = Convolution(sources, n_colours, sizes[0], 1)
+        self.blocks = nn.ModuleList(_Halving(sources, a, b) for a, b in itertools.pairwise(sizes))
+        self.last = StackedMLP(sources, (sizes[-1] + minibatch) * _SMALLEST**2, (), width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = functional.leaky_relu(self.start(x), _LEAK)
+        for block in self.blocks:
+            hidden = block(hidden)
+        if self.minibatch:
+            spread = (hidden.var(0, correction=0) + _LEAST).sqrt().mean()
+            hidden = torch.cat([hidden, spread.expand(len(hidden), 1, *hidden.shape[2:])], dim=1)
+        return functional.leaky_relu(self.last(hidden.flatten(1)[None])[0], _LEAK)
+
+
+class ImageDiscriminator(nn.Module):
+    """Score (rows,) of images of the domains with design matrix ``design``."""
+
+    def __init__(self, sources: Generators, shape: Sequence[int], channels: int, n_design: int, width: int) -> None:
+        super().__init__()
+        self.trunk = ImageTrunk(sources, shape, channels, width, minibatch=True)
+        self.projection = Projection(sources, width, n_design)
+
+    def forward(self, x: Tensor, design: Tensor) -> Tensor:
+        score: Tensor = self.projection(self.trunk(x), design)
+        return score
+
+
+class ImageEncoder(nn.Module):
+    """Latents (rows, n_latents) of images, from the images alone."""
+
+    def __init__(self, sources: Generators, shape: Sequence[int], channels: int, width: int, n_latents: int) -> None:
+        super().__init__()
+        self.trunk = ImageTrunk(sources, shape, channels, width, minibatch=False)
+        self.last = StackedMLP(sources, width, (), n_latents)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.last(self.trunk(x)[None])[0]
+        return output
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """Twice the side, each pixel four times."""
+    return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
