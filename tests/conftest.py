@@ -38,9 +38,9 @@ def fitted(frame, labels):
     return CGVAE(**QUICK).fit(frame, labels)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Small tensors: a second thread only waits."""
+    """Small tensors: a second thread only waits, and another number of threads rounds differently."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
