@@ -164,8 +164,8 @@ def caveats(content: ReportContent) -> list[str]:
         "That a domain moves a latent is a difference between groups of rows. It is a causal effect only as far as the "
         "domains were assigned like an experiment.",
         "The verdicts hold for these data and this form of model. Their conditions are sufficient, not necessary: a "
-        "latent that is not called identified may be right all the same. A test can miss what these rows show weakly. How "
-        "often a latent that is called identified is a true one has not been measured on known truths yet.",
+        "latent that is not called identified may be right all the same. A test can miss what these rows show weakly.",
+        "How often a latent that is called identified is a true one has not been measured on known truths yet.",
     ]
     if len(content.domain_names) == 1:
         lines.insert(
