@@ -15,7 +15,7 @@ from unmix.bench import summary
 from unmix.bench.methods import METHODS, Method
 from unmix.bench.page import write_page
 from unmix.bench.presets import PRESETS
-from unmix.bench.run import ROWS, estimate_seconds, measure, read_rows, run_study
+from unmix.bench.run import ROWS, estimate_seconds, measure, missing_runs, read_rows, run_study
 from unmix.bench.study import Block, Run, Study, read_study
 from unmix.cli import app
 from unmix.errors import SettingError, StorageError
@@ -70,6 +70,11 @@ def test_a_study_file_says_what_runs(tmp_path):
         ),
         ('methods = ["PCA", "mine"]', "methods = []", r"has no block with methods"),
         ("[problem]", "[problem", r"cannot be read"),
+        ("seeds = [3, 4]", "seeds = 3", r"seeds must be a list of whole numbers; got 3"),
+        ('methods = ["PCA", "mine"]', 'methods = "PCA"', r"methods must be a list; got 'PCA'"),
+        ("[[block]]", "[block]", r"block must be a list"),
+        ("[method.mine]", "[method.PCA]\nsettings = { rate = 1 }\n[method.mine]", r"settings that PCA does not take"),
+        ("grid = { density = [0.5, 1.0] }", "grid = 3", r"grid must be a table of names and values; got 3"),
     ],
 )
 def test_a_study_file_that_cannot_be(tmp_path, old, new, message):
@@ -105,12 +110,24 @@ def test_processes_give_the_same_rows(tmp_path):
         assert {**one, "seconds": 0} == {**two, "seconds": 0}
 
 
+def test_an_option_at_its_default_is_the_same_run(tmp_path):
+    plain, said = Run(SMALL, 0, OWN), Run({**SMALL, "noise": 0.05, "n_domains": 4}, 0, OWN)
+    assert plain.key == said.key
+    assert plain.key != Run({**SMALL, "noise": 0.06}, 0, OWN).key
+    study = Study("axes", [Block([OWN], {"noise": [0.05, 0.5]}), Block([OWN], {"violation": [0.0, 0.5]})], [0], SMALL)
+    assert len(study.runs()) == 3
+    assert study.axes == ["noise", "violation"]
+    noises = [run.problem.get("noise", 0.05) for run in study.runs() if run.key in study.along("violation")]
+    assert noises == [0.05, 0.05]
+
+
 def test_a_failed_run_is_a_row_and_can_be_tried_again(tmp_path):
     study = Study("fails", [Block([BROKEN, OWN])], [0], SMALL)
     rows = run_study(study, tmp_path, n_jobs=1)
     assert rows[0]["error"] == "RuntimeError: no convergence"
     assert rows[1]["error"] is None
     seen = []
+    assert [run.method.name for run in missing_runs(study, read_rows(tmp_path / ROWS), retry_failed=True)] == ["broken"]
     run_study(study, tmp_path, n_jobs=1, retry_failed=True, on_row=lambda row: seen.append(row["method"]))
     assert seen == ["broken"]
     tables = write_page(study, rows, tmp_path / "page.html")
@@ -162,10 +179,11 @@ def test_a_row_holds_the_scores_of_fresh_rows():
 def test_the_estimate_counts_what_is_missing():
     quick = Method("quick", settings={"n_restarts": 1})
     study = Study("time", [Block([quick])], [0, 1], {**SMALL, "n_samples": 600})
-    whole = estimate_seconds(study, [], 1)
+    runs = missing_runs(study, {})
+    whole = estimate_seconds(runs, 1)
     assert whole > 0
-    assert estimate_seconds(study, [run.key for run in study.runs()], 1) == 0
-    assert estimate_seconds(Study("none", [Block([METHODS["PCA"]])], [0], SMALL), [], 1) == 0
+    assert estimate_seconds(missing_runs(study, {run.key: {"error": None} for run in runs}), 1) == 0
+    assert estimate_seconds(Study("none", [Block([METHODS["PCA"]])], [0], SMALL).runs(), 1) == 0
 
 
 def test_intervals_and_margins():
@@ -184,6 +202,13 @@ def test_intervals_and_margins():
     assert found.loc["all", "margin"] == pytest.approx(0.2 * 2.5)
     assert found.loc["promised to both alone", "pairs"] == 2
     assert found.loc["promised to both alone", "margin"] == pytest.approx(0.5)
+
+
+def test_time_to_reach_counts_the_runs_that_failed_to():
+    rows = pd.DataFrame({"method": "a", "mcc": [0.99, 0.5, 0.98], "seconds": [10.0, 20.0, 30.0], "error": None})
+    found = summary.time_to_reach(rows).iloc[0]
+    assert found[["runs", "reached", "seconds a run", "seconds to reach"]].tolist() == [3, 2, 20.0, 30.0]
+    assert np.isnan(summary.time_to_reach(rows.assign(mcc=0.1)).iloc[0]["seconds to reach"])
 
 
 def test_bench_on_the_command_line(tmp_path):

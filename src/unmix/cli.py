@@ -19,7 +19,7 @@ from unmix.audit.planning import plan_typical
 from unmix.audit.targets import intervention_targets
 from unmix.bench.page import write_page
 from unmix.bench.presets import PRESETS
-from unmix.bench.run import ROWS, estimate_seconds, read_rows, run_study
+from unmix.bench.run import ROWS, estimate_seconds, missing_runs, read_rows, run_study
 from unmix.bench.study import Study, read_study
 from unmix.data.tables import read_support, read_table, split_columns
 from unmix.errors import DataError, SchemaError, SettingError, StorageError, UnmixError
@@ -92,7 +92,7 @@ def fit(
     prior: Annotated[str, typer.Option(help="gaussian or spline.")] = "gaussian",
     decoder: Annotated[str, typer.Option(help="dense or feature.")] = "dense",
     restarts: Annotated[int, typer.Option(help="Starts trained together.")] = 6,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, or 5,600.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, 5,600 or more.")] = None,
     missing: Annotated[
         str, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
     ] = "error",
@@ -223,7 +223,7 @@ def report(
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("unmix-demo"),
     latents: Annotated[int, typer.Option(help="Number of latent factors.")] = 4,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, or 5,600.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, 5,600 or more.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
@@ -259,14 +259,12 @@ def bench(
     """Compare methods on generated problems with a known answer; goes on where it stopped when started again."""
     chosen = _study(study, seeds)
     path = out / ROWS
-    done = read_rows(path)
-    missing = [run for run in chosen.runs() if run.key not in done]
-    typer.echo(f"study {chosen.name}: {len(chosen.runs())} runs, {len(missing)} to do", err=True)
+    total, missing = len(chosen.runs()), missing_runs(chosen, read_rows(path), retry_failed=retry_failed)
+    typer.echo(f"study {chosen.name}: {total} runs, {len(missing)} to do", err=True)
     if missing and estimate:
-        seconds = estimate_seconds(chosen, done, jobs)
-        typer.echo(f"this will take about {_minutes(seconds)}", err=True)
+        typer.echo(f"this will take about {_minutes(estimate_seconds(missing, jobs))}", err=True)
     try:
-        with run_bar(len(chosen.runs()), len(chosen.runs()) - len(missing)) as on_row:
+        with run_bar(total, total - len(missing)) as on_row:
             rows = run_study(chosen, out, n_jobs=jobs, retry_failed=retry_failed, on_row=on_row)
     except KeyboardInterrupt:
         typer.echo(f"\nStopped. Finished runs are in {path}; start the same command to go on.", err=True)

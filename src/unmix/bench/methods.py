@@ -45,23 +45,19 @@ class Method:
         SettingError
             No such estimator, or one that does not take a setting.
         """
-        if self.estimator in _LINEAR:
-            kind, settings = _LINEAR[self.estimator]
-            return make_pipeline(
-                StandardScaler(), kind(n_components=n_latents, random_state=seed, **settings, **self.settings)
-            )
-        kind = _find(self.estimator)
+        kind, defaults = _LINEAR.get(self.estimator) or (_find(self.estimator), {})
         given = {"n_latents": n_latents, "n_components": n_latents, "random_state": seed, "verbose": 0}
         known = inspect.signature(kind).parameters
         own = {name: n_latents if value == "n_latents" else value for name, value in self.settings.items()}
-        settings = {name: value for name, value in given.items() if name in known} | own
+        settings = {name: value for name, value in given.items() if name in known} | defaults | own
         unknown = sorted(set(settings) - set(known))
         if unknown and not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
             raise SettingError(
                 f"The method {self.name!r} has settings that {self.estimator} does not take: {unknown}. "
                 f"It takes {sorted(known)}."
             )
-        return kind(**settings)
+        estimator = kind(**settings)
+        return make_pipeline(StandardScaler(), estimator) if self.estimator in _LINEAR else estimator
 
 
 METHODS: dict[str, Method] = {

@@ -35,12 +35,18 @@ def write_page(study: Study, rows: list[dict[str, Any]], path: Path) -> dict[str
         methods=methods,
         verdict=_verdict(margins, summary.finished(frame)),
         phases=_phases(settings, axes, methods),
-        margins=_html(margins),
+        margins=_html(margins) if len(margins) else None,
         lines=[
-            picture(figures.along(settings, axis, methods), f"MCC of every method along {axis}", axis.replace("_", " "))
+            picture(
+                figures.along(summary.by_setting(frame[frame["key"].isin(study.along(axis))], axes), axis, methods),
+                f"MCC of every method along {axis}",
+                axis.replace("_", " "),
+            )
             for axis in axes
         ],
         time=picture(figures.time_and_score(summary.finished(frame), methods), "MCC of every run against its seconds"),
+        level=summary.REACHED,
+        reaching=_html(summary.time_to_reach(frame)),
         table=_html(settings),
         failures=[
             f"{row['method']}, seed {row['seed']}: {row['error']}"
@@ -70,8 +76,10 @@ def _phases(settings: pd.DataFrame, axes: list[str], methods: list[str]) -> list
 def _verdict(margins: pd.DataFrame, rows: pd.DataFrame) -> str:
     if rows.empty:
         return "every run failed; see the failures."
-    full = rows[rows["method"] == summary.FULL]["mcc"]
-    words = [f"“both” reaches a mean MCC of {full.mean():.3f} over {len(full)} runs."] if len(full) else []
+    means = rows.groupby("method")["mcc"].agg(["mean", "size"])
+    shown = summary.FULL if summary.FULL in means.index else str(means["mean"].idxmax())
+    mean, size = means.loc[shown]
+    words = [f"“{shown}” reaches a mean MCC of {mean:.3f} over {size:.0f} runs."]
     known = margins[margins["problems"] == "all"] if len(margins) else margins
     for row in known.to_dict("records"):
         sign = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else "not told apart"

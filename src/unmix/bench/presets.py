@@ -54,9 +54,9 @@ def violation(n_seeds: int = 2) -> Study:
     methods = _named(*ABLATIONS)
     axes: Grid = {
         "violation": [0.0, 0.1, 0.25, 0.5],
-        "dependence": [0.2, 0.4, 0.8],
-        "noise": [0.01, 0.2, 0.5],
-        "source": ["laplace", "skewed", "bimodal"],
+        "dependence": [0.0, 0.2, 0.4, 0.8],
+        "noise": [0.01, 0.05, 0.2, 0.5],
+        "source": ["gaussian", "laplace", "skewed", "bimodal"],
     }
     blocks = [Block(methods, {name: values}) for name, values in axes.items()]
     return Study("violation", blocks, _seeds(n_seeds), {"guaranteed": True})

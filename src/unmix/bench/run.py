@@ -11,7 +11,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ import torch
 from unmix import metrics
 from unmix.bench.study import Run, Study
 from unmix.datasets import MixingData, make_sparse_mixing
-from unmix.errors import SettingError, StorageError
+from unmix.errors import StorageError
+from unmix.files import json_ready
 from unmix.version import __version__
 
 ROWS = "rows.jsonl"
@@ -57,8 +58,8 @@ def run_study(
         The rows cannot be read or written; rows finished so far are kept.
     """
     path = folder / ROWS
-    done = {key: row for key, row in read_rows(path).items() if not (retry_failed and row.get("error"))}
-    missing = [run for run in study.runs() if run.key not in done]
+    done = read_rows(path)
+    missing = missing_runs(study, done, retry_failed=retry_failed)
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
     for row in parallel(joblib.delayed(measure)(run, threads) for run in missing):
         _append(path, row)
@@ -66,6 +67,11 @@ def run_study(
         if on_row is not None:
             on_row(row)
     return [done[run.key] for run in study.runs()]
+
+
+def missing_runs(study: Study, rows: Mapping[str, Mapping[str, Any]], *, retry_failed: bool = False) -> list[Run]:
+    """Runs of ``study`` that have no row yet, or with ``retry_failed`` one that holds an error."""
+    return [run for run in study.runs() if run.key not in rows or (retry_failed and rows[run.key]["error"])]
 
 
 def measure(run: Run, threads: int = 1) -> dict[str, Any]:
@@ -121,13 +127,11 @@ def read_rows(path: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def estimate_seconds(study: Study, done: Iterable[str], n_jobs: int, threads: int = 1) -> float:
-    """About how long what is missing will take: a short probe of each method and size, scaled to a whole fit."""
-    finished, total = set(done), 0.0
+def estimate_seconds(runs: Iterable[Run], n_jobs: int, threads: int = 1) -> float:
+    """About how long ``runs`` will take: a short probe of each method and size, scaled to a whole fit."""
+    total = 0.0
     known: dict[tuple[Any, ...], float] = {}
-    for run in study.runs():
-        if run.key in finished:
-            continue
+    for run in runs:
         problem = run.whole_problem()
         kind = (run.method.name, problem["n_latents"], problem["n_features"], problem["n_samples"])
         if kind not in known:
@@ -142,7 +146,7 @@ def _probe(run: Run, threads: int) -> float:
     torch.set_num_threads(threads)
     try:
         data = _draw(run)
-        model = run.method.build(data.z.shape[1], run.seed)
+        model = _build(run, data)
         if not hasattr(model, "planned_epochs"):
             return 0.0
         planned = model.planned_epochs(len(data.x) - TEST_ROWS)
@@ -162,6 +166,14 @@ def _draw(run: Run) -> MixingData:
     return make_sparse_mixing(**problem, random_state=run.seed)
 
 
+def _build(run: Run, data: MixingData) -> Any:
+    """The method's estimator, told the kinds of the domain columns where it asks for them."""
+    model = run.method.build(data.z.shape[1], run.seed)
+    if run.method.domains and data.auxiliary and hasattr(model, "auxiliary"):
+        model.set_params(auxiliary=data.auxiliary)
+    return model
+
+
 def _domains(data: MixingData, run: Run, rows: slice) -> Any:
     if not run.method.domains:
         return None
@@ -171,9 +183,7 @@ def _domains(data: MixingData, run: Run, rows: slice) -> Any:
 def _fit_and_score(run: Run) -> dict[str, Any]:
     data = _draw(run)
     train, test = slice(0, -TEST_ROWS), slice(-TEST_ROWS, None)
-    model = run.method.build(data.z.shape[1], run.seed)
-    if run.method.domains and data.auxiliary and "auxiliary" in model.get_params():
-        model.set_params(auxiliary=data.auxiliary)
+    model = _build(run, data)
     started = time.perf_counter()
     model.fit(data.x[train], _domains(data, run, train))
     seconds = time.perf_counter() - started
@@ -222,7 +232,7 @@ def scores(data: MixingData, latents: Any, test: slice, model: Any) -> dict[str,
 
 def _append(path: Path, row: dict[str, Any]) -> None:
     """Add one line, on the disk when this returns; what a crash left of an unfinished line is cut off first."""
-    line = json.dumps(row, default=_plain)
+    line = json.dumps(json_ready(row), allow_nan=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
@@ -246,9 +256,3 @@ def _whole_lines(file: Any) -> int:
     file.seek(max(0, end - 65_536))
     tail = file.read()
     return end if tail.endswith(b"\n") else end - len(tail) + tail.rfind(b"\n") + 1
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise SettingError(f"A row can hold numbers and text only; got {type(value).__name__}.")

@@ -35,6 +35,7 @@ from typing import Any
 from unmix.bench.methods import METHODS, Method
 from unmix.datasets import make_sparse_mixing
 from unmix.errors import SettingError
+from unmix.files import json_ready
 
 _OPTIONS = {
     name: parameter.default
@@ -58,8 +59,8 @@ class Run:
     def key(self) -> str:
         """The same for the same run in any study: a digest of everything that fixes it."""
         method = {"estimator": self.method.estimator, "settings": self.method.settings, "domains": self.method.domains}
-        content = {"problem": self.problem, "seed": self.seed, "method": method}
-        text = json.dumps(content, sort_keys=True, default=list)
+        content = {"problem": self.whole_problem(), "seed": self.seed, "method": method}
+        text = json.dumps(json_ready(content), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def whole_problem(self) -> dict[str, Any]:
@@ -86,12 +87,16 @@ class Study:
     problem: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.blocks or not any(block.methods for block in self.blocks):
+        if not _whole_numbers(self.seeds):
+            raise SettingError(f"seeds must be a list of whole numbers; got {self.seeds!r}.")
+        if not any(block.methods for block in self.blocks):
             raise SettingError(f"The study {self.name!r} has no block with methods. Add one.")
         for block in self.blocks:
             _check_known("problem option", {**self.problem, **block.grid}, _OPTIONS)
+            if block.seeds is not None and not _whole_numbers(block.seeds):
+                raise SettingError(f"seeds of a block must be a list of whole numbers; got {block.seeds!r}.")
             for name, values in block.grid.items():
-                if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+                if not _is_list(values) or not values:
                     raise SettingError(f"grid.{name} must be a list of values; got {values!r}.")
             for method in block.methods:
                 method.build(2, 0)
@@ -115,11 +120,16 @@ class Study:
     @property
     def axes(self) -> list[str]:
         """Problem options that take more than one value."""
-        values: dict[str, set[str]] = {}
-        for run in self.runs():
-            for name, value in run.whole_problem().items():
-                values.setdefault(name, set()).add(repr(value))
-        return [name for name, seen in values.items() if len(seen) > 1]
+        return _varying(self.runs())
+
+    def along(self, axis: str) -> set[str]:
+        """Keys of the runs of the blocks in which ``axis`` varies."""
+        found: set[str] = set()
+        for block in self.blocks:
+            runs = Study(self.name, [block], self.seeds, self.problem).runs()
+            if axis in _varying(runs):
+                found |= {run.key for run in runs}
+        return found
 
 
 def read_study(path: Path) -> Study:
@@ -135,14 +145,48 @@ def read_study(path: Path) -> Study:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingError(f"The study file {path} cannot be read: {error}.") from error
     _check_known("key", content, _STUDY_KEYS)
-    known = METHODS | {name: _method(name, entry) for name, entry in content.get("method", {}).items()}
+    own, problem = _table(content, "method"), _table(content, "problem")
+    known = METHODS | {name: _method(name, _table(own, name)) for name in own}
     blocks = []
-    for entry in content.get("block", []):
+    for entry in _list(content, "block"):
+        if not isinstance(entry, Mapping):
+            raise SettingError(f"block must be a list of tables, each under [[block]]; got {entry!r} in it.")
         _check_known("key of a block", entry, _BLOCK_KEYS)
-        names = entry.get("methods", [])
+        names = _list(entry, "methods")
         _check_known("method", names, known)
-        blocks.append(Block([known[name] for name in names], entry.get("grid", {}), entry.get("seeds")))
-    return Study(content.get("name", path.stem), blocks, content.get("seeds", [0]), content.get("problem", {}))
+        blocks.append(Block([known[name] for name in names], _table(entry, "grid"), entry.get("seeds")))
+    return Study(str(content.get("name", path.stem)), blocks, content.get("seeds", [0]), problem)
+
+
+def _table(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = content.get(key, {})
+    if not isinstance(found, Mapping):
+        raise SettingError(f"{key} must be a table of names and values; got {found!r}.")
+    return found
+
+
+def _list(content: Mapping[str, Any], key: str) -> Sequence[Any]:
+    found = content.get(key, [])
+    if not _is_list(found):
+        raise SettingError(f"{key} must be a list; got {found!r}.")
+    return found
+
+
+def _is_list(found: Any) -> bool:
+    return isinstance(found, Sequence) and not isinstance(found, str)
+
+
+def _whole_numbers(found: Any) -> bool:
+    return _is_list(found) and bool(found) and all(isinstance(n, int) and not isinstance(n, bool) for n in found)
+
+
+def _varying(runs: Sequence[Run]) -> list[str]:
+    """Problem options that take more than one value in ``runs``."""
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        for name, value in run.whole_problem().items():
+            values.setdefault(name, set()).add(repr(value))
+    return [name for name, seen in values.items() if len(seen) > 1]
 
 
 def _method(name: str, entry: Mapping[str, Any]) -> Method:
@@ -151,7 +195,7 @@ def _method(name: str, entry: Mapping[str, Any]) -> Method:
     return Method(
         name,
         entry.get("estimator", base.estimator),
-        {**base.settings, **entry.get("settings", {})},
+        {**base.settings, **_table(entry, "settings")},
         entry.get("domains", base.domains),
     )
 

@@ -16,6 +16,7 @@ from scipy.stats import t as student
 
 FULL = "both"
 ABLATIONS = ("both", "changes only", "sparsity only")
+REACHED = 0.97
 _SCORES = ("mcc", "mcc_within_domains", "r2", "support_f1", "agreement", "seconds")
 
 
@@ -36,7 +37,7 @@ def by_setting(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
             mean, low, high = interval(good["mcc"])
             entry |= {"mcc": mean, "low": max(low, 0.0), "high": min(high, 1.0)}
             entry["worst_mcc"] = good["mcc"].min()
-            entry |= {name: good[name].mean() for name in _SCORES[1:] if name in good}
+            entry |= {name: pd.to_numeric(good[name]).mean() for name in _SCORES[1:] if name in good}
         found.append(entry)
     return pd.DataFrame(found).round(4)
 
@@ -58,6 +59,19 @@ def margins(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
                     | {"high": high, "wins": int((values > 0).sum())}
                 )
     return pd.DataFrame(found).round(4)
+
+
+def time_to_reach(rows: pd.DataFrame, level: float = REACHED) -> pd.DataFrame:
+    """For each method the share of runs with an MCC of ``level`` or more, and the seconds that one such run costs.
+
+    Seconds to reach: all seconds spent, divided by the runs that reached it; empty where none did.
+    """
+    found = []
+    for method, own in finished(rows).groupby("method", sort=False):
+        reached = int((own["mcc"] >= level).sum())
+        entry = {"method": method, "runs": len(own), "reached": reached, "seconds a run": own["seconds"].median()}
+        found.append(entry | {"seconds to reach": own["seconds"].sum() / reached if reached else np.nan})
+    return pd.DataFrame(found).round(1)
 
 
 def promised(rows: pd.DataFrame) -> pd.Series:
