@@ -319,7 +319,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 raise SettingError(f"{name} must be ≥ 0; got {getattr(self, name)!r}.")
 
     def planned_epochs(self, n_samples: int) -> int:
-        """Epochs that ``fit`` plans for a table of so many rows: ``max_epochs``, or 700 steps a latent, at least 5,600."""
+        """Epochs that ``fit`` plans for so many rows: ``max_epochs``, or 700 steps a latent, at least 5,600."""
         if self.max_epochs is not None:
             return int(self.max_epochs)
         n_batches = max(1, round(n_samples * (1 - self.validation_fraction) / self.batch_size))
