@@ -129,3 +129,16 @@ def test_help_has_examples(tmp_path):
     assert "unmix fit cells.csv --domain condition" in run("fit", "--help", cwd=tmp_path).stdout
     assert "Example" in run("transform", "--help", cwd=tmp_path).stdout
     assert run("--version", cwd=tmp_path).stdout.startswith("unmix 0.")
+
+
+def test_a_model_of_images_is_not_given_a_table(tmp_path):
+    digits = unmix.datasets.load_digits_two_colours()
+    model = unmix.CGVAEImages(n_latents=2, n_restarts=1, max_epochs=1, hidden=(4,), verbose=0)
+    model.fit(digits.images[:80], digits.domains[:80]).save(tmp_path / "run")
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    for words in (["transform", "run", "t.csv", "--out", "z.csv"], ["audit", "run", "t.csv"]):
+        done = run(*words, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "run was fitted on images, not on a table" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "z.csv").exists()

@@ -21,6 +21,7 @@ from unmix.bench.page import write_page
 from unmix.bench.presets import PRESETS
 from unmix.bench.run import ROWS, estimate_seconds, missing_runs, read_rows, run_study
 from unmix.bench.study import Study, read_study
+from unmix.data.schema import FeatureSchema
 from unmix.data.tables import read_support, read_table, split_columns
 from unmix.errors import DataError, SchemaError, SettingError, StorageError, UnmixError
 from unmix.estimators.base import LatentEstimator
@@ -144,8 +145,7 @@ def transform(
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise DataError(f"--out must end in .csv or .parquet; got {out.name}.")
     model = load(run, device=device)
-    if model.schema_ is None:
-        raise SchemaError(f"{run} was fitted on images, not on a table. Load it in Python and pass it an array.")
+    _needs_table(model, run)
     frame = read_table(table)
     features = _features(model, frame, table)
     others = frame.drop(columns=list(model.schema_.names)) if model.schema_.named else frame[[]]
@@ -167,6 +167,7 @@ def audit(
     if table is None:
         found = model.audit()
     else:
+        _needs_table(model, run)
         frame = read_table(table)
         x, columns = _features(model, frame, table), [column.name for column in model.domain_schema_.columns]
         lacking = [name for name in columns if name not in frame.columns]
@@ -337,6 +338,11 @@ def _claim(out: Path, *, overwrite: bool, resume: bool) -> None:
     if overwrite:
         for name in (CHECKPOINT, INTERRUPTED):
             (out / name).unlink(missing_ok=True)
+
+
+def _needs_table(model: Any, run: Path) -> None:
+    if not isinstance(model.schema_, FeatureSchema):
+        raise SchemaError(f"{run} was fitted on images, not on a table. Load it in Python and pass it an array.")
 
 
 def _features(model: LatentEstimator, frame: pd.DataFrame, path: Path) -> Any:
