@@ -121,6 +121,18 @@ def test_an_option_at_its_default_is_the_same_run(tmp_path):
     assert noises == [0.05, 0.05]
 
 
+def test_a_page_of_blocks_of_different_sizes(tmp_path):
+    blocks = [Block([METHODS["PCA"]], {"n_latents": [n], "n_domains": [2, 3]}) for n in (2, 3)]
+    study = Study("sizes", blocks, [0], {"n_samples": 300, "n_features": 4})
+    assert study.axes == ["n_latents", "n_domains"]
+    assert study.along("n_latents") == set()
+    assert len(study.along("n_domains")) == 4
+    write_page(study, run_study(study, tmp_path, n_jobs=1), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "MCC of every method along n_domains" in text
+    assert "MCC of every method along n_latents" not in text
+
+
 def test_a_failed_run_is_a_row_and_can_be_tried_again(tmp_path):
     study = Study("fails", [Block([BROKEN, OWN])], [0], SMALL)
     rows = run_study(study, tmp_path, n_jobs=1)

@@ -38,11 +38,12 @@ def write_page(study: Study, rows: list[dict[str, Any]], path: Path) -> dict[str
         margins=_html(margins) if len(margins) else None,
         lines=[
             picture(
-                figures.along(summary.by_setting(frame[frame["key"].isin(study.along(axis))], axes), axis, methods),
+                figures.along(summary.by_setting(frame[frame["key"].isin(keys)], axes), axis, methods),
                 f"MCC of every method along {axis}",
                 axis.replace("_", " "),
             )
             for axis in axes
+            if (keys := study.along(axis))
         ],
         time=picture(figures.time_and_score(summary.finished(frame), methods), "MCC of every run against its seconds"),
         level=summary.REACHED,

@@ -123,7 +123,7 @@ class Study:
         return _varying(self.runs())
 
     def along(self, axis: str) -> set[str]:
-        """Keys of the runs of the blocks in which ``axis`` varies."""
+        """Keys of the runs of the blocks in which ``axis`` varies; none where it varies only from block to block."""
         found: set[str] = set()
         for block in self.blocks:
             runs = Study(self.name, [block], self.seeds, self.problem).runs()
