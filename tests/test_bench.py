@@ -238,7 +238,8 @@ def test_bench_on_the_command_line(tmp_path):
 
 
 def test_the_page_in_a_browser(browser, tmp_path):
-    study = Study("page", [Block([METHODS["PCA"], OWN], {"n_domains": [2, 3], "density": [0.5, 1.0]})], [0, 1], SMALL)
+    whole = Method("both", OWN.estimator, domains=False)
+    study = Study("page", [Block([METHODS["PCA"], whole], {"n_domains": [2, 3], "density": [0.5, 1.0]})], [0, 1], SMALL)
     write_page(study, run_study(study, tmp_path, n_jobs=1), tmp_path / "page.html")
     for width in (360, 1440):
         page = browser.new_page(viewport={"width": width, "height": 900})

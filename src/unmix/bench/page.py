@@ -34,7 +34,7 @@ def write_page(study: Study, rows: list[dict[str, Any]], path: Path) -> dict[str
         n_failed=len(failed),
         methods=methods,
         verdict=_verdict(margins, summary.finished(frame)),
-        phases=_phases(settings, axes, methods),
+        phases=_phases(study, settings, methods),
         margins=_html(margins) if len(margins) else None,
         lines=[
             picture(
@@ -60,10 +60,10 @@ def write_page(study: Study, rows: list[dict[str, Any]], path: Path) -> dict[str
     return {"rows": frame, "settings": settings, "margins": margins}
 
 
-def _phases(settings: pd.DataFrame, axes: list[str], methods: list[str]) -> list[Picture]:
-    """A diagram for each method that was run on more than one value of domains and of density."""
+def _phases(study: Study, settings: pd.DataFrame, methods: list[str]) -> list[Picture]:
+    """A diagram for each method that was run on more than one value of domains and of density, nothing else varying."""
     across, down = "n_domains", "density"
-    if across not in axes or down not in axes:
+    if set(study.axes) != {across, down}:
         return []
     found = []
     for method in methods:
