@@ -10,7 +10,7 @@ from unmix import CGVAE, StorageError, TrainingError
 from unmix.audit.agreement import agreement, choose_start
 from unmix.data.batches import Rows, split_rows
 from unmix.files import replacing
-from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
+from unmix.models.cgvae import CGVAEConfig, CGVAENetwork, Schedule
 from unmix.train.checkpoint import read_state
 from unmix.train.fit import TrainingSettings, fit
 
@@ -64,7 +64,7 @@ def test_a_checkpoint_of_another_run_is_refused(rows, tmp_path):
 
 def test_every_start_ends_in_its_best_state(rows):
     settings = TrainingSettings(max_epochs=12, batch_size=64, learning_rate=0.05)
-    model = network(ramp=0.0, relaxed=0.0, narrowed=0.0)
+    model = network(schedules=(Schedule(((0.0, 0.2),)),), narrowed=0.0)
     result = fit(model, rows, rows, settings)
     history = pd.DataFrame(result.history)
     for start in range(3):
@@ -80,7 +80,8 @@ def test_every_start_ends_in_its_best_state(rows):
 def test_it_stops_early_and_says_why(rows):
     held_out = rows.take(slice(0, 40))
     settings = TrainingSettings(max_epochs=400, batch_size=64, learning_rate=0.05, patience=10, warmup=0.01)
-    result = fit(network(ramp=0.0, relaxed=0.0, narrowed=0.0), rows.take(slice(40, 80)), held_out, settings)
+    model = network(schedules=(Schedule(((0.0, 0.2),)),), narrowed=0.0)
+    result = fit(model, rows.take(slice(40, 80)), held_out, settings)
     assert result.n_epochs < 400
     assert "no start improved on held-out rows for 10 epochs" in result.stop_reason
 
@@ -180,12 +181,45 @@ def test_no_state_is_kept_before_the_objective_is_final(rows, sparsity):
     assert min(result.best_epoch) >= 16
 
 
-def test_sparsity_rises_to_the_peak_of_each_start_and_falls_to_a_fifth_and_states_are_compared_at_all_of_it():
-    model = network(sparsity=0.5)
-    strengths = [model.weights(done)["sparsity"].tolist() for done in (0.0, 0.25, 0.5, 0.65, 0.8, 0.99, 1.0)]
-    expected = [[0.0] * 3, [0.25, 0.125, 0.25], [0.5, 0.25, 0.5], [0.3, 0.175, 0.3], [0.1] * 3, [0.1] * 3, [0.5] * 3]
-    for found, right in zip(strengths, expected, strict=True):
-        assert found == pytest.approx(right)
+def test_starts_take_their_schedules_in_turn_and_states_are_compared_at_all_of_alpha():
+    model = network(sparsity=0.5, n_starts=7)
+    strong, half = [0.0, 0.25, 0.5, 0.3, 0.1, 0.1, 0.5], [0.0, 0.125, 0.25, 0.175, 0.1, 0.1, 0.5]
+    gentle = [0.0, 0.1, 0.1, 0.5, 0.1, 0.1, 0.5]
+    found = np.array([model.weights(done)["sparsity"].tolist() for done in (0.0, 0.25, 0.5, 0.65, 0.8, 0.99, 1.0)])
+    np.testing.assert_allclose(found.T, [strong, half, gentle, gentle, strong, half, strong], rtol=1e-5)
+
+
+def with_effects(effects):
+    """A network whose starts all have latents with these effects on the features, in this order."""
+    model = network(n_latents=2, n_starts=6, hidden=(), spare=len(effects) - 2)
+    layer = model.decoder.network.layers[0]
+    with torch.no_grad():
+        layer.weight.zero_()
+        for latent, effect in enumerate(effects):
+            layer.weight[:, latent, latent] = effect
+        encoder = model.encoder.network.layers[0]
+        encoder.weight.zero_()
+        for latent in range(len(effects)):
+            encoder.weight[:, latent, latent] = 1.0
+    return model
+
+
+@pytest.mark.parametrize(
+    ("effects", "kept"),
+    [
+        ([3.0, 1.0, 2.0], [[0, 2], [0, 2], [0, 1], [1, 2], [0, 2], [0, 2]]),
+        ([3.0, 0.001, 2.0], [[0, 2]] * 6),
+        ([3.0, 1.0, 2.0, 0.5], [[0, 2], [0, 2], [0, 1], [1, 2], [0, 2], [0, 2]]),
+    ],
+)
+def test_the_last_surplus_latent_is_the_one_that_the_schedule_says(effects, kept):
+    source = torch.Generator().manual_seed(3)
+    x = torch.randn(500, 4, generator=source)
+    x = (x - x.mean(0)) / x.std(0)
+    data = Rows(x, None, torch.zeros(500, 1, dtype=torch.long), torch.zeros(500, 0), 2)
+    model = with_effects(effects)
+    model.narrow(data, 0.5)
+    assert [torch.nonzero(alive[0]).flatten().tolist() for alive in model.alive] == kept
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):

@@ -62,7 +62,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     hidden: Sequence[int] = (64, 64)
     n_restarts: int = 6
     max_epochs: int | None = None
-    batch_size: int = 256
+    batch_size: int = 128
     learning_rate: float = 1e-2
     validation_fraction: float = 0.1
     early_stopping: bool = True

@@ -38,8 +38,8 @@ class CGVAE(LatentEstimator):
     prior : {"gaussian", "spline"}, default "gaussian"
         p(z | u): location-scale, or location-scale and a monotone spline for domains that are not Gaussian.
     sparsity : float, default 0.5
-        α, in nats a row for an entry of one standard deviation under L1. Starts rise to all or half of it, in turn, and
-        end at a fifth; they are compared with all of it. 0: changes alone.
+        α, in nats a row for an entry of one standard deviation under L1. Starts rise to all of it, half of it or late,
+        in turn, and end at a fifth; they are compared with all of it. 0: changes alone.
     penalty : {"log", "l1", "l2"}, default "log"
         Form of the penalty on the entries w of the mixing: 0.05 log(1 + w / 0.05), nearly a count of the entries; L1,
         as in the paper; or squared, for comparison.
@@ -50,9 +50,9 @@ class CGVAE(LatentEstimator):
     max_epochs : int, optional
         Default: as many as give 700 steps a latent and at least 5,600, between 20 and 1,000.
     n_spare : int, default 2
-        Latents more than asked that train along until 60 % of the training; those with the least effect are then
-        dropped. They keep a feature that folds a latent from taking a latent's place.
-    batch_size : int, default 256
+        Latents more than asked that train along for half of the training and are then dropped. They keep a feature
+        that folds a latent from taking a latent's place.
+    batch_size : int, default 128
     learning_rate : float, default 0.01
         Peak of a warm-up and cosine schedule (Adam).
     validation_fraction : float, default 0.1

@@ -5,16 +5,20 @@ r"""CG-VAE: a variational autoencoder with a domain-encoding prior and a sparse 
 Li et al., ICLR 2025, arXiv:2503.00639: ``L_r + α L_s − β L_KL`` with a learned observation noise and with ``S`` made
 free of the scale of z (``objectives/sparsity.py``).
 
-α rises from 0 over the first half of training, since at full strength while the noise is still being learnt it
-collapses all latents, and falls to a fifth until four fifths: strong sparsity leads to the right latents, and weak
-sparsity does not bend them. Every second start rises to half of it, since a strong peak misleads where the mixing is
-dense. States and starts are compared with all of α: of equal fits the sparsest is asked for. Over the first half a
-floor under the observation noise falls to 0: with small noise the reconstruction outweighs everything else so early
-that encoder and decoder settle on latents that are mixed with each other, and turning them later is uphill.
+α rises from 0, since at full strength while the noise is still being learnt it collapses all latents, and falls to a
+fifth until four fifths of training: strong sparsity leads to the right latents, and weak sparsity does not bend them.
+States and starts are compared with all of α: of equal fits the sparsest is asked for. Over the first half a floor
+under the observation noise falls to 0: with small noise the reconstruction outweighs everything else so early that
+encoder and decoder settle on latents that are mixed with each other, and turning them later is uphill.
 
 A few spare latents train along. A feature that rises and falls again along a latent looks like a factor of its own.
 With exactly as many latents as asked it takes the place of one and never gives it back; with a spare one the true
-latent is learnt beside it and makes it superfluous. At ``narrowed`` the latents with the least effect are dropped.
+latent is learnt beside it and makes it superfluous. At ``narrowed`` superfluous latents are dropped.
+
+No single way to the end serves all data, so the starts take turns (``SCHEDULES``). A strong α separates latents that
+share many features, half of it misleads less where the mixing is dense, and a gentle one keeps a latent alive that
+drives few features. Which latent is superfluous cannot be seen from its effect alone: two latents may share the range
+of one factor between them. So the gentle starts drop the second or third weakest, and the objective decides.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,8 +44,27 @@ from unmix.objectives.sparsity import PENALTIES, group_weights, jacobian_weights
 PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
 DECODERS = ("dense", "feature")
 _NEGLIGIBLE = 0.01
+_NEGLIGIBLE_EFFECT = 0.05
 _NARROWING_ROWS = 256
 _LEAST_VARIANCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Share of α at points of the training, linear in between, and which surplus latent is dropped (0: the weakest)."""
+
+    knots: tuple[tuple[float, float], ...]
+    drop: int = 0
+
+    def strength(self, progress: float) -> float:
+        times, shares = zip(*self.knots, strict=True)
+        return float(np.interp(progress, times, shares))
+
+
+_STRONG = Schedule(((0.0, 0.0), (0.5, 1.0), (0.8, 0.2)))
+_HALF = Schedule(((0.0, 0.0), (0.5, 0.5), (0.8, 0.2)))
+_GENTLE = ((0.0, 0.0), (0.2, 0.2), (0.5, 0.2), (0.65, 1.0), (0.8, 0.2))
+SCHEDULES = (_STRONG, _HALF, Schedule(_GENTLE, drop=1), Schedule(_GENTLE, drop=2), _STRONG, _HALF)
 
 
 @dataclass(frozen=True)
@@ -48,10 +72,8 @@ class CGVAEConfig:
     """Everything that fixes the networks and the objective; ``hidden`` are the widths of encoder and dense decoder.
 
     ``decoder``: "dense" (one network, L1 of its Jacobian) or "feature" (one small network a feature, group penalty).
-    ``sparsity`` and ``kl_weight`` are α and β; ``ramp`` is the share of training over which α rises and the noise
-    floor, in standard deviations of the features, falls to 0; until ``relaxed`` α falls to ``final_strength`` of it.
-    ``peaks``: share of α that the starts reach, in turn.
-    ``spare`` latents more than ``n_latents`` train until ``narrowed``.
+    ``sparsity`` and ``kl_weight`` are α and β; the starts take the ``schedules`` in turn. ``noise_floor``, in standard
+    deviations of the features, falls to 0 at ``narrowed``; until then ``spare`` latents more than ``n_latents`` train.
     """
 
     n_latents: int
@@ -70,12 +92,9 @@ class CGVAEConfig:
     feature_width: int = 16
     initial_noise: float = 0.1
     noise_floor: float = 0.5
-    ramp: float = 0.5
-    relaxed: float = 0.8
-    final_strength: float = 0.2
-    peaks: tuple[float, ...] = (1.0, 0.5)
+    schedules: tuple[Schedule, ...] = SCHEDULES
     spare: int = 2
-    narrowed: float = 0.6
+    narrowed: float = 0.5
 
 
 class CGVAENetwork(LatentModel):
@@ -124,9 +143,9 @@ class CGVAENetwork(LatentModel):
 
     def _log_noise_at(self, progress: float) -> Tensor:
         """Log of the noise, with the floor that is still in force added to its variance."""
-        floor = self.config.noise_floor * (1.0 - progress / self.config.ramp) if self.config.ramp > 0 else 0.0
-        if floor <= 0:
+        if progress >= self.config.narrowed or self.config.noise_floor == 0:
             return self.log_noise
+        floor = self.config.noise_floor * (1.0 - progress / self.config.narrowed)
         return 0.5 * torch.logaddexp(2.0 * self.log_noise, self.log_noise.new_tensor(2.0 * math.log(floor)))
 
     def weights(self, progress: float) -> Mapping[str, float | Tensor]:
@@ -138,22 +157,21 @@ class CGVAENetwork(LatentModel):
         }
 
     def settled(self, progress: float) -> bool:
-        return progress >= max(self.config.relaxed, self.config.narrowed if self.config.spare else 0.0)
+        ends = (schedule.knots[-1][0] for schedule in self._schedules)
+        return progress >= max(*ends, self.config.narrowed if self.config.spare else 0.0)
+
+    @property
+    def _schedules(self) -> list[Schedule]:
+        return [self.config.schedules[start % len(self.config.schedules)] for start in range(self.n_starts)]
 
     def _strength(self, progress: float) -> Tensor:
-        """Share of α in each start (starts,): up to its peak at ``ramp``, and to ``final_strength`` at ``relaxed``.
+        """Share of α in each start (starts,).
 
         At ``progress`` 1, where states and starts are compared, all of it: among equal fits the sparsest is asked for.
         """
-        ramp, relaxed, final = self.config.ramp, self.config.relaxed, self.config.final_strength
-        peaks = self.log_noise.new_tensor([self.config.peaks[r % len(self.config.peaks)] for r in range(self.n_starts)])
         if progress >= 1:
-            return torch.ones_like(peaks)
-        if progress >= relaxed:
-            return torch.full_like(peaks, final)
-        if progress < ramp:
-            return peaks * (progress / ramp)
-        return peaks + (final - peaks) * ((progress - ramp) / (relaxed - ramp))
+            return self.log_noise.new_ones(self.n_starts)
+        return self.log_noise.new_tensor([schedule.strength(progress) for schedule in self._schedules])
 
     @torch.no_grad()
     def settle(self, latent_std: Tensor) -> None:
@@ -163,14 +181,20 @@ class CGVAENetwork(LatentModel):
 
     @torch.no_grad()
     def narrow(self, rows: Rows, progress: float) -> None:
-        """At ``narrowed`` each start keeps the ``n_latents`` whose effects on the features are largest."""
+        """At ``narrowed`` each start drops its spare latents: the weakest, and last the one its schedule says."""
         n_kept = self.config.n_latents
         if progress < self.config.narrowed or int(self.alive[0].sum()) == n_kept:
             return
         z = self.encode(rows.x, rows.observed).mean
         _, jacobian = self.decode_with_jacobian(z, min(_NARROWING_ROWS, z.shape[1]))
         effect = jacobian_weights(jacobian, z.std(1, correction=0)).sum(-1)
-        self.alive.zero_().scatter_(2, effect.topk(n_kept).indices.unsqueeze(1), 1.0)
+        order = effect.argsort(dim=1, descending=True)
+        for start, schedule in enumerate(self._schedules):
+            kept = order[start, : n_kept + 1].tolist()
+            surplus = float(effect[start, kept[-1]]) >= _NEGLIGIBLE_EFFECT
+            del kept[max(n_kept - schedule.drop, 0) if surplus else n_kept]
+            self.alive[start] = 0.0
+            self.alive[start, 0, kept] = 1.0
 
     def single(self, start: int) -> CGVAENetwork:
         network = type(self)(replace(self.config, n_starts=1, spare=0)).to(self.log_noise)
