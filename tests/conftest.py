@@ -38,6 +38,18 @@ def fitted(frame, labels):
     return CGVAE(**QUICK).fit(frame, labels)
 
 
+@pytest.fixture(scope="session")
+def normal():
+    """Independent normal factors, for metrics."""
+    return np.random.default_rng(0).standard_normal((4000, 3))
+
+
+@pytest.fixture(scope="session")
+def classes():
+    """Independent factors of four classes, for metrics."""
+    return np.random.default_rng(1).integers(4, size=(4000, 3)).astype(float)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Small tensors: a second thread only waits, and another number of threads rounds differently."""
