@@ -12,9 +12,17 @@ import torch
 
 import unmix
 from unmix import CGVAE
+from unmix.data.batches import Rows
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUICK = {"n_latents": 2, "n_restarts": 2, "max_epochs": 4, "verbose": 0}
+
+
+def one_hot_rows(n=60, n_features=4, n_domains=3, seed=0):
+    """Random rows that come from the domains in turn, as a network takes them."""
+    x = torch.randn(n, n_features, generator=torch.Generator().manual_seed(seed))
+    codes = torch.arange(n).remainder(n_domains)[:, None]
+    return Rows(x, None, codes, torch.zeros(n, 0), n_domains)
 
 
 @pytest.fixture(scope="session")

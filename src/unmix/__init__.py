@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from unmix.audit.planning import plan
     from unmix.audit.sources import audit_decoder
     from unmix.data.images import ImageTable, read_images
-    from unmix.estimators.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
+    from unmix.estimators.baselines import HFVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
     from unmix.estimators.cggan import CGGAN
     from unmix.estimators.cgvae import CGVAE
+    from unmix.estimators.domain_baselines import IMSDA, IVAE
     from unmix.estimators.external import CEBRA
     from unmix.estimators.features import ImageClassifier, image_features
     from unmix.estimators.images import CGVAEImages
@@ -74,9 +75,10 @@ _HOMES = {
     "unmix.audit.planning": ("plan",),
     "unmix.audit.sources": ("audit_decoder",),
     "unmix.data.images": ("ImageTable", "read_images"),
-    "unmix.estimators.baselines": ("HFVAE", "IMSDA", "IVAE", "BetaTCVAE", "BetaVAE", "FactorVAE", "SparseVAE"),
+    "unmix.estimators.baselines": ("HFVAE", "BetaTCVAE", "BetaVAE", "FactorVAE", "SparseVAE"),
     "unmix.estimators.cggan": ("CGGAN",),
     "unmix.estimators.cgvae": ("CGVAE",),
+    "unmix.estimators.domain_baselines": ("IMSDA", "IVAE"),
     "unmix.estimators.external": ("CEBRA",),
     "unmix.estimators.features": ("ImageClassifier", "image_features"),
     "unmix.estimators.images": ("CGVAEImages",),
