@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 import typer
@@ -23,14 +25,16 @@ def run_bench(study: str, out: Path, seeds: int | None, jobs: int, *, retry_fail
     path = out / ROWS
     total, missing = len(chosen.runs()), missing_runs(chosen, read_rows(path), retry_failed=retry_failed)
     typer.echo(f"study {chosen.name}: {total} runs, {len(missing)} to do", err=True)
-    if missing and estimate:
-        typer.echo(f"this will take about {_minutes(estimate_seconds(missing, jobs))}", err=True)
     try:
+        if missing and estimate:
+            typer.echo(f"this will take about {_minutes(estimate_seconds(missing, jobs))}", err=True)
         with run_bar(total, total - len(missing)) as on_row:
             rows = run_study(chosen, out, n_jobs=jobs, retry_failed=retry_failed, on_row=on_row)
-    except KeyboardInterrupt:
-        typer.echo(f"\nStopped. Finished runs are in {path}; start the same command to go on.", err=True)
-        raise typer.Exit(130) from None
+    except (KeyboardInterrupt, SystemExit) as stop:
+        typer.echo(
+            f"\nStopped. Finished runs are in {path}. Go on with:\n\n  {shlex.join(['unmix', *sys.argv[1:]])}", err=True
+        )
+        raise typer.Exit(143 if isinstance(stop, SystemExit) else 130) from None
     tables = write_page(chosen, rows, out / _PAGE)
     for name in ("settings", "margins"):
         write_table(tables[name], out / f"{name}.csv")
