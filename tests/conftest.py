@@ -12,9 +12,17 @@ import torch
 
 import unmix
 from unmix import CGVAE
+from unmix.data.batches import Rows
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUICK = {"n_latents": 2, "n_restarts": 2, "max_epochs": 4, "verbose": 0}
+
+
+def one_hot_rows(n=60, n_features=4, n_domains=3, seed=0):
+    """Random rows that come from the domains in turn, as a network takes them."""
+    x = torch.randn(n, n_features, generator=torch.Generator().manual_seed(seed))
+    codes = torch.arange(n).remainder(n_domains)[:, None]
+    return Rows(x, None, codes, torch.zeros(n, 0), n_domains)
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +44,18 @@ def labels(problem):
 def fitted(frame, labels):
     """A short fit on named columns and text labels; tests must not change it."""
     return CGVAE(**QUICK).fit(frame, labels)
+
+
+@pytest.fixture(scope="session")
+def normal():
+    """Independent normal factors, for metrics."""
+    return np.random.default_rng(0).standard_normal((4000, 3))
+
+
+@pytest.fixture(scope="session")
+def classes():
+    """Independent factors of four classes, for metrics."""
+    return np.random.default_rng(1).integers(4, size=(4000, 3)).astype(float)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,9 @@
 """Methods of one's own, as a study names them."""
 
+import os
+import time
+from pathlib import Path
+
 import numpy as np
 
 
@@ -19,3 +23,18 @@ class Truncated:
 
     def transform(self, X):
         return np.asarray(X)[:, : self.n_components]
+
+
+class Endless(Truncated):
+    """Leaves the number of its process in the folder ``pids`` and never finishes."""
+
+    def __init__(self, pids):
+        super().__init__()
+        self.pids = pids
+
+    def get_params(self):
+        return {"pids": self.pids}
+
+    def fit(self, X, y=None):
+        Path(self.pids, str(os.getpid())).touch()
+        time.sleep(600)

@@ -2,22 +2,18 @@
 
 import itertools
 import math
-import sys
-import types
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK
+from conftest import QUICK, one_hot_rows
 from scipy.special import logsumexp
 from scipy.stats import beta, laplace, multivariate_normal, norm
 from sklearn.base import clone
-from torch.distributions import Normal, kl_divergence
 
 import unmix
 from unmix import (
-    CEBRA,
     HFVAE,
     IMSDA,
     IVAE,
@@ -26,13 +22,10 @@ from unmix import (
     DataError,
     DomainError,
     FactorVAE,
-    SchemaError,
     SettingError,
     SparseVAE,
 )
 from unmix.data.batches import Rows
-from unmix.models.imsda import IMSDAConfig, IMSDANetwork
-from unmix.models.ivae import IVAEConfig, IVAENetwork
 from unmix.models.vaes import BetaVAEConfig, BetaVAENetwork, FactorVAEConfig, FactorVAENetwork
 from unmix.nets.layers import StackedMLP, generators
 from unmix.objectives.dependence import _log_weights, decompose_kl, density_ratio_loss, permute_latents
@@ -55,12 +48,6 @@ def make(name, **words):
 
 def transform(model, x, y):
     return model.transform(x, y) if isinstance(model, IVAE) else model.transform(x)
-
-
-def one_hot_rows(n=60, n_features=4, n_domains=3, seed=0):
-    x = torch.randn(n, n_features, generator=torch.Generator().manual_seed(seed))
-    codes = torch.arange(n).remainder(n_domains)[:, None]
-    return Rows(x, None, codes, torch.zeros(n, 0), n_domains)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -147,74 +134,6 @@ def test_settings_that_cannot_be(name, words, message, frame, labels):
 
 
 # IVAE: the prior and the encoder depend on u, and the term is the KL between Gaussians.
-
-
-@pytest.mark.parametrize("prior_mean", ["zero", "learned"])
-def test_ivae_prior_depends_on_u_and_its_term_is_the_closed_kl(prior_mean):
-    network = IVAENetwork(
-        IVAEConfig(2, 4, 3, n_starts=2, prior_mean=prior_mean, activation="leaky_relu", hidden=(8, 8))
-    )
-    rows = one_hot_rows()
-    prior = network.prior(rows.design)
-    scale = prior.log_scale.exp()
-    location = prior.location.expand_as(scale)
-    assert (scale[:, 0] - scale[:, 1]).abs().min() > 1e-4
-    assert bool((location == 0).all()) is (prior_mean == "zero")
-    torch.testing.assert_close(scale[:, 0], scale[:, 3])
-    posterior = network.encode(rows.x, None, rows.design)
-    assert bool((posterior.lower == 0).all())
-    moved = network.encode(rows.x, None, rows.design.roll(1, 1))
-    assert (posterior.mean - moved.mean).abs().max() > 1e-3
-    terms = network.terms(rows, torch.zeros(2, 60, 2), 60, 8, 1.0)
-    expected = kl_divergence(Normal(posterior.mean, posterior.diagonal), Normal(location, scale)).sum(-1).mean(1)
-    torch.testing.assert_close(terms["kl"], expected)
-
-
-def test_ivae_transform_takes_the_domains(frame, labels):
-    model = make("IVAE").fit(frame, labels)
-    with pytest.raises(DomainError, match=r"fitted with domain columns \['domain'\]; pass them as y"):
-        model.transform(frame)
-    with_domain = frame.assign(domain=labels)
-    np.testing.assert_array_equal(model.transform(with_domain, "domain"), model.transform(frame, labels))
-    other = np.where(labels == "a", "b", "a")
-    assert np.abs(model.transform(frame, other) - model.transform(frame, labels)).max() > 1e-3
-    assert make("IVAE").fit(frame).transform(frame).shape == (600, 2)
-
-
-# IMSDA: content has one prior in every domain, style has not, and latents that do not change are content.
-
-
-def test_imsda_content_prior_is_standard_normal_in_every_domain_and_style_prior_is_not():
-    network = IMSDANetwork(IMSDAConfig(3, 4, 3, n_style=1))
-    rows = one_hot_rows(3)
-    with torch.no_grad():
-        network.style_prior.effects.normal_(generator=torch.Generator().manual_seed(0))
-        z = torch.linspace(-1, 1, 9).reshape(1, 3, 3)[:, :1].expand(1, 3, 3)
-        log_prob = network.prior(rows.design).log_prob(z)[0]
-        noise, _ = network.prior(rows.design).to_noise(z)
-        torch.testing.assert_close(network.prior(rows.design).from_noise(noise), z)
-    torch.testing.assert_close(log_prob[:, :2], Normal(0.0, 1.0).log_prob(z[0, :, :2]))
-    assert (log_prob[0, 2] - log_prob[1:, 2]).abs().min() > 1e-3
-
-
-def test_imsda_puts_the_latent_that_does_not_change_into_content():
-    rng = np.random.default_rng(0)
-    domains = np.repeat([0, 1, 2], 500)
-    z = rng.standard_normal((1500, 2))
-    z[:, 1] = np.array([0.4, 1.0, 0.6])[domains] * z[:, 1] + np.array([-2.0, 0.0, 2.0])[domains]
-    loading = np.array([[1.0, 0.5, 0.0, -0.8, 0.3], [0.0, 0.5, 1.0, 0.4, -0.9]])
-    x = np.tanh(z @ loading) + 0.5 * z @ loading + 0.1 * rng.standard_normal((1500, 5))
-    words = {"n_restarts": 2, "max_epochs": 40, "hidden": (32,), "batch_size": 128, "verbose": 0}
-    model = IMSDA(2, n_style=1, **words).fit(x, domains)
-    found = model.transform(x)
-    (content,), (style,) = model.content_, model.style_
-    assert {content, style} == {0, 1}
-    assert abs(np.corrcoef(found[:, content], z[:, 0])[0, 1]) > 0.9
-    assert abs(np.corrcoef(found[:, style], z[:, 1])[0, 1]) > 0.9
-    assert model.description_.change[style] > 0.5 > 0.1 > model.description_.change[content]
-
-
-# β-TCVAE and HFVAE: the parts of the KL.
 
 
 def mixture(n_copies=1):
@@ -398,53 +317,3 @@ def test_sparse_vae_finds_the_support_and_drives_the_column_too_many_to_zero():
     np.testing.assert_array_equal(model.mixing_[mask == 0], 0.0)
     assert len(np.unique(model.support_[:3], axis=0)) == len(np.unique(model.support_[3:], axis=0)) == 1
     assert unmix.metrics.mcc(z, model.transform(x)[:, :2]) > 0.98
-
-
-# CEBRA: an adapter for a package that is installed or not.
-
-
-@pytest.fixture
-def stub(monkeypatch):
-    module = types.ModuleType("cebra")
-
-    class Method:
-        def __init__(self, **words):
-            self.words = words
-
-        def fit(self, x, *labels):
-            self.x, self.labels, self.draw = x, labels, torch.randn(2)
-
-        def transform(self, x):
-            return x[:, : self.words["output_dimension"]]
-
-    module.CEBRA = Method
-    monkeypatch.setitem(sys.modules, "cebra", module)
-
-
-@pytest.mark.usefixtures("stub")
-def test_cebra_gets_standardised_rows_and_labels(frame, labels):
-    before = torch.random.get_rng_state()
-    model = CEBRA(2, options={"temperature": 2.0}).fit(frame, labels)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert model.model_.words["temperature"] == 2.0
-    assert model.model_.words["output_dimension"] == 2
-    np.testing.assert_allclose(model.model_.x.std(axis=0), 1.0, atol=1e-5)
-    (groups,) = model.model_.labels
-    assert [model.domains_[group] for group in groups] == list(labels)
-    assert model.transform(frame).shape == (600, 2)
-    assert model.transform(frame.to_numpy().astype(np.float32)).dtype == np.float32
-    assert torch.equal(CEBRA(2).fit(frame, labels).model_.draw, model.model_.draw)
-    table = pd.DataFrame({"site": labels, "dose": np.linspace(0, 1, 600)})
-    continuous, groups = CEBRA(2, auxiliary={"dose": "continuous"}).fit(frame, table).model_.labels
-    assert continuous.shape == (600, 1)
-    assert set(groups) == {0, 1, 2}
-    with pytest.raises(DomainError, match="pass one label a row, or a table, as y"):
-        CEBRA().fit(frame)
-    with pytest.raises(SchemaError, match="fitted on 5 features; got 3"):
-        model.transform(frame.iloc[:, :3])
-
-
-def test_cebra_says_how_to_install_it(monkeypatch, frame, labels):
-    monkeypatch.setitem(sys.modules, "cebra", None)
-    with pytest.raises(SettingError, match=r"not installed here\. Install it with: pip install cebra"):
-        CEBRA().fit(frame, labels)

@@ -3,6 +3,11 @@
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -266,3 +271,49 @@ def test_an_interrupted_study_keeps_its_rows_and_goes_on(tmp_path):
     assert list(read_rows(tmp_path / ROWS)) == seen
     run_study(STUDY, tmp_path, n_jobs=1, on_row=lambda row: seen.append(row["key"]))
     assert sorted(seen) == sorted(run.key for run in STUDY.runs())
+
+
+def wait_for(what, seconds=90):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize(("number", "code", "group"), [(signal.SIGTERM, 143, False), (signal.SIGINT, 130, True)])
+def test_a_stopped_study_ends_its_workers(tmp_path, number, code, group):
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    text = TEXT.replace('methods = ["PCA", "mine"]', 'methods = ["mine", "endless"]')
+    text += (
+        f'[method.endless]\nestimator = "study_methods:Endless"\nsettings = {{ pids = "{pids}" }}\ndomains = false\n'
+    )
+    (tmp_path / "study.toml").write_text(text)
+    words = ["bench", "study.toml", "--out", "out", "--jobs", "2", "--no-estimate"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unmix.cli", *words],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    rows = tmp_path / "out" / ROWS
+    wait_for(lambda: len(list(pids.iterdir())) == 2 and rows.exists())
+    # Ctrl-C in a terminal reaches the workers too, SIGTERM this process alone.
+    os.killpg(process.pid, number) if group else process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert f"Finished runs are in out/{ROWS}. Go on with:\n\n  unmix {' '.join(words)}" in said
+    assert "Traceback" not in said
+    wait_for(lambda: not any(alive(path.name) for path in pids.iterdir()), 10)
+    assert {row["method"] for row in read_rows(rows).values()} == {"mine"}

@@ -6,10 +6,9 @@
 (7466, 11)
 """
 
-from unmix import datasets, metrics
-from unmix.audit.planning import plan
-from unmix.audit.sources import audit_decoder
-from unmix.data.images import ImageTable, read_images
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from unmix.errors import (
     DataError,
     DataWarning,
@@ -21,14 +20,21 @@ from unmix.errors import (
     TrainingError,
     UnmixError,
 )
-from unmix.estimators.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
-from unmix.estimators.cggan import CGGAN
-from unmix.estimators.cgvae import CGVAE
-from unmix.estimators.external import CEBRA
-from unmix.estimators.features import ImageClassifier, image_features
-from unmix.estimators.images import CGVAEImages
-from unmix.estimators.storage import load
 from unmix.version import __version__
+
+if TYPE_CHECKING:
+    from unmix import datasets, metrics, theory
+    from unmix.audit.planning import plan
+    from unmix.audit.sources import audit_decoder
+    from unmix.data.images import ImageTable, read_images
+    from unmix.estimators.baselines import HFVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
+    from unmix.estimators.cggan import CGGAN
+    from unmix.estimators.cgvae import CGVAE
+    from unmix.estimators.domain_baselines import IMSDA, IVAE
+    from unmix.estimators.external import CEBRA
+    from unmix.estimators.features import ImageClassifier, image_features
+    from unmix.estimators.images import CGVAEImages
+    from unmix.estimators.storage import load
 
 __all__ = [
     "CEBRA",
@@ -61,4 +67,37 @@ __all__ = [
     "metrics",
     "plan",
     "read_images",
+    "theory",
 ]
+
+# What is imported on first use, by its module; the block above says the same to type checkers.
+_HOMES = {
+    "unmix.audit.planning": ("plan",),
+    "unmix.audit.sources": ("audit_decoder",),
+    "unmix.data.images": ("ImageTable", "read_images"),
+    "unmix.estimators.baselines": ("HFVAE", "BetaTCVAE", "BetaVAE", "FactorVAE", "SparseVAE"),
+    "unmix.estimators.cggan": ("CGGAN",),
+    "unmix.estimators.cgvae": ("CGVAE",),
+    "unmix.estimators.domain_baselines": ("IMSDA", "IVAE"),
+    "unmix.estimators.external": ("CEBRA",),
+    "unmix.estimators.features": ("ImageClassifier", "image_features"),
+    "unmix.estimators.images": ("CGVAEImages",),
+    "unmix.estimators.storage": ("load",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_SUBMODULES = ("audit", "datasets", "metrics", "theory")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: ``import unmix`` alone loads no other library."""
+    if name in _SUBMODULES:
+        return import_module(f"unmix.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'unmix' has no attribute {name!r}")
+    found = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF, *_SUBMODULES})

@@ -1,7 +1,8 @@
 """Running a study: in parallel, one line of ``rows.jsonl`` per finished run, nothing computed twice, nothing lost.
 
 Workers measure and return; this process alone writes, each row whole and at once on the disk. A run that fails is a row
-with its error. A study stopped by an error, a full disk or ctrl-C goes on where it stopped when it is started again.
+with its error. A study stopped by an error, a full disk, ctrl-C or SIGTERM ends its workers at once, and goes on where
+it stopped when it is started again.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import joblib
@@ -56,17 +61,48 @@ def run_study(
     ------
     StorageError
         The rows cannot be read or written; rows finished so far are kept.
+    KeyboardInterrupt, SystemExit
+        Ctrl-C, and SIGTERM (exit code 143) unless the program has a handler of its own for it. The workers have ended.
     """
     path = folder / ROWS
     done = read_rows(path)
     missing = missing_runs(study, done, retry_failed=retry_failed)
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
-    for row in parallel(joblib.delayed(measure)(run, threads) for run in missing):
-        _append(path, row)
-        done[row["key"]] = row
-        if on_row is not None:
-            on_row(row)
+    with _sigterm_raises(), _ending(parallel(joblib.delayed(measure)(run, threads) for run in missing)) as measured:
+        for row in measured:
+            _append(path, row)
+            done[row["key"]] = row
+            if on_row is not None:
+                on_row(row)
     return [done[run.key] for run in study.runs()]
+
+
+@contextmanager
+def _ending(rows: Generator[dict[str, Any]]) -> Iterator[Generator[dict[str, Any]]]:
+    """Rows of joblib's workers; however the block is left, what the workers still hold is ended, not waited for."""
+    try:
+        yield rows
+    finally:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"\d+ tasks (have been|which were)")
+            rows.close()
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM raises ``SystemExit`` inside the block: by default it would end this process and leave the workers."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, _exit_of_sigterm)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _exit_of_sigterm(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def missing_runs(study: Study, rows: Mapping[str, Mapping[str, Any]], *, retry_failed: bool = False) -> list[Run]:

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.errors import DomainError
+from unmix.labels import label_text, labels_frame
 
 MOST_LEVELS = 50
 _WITHIN = "within "
@@ -67,7 +67,7 @@ class DomainSchema:
     @classmethod
     def learn(cls, y: Any, n_rows: int, declared: Mapping[str, str] | None, min_rows: int) -> DomainSchema:
         """Columns of ``y`` (labels, a matrix or a table; None: one domain), checked against the rules above."""
-        frame = _as_frame(y, n_rows)
+        frame = labels_frame(y, n_rows)
         declared = dict(declared or {})
         unknown = sorted(set(declared) - set(frame.columns))
         if unknown:
@@ -153,7 +153,7 @@ class DomainSchema:
         names = [column.name for column in self.columns]
         if y is None:
             raise DomainError(f"This model was fitted with domain columns {names}; pass them as y.")
-        frame = _as_frame(y, n_rows)
+        frame = labels_frame(y, n_rows)
         if len(names) == 1 and frame.shape[1] == 1:
             frame.columns = pd.Index(names)
         lacking = [name for name in names if name not in frame.columns]
@@ -178,39 +178,6 @@ class DomainSchema:
         shown = [column for column in self.categorical if column.name not in parents]
         parts = [_level_labels(frame, column.name, column.parent) for column in shown]
         return [" · ".join(row) for row in zip(*parts, strict=True)] if parts else ["all"] * len(frame)
-
-
-def _as_frame(y: Any, n_rows: int) -> pd.DataFrame:
-    """Any form of y as a frame with text column names and ``n_rows`` rows."""
-    if y is None:
-        return pd.DataFrame(index=range(n_rows))
-    if isinstance(y, Mapping):
-        frame = pd.DataFrame(dict(y))
-    elif nw.dependencies.is_into_dataframe(y):
-        native = nw.from_native(y, eager_only=True)
-        frame = pd.DataFrame({str(name): native[name].to_list() for name in native.columns})
-    elif nw.dependencies.is_into_series(y):
-        series = nw.from_native(y, series_only=True)
-        frame = pd.DataFrame({str(series.name or "domain"): series.to_list()})
-    else:
-        array = np.asarray(y)
-        if array.ndim == 2 and array.shape[1] > 1:
-            frame = pd.DataFrame({f"u{k}": array[:, k] for k in range(array.shape[1])}).infer_objects()
-        else:
-            frame = pd.DataFrame({"domain": array.reshape(-1)})
-    if len(frame) != n_rows:
-        raise DomainError(
-            f"X has {n_rows} rows, the domains have {len(frame)} (inconsistent numbers of samples). "
-            "Pass one domain for each row."
-        )
-    missing = frame.isna()
-    if missing.to_numpy().any():
-        name = frame.columns[missing.any(axis=0)][0]
-        rows = np.flatnonzero(missing[name].to_numpy())[:5].tolist()
-        raise DomainError(
-            f"Domain column {name!r} has missing values (NaN), first in rows {rows}. Label those rows or drop them."
-        )
-    return frame
 
 
 def _kind(name: str, series: pd.Series, declared: str | None) -> str:
@@ -258,17 +225,10 @@ def _learn_column(frame: pd.DataFrame, name: str, kinds: Mapping[str, str], min_
 
 
 def _level_labels(frame: pd.DataFrame, name: str, parent: str | None) -> list[str]:
-    own = [_label(value) for value in frame[name]]
+    own = [label_text(value) for value in frame[name]]
     if parent is None:
         return own
-    return [f"{_label(above)} / {value}" for above, value in zip(frame[parent], own, strict=True)]
-
-
-def _label(value: Any) -> str:
-    """Text of a label; 1, 1.0 and numpy's 1 are one label."""
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        value = int(value)
-    return str(value)
+    return [f"{label_text(above)} / {value}" for above, value in zip(frame[parent], own, strict=True)]
 
 
 def _natural_order(levels: Sequence[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 
 from unmix.errors import DataError
+from unmix.files import replacing
 
 Floats = NDArray[np.float64]
 
@@ -57,6 +58,13 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise DataError(f"{path} has a header but no rows. unmix needs rows to learn from.")
     _refuse_duplicates([str(name) for name in frame.columns])
     return frame
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write .parquet, or .csv for every other ending; the index is left out."""
+    write: Callable[..., Any] = frame.to_parquet if path.suffix.lower() == ".parquet" else frame.to_csv
+    with replacing(path) as beside:
+        write(beside, index=False)
 
 
 def split_columns(

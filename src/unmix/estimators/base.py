@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -17,8 +16,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from unmix.audit.agreement import agreement, choose_start
-from unmix.audit.describe import chunks, describe, encode_rows
+from unmix.audit.describe import chunks, encode_rows
 from unmix.audit.result import Audit
 from unmix.audit.sources import audit_model
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
@@ -28,10 +26,11 @@ from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table, check_values, numeric_matrix
 from unmix.errors import DataError, DomainError, SchemaError, SettingError
-from unmix.estimators.finish import finish_start, restarts_table
+from unmix.estimators.finish import finish_starts, restarts_table
 from unmix.estimators.prepare import Prepared, output_dtype, prepare, rows_for, separate, without_columns
-from unmix.estimators.progress import epoch_bar, say
-from unmix.models.base import FittedModel, LatentModel
+from unmix.estimators.progress import announce, epoch_bar, say
+from unmix.estimators.settings import check_common, planned_epochs, training_settings
+from unmix.models.base import LatentModel
 from unmix.objectives.elbo import gaussian_nll
 from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingResult, TrainingSettings
@@ -39,10 +38,6 @@ from unmix.train.fit import fit as train_model
 
 Floats = NDArray[np.float64]
 
-_STEPS_PER_LATENT = 700
-_LEAST_STEPS = 5_600
-_EPOCH_RANGE = (20, 1_000)
-_PATIENCE_SHARE = 0.2
 _SCORE_DRAWS = 8
 
 
@@ -102,12 +97,12 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         TrainingError
             The objective became non-finite and stayed so.
         """
-        self._check_common_settings()
+        check_common(self)
         self._check_settings()
         seed = random_seed(self.random_state)
         data = self._prepare(X, y, seed)
         device = pick_device(self.device)
-        self._announce(data, device)
+        announce(self, data, device)
         network = self._network(data.features, data.domains, seed, self.n_restarts).to(device)
         rows = data.rows.to(device)
         train = rows.take(torch.from_numpy(data.train).to(device))
@@ -294,21 +289,6 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _check_common_settings(self) -> None:
-        def need(holds: Any, name: str, expected: str) -> None:
-            if not holds:
-                raise SettingError(f"{name} must be {expected}; got {getattr(self, name)!r}.")
-
-        for name in ("n_latents", "n_restarts", "batch_size", "min_domain_rows"):
-            value = getattr(self, name)
-            need(isinstance(value, int | np.integer) and value >= 1, name, "a whole number ≥ 1")
-        epochs = self.max_epochs
-        need(epochs is None or (isinstance(epochs, int | np.integer) and epochs >= 1), "max_epochs", "None or ≥ 1")
-        need(self.learning_rate > 0, "learning_rate", "> 0")
-        need(len(self.hidden) and min(self.hidden) >= 1, "hidden", "one or more widths ≥ 1, such as (64, 64)")
-        need(0 <= self.validation_fraction < 1, "validation_fraction", "in [0, 1)")
-        need(self.missing in ("error", "mask"), "missing", '"error" or "mask"')
-
     def _need_one_of(self, name: str, known: Iterable[str]) -> None:
         if getattr(self, name) not in known:
             raise SettingError(f"{name} must be one of {list(known)}; got {getattr(self, name)!r}.")
@@ -320,77 +300,33 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
 
     def planned_epochs(self, n_samples: int) -> int:
         """Epochs that ``fit`` plans for so many rows: ``max_epochs``, or 700 steps a latent, at least 5,600."""
-        if self.max_epochs is not None:
-            return int(self.max_epochs)
-        n_batches = max(1, round(n_samples * (1 - self.validation_fraction) / self.batch_size))
-        steps = max(_STEPS_PER_LATENT * self.n_latents, _LEAST_STEPS)
-        return min(max(math.ceil(steps / n_batches), _EPOCH_RANGE[0]), _EPOCH_RANGE[1])
+        return planned_epochs(self, n_samples)
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
-        epochs = self.planned_epochs(n_samples)
-        patience = max(10, round(_PATIENCE_SHARE * epochs)) if self.early_stopping and has_held_out else None
-        return TrainingSettings(
-            max_epochs=epochs,
-            batch_size=int(self.batch_size),
-            learning_rate=float(self.learning_rate),
-            patience=patience,
-            seed=seed,
-        )
-
-    def _announce(self, data: Prepared, device: torch.device) -> None:
-        columns = [column.describe() for column in data.domains.columns] or [
-            "none: one domain, only sparsity identifies"
-        ]
-        n_held_out = len(data.held_out)
-        say(
-            self.verbose,
-            f"unmix {type(self).__name__}: {len(data.rows)} rows ({n_held_out} held out) × "
-            f"{len(data.features.names)} features, {self.n_latents} latents, {self.n_restarts} starts, on {device}\n"
-            + "\n".join(f"domain {line}" for line in columns),
-        )
-        if n_held_out == 0 and self.validation_fraction > 0:
-            say(
-                self.verbose,
-                f"No domain has the {math.ceil(1 / self.validation_fraction)} rows it takes to hold one out: "
-                "everything below is measured on training rows, and training does not stop early.",
-            )
+        return training_settings(self, n_samples, seed, has_held_out)
 
     def _finish(
         self, data: Prepared, network: LatentModel, train: Rows, held_out: Rows, result: TrainingResult, seed: int
     ) -> None:
-        """Choose a start, fix its frame, describe it; only now does the estimator change."""
-        candidates = [FittedModel(network.single(start)) for start in range(network.n_starts)]
-        for candidate in candidates:
-            finish_start(candidate, train)
-        latents = np.stack([encode_rows(candidate, held_out)[0] for candidate in candidates])
-        agreed = agreement(latents)
-        best = choose_start(result.objective, result.failed, agreed)
-        chosen = candidates[best]
+        """Take what the training found; only now does the estimator change."""
+        groups = data.groups[data.held_out] if len(data.held_out) else data.groups[data.train]
+        found = finish_starts(
+            network, train, held_out, result, groups, len(data.domains.domains), bool(len(data.held_out))
+        )
         self._remember_features(data)
-        self.model_, self.schema_, self.domain_schema_ = chosen, data.features, data.domains
-        self.n_latents_, self.domains_ = chosen.n_latents, data.domains.domains
+        self.model_, self.schema_, self.domain_schema_ = found.model, data.features, data.domains
+        self.n_latents_, self.domains_ = found.model.n_latents, data.domains.domains
         self.seed_, self.stop_reason_, self.n_epochs_ = seed, result.stop_reason, result.n_epochs
         self.fit_seconds_ = result.seconds
         self.settings_ = {"n_train": len(train), "n_held_out": len(data.held_out)}
         self.history_ = pd.DataFrame(result.history).astype({"epoch": int, "start": int})
-        self.best_restart_, self.agreement_ = best, agreed.mean
-        self.restarts_ = restarts_table(result, agreed, best, self.history_)
-        groups = data.groups[data.held_out] if len(data.held_out) else data.groups[data.train]
-        self.description_ = describe(
-            candidates,
-            train,
-            held_out,
-            groups,
-            latents,
-            agreed,
-            best,
-            len(data.domains.domains),
-            bool(len(data.held_out)),
-        )
+        self.best_restart_, self.agreement_ = found.best, found.agreed.mean
+        self.restarts_ = restarts_table(result, found.agreed, found.best, self.history_)
+        self.description_ = found.description
         self._set_mixing()
         say(
             self.verbose,
-            f"{result.stop_reason}; kept start {best} of {network.n_starts}"
+            f"{result.stop_reason}; kept start {found.best} of {network.n_starts}"
             + (f"; agreement of the starts {self.agreement_:.3f}" if network.n_starts > 1 else "")
             + f"; {result.seconds:.0f} s",
         )

@@ -1,18 +1,50 @@
-"""What happens to the starts after training: a fixed frame for their latents, and a table of what each reached."""
+"""What happens to the starts after training: their frames, the choice of one, a table of what each reached."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
-from unmix.audit.agreement import Agreement
-from unmix.audit.describe import encode_rows, mean_jacobian
+from unmix.audit.agreement import Agreement, agreement, choose_start
+from unmix.audit.describe import Description, describe, encode_rows, mean_jacobian
 from unmix.data.batches import Rows
-from unmix.models.base import FittedModel
+from unmix.models.base import FittedModel, LatentModel
 from unmix.train.fit import TrainingResult
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The start that is kept, its number, how far the starts agree, and the description of the fit."""
+
+    model: FittedModel
+    best: int
+    agreed: Agreement
+    description: Description
+
+
+def finish_starts(
+    network: LatentModel,
+    train: Rows,
+    held_out: Rows,
+    result: TrainingResult,
+    groups: NDArray[np.int64],
+    n_domains: int,
+    has_held_out: bool,
+) -> Finished:
+    """Fix the frame of every start, choose one and describe it; ``groups`` are the domains of ``held_out``."""
+    candidates = [FittedModel(network.single(start)) for start in range(network.n_starts)]
+    for candidate in candidates:
+        finish_start(candidate, train)
+    latents = np.stack([encode_rows(candidate, held_out)[0] for candidate in candidates])
+    agreed = agreement(latents)
+    best = choose_start(result.objective, result.failed, agreed)
+    found = describe(candidates, train, held_out, groups, latents, agreed, best, n_domains, has_held_out)
+    return Finished(candidates[best], best, agreed, found)
 
 
 @torch.no_grad()

@@ -5,12 +5,18 @@ A study of many fits has one bar over its runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    import torch
+
+    from unmix.estimators.prepare import Prepared
 
 OnEpoch = Callable[[int, list[float]], None]
 OnBlock = Callable[[int, dict[str, float]], None]
@@ -21,6 +27,24 @@ def say(verbose: int, text: str, level: int = 1) -> None:
     """Print to standard error when ``verbose`` is at least ``level``."""
     if verbose >= level:
         Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def announce(estimator: Any, data: Prepared, device: torch.device) -> None:
+    """What a fit is about to do: rows, features, starts, and the kind of every domain column."""
+    columns = [column.describe() for column in data.domains.columns] or ["none: one domain, only sparsity identifies"]
+    n_held_out = len(data.held_out)
+    say(
+        estimator.verbose,
+        f"unmix {type(estimator).__name__}: {len(data.rows)} rows ({n_held_out} held out) × "
+        f"{len(data.features.names)} features, {estimator.n_latents} latents, {estimator.n_restarts} starts, "
+        f"on {device}\n" + "\n".join(f"domain {line}" for line in columns),
+    )
+    if n_held_out == 0 and estimator.validation_fraction > 0:
+        say(
+            estimator.verbose,
+            f"No domain has the {math.ceil(1 / estimator.validation_fraction)} rows it takes to hold one out: "
+            "everything below is measured on training rows, and training does not stop early.",
+        )
 
 
 @contextmanager

@@ -25,9 +25,10 @@ from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.errors import StorageError
 from unmix.estimators.base import LatentEstimator
-from unmix.estimators.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
+from unmix.estimators.baselines import HFVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
 from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
+from unmix.estimators.domain_baselines import IMSDA, IVAE
 from unmix.estimators.images import CGVAEImages
 from unmix.files import json_ready, replacing
 from unmix.models.base import FittedModel

@@ -13,7 +13,7 @@ serve two latents, and in that partners are chosen on other rows than scored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,8 +21,9 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from unmix.errors import DataError, SettingError
+from unmix.metrics.inputs import Bools, Floats, Ints, alive, generator, matrix, one_of, warn
 from unmix.metrics.recovery import correlation, match
-from unmix.metrics.score import Bools, Floats, Ints, Score, alive, interval, matrix, warn
+from unmix.metrics.score import Score, interval
 
 
 def udr(
@@ -67,7 +68,7 @@ def udr(
     DataError
         Fewer than two runs, runs with different rows or values that are not finite, or ``kl`` of another shape.
     SettingError
-        ``method`` is unknown.
+        ``method`` is unknown, or ``threshold`` below 0.
 
     References
     ----------
@@ -81,8 +82,12 @@ def udr(
     >>> udr([z, -z[:, [1, 0]]]) > 0.9, udr([z, z @ turn]) < 0.4
     (True, True)
     """
-    if method not in ("pearson", "spearman"):
-        raise SettingError(f'method must be "pearson" or "spearman"; got {method!r}.')
+    one_of("method", method, ("pearson", "spearman"))
+    rng = generator(random_state, n_bootstrap)
+    if not isinstance(threshold, int | float) or not threshold >= 0:
+        raise SettingError(f"threshold must be a number, 0 or more; got {threshold!r}.")
+    if not isinstance(runs, Iterable):
+        raise DataError(f"runs must be two or more arrays with the same rows; got {type(runs).__name__}.")
     latents = [matrix(f"runs[{r}]", run) for r, run in enumerate(runs)]
     if len(latents) < 2 or len({len(run) for run in latents}) > 1 or len(latents[0]) < 4:
         raise DataError(
@@ -94,7 +99,6 @@ def udr(
     if empty:
         warn(f"Runs {empty} have no informative latent; they score 0.")
     used = [run[:, mask] for run, mask in zip(latents, informative, strict=True)]
-    rng = np.random.default_rng(random_state)
     value, per_run, pairs, consistency, boots = _agree(used, rng, method, n_bootstrap)
     shuffled = [run[rng.permutation(len(run))] for run in used]
     chance = _agree(shuffled, rng, method, 0)[0]
@@ -113,7 +117,10 @@ def udr(
 def _informative(latents: list[Floats], kl: Sequence[ArrayLike] | Floats | None, threshold: float) -> list[Bools]:
     if kl is None:
         return [alive(run) & (run.var(axis=0) > threshold * run.var(axis=0).max()) for run in latents]
-    divergences = [np.asarray(run, dtype=float) for run in kl]
+    try:
+        divergences = [np.asarray(run, dtype=float) for run in kl]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"kl must hold one number a latent for every run. ({error})") from error
     expected = [run.shape[1:] for run in latents]
     if [run.shape for run in divergences] != expected:
         raise DataError(

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from unmix.errors import DataError, SettingError
-from unmix.metrics.score import Floats, Score, at_least, interval, matrix
+from unmix.metrics.inputs import Floats, at_least, generator, matrix
+from unmix.metrics.score import Score, interval
 
 
 def fid(
@@ -68,8 +69,8 @@ def fid(
     >>> round(fid(x, x + 2.0, extractor="pixels"), 6)
     12.0
     """
+    rng = generator(random_state, n_bootstrap)
     real, made = _sets(features_real, features_generated, extractor)
-    rng = np.random.default_rng(random_state)
     mean_part, covariance_part = _frechet(real, made)
     value = mean_part + covariance_part
     boots = [
@@ -136,6 +137,7 @@ def kid(
     >>> abs(same) < 0.1 < moved
     True
     """
+    rng = generator(random_state, n_bootstrap)
     real, made = _sets(features_real, features_generated, extractor)
     at_least("n_blocks", n_blocks, 1)
     if min(len(real), len(made)) < 2 * n_blocks:
@@ -143,7 +145,6 @@ def kid(
             f"Each of {n_blocks} blocks needs two images of both sets; got {len(real)} and {len(made)} images. "
             "Pass more, or lower n_blocks."
         )
-    rng = np.random.default_rng(random_state)
 
     def blocks(a: Floats, b: Floats) -> Floats:
         parts = (np.array_split(rng.permutation(len(x)), n_blocks) for x in (a, b))
@@ -211,10 +212,10 @@ def dipd(
     >>> float(dipd(x, x, extractor="pixels")), dipd(x, x, extractor="pixels").chance > 1
     (0.0, True)
     """
+    rng = generator(random_state, n_bootstrap)
     first, second = _sets(features_first, features_second, extractor)
     if len(first) != len(second):
         raise DataError(f"Row n of both arrays must be one pair; got {len(first)} and {len(second)} rows.")
-    rng = np.random.default_rng(random_state)
     distances = np.linalg.norm(first - second, axis=1)
     value = float(distances.mean())
     boots = distances[rng.integers(len(distances), size=(n_bootstrap, len(distances)))].mean(axis=1)

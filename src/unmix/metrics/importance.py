@@ -12,7 +12,7 @@ can rank models differently, so a value is only comparable under the regression'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -28,22 +28,19 @@ from sklearn.linear_model import Lasso, LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, r2_score
 
 from unmix.errors import SettingError
-from unmix.metrics.regression import quiet_fits
-from unmix.metrics.score import (
+from unmix.metrics.inputs import (
     Bools,
     Discrete,
     Floats,
     Ints,
-    Score,
-    discrete_factors,
-    interval,
-    mean_defined,
-    pair,
+    factor_pair,
+    generator,
+    halves,
     standardise,
-    subsample,
-    varying_factors,
     warn,
 )
+from unmix.metrics.regression import quiet_fits
+from unmix.metrics.score import Score, interval, mean_defined
 
 Regressor = Literal["forest", "boosting", "lasso"]
 
@@ -121,21 +118,15 @@ def dci(
     >>> dci(z, -z, n_bootstrap=0) > 0.95, dci(z, z @ turn, n_bootstrap=0) < 0.05
     (True, True)
     """
-    z, w = pair(z_true, z_hat)
-    names = [regressor] if isinstance(regressor, str) else list(regressor)
-    if not names or not set(names) <= set(_MODELS):
-        raise SettingError(f"regressor must be one or several of {sorted(_MODELS)}; got {regressor!r}.")
-    classes = discrete_factors(discrete, z)
-    rng = np.random.default_rng(random_state)
-    z, w = subsample(rng, max_samples, z, w)
-    varies = varying_factors(z)
+    rng = generator(random_state, n_bootstrap)
+    names = _regressors(regressor)
+    z, w, classes, varies = factor_pair(z_true, z_hat, discrete, rng, max_samples)
     if varies.sum() == 1:
         warn("With one varying factor every latent counts as disentangled: disentanglement is 1.")
     if w.shape[1] == 1:
         warn("With one latent every factor counts as complete: completeness is 1.")
     w, z = standardise(w), np.where(classes, z, standardise(z))
-    order = rng.permutation(len(z))
-    fitted, scored = order[: len(z) // 2], order[len(z) // 2 :]
+    fitted, scored = halves(rng, len(z))
 
     def fit(name: str, latents: Floats, rows: Ints) -> tuple[Floats, Floats]:
         return _fit(name, z, latents, rows, scored, classes, varies, random_state)
@@ -163,6 +154,13 @@ def dci(
     }
     chance = anew(w[rng.permutation(len(w))], fitted)
     return Score(value, per_factor, interval(value, boots, 0.0, 1.0), chance, details, settings)
+
+
+def _regressors(regressor: object) -> list[str]:
+    names = [regressor] if isinstance(regressor, str) else list(regressor) if isinstance(regressor, Iterable) else []
+    if not names or not all(isinstance(name, str) and name in _MODELS for name in names):
+        raise SettingError(f"regressor must be one or several of {sorted(_MODELS)}; got {regressor!r}.")
+    return names
 
 
 def disentanglement(importances: Floats) -> tuple[Floats, Floats]:

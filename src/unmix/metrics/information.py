@@ -18,21 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import entr
 
-from unmix.metrics.score import (
-    Bools,
-    Discrete,
-    Floats,
-    Ints,
-    Score,
-    alive,
-    at_least,
-    discrete_factors,
-    interval,
-    mean_defined,
-    pair,
-    varying_factors,
-    warn,
-)
+from unmix.metrics.inputs import Bools, Discrete, Floats, Ints, alive, at_least, factor_pair, generator, warn
+from unmix.metrics.score import Score, interval, mean_defined
 
 
 def bins(a: Floats, n_bins: int, discrete: Bools | None = None) -> Ints:
@@ -104,12 +91,11 @@ def mig(
     >>> round(mig(z, z), 2), round(mig(z, z[:, [0, 0, 1]]), 2)    # a copy closes the gap of its factor
     (1.0, 0.5)
     """
-    z, w = pair(z_true, z_hat)
+    rng = generator(random_state, n_bootstrap)
     at_least("n_permutations", n_permutations, 0)
-    classes, varies = discrete_factors(discrete, z), varying_factors(z)
+    z, w, classes, varies = factor_pair(z_true, z_hat, discrete, rng)
     factors, latents = bins(z, n_bins, classes), bins(w, n_bins)
     _warn_of_few_rows(factors, latents)
-    rng = np.random.default_rng(random_state)
     shuffles = [_information(*_joint(factors, latents[rng.permutation(len(z))]))[0] for _ in range(n_permutations)]
     bias = np.mean(shuffles, axis=0) if shuffles else np.zeros((z.shape[1], w.shape[1]))
     joint, shape = _joint(factors, latents)
@@ -191,15 +177,15 @@ def modularity(
     >>> round(modularity(z, z), 2), modularity(z, z @ turn) < 0.1
     (1.0, True)
     """
-    z, w = pair(z_true, z_hat)
-    classes, varies, live = discrete_factors(discrete, z), varying_factors(z), alive(w)
+    rng = generator(random_state, n_bootstrap)
+    z, w, classes, varies = factor_pair(z_true, z_hat, discrete, rng)
+    live = alive(w)
     factors, latents = bins(z, n_bins, classes), bins(w, n_bins)
     _warn_of_few_rows(factors, latents)
     if not live.any():
         warn("Every latent is constant: modularity is not defined and comes back as NaN.")
     if varies.sum() == 1:
         warn("Modularity compares factors; with one factor it is 1 for every latent.")
-    rng = np.random.default_rng(random_state)
     joint, shape = _joint(factors, latents)
 
     def per_latent(table: Ints) -> tuple[Floats, Floats]:

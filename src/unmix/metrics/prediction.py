@@ -16,23 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 from unmix.metrics.information import bins
+from unmix.metrics.inputs import Bools, Discrete, Floats, Ints, factor_pair, generator, halves, standardise, warn
 from unmix.metrics.regression import line_fit, quiet_fits, r2_of
-from unmix.metrics.score import (
-    Bools,
-    Discrete,
-    Floats,
-    Ints,
-    Score,
-    discrete_factors,
-    interval,
-    mean_defined,
-    pair,
-    row_counts,
-    standardise,
-    subsample,
-    varying_factors,
-    warn,
-)
+from unmix.metrics.score import Score, interval, mean_defined, row_counts
 
 
 def sap(
@@ -80,12 +66,9 @@ def sap(
     >>> round(sap(z, z), 2), round(sap(z, z[:, [0, 0, 1]]), 2)
     (1.0, 0.5)
     """
-    z, w = pair(z_true, z_hat)
-    classes = discrete_factors(discrete, z)
-    varies = varying_factors(z)
-    rng = np.random.default_rng(random_state)
-    order = rng.permutation(len(z))
-    fitted, scored = order[: len(z) // 2], order[len(z) // 2 :]
+    rng = generator(random_state, n_bootstrap)
+    z, w, classes, varies = factor_pair(z_true, z_hat, discrete, rng)
+    fitted, scored = halves(rng, len(z))
     once = np.ones((1, len(scored)))
 
     def scores(latents: Floats, counts: Floats) -> Floats:
@@ -166,14 +149,10 @@ def explicitness(
     >>> explicitness(z, z) > 0.9, explicitness(z**2, z) < 0.2
     (True, True)
     """
-    z, w = pair(z_true, z_hat)
-    classes = discrete_factors(discrete, z)
-    rng = np.random.default_rng(random_state)
-    z, w = subsample(rng, max_samples, z, w)
-    varies = varying_factors(z)
+    rng = generator(random_state, n_bootstrap)
+    z, w, classes, varies = factor_pair(z_true, z_hat, discrete, rng, max_samples)
     codes, w = bins(z, n_bins, classes), standardise(w)
-    order = rng.permutation(len(z))
-    fitted, scored = order[: len(z) // 2], order[len(z) // 2 :]
+    fitted, scored = halves(rng, len(z))
     usable = [np.intersect1d(codes[fitted, i], codes[scored, i]) for i in range(z.shape[1])]
     lacking = [i for i in np.flatnonzero(varies) if len(usable[i]) < codes[:, i].max() + 1]
     if lacking:

@@ -24,19 +24,20 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 
-from unmix.errors import DataError, SettingError
-from unmix.metrics.regression import boosting_fit, linear_fit, r2_of, spline_fit
-from unmix.metrics.score import (
+from unmix.metrics.inputs import (
     Floats,
-    Score,
-    interval,
-    mean_defined,
+    Ints,
+    domain_codes,
+    generator,
+    halves,
+    one_of,
     pair,
-    row_counts,
     standardise,
     subsample,
     varying_factors,
 )
+from unmix.metrics.regression import boosting_fit, linear_fit, r2_of, spline_fit
+from unmix.metrics.score import Score, interval, mean_defined, row_counts
 
 
 def correlation(a: Floats, b: Floats, method: Literal["pearson", "spearman"] = "pearson") -> Floats:
@@ -61,7 +62,7 @@ def mcc(
     z_hat: ArrayLike,
     *,
     method: Literal["pearson", "spearman"] = "pearson",
-    domains: ArrayLike | None = None,
+    domains: Any = None,
     n_bootstrap: int = 200,
     random_state: int = 0,
 ) -> Score:
@@ -72,9 +73,10 @@ def mcc(
     z_true : array (n_samples, n_factors)
     z_hat : array (n_samples, n_latents)
     method : {"pearson", "spearman"}, default "pearson"
-    domains : array (n_samples,), optional
-        Adds ``details["within_domain"]``: the same correlations with every domain's mean removed. Shared domain
-        means alone can make the pooled value high.
+    domains : labels (n_samples,) or table (n_samples, n_columns), optional
+        In any form that ``fit`` takes; rows of a table that agree in all columns are one domain. Adds
+        ``details["within_domain"]``: the same correlations with every domain's mean removed. Shared domain means alone
+        can make the pooled value high.
     n_bootstrap : int, default 200
         Resamples of the scored rows behind ``interval``.
     random_state : int, default 0
@@ -102,21 +104,19 @@ def mcc(
     >>> round(score, 3), score.details["assignment"].tolist()
     (1.0, [1, 2, 0])
     """
+    rng = generator(random_state, n_bootstrap)
     z, w = pair(z_true, z_hat)
-    if method not in ("pearson", "spearman"):
-        raise SettingError(f'method must be "pearson" or "spearman"; got {method!r}.')
-    if domains is not None and np.shape(domains) != (len(z),):
-        raise DataError(f"domains must be one label a row, shape ({len(z)},); got shape {np.shape(domains)}.")
-    rng = np.random.default_rng(random_state)
-    order = rng.permutation(len(z))
-    chosen, scored = order[: len(z) // 2], order[len(z) // 2 :]
+    one_of("method", method, ("pearson", "spearman"))
+    codes = None if domains is None else domain_codes(domains, len(z))
+    chosen, scored = halves(rng, len(z))
     assignment = match(np.abs(correlation(z[chosen], w[chosen], method)))
     matrix = correlation(z[scored], w[scored], method)
     per_factor, signs = _paired(matrix, assignment)
     details: dict[str, Any] = {"assignment": assignment, "signs": signs, "matrix": matrix}
-    if domains is not None:
-        labels = np.asarray(domains)[scored]
-        within = correlation(_without_domain_means(z[scored], labels), _without_domain_means(w[scored], labels), method)
+    if codes is not None:
+        within = correlation(
+            _without_domain_means(z[scored], codes[scored]), _without_domain_means(w[scored], codes[scored]), method
+        )
         details["within_domain"] = _paired(within, assignment)[0]
     boots = [
         _paired(correlation(z[rows], w[rows], method), assignment)[0].mean()
@@ -179,8 +179,8 @@ def nonlinear_mcc(
     >>> score > 0.99, score.details["assignment"].tolist()
     (True, [1, 0])
     """
+    rng = generator(random_state, n_bootstrap)
     z, w = pair(z_true, z_hat)
-    rng = np.random.default_rng(random_state)
     z, w = subsample(rng, max_samples, z, w)
     order = rng.permutation(len(z))
     fitted, chosen, scored = np.split(order, [len(z) // 2, len(z) // 2 + max(1, len(z) // 4)])
@@ -256,14 +256,12 @@ def r2(
     >>> round(r2(z, z @ turn), 3), round(mcc(z, z @ turn), 1)    # recovered as a block, not one by one
     (1.0, 0.7)
     """
+    rng = generator(random_state, n_bootstrap)
     z, w = pair(z_true, z_hat)
-    if kind not in ("linear", "nonlinear"):
-        raise SettingError(f'kind must be "linear" or "nonlinear"; got {kind!r}.')
-    rng = np.random.default_rng(random_state)
+    one_of("kind", kind, ("linear", "nonlinear"))
     z, w = subsample(rng, max_samples, z, w)
     varies = varying_factors(z)
-    order = rng.permutation(len(z))
-    fitted, scored = order[: len(z) // 2], order[len(z) // 2 :]
+    fitted, scored = halves(rng, len(z))
 
     def predicted(latents: Floats) -> Floats:
         if kind == "linear":
@@ -298,8 +296,8 @@ def _paired(matrix: Floats, assignment: NDArray[np.int64]) -> tuple[Floats, Floa
     return np.abs(paired), np.sign(paired)
 
 
-def _without_domain_means(a: Floats, labels: NDArray[Any]) -> Floats:
-    _, codes = np.unique(labels, return_inverse=True)
+def _without_domain_means(a: Floats, domains: Ints) -> Floats:
+    _, codes = np.unique(domains, return_inverse=True)
     sums = np.zeros((codes.max() + 1, a.shape[1]))
     np.add.at(sums, codes, a)
     result: Floats = a - (sums / np.bincount(codes)[:, None])[codes]

@@ -21,7 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.preprocessing import SplineTransformer
 
-from unmix.metrics.score import Floats, alive
+from unmix.metrics.inputs import Floats, alive
 
 Predictor = Callable[[Floats], Floats]
 

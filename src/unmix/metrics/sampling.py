@@ -25,24 +25,20 @@ from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 
 from unmix.metrics.information import bins
-from unmix.metrics.regression import quiet_fits
-from unmix.metrics.score import (
+from unmix.metrics.inputs import (
     Bools,
     Discrete,
     Floats,
     Ints,
-    Score,
     alive,
     at_least,
-    by_rows,
-    discrete_factors,
-    interval,
-    mean_defined,
-    pair,
+    factor_pair,
+    generator,
     standardise,
-    varying_factors,
     warn,
 )
+from unmix.metrics.regression import quiet_fits
+from unmix.metrics.score import Score, by_rows, interval, mean_defined
 
 
 def factor_vae_score(
@@ -238,13 +234,12 @@ def irs(
     >>> round(irs(z, z, discrete=True), 3)
     1.0
     """
-    z, w = pair(z_true, z_hat)
-    classes = discrete_factors(discrete, z)
-    varies, live = varying_factors(z), alive(w)
+    rng = generator(random_state, n_bootstrap)
+    z, w, classes, varies = factor_pair(z_true, z_hat, discrete, rng)
+    live = alive(w)
     codes, latents = bins(z, n_bins, classes), standardise(w)
     if not live.any():
         warn("Every latent is constant: the score is not defined and comes back as NaN.")
-    rng = np.random.default_rng(random_state)
     columns = np.flatnonzero(live)
     value, robust = _robustness(codes[:, varies], latents[:, columns])
     boots, chance = by_rows(lambda c, a: _robustness(c, a)[0], codes[:, varies], latents[:, columns], rng, n_bootstrap)
@@ -293,11 +288,10 @@ def _from_groups(
     rows_each: int = 1,
 ) -> Score:
     """Run a score on groups of rows of one value of each factor: two lists of groups, one fits, one is scored."""
-    z, w = pair(z_true, z_hat)
+    rng = generator(random_state, n_bootstrap)
     at_least("n_votes", n_votes, 2)
     at_least("group_size", group_size, 2)
-    classes = discrete_factors(discrete, z)
-    varies = varying_factors(z)
+    z, w, classes, varies = factor_pair(z_true, z_hat, discrete, rng)
     codes, latents = bins(z, n_bins, classes), standardise(w)[:, alive(w)]
     usable = varies & _repeats(codes)
     if (varies & ~usable).any():
@@ -318,7 +312,6 @@ def _from_groups(
         )
         value = 1.0 if usable.sum() == 1 and latents.size else float("nan")
         return Score(value, np.where(usable, value, np.nan), (value, value), value, {}, settings)
-    rng = np.random.default_rng(random_state)
 
     def run(c: Ints, a: Floats) -> tuple[Floats, dict[str, Any]]:
         scale = a.std(axis=0)

@@ -1,4 +1,4 @@
-r"""What every metric returns, and what all of them share: checked inputs, splits, resampling.
+r"""What every metric returns, and how all of them are resampled.
 
 A score :math:`s` comes with
 
@@ -11,22 +11,16 @@ A score :math:`s` comes with
 
 from __future__ import annotations
 
-import inspect
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from unmix.errors import DataError, MetricWarning, SettingError
+from unmix.metrics.inputs import Floats, Ints
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 Table = TypeVar("Table", Floats, Ints)
-Discrete = bool | Sequence[int] | Sequence[bool] | Bools | Ints
 
 
 class Score(float):
@@ -79,100 +73,6 @@ class Score(float):
             if name in self.details:
                 frame[name] = self.details[name]
         return frame
-
-
-def matrix(name: str, values: ArrayLike) -> Floats:
-    """A finite float matrix; a vector becomes one column."""
-    try:
-        array = np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name} must hold numbers only; give classes as numbers. ({error})") from error
-    array = array[:, None] if array.ndim == 1 else array
-    if array.ndim != 2 or 0 in array.shape:
-        raise DataError(f"{name} must be a matrix (n_samples, n_latents); got shape {array.shape}.")
-    if not np.isfinite(array).all():
-        raise DataError(f"{name} holds values that are not finite. Remove those rows first.")
-    return array
-
-
-def pair(z_true: ArrayLike, z_hat: ArrayLike) -> tuple[Floats, Floats]:
-    """Both matrices, checked, with the same rows."""
-    z, w = matrix("z_true", z_true), matrix("z_hat", z_hat)
-    if len(z) != len(w) or len(z) < 4:
-        raise DataError(f"z_true and z_hat must have the same rows, at least 4; got {len(z)} and {len(w)}.")
-    return z, w
-
-
-def discrete_factors(discrete: Discrete, z: Floats) -> Bools:
-    """Which factors are classes: True for all, or column numbers, or a mask."""
-    mask = _asked_factors(discrete, z.shape[1])
-    many = [int(i) for i in np.flatnonzero(mask) if len(np.unique(z[:, i])) > len(z) / 2]
-    if many:
-        warn(f"Discrete factors {many} have more classes than half the rows ({len(z)}). Are they continuous?")
-    return mask
-
-
-def _asked_factors(discrete: Discrete, n_factors: int) -> Bools:
-    if isinstance(discrete, bool | np.bool_):
-        return np.full(n_factors, bool(discrete))
-    asked = np.asarray(discrete)
-    if asked.dtype == bool and asked.shape == (n_factors,):
-        return asked
-    mask = np.zeros(n_factors, dtype=bool)
-    if asked.size:
-        if asked.dtype.kind not in "iu" or asked.ndim != 1 or asked.min() < 0 or asked.max() >= n_factors:
-            raise SettingError(
-                f"discrete must be True, False, column numbers from 0 to {n_factors - 1}, or a mask of length "
-                f"{n_factors}; got {discrete!r}."
-            )
-        mask[asked] = True
-    return mask
-
-
-def at_least(name: str, value: int, least: int) -> None:
-    """Refuse a count below its least sensible value."""
-    if value < least:
-        raise SettingError(f"{name} must be {least} or more; got {value}.")
-
-
-def subsample(rng: np.random.Generator, max_samples: int, *arrays: Floats) -> list[Floats]:
-    """The same ``max_samples`` random rows of every array, or all of them."""
-    at_least("max_samples", max_samples, 4)
-    if len(arrays[0]) <= max_samples:
-        return list(arrays)
-    rows = rng.choice(len(arrays[0]), max_samples, replace=False)
-    return [array[rows] for array in arrays]
-
-
-def standardise(a: Floats) -> Floats:
-    """Columns of mean 0 and variance 1; a constant column becomes 0."""
-    usable = alive(a)
-    a = a - a.mean(axis=0)
-    result: Floats = np.where(usable, a / np.where(usable, a.std(axis=0), 1.0), 0.0)
-    return result
-
-
-def alive(a: Floats) -> Bools:
-    """Columns that vary by more than rounding."""
-    largest = np.abs(a).max(axis=0, initial=0.0)
-    result: Bools = (a - a.mean(axis=0)).std(axis=0) > 1e-12 * largest
-    return result
-
-
-def warn(message: str) -> None:
-    """Warn at the line outside this package that called the metric."""
-    level, frame = 1, inspect.currentframe()
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith("unmix.metrics."):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, MetricWarning, stacklevel=level)
-
-
-def varying_factors(z: Floats) -> Bools:
-    """Factors that are not constant; a warning names the others."""
-    varies = alive(z)
-    if not varies.all():
-        warn(f"Constant factors {np.flatnonzero(~varies).tolist()} are left out: nothing in them can be recovered.")
-    return varies
 
 
 def mean_defined(per_factor: Floats) -> float:

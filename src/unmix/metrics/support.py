@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from unmix.errors import DataError, SettingError
+from unmix.metrics.inputs import Bools, Floats, Ints, generator, matrix, warn
 from unmix.metrics.prediction import area_under_curve
 from unmix.metrics.recovery import match
-from unmix.metrics.score import Bools, Floats, Ints, Score, interval, matrix, warn
+from unmix.metrics.score import Score, interval
 
 
 def support_recovery(
@@ -67,6 +68,7 @@ def support_recovery(
     >>> float(score), score.details["hamming"], score.details["assignment"].tolist()
     (1.0, 0, [1, 0])
     """
+    rng = generator(random_state, n_bootstrap)
     truth, found = matrix("support_true", support_true), np.abs(matrix("mixing_hat", mixing_hat))
     if not np.isin(truth, (0, 1)).all():
         raise DataError("support_true must hold 0 and 1 only. Threshold it first.")
@@ -74,7 +76,7 @@ def support_recovery(
         raise DataError(
             f"support_true and mixing_hat must have the same features as rows; got {len(truth)} and {len(found)}."
         )
-    if not 0 <= threshold < 1:
+    if not isinstance(threshold, int | float) or not 0 <= threshold < 1:
         raise SettingError(f"threshold must be a share of the largest entry, 0 ≤ threshold < 1; got {threshold}.")
     support = truth.astype(bool)
     largest = found.max(axis=0)
@@ -85,7 +87,6 @@ def support_recovery(
     estimate = ordered > threshold
     value = float(_f1(support, estimate))
     per_factor = np.array([_f1(support[:, i], estimate[:, i]) for i in range(support.shape[1])])
-    rng = np.random.default_rng(random_state)
     draws = [rng.integers(len(support), size=len(support)) for _ in range(n_bootstrap)]
     boots = [_f1(support[rows], estimate[rows]) for rows in draws]
 
@@ -114,7 +115,12 @@ def support_recovery(
 
 
 def _checked(assignment: ArrayLike, n_factors: int, n_latents: int) -> Ints:
-    asked = np.asarray(assignment)
+    try:
+        asked = np.asarray(assignment)
+    except (ValueError, RuntimeError) as error:
+        raise DataError(
+            f"assignment must name a column of mixing_hat for each of {n_factors} factors. ({error})"
+        ) from error
     partners = asked[asked >= 0] if asked.dtype.kind in "iu" else asked
     whole = asked.dtype.kind in "iu" and asked.shape == (n_factors,) and asked.min() >= -1 and asked.max() < n_latents
     if not whole or len(set(partners.tolist())) < len(partners):

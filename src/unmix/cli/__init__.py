@@ -1,0 +1,217 @@
+"""The command line: fit, transform, audit, plan, report, demo, bench.
+
+Here stand words and options; what a command does is imported when it runs, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unmix.errors import DataError, UnmixError
+from unmix.version import __version__
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="unmix: latent factors behind data from several domains, and whether to believe them.",
+)
+
+_FIT_EXAMPLES = """Examples:
+
+  unmix fit cells.csv --domain condition --latents 6 --out runs/cells
+
+  unmix fit sensors.parquet --domain region --within site:region --continuous age --drop id --latents 8 --out runs/a
+
+  unmix fit cells.csv --domain condition --latents 6 --out runs/cells --resume
+"""
+
+_BENCH_EXAMPLES = """Examples:
+
+  unmix bench quick --out runs/quick
+
+  unmix bench claim --seeds 5 --jobs 8 --out runs/claim
+
+  unmix bench my_study.toml --out runs/mine
+"""
+
+
+_AUDIT_EXAMPLES = """Examples:
+
+  unmix audit runs/cells
+
+  unmix audit runs/cells new_cells.csv --json
+"""
+
+_PLAN_EXAMPLES = """Examples:
+
+  unmix plan support.csv --domains 3
+
+  unmix plan --density 0.3 --latents 6 --features 20 --domains 4 --json
+"""
+
+
+@app.command(epilog=_FIT_EXAMPLES)
+def fit(
+    table: Annotated[Path, typer.Argument(help="A .csv, .tsv, .parquet or .h5ad file.")],
+    out: Annotated[Path, typer.Option(help="Run folder for model, tables and report.")],
+    domain: Annotated[list[str] | None, typer.Option(help="Categorical domain column; may be repeated.")] = None,
+    within: Annotated[list[str] | None, typer.Option(help="Nested domain column, as COLUMN:PARENT.")] = None,
+    continuous: Annotated[list[str] | None, typer.Option(help="Continuous auxiliary column; may be repeated.")] = None,
+    feature: Annotated[list[str] | None, typer.Option(help="Feature column. Default: all that are left.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
+    latents: Annotated[int, typer.Option(help="Number of latent factors.")] = 4,
+    sparsity: Annotated[float, typer.Option(help="Weight of the sparse-mixing penalty.")] = 0.5,
+    prior: Annotated[str, typer.Option(help="gaussian or spline.")] = "gaussian",
+    decoder: Annotated[str, typer.Option(help="dense or feature.")] = "dense",
+    restarts: Annotated[int, typer.Option(help="Starts trained together.")] = 6,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, 5,600 or more.")] = None,
+    missing: Annotated[
+        str, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
+    ] = "error",
+    min_domain_rows: Annotated[int, typer.Option(help="Smallest domain that is accepted.")] = 10,
+    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    verbose: Annotated[int, typer.Option(help="0, 1 or 2.")] = 1,
+) -> None:
+    """Learn latent factors from a table and write model, tables and report into a run folder."""
+    from unmix.cli.runs import fit_table
+
+    nested = dict(_nested(item) for item in within or [])
+    kinds = {
+        **dict.fromkeys(domain or [], "categorical"),
+        **{column: f"within {parent}" for column, parent in nested.items()},
+        **dict.fromkeys(continuous or [], "continuous"),
+    }
+    settings = {
+        "n_latents": latents,
+        "sparsity": sparsity,
+        "prior": prior,
+        "decoder": decoder,
+        "n_restarts": restarts,
+        "max_epochs": epochs,
+        "auxiliary": kinds or None,
+        "missing": missing,
+        "min_domain_rows": min_domain_rows,
+        "random_state": seed,
+        "device": device,
+        "verbose": verbose,
+    }
+    fit_table(table, out, list(kinds), feature, drop or [], settings, overwrite=overwrite, resume=resume)
+
+
+@app.command(epilog="Example:\n\n  unmix transform runs/cells new_cells.csv --out latents.csv")
+def transform(
+    run: Annotated[Path, typer.Argument(help="Run folder of unmix fit, or of model.save.")],
+    table: Annotated[Path, typer.Argument(help="A file with the model's feature columns; others come along.")],
+    out: Annotated[Path, typer.Option(help="File to write: .csv or .parquet.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Latents of new rows; no domain is needed."""
+    from unmix.cli.runs import transform_table
+
+    transform_table(run, table, out, device=device, overwrite=overwrite)
+
+
+@app.command(epilog=_AUDIT_EXAMPLES)
+def audit(
+    run: Annotated[Path, typer.Argument(help="Run folder of unmix fit, or of model.save.")],
+    table: Annotated[
+        Path | None, typer.Argument(metavar="[DATA]", help="Rows to audit on. Default: those held out at fit.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Which latents the data identify, and why: a verdict for every latent and every condition of the theory."""
+    from unmix.cli.runs import audit_run
+
+    audit_run(run, table, as_json=as_json)
+
+
+@app.command(epilog=_PLAN_EXAMPLES)
+def plan(
+    support: Annotated[
+        Path | None, typer.Argument(help="Proposed support: .csv of 0 and 1, features × latents, header: latent names.")
+    ] = None,
+    domains: Annotated[int, typer.Option(help="Domains in which the latents change.")] = 1,
+    density: Annotated[float | None, typer.Option(help="Instead of a file: share of entries that are 1.")] = None,
+    latents: Annotated[int, typer.Option(help="With --density: number of latents.")] = 4,
+    features: Annotated[int, typer.Option(help="With --density: number of features.")] = 8,
+    seed: Annotated[int, typer.Option(help="With --density: seed of the drawn supports.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Before any data exist: which latents would a support and a number of domains identify?"""
+    from unmix.cli.runs import plan_support
+
+    plan_support(support, domains, density, latents, features, seed, as_json=as_json)
+
+
+@app.command(epilog="Example:\n\n  unmix report runs/cells --out cells.html")
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder of unmix fit, or of model.save.")],
+    out: Annotated[Path | None, typer.Option(help="File to write. Default: report.html in the run folder.")] = None,
+) -> None:
+    """Write the report of a fitted model again."""
+    from unmix.cli.runs import report_run
+
+    report_run(run, out)
+
+
+@app.command(epilog="Example:\n\n  unmix demo --out unmix-demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("unmix-demo"),
+    latents: Annotated[int, typer.Option(help="Number of latent factors.")] = 4,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, 5,600 or more.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+) -> None:
+    """The whole way on protein signalling under nine conditions (Sachs et al. 2005), in a few minutes."""
+    from unmix.cli.runs import demo_run
+
+    demo_run(out, latents, epochs, seed, overwrite=overwrite, resume=resume)
+
+
+@app.command(epilog=_BENCH_EXAMPLES)
+def bench(
+    study: Annotated[str, typer.Argument(help="quick, targets, claim, violation, scale, or a study file (.toml).")],
+    out: Annotated[Path, typer.Option(help="Folder for rows, tables and page; finished runs in it are kept.")],
+    seeds: Annotated[int | None, typer.Option(help="Data seeds of a study that comes with the package.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes. -1: one for each core.")] = -1,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what ended in an error.")] = False,
+    estimate: Annotated[bool, typer.Option(help="Probe first how long it will take.")] = True,
+) -> None:
+    """Compare methods on generated problems with a known answer; goes on where it stopped when started again."""
+    from unmix.cli.studies import run_bench
+
+    run_bench(study, out, seeds, jobs, retry_failed=retry_failed, estimate=estimate)
+
+
+@app.callback(invoke_without_command=True)
+def about(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"unmix {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; what went wrong is one message and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except UnmixError as error:
+        typer.echo(f"unmix: {error}", err=True)
+        sys.exit(2)
+
+
+def _nested(item: str) -> tuple[str, str]:
+    column, separator, parent = item.partition(":")
+    if not (column and separator and parent):
+        raise DataError(f"--within takes COLUMN:PARENT, such as site:region; got {item!r}.")
+    return column, parent

@@ -1,0 +1,3 @@
+from unmix.cli import main
+
+main()

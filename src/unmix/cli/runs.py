@@ -1,0 +1,205 @@
+"""What the commands on run folders do: fit, transform, audit, plan, report, demo."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import typer
+
+from unmix import datasets
+from unmix.audit.planning import plan, plan_typical
+from unmix.audit.targets import intervention_targets
+from unmix.data.schema import FeatureSchema
+from unmix.data.tables import read_support, read_table, split_columns, write_table
+from unmix.errors import DataError, SchemaError, SettingError, StorageError
+from unmix.estimators.base import LatentEstimator
+from unmix.estimators.cgvae import CGVAE
+from unmix.estimators.storage import DONE, load
+
+CHECKPOINT = "checkpoint.safetensors"
+INTERRUPTED = "interrupted.txt"
+_REPORT = "report.html"
+_LATENTS = "latents.csv"
+
+
+def fit_table(
+    table: Path,
+    out: Path,
+    domain: Sequence[str],
+    feature: Sequence[str] | None,
+    drop: Sequence[str],
+    settings: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    resume: bool,
+) -> None:
+    """Fit on the columns of a file and write the run folder."""
+    _claim(out, overwrite=overwrite, resume=resume)
+    x, y = split_columns(read_table(table), domain, feature, drop)
+    model = CGVAE(**settings)
+    _train(model, x, y, out, resume=resume)
+    _write_results(model, x, out)
+
+
+def transform_table(run: Path, table: Path, out: Path, *, device: str, overwrite: bool) -> None:
+    """Write the latents of a file's rows beside its other columns."""
+    if out.exists() and not overwrite:
+        raise StorageError(f"{out} exists. Choose another name, or add --overwrite.")
+    if out.suffix.lower() not in (".csv", ".parquet"):
+        raise DataError(f"--out must end in .csv or .parquet; got {out.name}.")
+    model = load(run, device=device)
+    _needs_table(model, run)
+    frame = read_table(table)
+    features = _features(model, frame, table)
+    others = frame.drop(columns=list(model.schema_.names)) if model.schema_.named else frame[[]]
+    latents = pd.DataFrame(model.transform(features), columns=model.get_feature_names_out(), index=frame.index)
+    write_table(pd.concat([others, latents], axis=1), out)
+    typer.echo(f"{len(frame)} rows × {latents.shape[1]} latents → {out}")
+
+
+def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
+    """Print the audit of a run, on its held-out rows or on those of a file."""
+    model = load(run, device="cpu")
+    if table is None:
+        found = model.audit()
+    else:
+        _needs_table(model, run)
+        frame = read_table(table)
+        x, columns = _features(model, frame, table), [column.name for column in model.domain_schema_.columns]
+        lacking = [name for name in columns if name not in frame.columns]
+        if lacking:
+            raise SchemaError(f"{table} lacks the domain columns {lacking}, with which the model was fitted. Add them.")
+        if not model.schema_.named:
+            x = frame.drop(columns=columns).to_numpy()
+        found = model.audit(x, frame[columns] if columns else None)
+    typer.echo(found.to_json() if as_json else str(found))
+
+
+def plan_support(
+    support: Path | None,
+    domains: int,
+    density: float | None,
+    latents: int,
+    features: int,
+    seed: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Print which latents a support, read or drawn, identifies."""
+    said = ""
+    if (support is None) == (density is None):
+        raise SettingError("Pass either the file of a support or --density, and not both.")
+    if support is not None:
+        found = plan(read_support(support), domains)
+    else:
+        found, needs = plan_typical(float(density or 0.0), latents, features, domains, random_state=seed)
+        low, middle, high = (int(np.quantile(needs, q, method="inverted_cdf")) for q in (0.1, 0.5, 0.9))
+        said = (
+            f"{len(needs)} random supports of density {density}: they need {low} to {high} domains (median {middle}); "
+            f"{(needs <= domains).mean():.0%} need no more than {domains}. A typical one:\n\n"
+        )
+    typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if as_json else f"{said}{found}")
+
+
+def report_run(run: Path, out: Path | None) -> None:
+    """Write a run's report again."""
+    model = load(run, device="cpu")
+    if not hasattr(model, "report"):
+        raise StorageError(f"{run} holds a {type(model).__name__}, which writes no report. Load it in Python instead.")
+    target = model.report(out or run / _REPORT)
+    typer.echo(f"report → {target}")
+
+
+def demo_run(out: Path, latents: int, epochs: int | None, seed: int, *, overwrite: bool, resume: bool) -> None:
+    """Fit the demo's data and say which interventions move the latent of their target."""
+    _claim(out, overwrite=overwrite, resume=resume)
+    data = datasets.load_sachs()
+    typer.echo(data.description)
+    x = pd.DataFrame(data.x, columns=data.feature_names)
+    model = CGVAE(n_latents=latents, max_epochs=epochs, random_state=seed)
+    _train(model, x, pd.DataFrame({"condition": data.domains}), out, resume=resume)
+    found = intervention_targets(
+        model.description_, model.domains_, data.feature_names, data.targets, reference="cd3cd28"
+    )
+    _write_results(model, x, out, targets=found)
+    typer.echo("\nInterventions with a known target, against condition cd3cd28:")
+    typer.echo(found.round(2).to_string(index=False))
+    typer.echo(
+        f"{int(found['agrees'].sum())} of {len(found)} move the latent that drives their target most "
+        f"(chance: 1 in {latents})."
+    )
+
+
+def _train(model: LatentEstimator, x: pd.DataFrame, y: pd.DataFrame | None, out: Path, *, resume: bool) -> None:
+    checkpoint = out / CHECKPOINT
+    try:
+        model.fit(x, y, checkpoint=checkpoint, resume=resume)
+    except KeyboardInterrupt:
+        if not checkpoint.exists():
+            typer.echo("\nStopped before training began; nothing was written.", err=True)
+            raise typer.Exit(130) from None
+        words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+        command = shlex.join(["unmix", *words, "--resume"])
+        _attempt(lambda: (out / INTERRUPTED).write_text(f"This run was interrupted. Go on with:\n\n{command}\n"))
+        typer.echo(f"\nStopped. The last completed epoch is in {checkpoint}. Go on with:\n\n  {command}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _write_results(model: LatentEstimator, x: pd.DataFrame, out: Path, targets: pd.DataFrame | None = None) -> None:
+    model.save(out, overwrite=True)
+    latents = pd.DataFrame(model.transform(x), columns=model.get_feature_names_out())
+    write_table(latents, out / _LATENTS)
+    if targets is not None:
+        write_table(targets, out / "targets.csv")
+    model.report(out / _REPORT)
+    for name in (CHECKPOINT, INTERRUPTED):
+        (out / name).unlink(missing_ok=True)
+    tables = ["mixing.csv", "effects.csv", "restarts.csv", _LATENTS] + (["targets.csv"] if targets is not None else [])
+    typer.echo(f"\nreport  {out / _REPORT}\nmodel   {out}\ntables  {', '.join(str(out / name) for name in tables)}")
+
+
+def _claim(out: Path, *, overwrite: bool, resume: bool) -> None:
+    """Refuse a folder that holds something, unless told to replace it or to go on."""
+    unfinished = (out / CHECKPOINT).is_file()
+    if resume:
+        if not unfinished:
+            raise StorageError(f"There is no interrupted run in {out}. Start without --resume.")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+        what = "an interrupted run: add --resume to go on with it" if unfinished else "files"
+        raise StorageError(f"{out} holds {what}. Choose another --out, or add --overwrite to replace it.")
+    if overwrite and out.is_dir() and any(out.iterdir()) and not (unfinished or (out / DONE).is_file()):
+        raise StorageError(f"{out} holds files but no run of unmix, so it is not replaced. Choose another --out.")
+    if overwrite:
+        for name in (CHECKPOINT, INTERRUPTED):
+            (out / name).unlink(missing_ok=True)
+
+
+def _needs_table(model: Any, run: Path) -> None:
+    if not isinstance(model.schema_, FeatureSchema):
+        raise SchemaError(f"{run} was fitted on images, not on a table. Load it in Python and pass it an array.")
+
+
+def _features(model: LatentEstimator, frame: pd.DataFrame, path: Path) -> Any:
+    """The columns that the model was fitted on."""
+    if not model.schema_.named:
+        return frame.to_numpy()
+    lacking = [name for name in model.schema_.names if name not in frame.columns]
+    if lacking:
+        raise SchemaError(f"{path} lacks the feature columns {lacking}, on which the model was fitted. Add them.")
+    return frame[list(model.schema_.names)]
+
+
+def _attempt(write: Callable[[], Any]) -> None:
+    """A note that may fail to be written without hiding what it is about."""
+    try:
+        write()
+    except OSError as error:
+        typer.echo(f"({error})", err=True)

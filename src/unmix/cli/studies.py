@@ -1,0 +1,59 @@
+"""What ``unmix bench`` does."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import typer
+
+from unmix.bench.page import write_page
+from unmix.bench.presets import PRESETS
+from unmix.bench.run import ROWS, estimate_seconds, missing_runs, read_rows, run_study
+from unmix.bench.study import Study, read_study
+from unmix.data.tables import write_table
+from unmix.errors import SettingError
+from unmix.estimators.progress import run_bar
+
+_PAGE = "study.html"
+
+
+def run_bench(study: str, out: Path, seeds: int | None, jobs: int, *, retry_failed: bool, estimate: bool) -> None:
+    """Run what is missing of a study and write its page and tables."""
+    chosen = _study(study, seeds)
+    path = out / ROWS
+    total, missing = len(chosen.runs()), missing_runs(chosen, read_rows(path), retry_failed=retry_failed)
+    typer.echo(f"study {chosen.name}: {total} runs, {len(missing)} to do", err=True)
+    try:
+        if missing and estimate:
+            typer.echo(f"this will take about {_minutes(estimate_seconds(missing, jobs))}", err=True)
+        with run_bar(total, total - len(missing)) as on_row:
+            rows = run_study(chosen, out, n_jobs=jobs, retry_failed=retry_failed, on_row=on_row)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        typer.echo(
+            f"\nStopped. Finished runs are in {path}. Go on with:\n\n  {shlex.join(['unmix', *sys.argv[1:]])}", err=True
+        )
+        raise typer.Exit(143 if isinstance(stop, SystemExit) else 130) from None
+    tables = write_page(chosen, rows, out / _PAGE)
+    for name in ("settings", "margins"):
+        write_table(tables[name], out / f"{name}.csv")
+    failed = sum(row["error"] is not None for row in rows)
+    typer.echo(f"page    {out / _PAGE}\nrows    {path}\ntables  {out / 'settings.csv'}, {out / 'margins.csv'}")
+    if failed:
+        typer.echo(f"{failed} of {len(rows)} runs ended in an error: see the page, or add --retry-failed.", err=True)
+
+
+def _study(name: str, n_seeds: int | None) -> Study:
+    """A study of the package by name, or one from a file."""
+    if name in PRESETS:
+        return PRESETS[name]() if n_seeds is None else PRESETS[name](n_seeds)
+    if not name.endswith(".toml"):
+        raise SettingError(f"There is no study {name!r}. Take one of {sorted(PRESETS)}, or the path of a .toml file.")
+    if n_seeds is not None:
+        raise SettingError("A study file states its own seeds; leave --seeds out, or change the file.")
+    return read_study(Path(name))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

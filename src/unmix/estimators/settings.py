@@ -1,0 +1,85 @@
+"""Constructor words that estimators share: what they may be, and the length of the training that follows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from unmix.data.domains import DomainSchema
+from unmix.data.schema import FeatureSchema
+from unmix.errors import SettingError
+from unmix.nets.layers import ACTIVATIONS
+from unmix.train.fit import TrainingSettings
+
+_STEPS_PER_LATENT = 700
+_LEAST_STEPS = 5_600
+_EPOCH_RANGE = (20, 1_000)
+_PATIENCE_SHARE = 0.2
+
+
+def check_common(estimator: Any) -> None:
+    """Raise ``SettingError`` for a shared word that cannot be."""
+
+    def need(holds: Any, name: str, expected: str) -> None:
+        if not holds:
+            raise SettingError(f"{name} must be {expected}; got {getattr(estimator, name)!r}.")
+
+    for name in ("n_latents", "n_restarts", "batch_size", "min_domain_rows"):
+        value = getattr(estimator, name)
+        need(isinstance(value, int | np.integer) and value >= 1, name, "a whole number ≥ 1")
+    epochs = estimator.max_epochs
+    need(epochs is None or (isinstance(epochs, int | np.integer) and epochs >= 1), "max_epochs", "None or ≥ 1")
+    need(estimator.learning_rate > 0, "learning_rate", "> 0")
+    need(len(estimator.hidden) and min(estimator.hidden) >= 1, "hidden", "one or more widths ≥ 1, such as (64, 64)")
+    need(0 <= estimator.validation_fraction < 1, "validation_fraction", "in [0, 1)")
+    need(estimator.missing in ("error", "mask"), "missing", '"error" or "mask"')
+
+
+def planned_epochs(estimator: Any, n_samples: int) -> int:
+    """``max_epochs``, or what gives 700 steps a latent, at least 5,600."""
+    if estimator.max_epochs is not None:
+        return int(estimator.max_epochs)
+    n_batches = max(1, round(n_samples * (1 - estimator.validation_fraction) / estimator.batch_size))
+    steps = max(_STEPS_PER_LATENT * estimator.n_latents, _LEAST_STEPS)
+    return min(max(math.ceil(steps / n_batches), _EPOCH_RANGE[0]), _EPOCH_RANGE[1])
+
+
+def training_settings(estimator: Any, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
+    """What the training loop is told."""
+    epochs = planned_epochs(estimator, n_samples)
+    patience = max(10, round(_PATIENCE_SHARE * epochs)) if estimator.early_stopping and has_held_out else None
+    return TrainingSettings(
+        max_epochs=epochs,
+        batch_size=int(estimator.batch_size),
+        learning_rate=float(estimator.learning_rate),
+        patience=patience,
+        seed=seed,
+    )
+
+
+def vae_words(
+    estimator: Any, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int
+) -> dict[str, Any]:
+    """Fields of ``VAEConfig``, which all baselines share."""
+    return {
+        "n_latents": int(estimator.n_latents),
+        "n_features": len(features.names),
+        "n_design": domains.n_design if estimator.uses_domains else 0,
+        "interactions": len(domains.columns) > 1 or domains.n_continuous > 0,
+        "masked": estimator.missing == "mask",
+        "hidden": tuple(int(width) for width in estimator.hidden),
+        "activation": estimator.activation,
+        "noise_std": None if estimator.noise_std is None else float(estimator.noise_std),
+        "n_starts": n_starts,
+        "seed": seed,
+    }
+
+
+def check_vae(estimator: Any, *weights: str) -> None:
+    """Raise ``SettingError`` for a word of all baselines that cannot be, or a weight below 0."""
+    estimator._need_one_of("activation", ACTIVATIONS)
+    if estimator.noise_std is not None and not estimator.noise_std > 0:
+        raise SettingError(f"noise_std must be None or > 0; got {estimator.noise_std!r}.")
+    estimator._need_at_least_zero(*weights)

@@ -1,0 +1,164 @@
+"""What all metrics check and do first: matrices, classes, counts, the random generator, halves of the rows."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from unmix.errors import DataError, DomainError, MetricWarning, SettingError
+from unmix.labels import label_text, labels_frame
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Discrete = bool | Sequence[int] | Sequence[bool] | Bools | Ints
+
+
+def matrix(name: str, values: ArrayLike) -> Floats:
+    """A finite float matrix; a vector becomes one column."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "cmM":
+            raise TypeError(f"dtype {array.dtype}")
+        array = array.astype(float)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{name} must hold numbers only; give classes as numbers. ({error})") from error
+    array = array[:, None] if array.ndim == 1 else array
+    if array.ndim != 2 or 0 in array.shape:
+        raise DataError(f"{name} must be a matrix (n_samples, n_latents); got shape {array.shape}.")
+    if not np.isfinite(array).all():
+        raise DataError(f"{name} holds values that are not finite. Remove those rows first.")
+    return array
+
+
+def pair(z_true: ArrayLike, z_hat: ArrayLike) -> tuple[Floats, Floats]:
+    """Both matrices, checked, with the same rows."""
+    z, w = matrix("z_true", z_true), matrix("z_hat", z_hat)
+    if len(z) != len(w) or len(z) < 4:
+        raise DataError(f"z_true and z_hat must have the same rows, at least 4; got {len(z)} and {len(w)}.")
+    return z, w
+
+
+def factor_pair(
+    z_true: ArrayLike, z_hat: ArrayLike, discrete: Discrete, rng: np.random.Generator, max_samples: int = sys.maxsize
+) -> tuple[Floats, Floats, Bools, Bools]:
+    """``pair``, thinned to ``max_samples``; which factors are classes, and which of them vary."""
+    z, w = pair(z_true, z_hat)
+    classes = discrete_factors(discrete, z)
+    z, w = subsample(rng, max_samples, z, w)
+    return z, w, classes, varying_factors(z)
+
+
+def domain_codes(domains: Any, n_rows: int) -> Ints:
+    """A number 0, 1, … for the domain of each row: labels in any form that ``fit`` takes, or a table of them."""
+    frame = labels_frame(domains, n_rows, "z_true")
+    labels = [tuple(label_text(value) for value in row) for row in frame.itertuples(index=False, name=None)]
+    numbers = {label: code for code, label in enumerate(sorted(set(labels)))}
+    if len(numbers) > n_rows / 2:
+        raise DomainError(
+            f"domains has {len(numbers)} different values in {n_rows} rows, so most domains would be a single row. "
+            "Pass labels, not a quantity."
+        )
+    return np.array([numbers[label] for label in labels], dtype=np.int64)
+
+
+def discrete_factors(discrete: Discrete, z: Floats) -> Bools:
+    """Which factors are classes: True for all, or column numbers, or a mask."""
+    mask = _asked_factors(discrete, z.shape[1])
+    many = [int(i) for i in np.flatnonzero(mask) if len(np.unique(z[:, i])) > len(z) / 2]
+    if many:
+        warn(f"Discrete factors {many} have more classes than half the rows ({len(z)}). Are they continuous?")
+    return mask
+
+
+def _asked_factors(discrete: Discrete, n_factors: int) -> Bools:
+    if isinstance(discrete, bool | np.bool_):
+        return np.full(n_factors, bool(discrete))
+    try:
+        asked = np.asarray(discrete)
+    except ValueError:
+        asked = np.array([None])
+    if asked.dtype == bool and asked.shape == (n_factors,):
+        return asked
+    mask = np.zeros(n_factors, dtype=bool)
+    if asked.size:
+        if asked.dtype.kind not in "iu" or asked.ndim != 1 or asked.min() < 0 or asked.max() >= n_factors:
+            raise SettingError(
+                f"discrete must be True, False, column numbers from 0 to {n_factors - 1}, or a mask of length "
+                f"{n_factors}; got {discrete!r}."
+            )
+        mask[asked] = True
+    return mask
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Refuse what is no whole number, and a count below its least sensible value."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise SettingError(f"{name} must be a whole number, {least} or more; got {value!r}.")
+    if value < least:
+        raise SettingError(f"{name} must be {least} or more; got {value}.")
+
+
+def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Refuse a word that is not known."""
+    if not isinstance(value, str) or value not in known:
+        raise SettingError(f"{name} must be {' or '.join(map(repr, known))}; got {value!r}.")
+
+
+def generator(random_state: int, n_bootstrap: int) -> np.random.Generator:
+    """The generator behind a score; both settings are checked here, before anything is computed."""
+    at_least("n_bootstrap", n_bootstrap, 0)
+    at_least("random_state", random_state, 0)
+    return np.random.default_rng(random_state)
+
+
+def halves(rng: np.random.Generator, n_rows: int) -> tuple[Ints, Ints]:
+    """Rows in random order, cut in two: one half chooses or fits, the other is scored."""
+    order = rng.permutation(n_rows)
+    return order[: n_rows // 2], order[n_rows // 2 :]
+
+
+def subsample(rng: np.random.Generator, max_samples: int, *arrays: Floats) -> list[Floats]:
+    """The same ``max_samples`` random rows of every array, or all of them."""
+    at_least("max_samples", max_samples, 4)
+    if len(arrays[0]) <= max_samples:
+        return list(arrays)
+    rows = rng.choice(len(arrays[0]), max_samples, replace=False)
+    return [array[rows] for array in arrays]
+
+
+def standardise(a: Floats) -> Floats:
+    """Columns of mean 0 and variance 1; a constant column becomes 0."""
+    usable = alive(a)
+    a = a - a.mean(axis=0)
+    result: Floats = np.where(usable, a / np.where(usable, a.std(axis=0), 1.0), 0.0)
+    return result
+
+
+def alive(a: Floats) -> Bools:
+    """Columns that vary by more than rounding."""
+    largest = np.abs(a).max(axis=0, initial=0.0)
+    result: Bools = (a - a.mean(axis=0)).std(axis=0) > 1e-12 * largest
+    return result
+
+
+def warn(message: str) -> None:
+    """Warn at the line outside this package that called the metric."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("unmix.metrics."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, MetricWarning, stacklevel=level)
+
+
+def varying_factors(z: Floats) -> Bools:
+    """Factors that are not constant; a warning names the others."""
+    varies = alive(z)
+    if not varies.all():
+        warn(f"Constant factors {np.flatnonzero(~varies).tolist()} are left out: nothing in them can be recovered.")
+    return varies
