@@ -45,25 +45,33 @@ def check_positivity(subject: Subject) -> tuple[Finding, Faults]:
     collapsed = _collapsed(subject)
     faults = collapsed | {i: words for i, words in _others(subject).items() if i not in collapsed}
     overlap = _overlap(subject)
-    apart = [names[i] for i in range(subject.n_latents) if overlap is not None and overlap[i] < _DISJOINT]
+    apart: dict[str, list[str]] = {}
+    if overlap is not None:
+        for domain, i in np.argwhere(overlap < _DISJOINT):
+            apart.setdefault(subject.domains[subject.large[domain]], []).append(names[i])
     small = [name for name, count in zip(subject.domains, subject.counts, strict=True) if count < LEAST_ROWS]
     evidence = {
         "rows": dict(zip(subject.domains, subject.counts.tolist(), strict=True)),
         "absent_domains": list(subject.absent),
         "small_domains": small,
         "faults": {names[i]: words for i, words in faults.items()},
-        "least_overlap": None if overlap is None else dict(zip(names, overlap.tolist(), strict=True)),
+        "least_overlap": None if overlap is None else dict(zip(names, overlap.min(axis=0).tolist(), strict=True)),
+        "domains_apart": apart,
     }
     verdict, sentence = _judge(subject, faults, apart, small)
     return Finding(CONDITION, verdict, True, sentence, evidence), Faults(faults, _superfluous(subject, collapsed))
 
 
-def _judge(subject: Subject, faults: dict[int, str], apart: list[str], small: list[str]) -> tuple[Verdict, str]:
+def _judge(
+    subject: Subject, faults: dict[int, str], apart: dict[str, list[str]], small: list[str]
+) -> tuple[Verdict, str]:
     if faults:
         return "fails", " ".join(f"{subject.names[i]} {words}." for i, words in faults.items())
     if apart:
+        where = listed([f"{domain} (in {listed(latents)})" for domain, latents in apart.items()])
         return "fails", (
-            f"Some domain shares hardly any value of {listed(apart)} with the others: the domains do not overlap."
+            f"Domains do not overlap: hardly a row of {where} lies among the rows of the other domains. What differs "
+            "there between the fitted densities is extrapolated."
         )
     if subject.absent or small:
         what = f"no rows of {listed(list(subject.absent))}" if subject.absent else ""
@@ -115,7 +123,7 @@ def _twins(subject: Subject) -> dict[int, int]:
 
 
 def _overlap(subject: Subject) -> Floats | None:
-    """For every latent the smallest share of a domain's rows that lies among the other domains' rows."""
+    """Share of each large domain's rows that lies among the other domains' rows (domains, n_latents)."""
     z, labels = subject.tested
     n_domains = len(subject.large)
     if n_domains < 2:
@@ -125,5 +133,4 @@ def _overlap(subject: Subject) -> Floats | None:
         own, others = z[labels == domain], z[labels != domain]
         low, high = np.quantile(others, [0.01, 0.99], axis=0)
         shares[domain] = ((own >= low) & (own <= high)).mean(axis=0)
-    result: Floats = shares.min(axis=0)
-    return result
+    return shares

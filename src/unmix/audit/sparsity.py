@@ -67,10 +67,19 @@ class Support:
     def n_latents(self) -> int:
         return self.probability.shape[1]
 
+    def likely(self) -> Sets:
+        """Free sets of ``edges``; everything is free where the zeros are not credible."""
+        return self.count.free_sets if self.credible else [frozenset(range(self.n_latents))] * self.n_latents
+
+    def needed(self) -> Ints:
+        """Domains that separate each pair (n_latents, n_latents); 2n + 1 for all where the zeros are not credible."""
+        dense = np.full((self.n_latents,) * 2, 2 * self.n_latents + 1, dtype=np.int64)
+        return self.count.pairs if self.credible else dense
+
     def distinct(self) -> list[tuple[Sets, float]]:
         """Different free sets with their share of the draws; everything is free where the zeros are not credible."""
         if not self.credible:
-            return [([frozenset(range(self.n_latents))] * self.n_latents, 1.0)]
+            return [(self.likely(), 1.0)]
         return [(list(sets), times / len(self.draws)) for sets, times in Counter(map(tuple, self.draws)).items()]
 
     def smaller(self) -> Floats:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.audit.describe import Description
-from unmix.audit.finding import listed
+from unmix.audit.finding import floored, listed
 from unmix.audit.positivity import VANISHED
 from unmix.audit.result import Audit
 from unmix.report import figures
@@ -144,7 +144,8 @@ def latent_words(content: ReportContent, latent: int) -> LatentWords:
     vanished = width > VANISHED or not named
     others = np.delete(found.agreement_latents[:, latent], content.best_restart)
     repeats = (
-        f"Found again by the other starts with correlations of {others.min():.2f} to {others.max():.2f}."
+        f"Found again by the other starts with correlations of {floored(others.min())} to {floored(others.max())}, "
+        f"median {floored(float(np.median(others)))}."
         if len(others)
         else ""
     )
