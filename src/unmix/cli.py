@@ -164,6 +164,11 @@ def audit(
 ) -> None:
     """Which latents the data identify, and why: a verdict for every latent and every condition of the theory."""
     model = load(run, device="cpu")
+    if not hasattr(model, "audit"):
+        raise StorageError(
+            f"{run} holds a {type(model).__name__}. The audit takes models with a prior and a posterior over latents: "
+            "fit CGVAE or a VAE baseline on these rows, or pass a decoder of your own to unmix.audit_decoder."
+        )
     if table is None:
         found = model.audit()
     else:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, counted, floored, listed
+from unmix.audit.finding import Finding, floored, listed
 from unmix.audit.subject import Subject
 from unmix.metrics.recovery import correlation, match
 
@@ -105,6 +105,7 @@ class Repeats:
     median, least : over all other starts
     rival : least over the other starts that fit as well as the audited one; 1 where there are none
     below : int, other starts in which the correlation is below ``REPEATS``
+    worse : (n_latents,) bool, whether all of those fit worse than the audited one
     others : int, number of other starts
     """
 
@@ -112,16 +113,16 @@ class Repeats:
     least: Floats
     rival: Floats
     below: NDArray[np.int64]
+    worse: NDArray[np.bool_]
     others: int
 
     def fault(self, latent: int) -> str:
         """Why the latent does not repeat, or nothing."""
         if self.median[latent] < REPEATS:
-            return (
-                f"The starts do not agree on it: median correlation {floored(self.median[latent])} over "
-                f"{counted(self.others, 'other start')}, {REPEATS} is asked. More starts or longer training may mend "
-                "it."
-            )
+            value = floored(self.median[latent])
+            said = f"correlation {value} with the other start" if self.others == 1 else self._median(latent)
+            mend = "More starts or longer training may mend it."
+            return f"The starts do not agree on it: {said}, {REPEATS} is asked. {mend}"
         if self.rival[latent] < _CONTRADICTED:
             return (
                 f"A start that fits as well found another latent in its place (correlation "
@@ -133,11 +134,16 @@ class Repeats:
         """The agreement on a latent, with the statistic named and the starts that differ counted."""
         if self.others == 1:
             return f"The other start finds it again with correlation {floored(self.median[latent])}."
-        text = f"Over {self.others} other starts its correlation is {floored(self.median[latent])} in the median"
+        text = f"Over the other starts: {self._median(latent)}"
         if not self.below[latent]:
-            return f"{text} and {floored(self.least[latent])} at least."
-        differ = f"{self.below[latent]} of them {'finds' if self.below[latent] == 1 else 'find'} it less well"
-        return f"{text}, but {differ} (down to {floored(self.least[latent])})."
+            return f"{text}, {floored(self.least[latent])} at least."
+        one = self.below[latent] == 1
+        worse = f", which {'fits' if one else 'fit'} worse," if self.worse[latent] else ""
+        differ = f"{self.below[latent]} of {self.others}{worse} {'finds' if one else 'find'} it less well"
+        return f"{text}; {differ} (down to {floored(self.least[latent])})."
+
+    def _median(self, latent: int) -> str:
+        return f"median correlation {floored(self.median[latent])} of {self.others}"
 
 
 def measure_repeats(subject: Subject) -> Repeats | None:
@@ -145,12 +151,14 @@ def measure_repeats(subject: Subject) -> Repeats | None:
     found, worse = subject.agreement, subject.worse_by
     if not len(found):
         return None
-    rivals = found if worse is None else found[worse <= _FITS_AS_WELL]
+    as_well = np.ones(len(found), dtype=bool) if worse is None else worse <= _FITS_AS_WELL
+    low = found < REPEATS
     return Repeats(
         median=np.median(found, axis=0),
         least=found.min(axis=0),
-        rival=rivals.min(axis=0, initial=1.0),
-        below=(found < REPEATS).sum(axis=0),
+        rival=found[as_well].min(axis=0, initial=1.0),
+        below=low.sum(axis=0),
+        worse=np.asarray(~(low & as_well[:, None]).any(axis=0)),
         others=len(found),
     )
 
@@ -161,7 +169,8 @@ def check_agreement(subject: Subject) -> tuple[Finding, Repeats | None]:
     if repeats is None:
         sentence = "There is a single start: whether another one finds the same latents is not known."
         return Finding(CONDITION, "cannot tell", False, sentence), None
-    names, others = subject.names, counted(repeats.others, "other start")
+    names = subject.names
+    most = "The other start" if repeats.others == 1 else f"Most of {repeats.others} other starts"
     evidence = {
         "median": dict(zip(names, repeats.median.tolist(), strict=True)),
         "least": dict(zip(names, repeats.least.tolist(), strict=True)),
@@ -172,26 +181,23 @@ def check_agreement(subject: Subject) -> tuple[Finding, Repeats | None]:
     }
     low = [name for name, value in zip(names, repeats.median, strict=True) if value < REPEATS]
     if low:
-        sentence = f"Most of {others} do not find {listed(low)} again (median correlation below {REPEATS})."
+        said = f"does not find {listed(low)} again" if repeats.others == 1 else f"do not find {listed(low)} again"
+        sentence = f"{most} {said} (median correlation below {REPEATS})."
         return Finding(CONDITION, "fails", True, sentence, evidence), repeats
     rivals = [name for name, value in zip(names, repeats.rival, strict=True) if value < _CONTRADICTED]
     if rivals:
         sentence = f"A start that fits as well as the audited one found another latent in place of {listed(rivals)}."
         return Finding(CONDITION, "fails", True, sentence, evidence), repeats
-    sentence = f"Most of {others} find every latent again (median correlations {floored(repeats.median.min())} or more)"
+    finds = "finds" if repeats.others == 1 else "find"
+    sentence = f"{most} {finds} every latent again (median correlations {floored(repeats.median.min())} or more)"
     differ = [
         f"{name} in {count} (down to {floored(least)})"
         for name, count, least in zip(names, repeats.below, repeats.least, strict=True)
         if count
     ]
-    better = "" if subject.worse_by is None else ", all in starts that fit worse" if _all_worse(subject) else ""
-    sentence += f"; not all do: below {REPEATS} are {listed(differ)}{better}." if differ else ", and so do all."
+    worse = ", all in starts that fit worse" if repeats.worse.all() else ""
+    sentence += f"; not all do: below {REPEATS} are {listed(differ)}{worse}." if differ else ", and so do all."
     return Finding(CONDITION, "holds", True, sentence, evidence), repeats
-
-
-def _all_worse(subject: Subject) -> bool:
-    low = (subject.agreement < REPEATS).any(axis=1)
-    return subject.worse_by is not None and bool((subject.worse_by[low] > _FITS_AS_WELL).all())
 
 
 def _off_diagonal_mean(pairs: Floats) -> float:

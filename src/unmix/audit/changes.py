@@ -284,7 +284,7 @@ def _judge(subject: Subject, changes: Changes, left: Bools, met: Bools) -> tuple
     costs = (
         f"{counted(needed, 'pair')} of latents {'needs' if needed == 1 else 'need'} changes to be separated."
         if needed
-        else "That costs nothing here: the structure separates every pair, or there is none."
+        else "That costs nothing here: the structure leaves no pair to the changes."
     )
     if len(subject.large) < 2:
         if len(subject.domains) > 1:
@@ -299,7 +299,7 @@ def _judge(subject: Subject, changes: Changes, left: Bools, met: Bools) -> tuple
     said = f"{which} ({listed(changing)}) differ between domains by more than with shuffled labels."
     if not needed:
         if len(changing) == n:
-            return "holds", True, f"{said} No pair hangs on it: the structure separates every pair, or there is none."
+            return "holds", True, f"{said} The structure leaves no pair to them."
         return "fails", True, f"{said} {costs}"
     if met.sum() == needed:
         sentence = f"{said} {costs} The domains differ in enough directions for all of them."

@@ -2,8 +2,9 @@ r"""C1: is every latent there, alone, smooth and positive in every domain?
 
 A latent is *vanished* when its posterior is about as wide as its prior or it drives no feature, *discrete* when it
 takes few values, *duplicated* when within domains it is a function of another one, by correlation. Positivity needs
-domains that overlap: for latent i and domain u, the share of the rows of u between the 1 % and the 99 % quantile of the
-other domains' rows. Where a domain has nearly none, p(z_i | u) looks like zero where other domains have their mass.
+domains that overlap: for latent i and domain u, the share of the rows of u that lie between the 1 % and the 99 %
+quantile of another domain. Where a domain has nearly none, p(z_i | u) looks like zero where other domains have their
+mass.
 """
 
 from __future__ import annotations
@@ -128,9 +129,11 @@ def _overlap(subject: Subject) -> Floats | None:
     n_domains = len(subject.large)
     if n_domains < 2:
         return None
-    shares = np.ones((n_domains, subject.n_latents))
-    for domain in range(n_domains):
-        own, others = z[labels == domain], z[labels != domain]
-        low, high = np.quantile(others, [0.01, 0.99], axis=0)
-        shares[domain] = ((own >= low) & (own <= high)).mean(axis=0)
-    return shares
+    parts = [z[labels == domain] for domain in range(n_domains)]
+    low, high = np.stack([np.quantile(part, [0.01, 0.99], axis=0) for part in parts], axis=1)
+    shares = []
+    for domain, own in enumerate(parts):
+        others = np.arange(n_domains) != domain
+        inside = (own[:, None] >= low[others]) & (own[:, None] <= high[others])
+        shares.append(inside.any(axis=1).mean(axis=0))
+    return np.stack(shares)

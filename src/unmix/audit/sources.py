@@ -86,7 +86,8 @@ def audit_decoder(
     jacobian : float array (n_samples, n_features, n_latents), optional
         ∂x/∂z at ``z``. Default: central differences of ``decode`` at 256 of the rows.
     other_latents : sequence of float arrays (n_samples, n_latents)
-        Latents of the same rows by other fits of the same method; without them, whether latents repeat is not known.
+        Latents of the same rows by other fits that fit as well; a single one that finds another latent in place of one
+        of these counts against it. Without them, whether latents repeat is not known.
     latent_names, feature_names : sequence of str, optional
         Default: z0, z1, … and x0, x1, …
 

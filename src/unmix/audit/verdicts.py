@@ -154,7 +154,11 @@ def _routes(found: _Evidence, i: int) -> str:
         others = [names[j] for j in range(len(names)) if j != i and found.route[i, j] == route]
         if others:
             parts.append(f"from {listed(others)} by {by}")
-    return f"Separated {', '.join(parts)}." if parts else "It is the only latent."
+    if not parts:
+        return "It is the only latent."
+    unsure = [f"{names[j]} ({p:.0%})" for j, p in enumerate(found.probability[i]) if j != i and p < SURE]
+    lean = f" Only in part of the drawn supports from {listed(unsure)}; the starts' agreement makes up for it."
+    return f"Separated {', '.join(parts)}.{lean if unsure else ''}"
 
 
 def _pairs(found: _Evidence) -> pd.DataFrame:

@@ -62,6 +62,7 @@ def render(content: ReportContent) -> str:
     """The whole page as text."""
     found, latents, domains = content.description, content.latent_names, content.domain_names
     several, starts = len(domains) > 1, len(content.restarts)
+    pairs = figures.pair_map(content.audit)
     return fill(
         "unmix.report",
         "template.html",
@@ -75,8 +76,9 @@ def render(content: ReportContent) -> str:
         audited=[audited_words(row) for row in content.audit.latents.to_dict("records")],
         verdicts=picture(
             figures.verdict_map(content.audit),
-            "Features in rows and latents in columns, coloured by verdict; beside it the pairs that are not separated",
+            "Features in rows and latents in columns, coloured by the verdict on the latent",
         ),
+        pairs=None if pairs is None else picture(pairs, "Latents in rows and columns; pairs not separated are dark"),
         latents=[latent_words(content, i) for i in range(len(latents))],
         mixing=picture(
             figures.mixing_map(found.mixing, found.mixing_signed, content.feature_names, latents),
