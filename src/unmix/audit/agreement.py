@@ -8,6 +8,13 @@ with π the best one-to-one assignment.
 
 Latents that differ from start to start are not to be believed, whatever their likelihood; starts that agree
 may still agree on something wrong, so this is evidence, not proof.
+
+Two things are asked of every latent, because a start can differ for two reasons. *Most starts* must find it again: the
+median of its correlations is 0.95 or more, so that the optimum is no accident. And *no start that fits as well* (a
+held-out objective at most 0.05 nats a row above the audited one's) may contradict it, be it a single one: the data then
+prefer neither. Correlations are cosines of angles, so two estimates that both have correlation c with one true latent
+have at least :math:`2c^2 - 1` with each other; below 0.805, for c = 0.95, one of the two is wrong. A start that fits
+worse is a worse optimum: it is reported, and proves nothing against the latent.
 """
 
 from __future__ import annotations
@@ -17,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, counted, listed
+from unmix.audit.finding import Finding, floored, listed
 from unmix.audit.subject import Subject
 from unmix.metrics.recovery import correlation, match
 
@@ -26,6 +33,8 @@ Floats = NDArray[np.float64]
 CONDITION = "agreement"
 REPEATS = 0.95
 SAME_LATENTS = 0.9
+_CONTRADICTED = 2 * REPEATS**2 - 1
+_FITS_AS_WELL = 0.05
 _SAME_OBJECTIVE = 0.01
 
 
@@ -87,27 +96,108 @@ def choose_start(objective: list[float], failed: list[bool], agreed: Agreement) 
     return int(candidates[int(np.argmax(means))])
 
 
-def check_agreement(subject: Subject) -> tuple[Finding, Floats | None]:
-    """Whether most other starts find every latent again; with the median correlation of each (n_latents,)."""
-    n_others = len(subject.agreement)
-    if not n_others:
+@dataclass(frozen=True)
+class Repeats:
+    """How well the other starts find every latent again (n_latents,).
+
+    Attributes
+    ----------
+    median, least : over all other starts
+    rival : least over the other starts that fit as well as the audited one; 1 where there are none
+    below : int, other starts in which the correlation is below ``REPEATS``
+    worse : (n_latents,) bool, whether all of those fit worse than the audited one
+    others : int, number of other starts
+    """
+
+    median: Floats
+    least: Floats
+    rival: Floats
+    below: NDArray[np.int64]
+    worse: NDArray[np.bool_]
+    others: int
+
+    def fault(self, latent: int) -> str:
+        """Why the latent does not repeat, or nothing."""
+        if self.median[latent] < REPEATS:
+            value = floored(self.median[latent])
+            said = f"correlation {value} with the other start" if self.others == 1 else self._median(latent)
+            mend = "More starts or longer training may mend it."
+            return f"The starts do not agree on it: {said}, {REPEATS} is asked. {mend}"
+        if self.rival[latent] < _CONTRADICTED:
+            return (
+                f"A start that fits as well found another latent in its place (correlation "
+                f"{floored(self.rival[latent])}): both cannot be right, and the data prefer neither."
+            )
+        return ""
+
+    def said(self, latent: int) -> str:
+        """The agreement on a latent, with the statistic named and the starts that differ counted."""
+        if self.others == 1:
+            return f"The other start finds it again with correlation {floored(self.median[latent])}."
+        text = f"Over the other starts: {self._median(latent)}"
+        if not self.below[latent]:
+            return f"{text}, {floored(self.least[latent])} at least."
+        one = self.below[latent] == 1
+        worse = f", which {'fits' if one else 'fit'} worse," if self.worse[latent] else ""
+        differ = f"{self.below[latent]} of {self.others}{worse} {'finds' if one else 'find'} it less well"
+        return f"{text}; {differ} (down to {floored(self.least[latent])})."
+
+    def _median(self, latent: int) -> str:
+        return f"median correlation {floored(self.median[latent])} of {self.others}"
+
+
+def measure_repeats(subject: Subject) -> Repeats | None:
+    """The agreement on every latent; None with a single start."""
+    found, worse = subject.agreement, subject.worse_by
+    if not len(found):
+        return None
+    as_well = np.ones(len(found), dtype=bool) if worse is None else worse <= _FITS_AS_WELL
+    low = found < REPEATS
+    return Repeats(
+        median=np.median(found, axis=0),
+        least=found.min(axis=0),
+        rival=found[as_well].min(axis=0, initial=1.0),
+        below=low.sum(axis=0),
+        worse=np.asarray(~(low & as_well[:, None]).any(axis=0)),
+        others=len(found),
+    )
+
+
+def check_agreement(subject: Subject) -> tuple[Finding, Repeats | None]:
+    """Whether other starts find every latent again."""
+    repeats = measure_repeats(subject)
+    if repeats is None:
         sentence = "There is a single start: whether another one finds the same latents is not known."
         return Finding(CONDITION, "cannot tell", False, sentence), None
-    middle = np.median(subject.agreement, axis=0)
-    low = [name for name, value in zip(subject.names, middle, strict=True) if value < REPEATS]
+    names = subject.names
+    most = "The other start" if repeats.others == 1 else f"Most of {repeats.others} other starts"
     evidence = {
-        "median": dict(zip(subject.names, middle.tolist(), strict=True)),
-        "least": dict(zip(subject.names, subject.agreement.min(axis=0).tolist(), strict=True)),
-        "other_starts": n_others,
+        "median": dict(zip(names, repeats.median.tolist(), strict=True)),
+        "least": dict(zip(names, repeats.least.tolist(), strict=True)),
+        "least_of_starts_that_fit_as_well": dict(zip(names, repeats.rival.tolist(), strict=True)),
+        "starts_that_differ": dict(zip(names, repeats.below.tolist(), strict=True)),
+        "worse_by_nats": None if subject.worse_by is None else subject.worse_by.round(4).tolist(),
+        "other_starts": repeats.others,
     }
+    low = [name for name, value in zip(names, repeats.median, strict=True) if value < REPEATS]
     if low:
-        sentence = (
-            f"Most of {counted(n_others, 'other start')} do not find {listed(low)} again (correlation below {REPEATS})."
-        )
-        return Finding(CONDITION, "fails", True, sentence, evidence), middle
-    least = f"least median correlation {middle.min():.2f}"
-    sentence = f"Most of {counted(n_others, 'other start')} find every latent again ({least})."
-    return Finding(CONDITION, "holds", True, sentence, evidence), middle
+        said = f"does not find {listed(low)} again" if repeats.others == 1 else f"do not find {listed(low)} again"
+        sentence = f"{most} {said} (median correlation below {REPEATS})."
+        return Finding(CONDITION, "fails", True, sentence, evidence), repeats
+    rivals = [name for name, value in zip(names, repeats.rival, strict=True) if value < _CONTRADICTED]
+    if rivals:
+        sentence = f"A start that fits as well as the audited one found another latent in place of {listed(rivals)}."
+        return Finding(CONDITION, "fails", True, sentence, evidence), repeats
+    finds = "finds" if repeats.others == 1 else "find"
+    sentence = f"{most} {finds} every latent again (median correlations {floored(repeats.median.min())} or more)"
+    differ = [
+        f"{name} in {count} (down to {floored(least)})"
+        for name, count, least in zip(names, repeats.below, repeats.least, strict=True)
+        if count
+    ]
+    worse = ", all in starts that fit worse" if repeats.worse.all() else ""
+    sentence += f"; not all do: below {REPEATS} are {listed(differ)}{worse}." if differ else ", and so do all."
+    return Finding(CONDITION, "holds", True, sentence, evidence), repeats
 
 
 def _off_diagonal_mean(pairs: Floats) -> float:

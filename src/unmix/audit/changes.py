@@ -27,8 +27,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, listed
-from unmix.audit.sparsity import SURE, Sets, Support
+from unmix.audit.finding import Finding, Verdict, counted, listed
+from unmix.audit.sparsity import Sets, Support
 from unmix.audit.subject import LEAST_ROWS, Subject
 
 Floats = NDArray[np.float64]
@@ -97,6 +97,18 @@ class Changes:
             self._ranks[shared] = (self._rank(own, both), self._rank(own, scales))
         return self._ranks[shared]
 
+    def condition(self, shared: Shared) -> float | None:
+        """Condition number of the fitted difference vectors of these latents, median over z; None: not enough of them.
+
+        Without a prior that knows domains, that of their moments.
+        """
+        if not shared or 2 * len(shared) >= self.present:
+            return None
+        columns = sorted(shared) + [i + self.n_latents for i in sorted(shared)]
+        vectors = self.natural[None, :, columns] if self.fitted is None else self.fitted[:, :, columns]
+        singular = np.linalg.svd(vectors, compute_uv=False)
+        return float(np.median(singular[:, 0] / np.maximum(singular[:, -1], 1e-12)))
+
     def separates(self, shared: Shared) -> bool:
         """Whether the route "changes" separates a pair that shares these latents."""
         return 2 * len(shared) < self.present and self.ranks(shared)[0] == 2 * len(shared)
@@ -151,13 +163,13 @@ def pair_routes(sets: Sets, routes: Routes) -> Ints:
 
 def route_shares(support: Support, routes: Routes) -> Floats:
     """Share of the draws of the support in which each of ``ROUTES`` separates each pair (4, n_latents, n_latents)."""
-    counted = support.distinct()
     total = np.zeros((len(ROUTES), support.n_latents, support.n_latents))
-    for sets, share in counted:
+    for sets, share in support.distinct():
         found = pair_routes(sets, routes)
         for route in range(len(ROUTES)):
             total[route] += share * (found == route)
-    return total
+    # Sums of shares; without rounding nine tenths in ten parts would be less than nine tenths.
+    return total.round(9)
 
 
 def _above(signal: Floats, noise: Floats) -> int:
@@ -228,14 +240,14 @@ def _differences(z: Floats, labels: Ints, weights: Floats) -> Floats:
     return np.stack(shares)
 
 
-def check_changes(subject: Subject, support: Support) -> tuple[Finding, Changes]:
-    """C3 for the pairs that the structure does not separate."""
+def check_changes(subject: Subject, support: Support, asked: Floats) -> tuple[Finding, Changes]:
+    """C3 for the pairs that the structure does not separate in the share ``asked`` of the draws."""
     changes = measure_changes(subject)
     names = subject.names
-    changing = [names[i] for i in np.flatnonzero(changes.changing)]
     shares = route_shares(support, changes)
-    left = np.triu(shares[STRUCTURE] < SURE, 1)
-    met = int((left & (shares[STRUCTURE:].sum(axis=0) >= SURE)).sum())
+    left = np.triu(shares[STRUCTURE] < asked, 1)
+    met = left & (1.0 - shares[0] >= asked)
+    changing = [names[i] for i in np.flatnonzero(changes.changing)]
     evidence = {
         "domains_present": changes.present if len(subject.large) else 0,
         "changing": changing,
@@ -245,10 +257,13 @@ def check_changes(subject: Subject, support: Support) -> tuple[Finding, Changes]
         "share_between_domains": dict(zip(names, changes.share.tolist(), strict=True)),
         "prior_knows_domains": changes.fitted is not None,
         "weakest_direction_of_all": _weakest(changes),
+        "directions_of_all": changes.ranks(frozenset(range(subject.n_latents)))[0],
+        "directions_of_a_dense_mixing": 2 * subject.n_latents,
         "pairs_that_need_changes": int(left.sum()),
-        "pairs_with_enough": met,
+        "pairs_with_enough": int(met.sum()),
     }
-    return _finding(subject, changing, int(left.sum()), met, evidence), changes
+    verdict, could_fail, sentence = _judge(subject, changes, left, met)
+    return Finding(CONDITION, verdict, could_fail, sentence, evidence), changes
 
 
 def _weakest(changes: Changes) -> dict[str, float] | None:
@@ -262,25 +277,32 @@ def _weakest(changes: Changes) -> dict[str, float] | None:
     }
 
 
-def _finding(subject: Subject, changing: list[str], needed: int, met: int, evidence: dict[str, object]) -> Finding:
-    n = subject.n_latents
+def _judge(subject: Subject, changes: Changes, left: Bools, met: Bools) -> tuple[Verdict, bool, str]:
+    """Verdict, whether it could have failed, sentence; ``left``: pairs that need changes, ``met``: that have them."""
+    n, names = subject.n_latents, subject.names
+    needed = int(left.sum())
+    costs = (
+        f"{counted(needed, 'pair')} of latents {'needs' if needed == 1 else 'need'} changes to be separated."
+        if needed
+        else "That costs nothing here: the structure leaves no pair to the changes."
+    )
     if len(subject.large) < 2:
         if len(subject.domains) > 1:
             sentence = f"Fewer than two domains have {LEAST_ROWS} rows: whether anything changes cannot be tested."
-            return Finding(CONDITION, "cannot tell", False, sentence, evidence)
-        return Finding(CONDITION, "fails", False, "There is one domain, so nothing changes.", evidence)
-    if not changing:
+            return "cannot tell", False, sentence
+        return "fails", True, f"There is one domain, so nothing changes. {costs}"
+    if not changes.changing.any():
         sentence = "No latent differs between domains by more than it does with the domain labels shuffled."
-        return Finding(CONDITION, "fails", True, sentence, evidence)
-    said = f"{len(changing)} of {n} latents change by more than with shuffled labels ({listed(changing)})"
-    if needed and met == needed:
-        sentence = f"{said}, in enough directions for all {needed} pairs that the structure does not surely separate."
-        return Finding(CONDITION, "holds", True, sentence, evidence)
-    if needed:
-        sentence = (
-            f"{said}, in enough directions for {met} of the {needed} pairs that the structure does not surely separate."
-        )
-        return Finding(CONDITION, "fails", True, sentence, evidence)
-    verdict = "holds" if len(changing) == n else "fails"
-    sentence = f"{said}; no pair needs it, since the structure separates all."
-    return Finding(CONDITION, verdict, True, sentence, evidence)  # type: ignore[arg-type]
+        return "fails", True, f"{sentence} {costs}"
+    changing = [names[i] for i in np.flatnonzero(changes.changing)]
+    which = f"All {counted(n, 'latent')}" if len(changing) == n > 1 else f"{len(changing)} of {counted(n, 'latent')}"
+    said = f"{which} ({listed(changing)}) differ between domains by more than with shuffled labels."
+    if not needed:
+        if len(changing) == n:
+            return "holds", True, f"{said} The structure leaves no pair to them."
+        return "fails", True, f"{said} {costs}"
+    if met.sum() == needed:
+        sentence = f"{said} {costs} The domains differ in enough directions for all of them."
+        return "holds", True, sentence
+    lacking = [f"{names[a]} from {names[b]}" for a, b in np.argwhere(left & ~met)]
+    return "fails", True, f"{said} {costs} The domains do not surely differ in enough directions for {listed(lacking)}."

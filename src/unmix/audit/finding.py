@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -22,7 +23,8 @@ class Finding:
     verdict : {"holds", "fails", "cannot tell"}
         "fails" means that the theory guarantees nothing by this condition, not that the latents are wrong.
     could_fail : bool
-        Whether these data could have shown a failure; where not, "holds" would be no evidence and is not said.
+        Whether these data could have shown a failure; where not, "holds" would be no evidence, and the verdict is
+        "cannot tell".
     evidence : mapping of str to numbers, names and lists
     sentence : str
     """
@@ -48,3 +50,8 @@ def listed(names: list[str], most: int = 5) -> str:
     """Names in a sentence: "z0, z1 and z2"."""
     shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+
+
+def floored(value: float) -> str:
+    """Two decimals, cut and not rounded, so that nothing looks better than it is: 0.999 is "0.99"."""
+    return f"{math.floor(100 * value + 1e-9) / 100:.2f}"

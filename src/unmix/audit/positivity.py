@@ -2,8 +2,9 @@ r"""C1: is every latent there, alone, smooth and positive in every domain?
 
 A latent is *vanished* when its posterior is about as wide as its prior or it drives no feature, *discrete* when it
 takes few values, *duplicated* when within domains it is a function of another one, by correlation. Positivity needs
-domains that overlap: for latent i and domain u, the share of the rows of u between the 1 % and the 99 % quantile of the
-other domains' rows. Where a domain has nearly none, p(z_i | u) looks like zero where other domains have their mass.
+domains that overlap: for latent i and domain u, the share of the rows of u that lie between the 1 % and the 99 %
+quantile of another domain. Where a domain has nearly none, p(z_i | u) looks like zero where other domains have their
+mass.
 """
 
 from __future__ import annotations
@@ -45,25 +46,33 @@ def check_positivity(subject: Subject) -> tuple[Finding, Faults]:
     collapsed = _collapsed(subject)
     faults = collapsed | {i: words for i, words in _others(subject).items() if i not in collapsed}
     overlap = _overlap(subject)
-    apart = [names[i] for i in range(subject.n_latents) if overlap is not None and overlap[i] < _DISJOINT]
+    apart: dict[str, list[str]] = {}
+    if overlap is not None:
+        for domain, i in np.argwhere(overlap < _DISJOINT):
+            apart.setdefault(subject.domains[subject.large[domain]], []).append(names[i])
     small = [name for name, count in zip(subject.domains, subject.counts, strict=True) if count < LEAST_ROWS]
     evidence = {
         "rows": dict(zip(subject.domains, subject.counts.tolist(), strict=True)),
         "absent_domains": list(subject.absent),
         "small_domains": small,
         "faults": {names[i]: words for i, words in faults.items()},
-        "least_overlap": None if overlap is None else dict(zip(names, overlap.tolist(), strict=True)),
+        "least_overlap": None if overlap is None else dict(zip(names, overlap.min(axis=0).tolist(), strict=True)),
+        "domains_apart": apart,
     }
     verdict, sentence = _judge(subject, faults, apart, small)
     return Finding(CONDITION, verdict, True, sentence, evidence), Faults(faults, _superfluous(subject, collapsed))
 
 
-def _judge(subject: Subject, faults: dict[int, str], apart: list[str], small: list[str]) -> tuple[Verdict, str]:
+def _judge(
+    subject: Subject, faults: dict[int, str], apart: dict[str, list[str]], small: list[str]
+) -> tuple[Verdict, str]:
     if faults:
         return "fails", " ".join(f"{subject.names[i]} {words}." for i, words in faults.items())
     if apart:
+        where = listed([f"{domain} (in {listed(latents)})" for domain, latents in apart.items()])
         return "fails", (
-            f"Some domain shares hardly any value of {listed(apart)} with the others: the domains do not overlap."
+            f"Domains do not overlap: hardly a row of {where} lies among the rows of the other domains. What differs "
+            "there between the fitted densities is extrapolated."
         )
     if subject.absent or small:
         what = f"no rows of {listed(list(subject.absent))}" if subject.absent else ""
@@ -115,15 +124,16 @@ def _twins(subject: Subject) -> dict[int, int]:
 
 
 def _overlap(subject: Subject) -> Floats | None:
-    """For every latent the smallest share of a domain's rows that lies among the other domains' rows."""
+    """Share of each large domain's rows that lies among the other domains' rows (domains, n_latents)."""
     z, labels = subject.tested
     n_domains = len(subject.large)
     if n_domains < 2:
         return None
-    shares = np.ones((n_domains, subject.n_latents))
-    for domain in range(n_domains):
-        own, others = z[labels == domain], z[labels != domain]
-        low, high = np.quantile(others, [0.01, 0.99], axis=0)
-        shares[domain] = ((own >= low) & (own <= high)).mean(axis=0)
-    result: Floats = shares.min(axis=0)
-    return result
+    parts = [z[labels == domain] for domain in range(n_domains)]
+    low, high = np.stack([np.quantile(part, [0.01, 0.99], axis=0) for part in parts], axis=1)
+    shares = []
+    for domain, own in enumerate(parts):
+        others = np.arange(n_domains) != domain
+        inside = (own[:, None] >= low[others]) & (own[:, None] <= high[others])
+        shares.append(inside.any(axis=1).mean(axis=0))
+    return np.stack(shares)

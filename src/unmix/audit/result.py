@@ -35,9 +35,12 @@ class Audit:
         ``name``; ``verdict``: "identified" (by itself), "block" (only together with the others of ``block``) or
         "unsupported"; ``block``: names, or None; ``domains_needed``: domains that separate it from all others with this
         mixing, NA where it is superfluous; ``reason``; ``remedy``: the cheapest change that would identify it, or "".
-    findings : list of Finding, one for each condition of the theory pairs : DataFrame, one row a pair of latents:
-    ``a``, ``b``, ``separated``, ``probability`` (share of the draws of the
-        support in which it is), ``route`` ("structure", "changes", "scales", "none"), ``domains_needed``
+    findings : list of Finding, one for each condition of the theory
+    pairs : DataFrame, one row a pair of latents
+        ``a``, ``b``, ``separated``, ``probability`` (share of the draws of the support in which it is), ``route``
+        ("structure", "changes", "scales", "none"), ``domains_needed``; of the latents that the pair shares on the most
+        likely support, ``directions_needed`` and ``directions`` (in which they change for sure) and the ``condition``
+        number of their difference vectors (missing where there are not domains enough)
     remedies : list of Remedy, what would identify more latents, cheapest first
     domains_present, domains_needed, domains_needed_without_sparsity : int
     edge_probability : float array (n_features, n_latents)
@@ -83,7 +86,7 @@ class Audit:
                 "domains_present": self.domains_present,
                 "latents": rows,
                 "findings": [finding.to_dict() for finding in self.findings],
-                "pairs": self.pairs.to_dict("records"),
+                "pairs": self.pairs.astype(object).where(self.pairs.notna(), None).to_dict("records"),
                 "remedies": [{"change": r.change, "mends": r.mends, "cost": r.cost} for r in self.remedies],
             }
         )
@@ -117,6 +120,6 @@ class Audit:
             lines += [f"    {row['remedy']}"] if row["remedy"] else []
         lines.append("")
         for finding in self.findings:
-            power = "" if finding.could_fail else " (these data could not have failed it)"
-            lines.append(f"{finding.condition}: {finding.verdict}{power}. {finding.sentence}")
+            open_ = "" if finding.could_fail else " (these data could not have failed it)"
+            lines.append(f"{finding.condition}: {finding.verdict}{open_}. {finding.sentence}")
         return "\n".join(lines)

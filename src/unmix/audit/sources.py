@@ -29,14 +29,20 @@ def audit_model(
     domains: Sequence[str],
     names: Sequence[str],
     feature_names: Sequence[str],
+    objective: ArrayLike,
     rows: tuple[Floats, Floats, Strata] | None = None,
 ) -> Audit:
-    """Audit of a fitted model on new ``rows`` (posterior means, widths, strata), or on those it was described on."""
+    """Audit of a fitted model on new ``rows`` (posterior means, widths, strata), or on those it was described on.
+
+    ``objective`` (starts,) is what every start reached on held-out rows, nats a row; lower is better.
+    """
     if rows is None:
         rows = found.latents, found.latents_std, Strata(found.strata, found.strata_group, found.strata_design)
     latents, widths, strata = rows
     best = int(found.best[0])
-    others = np.delete(np.arange(len(found.mixing_starts)), best)
+    # A start that failed has no finite objective, and says nothing about the latents.
+    reached = np.nan_to_num(np.asarray(objective, dtype=float), nan=np.inf)
+    others = np.array([s for s in range(len(reached)) if s != best and np.isfinite(reached[s])], dtype=np.int64)
     # A start that found other latents says nothing about the edges of these; that it did is counted as disagreement.
     alike = others[found.agreement_latents[others].mean(axis=1) >= SAME_LATENTS]
     subject = subject_of_model(
@@ -49,6 +55,7 @@ def audit_model(
         feature_names=feature_names,
         starts=found.mixing_starts[[best, *alike]],
         agreement=found.agreement_latents[others],
+        worse_by=reached[others] - reached[best],
     )
     return audit_subject(subject)
 
@@ -79,7 +86,8 @@ def audit_decoder(
     jacobian : float array (n_samples, n_features, n_latents), optional
         ∂x/∂z at ``z``. Default: central differences of ``decode`` at 256 of the rows.
     other_latents : sequence of float arrays (n_samples, n_latents)
-        Latents of the same rows by other fits of the same method; without them, whether latents repeat is not known.
+        Latents of the same rows by other fits that fit as well; a single one that finds another latent in place of one
+        of these counts against it. Without them, whether latents repeat is not known.
     latent_names, feature_names : sequence of str, optional
         Default: z0, z1, … and x0, x1, …
 

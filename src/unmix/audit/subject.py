@@ -81,6 +81,7 @@ class Subject:
     jacobian : (points, n_features, n_latents), ∂x/∂z of the decoder, scale-free
     starts : (starts, n_features, n_latents), mean |∂x/∂z| of each start, the audited one first, latents matched to its
     agreement : (starts - 1, n_latents), correlation of each latent with its partner in every other start
+    worse_by : (starts - 1,), by how many nats a row every other start fits worse than the audited one, or None
     width : (n_latents,), mean posterior standard deviation, or None
     slopes, curvatures : (points, strata, n_latents), η' and η'' of a prior that knows domains, or None
     round_trip : (n_latents,), R² of encoding what latents drawn from the prior decode to, or None
@@ -95,6 +96,7 @@ class Subject:
     jacobian: Floats
     starts: Floats
     agreement: Floats
+    worse_by: Floats | None = None
     width: Floats | None = None
     slopes: Floats | None = None
     curvatures: Floats | None = None
@@ -161,6 +163,7 @@ def subject_of_model(
     feature_names: Sequence[str],
     starts: Floats,
     agreement: Floats,
+    worse_by: Floats | None = None,
 ) -> Subject:
     """A fitted model and the posterior means of some rows; no features are needed."""
     spread = latents[evenly(len(latents), _POINTS)]
@@ -176,6 +179,7 @@ def subject_of_model(
         jacobian=_jacobian(model, spread),
         starts=starts,
         agreement=agreement,
+        worse_by=worse_by,
         width=width,
         slopes=slopes,
         curvatures=curvatures,

@@ -5,7 +5,7 @@ support, or in half of them where the starts agree on both latents at 0.98 or mo
 other within domains. Pairs that are not separated form a graph over the latents; its components are the blocks.
 
 - unsupported: the latent has collapsed, is discrete or a duplicate, cannot be read off the features, differs from start
-  to start (median correlation below 0.95), or stands in a block without changing between domains;
+  to start (``agreement``), or stands in a block without changing between domains;
 - block: it is separated from everything but the others of its block;
 - identified: it is separated from every other latent.
 
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.audit.agreement import REPEATS, check_agreement
+from unmix.audit.agreement import Repeats, check_agreement
 from unmix.audit.changes import ROUTES, Changes, check_changes, route_shares
 from unmix.audit.finding import Finding, counted, listed
 from unmix.audit.independence import check_independence
@@ -38,6 +38,8 @@ Ints = NDArray[np.int64]
 
 _STRONG = 0.98
 _LIKELY = 0.5
+_PAIR_COLUMNS = ["a", "b", "separated", "probability", "route", "domains_needed"]
+_PAIR_COLUMNS += ["directions_needed", "directions", "condition"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class _Evidence:
     support: Support
     changes: Changes
     faults: dict[int, str]
-    repeats: Floats | None
+    repeats: Repeats | None
     separated: Bools
     probability: Floats
     route: Ints
@@ -63,15 +65,16 @@ def audit_subject(subject: Subject) -> Audit:
         return _nothing(subject, positivity, faults.by_latent)
     part = subject.only(active)
     sparsity, support = check_sparsity(part)
-    changes_found, changes = check_changes(part, support)
+    agreement, repeats = check_agreement(part)
+    asked = _asked(repeats, len(active))
+    changes_found, changes = check_changes(part, support, asked)
     independence, dependent = check_independence(part)
     invertibility, no_inverse = check_invertibility(subject)
-    agreement, repeats = check_agreement(part)
     faulty = no_inverse | faults.by_latent
     own = {place: faulty[i] for place, i in enumerate(active) if i in faulty}
     shares = route_shares(support, changes)
     probability = 1.0 - shares[0]
-    separated = (probability >= _asked(repeats, len(active))) & ~dependent
+    separated = (probability >= asked) & ~dependent
     np.fill_diagonal(separated, True)
     route = np.where(separated, shares[1:].argmax(axis=0) + 1, 0)
     evidence = _Evidence(part, support, changes, own, repeats, separated, probability, route, dependent)
@@ -87,30 +90,23 @@ def audit_subject(subject: Subject) -> Audit:
         pairs=_pairs(evidence),
         remedies=_with_fewer(subject, sorted(faults.superfluous)) + mended,
         domains_present=changes.present,
-        domains_needed=int(_needed(support).max()),
+        domains_needed=int(support.needed().max()),
         domains_needed_without_sparsity=2 * len(active) + 1,
         edge_probability=edges,
         feature_names=subject.feature_names,
     )
 
 
-def _asked(repeats: Floats | None, n_latents: int) -> Floats:
+def _asked(repeats: Repeats | None, n_latents: int) -> Floats:
     """Share of the draws in which a pair must be separated: less where the starts find both latents again."""
     if repeats is None:
         return np.full((n_latents, n_latents), SURE)
-    strong = repeats >= _STRONG
+    strong = repeats.median >= _STRONG
     return np.where(strong[:, None] & strong[None, :], _LIKELY, SURE)
 
 
-def _needed(support: Support) -> Ints:
-    """Domains that separate each pair (n_latents, n_latents): 2n + 1 for all where the zeros are not credible."""
-    if support.credible:
-        return support.count.pairs
-    return np.full((support.n_latents,) * 2, 2 * support.n_latents + 1, dtype=np.int64)
-
-
 def _verdicts(found: _Evidence, mended: list[Remedy]) -> list[dict[str, Any]]:
-    names, needed = found.subject.names, _needed(found.support).max(axis=1)
+    names, needed = found.subject.names, found.support.needed().max(axis=1)
     rows: dict[int, dict[str, Any]] = {}
     for block in blocks(found.separated):
         for i in block:
@@ -123,15 +119,11 @@ def _verdicts(found: _Evidence, mended: list[Remedy]) -> list[dict[str, Any]]:
 
 def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, str]:
     names, others = found.subject.names, [j for j in block if j != i]
-    repeats = None if found.repeats is None else float(found.repeats[i])
     if i in found.faults:
         return "unsupported", f"It {found.faults[i]}."
-    if repeats is not None and repeats < REPEATS:
-        return "unsupported", (
-            f"The starts do not agree on it: median correlation {repeats:.2f}, {REPEATS} is asked. More starts or "
-            "longer training may mend it."
-        )
-    said = "" if repeats is None else f" The starts agree on it at {repeats:.2f}."
+    if found.repeats is not None and found.repeats.fault(i):
+        return "unsupported", found.repeats.fault(i)
+    said = "" if found.repeats is None else f" {found.repeats.said(i)}"
     if not others:
         return "identified", f"{_routes(found, i)}{said or ' One start only: whether it repeats is not known.'}"
     together = listed([names[j] for j in others])
@@ -148,7 +140,7 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, str]:
     if unsure:
         return "block", f"Whether it is separate from {listed(unsure)} is not sure: it hangs on uncertain edges.{said}"
     return "block", (
-        f"Nothing separates it from {together}: that would take {int(_needed(found.support)[i, direct].max())} domains "
+        f"Nothing separates it from {together}: that would take {int(found.support.needed()[i, direct].max())} domains "
         f"that differ enough, and there are {found.changes.present}.{said}"
     )
 
@@ -162,12 +154,18 @@ def _routes(found: _Evidence, i: int) -> str:
         others = [names[j] for j in range(len(names)) if j != i and found.route[i, j] == route]
         if others:
             parts.append(f"from {listed(others)} by {by}")
-    return f"Separated {', '.join(parts)}." if parts else "It is the only latent."
+    if not parts:
+        return "It is the only latent."
+    unsure = [f"{names[j]} ({p:.0%})" for j, p in enumerate(found.probability[i]) if j != i and p < SURE]
+    lean = f" Only in part of the drawn supports from {listed(unsure)}; the starts' agreement makes up for it."
+    return f"Separated {', '.join(parts)}.{lean if unsure else ''}"
 
 
 def _pairs(found: _Evidence) -> pd.DataFrame:
-    names, needed = found.subject.names, _needed(found.support)
+    names, needed = found.subject.names, found.support.needed()
     first, second = np.triu_indices(len(names), 1)
+    sets = found.support.likely()
+    shared = [sets[a] & sets[b] for a, b in zip(first, second, strict=True)]
     return pd.DataFrame(
         {
             "a": [names[a] for a in first],
@@ -176,6 +174,9 @@ def _pairs(found: _Evidence) -> pd.DataFrame:
             "probability": found.probability[first, second],
             "route": [ROUTES[route] for route in found.route[first, second]],
             "domains_needed": needed[first, second],
+            "directions_needed": [2 * len(s) for s in shared],
+            "directions": [found.changes.ranks(s)[0] for s in shared],
+            "condition": [found.changes.condition(s) for s in shared],
         }
     )
 
@@ -219,7 +220,7 @@ def _nothing(subject: Subject, positivity: Finding, faults: dict[int, str]) -> A
     return Audit(
         latents=_table([_row(name, "unsupported", faults.get(i, few)) for i, name in enumerate(subject.names)]),
         findings=[positivity, *(Finding(condition, "cannot tell", False, why) for condition in rest)],
-        pairs=pd.DataFrame(columns=["a", "b", "separated", "probability", "route", "domains_needed"]),
+        pairs=pd.DataFrame(columns=_PAIR_COLUMNS),
         remedies=[],
         domains_present=len(subject.domains),
         domains_needed=2 * n + 1,

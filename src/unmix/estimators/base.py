@@ -241,6 +241,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             domains=self.domains_,
             names=[str(name) for name in self.get_feature_names_out()],
             feature_names=self.schema_.names,
+            objective=self.restarts_["held_out_objective"],
             rows=rows,
         )
 

@@ -78,34 +78,53 @@ def mixing_map(mixing: Floats, signed: Floats, features: Sequence[str], latents:
 
 
 def verdict_map(audit: Audit) -> str:
-    """Features × latents coloured by the latent's verdict, as strong as the edge is sure; beside it the pairs."""
+    """Features × latents coloured by the latent's verdict, as strong as the edge is sure."""
     names, features = list(audit.latents["name"]), audit.feature_names
-    order, separated = feature_order(audit.edge_probability), audit.separated()
-    colours = np.array([to_rgb(_VERDICTS[verdict]) for verdict in audit.latents["verdict"]])
+    order, verdicts = feature_order(audit.edge_probability), list(audit.latents["verdict"])
+    colours = np.array([to_rgb(_VERDICTS[verdict]) for verdict in verdicts])
     strength = audit.edge_probability[order][:, :, None]
 
     def draw(figure: Figure) -> None:
-        edges, pairs = figure.subplots(1, 2, width_ratios=[1.4, 1])
-        edges.imshow(1.0 - strength * (1.0 - colours), aspect="auto", interpolation="nearest")
-        edges.set_xticks(range(len(names)), names)
+        axes = figure.subplots()
+        axes.imshow(1.0 - strength * (1.0 - colours), aspect="auto", interpolation="nearest")
+        axes.set_xticks(range(len(names)), names)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        # Lines between the cells: without them neighbours of one colour run together.
+        axes.set_xticks(np.arange(1, len(names)) - 0.5, minor=True)
+        axes.grid(axis="x", which="minor", color="white", linewidth=1.5)
+        axes.tick_params(which="minor", length=0)
         if len(order) <= _MOST_LABELLED:
-            edges.set_yticks(range(len(order)), [_label(features[k]) for k in order])
+            axes.set_yticks(range(len(order)), [_label(features[k]) for k in order])
         else:
-            edges.set_yticks([])
-            edges.set_ylabel(f"{len(order)} features, grouped by latent")
-        pairs.imshow(np.where(separated, 0.0, 1.0), cmap="Oranges", vmin=0, vmax=1.4, interpolation="nearest")
-        pairs.set_xticks(range(len(names)), names)
-        pairs.set_yticks(range(len(names)), names)
-        pairs.set_xlabel("pairs not separated")
-        for axes in (edges, pairs):
-            axes.xaxis.tick_top()
-            axes.tick_params(length=0)
-            axes.spines[:].set_visible(False)
-        handles = [Patch(color=colour, label=verdict) for verdict, colour in _VERDICTS.items()]
+            axes.set_yticks([])
+            axes.set_ylabel(f"{len(order)} features, grouped by latent")
+        handles = [Patch(color=colour, label=verdict) for verdict, colour in _VERDICTS.items() if verdict in verdicts]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
 
-    height = 1.5 + max(0.22 * min(len(order), _MOST_LABELLED), 0.3 * len(names))
-    return draw_svg(draw, max(_WIDTH, 2.2 + 0.8 * len(names)), height)
+    height = 1.0 + 0.22 * min(len(order), _MOST_LABELLED)
+    return draw_svg(draw, max(_WIDTH, 1.9 + 0.4 * len(names)), height)
+
+
+def pair_map(audit: Audit) -> str | None:
+    """Pairs of latents that nothing separates, dark; None if all are separated."""
+    names, separated = list(audit.latents["name"]), audit.separated()
+    if separated.all():
+        return None
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.imshow(np.where(separated, 0.0, 1.0), cmap="Oranges", vmin=0, vmax=1.4, interpolation="nearest")
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.spines[:].set_color("#dfe4e9")
+        axes.spines[:].set_visible(True)
+
+    size = max(2.4, 0.8 + 0.35 * len(names))
+    return draw_svg(draw, size, size)
 
 
 def domain_effects(found: Description, latent: int, domains: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.audit.describe import Description
-from unmix.audit.finding import listed
+from unmix.audit.finding import floored, listed
 from unmix.audit.positivity import VANISHED
 from unmix.audit.result import Audit
 from unmix.report import figures
@@ -62,6 +62,7 @@ def render(content: ReportContent) -> str:
     """The whole page as text."""
     found, latents, domains = content.description, content.latent_names, content.domain_names
     several, starts = len(domains) > 1, len(content.restarts)
+    pairs = figures.pair_map(content.audit)
     return fill(
         "unmix.report",
         "template.html",
@@ -75,8 +76,9 @@ def render(content: ReportContent) -> str:
         audited=[audited_words(row) for row in content.audit.latents.to_dict("records")],
         verdicts=picture(
             figures.verdict_map(content.audit),
-            "Features in rows and latents in columns, coloured by verdict; beside it the pairs that are not separated",
+            "Features in rows and latents in columns, coloured by the verdict on the latent",
         ),
+        pairs=None if pairs is None else picture(pairs, "Latents in rows and columns; pairs not separated are dark"),
         latents=[latent_words(content, i) for i in range(len(latents))],
         mixing=picture(
             figures.mixing_map(found.mixing, found.mixing_signed, content.feature_names, latents),
@@ -144,7 +146,8 @@ def latent_words(content: ReportContent, latent: int) -> LatentWords:
     vanished = width > VANISHED or not named
     others = np.delete(found.agreement_latents[:, latent], content.best_restart)
     repeats = (
-        f"Found again by the other starts with correlations of {others.min():.2f} to {others.max():.2f}."
+        f"Found again by the other starts with correlations of {floored(others.min())} to {floored(others.max())}, "
+        f"median {floored(float(np.median(others)))}."
         if len(others)
         else ""
     )

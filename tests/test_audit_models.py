@@ -1,0 +1,111 @@
+"""The audit as its users meet it: fitted models, decoders of their own, tables, JSON, the command line."""
+
+import json
+
+import numpy as np
+import pytest
+from audit_stubs import DENSE, SPARSE, audit_of, problem, verdicts
+from typer.testing import CliRunner
+
+import unmix
+from unmix import DataError, DomainError, SchemaError, StorageError
+from unmix.audit.sources import audit_decoder
+from unmix.cli import app
+
+
+def command(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_a_decoder_of_ones_own_and_what_it_refuses():
+    data = unmix.datasets.make_sparse_mixing(n_latents=3, n_features=9, n_domains=4, n_samples=1200, density=0.3)
+    audit = audit_decoder(data.mixing, data.z, data.domains, other_latents=[-data.z[:, ::-1]])
+    exact = audit_decoder(data.mixing, data.z, data.domains, jacobian=data.jacobian)
+    np.testing.assert_array_equal(audit.edge_probability, exact.edge_probability)
+    assert ((audit.edge_probability > 0) <= data.support).all()
+    assert audit.finding("agreement").verdict == "holds"
+    z = data.z
+    for words, message in [
+        ({"z": z[:, 0]}, r"z must be a matrix of shape \(n_samples ≥ 1, n_latents ≥ 1\); got shape \(1200,\)"),
+        ({"z": z * np.nan}, "z must be finite"),
+        ({"domains": [1, 2]}, r"one label a row, shape \(1200,\)"),
+        ({"jacobian": z}, "jacobian must be finite and of shape"),
+        ({"other_latents": [z[:5]]}, r"other_latents must be a matrix of shape \(1200, 3\), the shape of z"),
+        ({"decode": lambda values: values[:, 0]}, "decode must give finite features"),
+        ({"latent_names": ["a"]}, "latent_names must be 3 different names"),
+        ({"feature_names": ["a"] * 9}, "feature_names must be 9 different names"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            audit_decoder(**{"decode": data.mixing, "z": z, "domains": data.domains, **words})
+
+
+def test_as_tables_json_and_text():
+    audit = audit_of(*problem(DENSE, 5))
+    assert list(audit.to_frame().columns) == ["condition", "verdict", "could_fail", "sentence"]
+    assert len(audit.to_frame()) == len(audit.findings) == 6
+    content = json.loads(audit.to_json())
+    assert content["latents"][0]["block"] == ["z0", "z1", "z2"]
+    assert set(content["latents"][0]) == {"name", "verdict", "block", "domains_needed", "reason", "remedy"}
+    assert {finding["verdict"] for finding in content["findings"]} <= {"holds", "fails", "cannot tell"}
+    assert "z0: block {z0, z1, z2}" in str(audit)
+    assert "Of 3 latents: 0 identified, 3 identified only within a block" in audit.summary()
+    collapsed = audit_of(*problem(SPARSE, 3), width=[0.05, 0.97, 0.05])
+    assert json.loads(collapsed.to_json())["latents"][1]["domains_needed"] is None
+
+
+def test_a_fitted_model_audits_itself_again_and_what_it_refuses(fitted, frame, labels, tmp_path):
+    audit = fitted.audit()
+    assert list(audit.latents["name"]) == ["z0", "z1"]
+    folder = fitted.save(tmp_path / "m")
+    assert unmix.load(folder).audit().to_dict() == audit.to_dict()
+    shown = command("audit", folder, "--json")
+    assert json.loads(shown.stdout) == json.loads(audit.to_json())
+    frame.assign(domain=labels).to_csv(tmp_path / "t.csv", index=False)
+    new = json.loads(command("audit", folder, tmp_path / "t.csv", "--json").stdout)
+    assert {latent["name"] for latent in new["latents"]} == {"z0", "z1"}
+    assert "C3 changes:" in command("audit", folder, tmp_path / "t.csv").stdout
+    frame.to_csv(tmp_path / "u.csv", index=False)
+    with pytest.raises(SchemaError, match=r"lacks the domain columns \['domain'\]"):
+        raise command("audit", folder, tmp_path / "u.csv").exception
+    frame.drop(columns="x1").assign(domain=labels).to_csv(tmp_path / "v.csv", index=False)
+    with pytest.raises(SchemaError, match=r"lacks the feature columns \['x1'\]"):
+        raise command("audit", folder, tmp_path / "v.csv").exception
+    with pytest.raises(SchemaError, match="select them from the table first"):
+        fitted.audit(frame.drop(columns="x4"), labels)
+    with pytest.raises(DomainError, match="pass them as y"):
+        fitted.audit(frame)
+    with pytest.raises(DomainError, match=r"Labels \['z'\] of 'domain' were not seen"):
+        fitted.audit(frame, np.where(labels == "a", "z", labels))
+    kept = labels != "c"
+    assert fitted.audit(frame[kept], labels[kept]).finding("C1").evidence["absent_domains"] == ["c"]
+    few = fitted.audit(frame.iloc[:9], labels[:9])
+    assert {finding.verdict for finding in few.findings} == {"cannot tell"}
+
+
+@pytest.mark.parametrize("estimator", [unmix.IVAE, unmix.IMSDA, unmix.BetaVAE, unmix.SparseVAE])
+def test_baselines_can_be_audited(estimator, frame, labels):
+    quick = {"n_restarts": 1, "max_epochs": 1, "verbose": 0, "hidden": (8,)}
+    model = estimator(2, **quick).fit(frame.iloc[:200], labels[:200])
+    audit = model.audit(frame, labels)
+    assert set(verdicts(audit)) <= {"identified", "block", "unsupported"}
+    assert audit.domains_present == 3
+
+
+def test_a_model_without_audit_says_what_has_one(frame, labels, tmp_path):
+    quick = {"hidden": (8, 8), "max_steps": 2, "encoder_steps": 2, "verbose": 0}
+    unmix.CGGAN(2, **quick).fit(frame, labels).save(tmp_path / "gan")
+    frame.assign(domain=labels).to_csv(tmp_path / "t.csv", index=False)
+    for words in ((), (tmp_path / "t.csv",)):
+        with pytest.raises(StorageError, match=r"holds a CGGAN\. The audit takes models with a prior and a posterior"):
+            raise command("audit", tmp_path / "gan", *words).exception
+
+
+def test_a_model_of_images_is_audited_on_its_held_out_rows_and_given_no_table(tmp_path):
+    data = unmix.datasets.make_sprites(n_samples=60, size=16, n_domains=2)
+    model = unmix.CGVAEImages(n_latents=2, hidden=(4, 4), max_epochs=1, verbose=0).fit(data.images, data.domains)
+    folder = model.save(tmp_path / "run")
+    found = json.loads(command("audit", folder, "--json").stdout)
+    assert [finding["verdict"] for finding in found["findings"]] == ["cannot tell"] * 6
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SchemaError, match="was fitted on images, not on a table"):
+        raise command("audit", folder, tmp_path / "t.csv").exception

@@ -1,0 +1,170 @@
+"""The count before any data: free sets against brute force, plans, and remedies that do what they say."""
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import unmix
+from unmix import DataError, SettingError
+from unmix.cli import app
+from unmix.theory import domains_needed, free_sets, undetermined
+
+PRIME = 2_147_483_647
+
+
+def rank_modulo(rows):
+    """Rank over the integers modulo a prime, by elimination: exact, and shares nothing with floating point."""
+    rows, rank = [list(row) for row in rows], 0
+    for column in range(len(rows[0]) if rows else 0):
+        pivot = next((r for r in range(rank, len(rows)) if rows[r][column] % PRIME), None)
+        if pivot is None:
+            continue
+        rows[rank], rows[pivot] = rows[pivot], rows[rank]
+        inverse = pow(rows[rank][column], PRIME - 2, PRIME)
+        for r in range(rank + 1, len(rows)):
+            factor = rows[r][column] * inverse % PRIME
+            rows[r] = [(x - factor * y) % PRIME for x, y in zip(rows[r], rows[rank], strict=True)]
+        rank += 1
+    return rank
+
+
+def brute_force(support, seed):
+    """Free sets by deleting every column in turn, and the count of every pair."""
+    rng = np.random.default_rng(seed)
+    values = [[int(rng.integers(1, PRIME)) if entry else 0 for entry in row] for row in support]
+    n = len(support[0])
+    sets = []
+    for a in range(n):
+        rows = [row for row, entries in zip(values, support, strict=True) if not entries[a]]
+        whole = rank_modulo(rows)
+        sets.append({i for i in range(n) if rank_modulo([row[:i] + row[i + 1 :] for row in rows]) == whole})
+    pairs = {(a, b): 1 + 2 * len(sets[a] & sets[b]) for a, b in combinations(range(n), 2)}
+    return sets, pairs
+
+
+def test_free_sets_and_counts_equal_brute_force():
+    rng = np.random.default_rng(7)
+    for seed in range(60):
+        n = int(rng.integers(1, 7))
+        support = (rng.random((int(rng.integers(1, 3 * n + 1)), n)) < rng.uniform(0.2, 0.9)).astype(int)
+        sets, pairs = brute_force(support.tolist(), seed)
+        count = domains_needed(support)
+        assert [set(free) for free in count.free_sets] == sets
+        assert all(count.pairs[pair] == needed for pair, needed in pairs.items())
+        assert count.needed == max(pairs.values(), default=1)
+
+
+def test_free_sets_of_given_values():
+    support = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1], [0, 1, 1], [1, 0, 1], [1, 0, 1]])
+    assert free_sets(support) == [frozenset({i}) for i in range(3)]
+    special = support.astype(float)
+    special[2:4, 1:] = [[1.0, 2.0], [2.0, 4.0]]
+    assert free_sets(support, jacobian=special)[0] == {0, 1, 2}
+    special[3, 2] = 4.001
+    assert free_sets(support, jacobian=special)[0] == {0, 1, 2}
+    assert free_sets(support, jacobian=special, tolerance=1e-6)[0] == {0}
+    with pytest.raises(SettingError, match=r"support's shape \(6, 3\), for one point; got \(2, 6, 3\)"):
+        free_sets(support, jacobian=np.ones((2, 6, 3)))
+    assert undetermined(np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]])) == set()
+    assert undetermined(np.array([[1, 1, 0], [0, 0, 1], [0, 0, 1]])) == {0, 1}
+
+
+def test_a_large_count_takes_one_decomposition_a_latent(monkeypatch):
+    support = np.random.default_rng(0).random((1000, 50)) < 0.3
+    sizes, whole = [], np.linalg.svd
+
+    def counting(matrix, *words, **more):
+        sizes.append(matrix.shape)
+        return whole(matrix, *words, **more)
+
+    monkeypatch.setattr(np.linalg, "svd", counting)
+    assert domains_needed(support).needed == 1
+    assert len(sizes) == 50
+    assert max(max(size) for size in sizes) <= 50
+
+
+def test_remedies_are_true():
+    """Every remedy, carried out, does what it says."""
+    support = np.array([[1, 1, 0, 0]] * 3 + [[0, 1, 1, 0]] * 2 + [[1, 1, 1, 1]] * 2 + [[0, 0, 1, 1]])
+    design = unmix.plan(support, n_domains=2)
+    before = set(design.latents["name"][design.latents["verdict"] == "identified"])
+    kinds = set()
+    for remedy in design.remedies:
+        first = remedy.change.split()
+        if remedy.change.startswith("One more feature"):
+            i = int(first[4][1:])
+            after, names = unmix.plan(np.vstack([support, np.arange(4) == i]), 2), ["z0", "z1", "z2", "z3"]
+            kinds.add("feature")
+        elif remedy.change.startswith("A model without"):
+            i = int(first[3].strip(",")[1:])
+            names = [f"z{j}" for j in range(4) if j != i]
+            after = unmix.plan(np.delete(support, i, axis=1), 2, names)
+            kinds.add("fewer")
+        else:
+            after, names = unmix.plan(support, 2 + int(first[0])), ["z0", "z1", "z2", "z3"]
+            kinds.add("domains")
+        verdict = dict(zip(names, after.latents["verdict"], strict=True))
+        assert remedy.mends
+        assert all(verdict[name] == "identified" and name not in before for name in remedy.mends)
+    assert "domains" in kinds
+    assert len(kinds) >= 2
+
+
+def test_plan_counts_and_refuses():
+    dense = unmix.plan(np.ones((8, 4)), 4)
+    assert dense.to_dict()["domains_needed"] == 9
+    assert dense.latents["verdict"].tolist() == ["block"] * 4
+    assert unmix.plan(np.ones((8, 4)), 9).latents["verdict"].tolist() == ["identified"] * 4
+    assert unmix.plan(np.eye(4), 1).latents["domains_needed"].tolist() == [1] * 4
+    empty = unmix.plan([[1, 0], [1, 0]], 1)
+    assert empty.latents["verdict"].tolist() == ["identified", "unsupported"]
+    assert "No feature depends on it" in empty.latents["reason"][1]
+    lost = unmix.plan([[1, 1, 0], [0, 0, 1]], 9)
+    assert lost.latents["verdict"].tolist() == ["unsupported", "unsupported", "identified"]
+    named = unmix.plan(pd.DataFrame({"a": [1, 0], "b": [0, 1]}), 1)
+    assert named.latents["name"].tolist() == ["a", "b"]
+    with pytest.raises(SettingError, match="0 and 1 only"):
+        unmix.plan([[0.5, 1.0]], 2)
+    with pytest.raises(SettingError, match=r"n_domains must be a whole number ≥ 1; got 0"):
+        unmix.plan(np.eye(2), 0)
+    with pytest.raises(SettingError, match="names must be 2 different names"):
+        unmix.plan(np.eye(2), 2, ["a", "a"])
+
+
+def command(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_plan_on_the_command_line(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text("feature,calcium,stress,growth\na,1,1,0\nb,1,1,0\nc,0,0,1\n")
+    content = json.loads(command("plan", path, "--domains", 2, "--json").stdout)
+    assert set(content) == {"domains_needed", "domains_needed_without_sparsity", "latents"}
+    assert content["latents"][0] == {
+        "name": "calcium",
+        "verdict": "block",
+        "block": ["calcium", "stress"],
+        "domains_needed": 5,
+    }
+    assert content["latents"][2]["block"] is None
+    assert "calcium: block {calcium, stress}" in command("plan", path, "--domains", 2).stdout
+    drawn = command("plan", "--density", 0.3, "--latents", 3, "--features", 9, "--domains", 3, "--json")
+    assert [latent["name"] for latent in json.loads(drawn.stdout)["latents"]] == ["z0", "z1", "z2"]
+    assert "100 random supports of density 0.3" in command("plan", "--density", 0.3, "--domains", 3).stdout
+    for words, error, message in [
+        ((path, "--density", 0.3), SettingError, "either the file of a support or --density"),
+        ((), SettingError, "either the file of a support or --density"),
+        (("--density", 1.5), SettingError, "needs 0 < density ≤ 1"),
+        (("--density", 0.5, "--latents", 9), SettingError, "n_features ≥ n_latents"),
+        ((tmp_path / "none.csv",), DataError, "no file at"),
+    ]:
+        result = command("plan", *words)
+        assert isinstance(result.exception, error)
+        assert message in str(result.exception)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="must hold 0 and 1, one row for each feature"):
+        raise command("plan", path).exception
