@@ -62,7 +62,7 @@ def run_study(
     missing = missing_runs(study, done, retry_failed=retry_failed)
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
     for row in parallel(joblib.delayed(measure)(run, threads) for run in missing):
-        _append(path, row)
+        append_row(path, row)
         done[row["key"]] = row
         if on_row is not None:
             on_row(row)
@@ -230,7 +230,7 @@ def scores(data: MixingData, latents: Any, test: slice, model: Any) -> dict[str,
     return {name: round(float(value), 4) if isinstance(value, float) else value for name, value in row.items()}
 
 
-def _append(path: Path, row: dict[str, Any]) -> None:
+def append_row(path: Path, row: dict[str, Any]) -> None:
     """Add one line, on the disk when this returns; what a crash left of an unfinished line is cut off first."""
     line = json.dumps(json_ready(row), allow_nan=False)
     try:
