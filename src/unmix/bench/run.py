@@ -70,7 +70,7 @@ def run_study(
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
     with _sigterm_raises(), _ending(parallel(joblib.delayed(measure)(run, threads) for run in missing)) as measured:
         for row in measured:
-            _append(path, row)
+            append_row(path, row)
             done[row["key"]] = row
             if on_row is not None:
                 on_row(row)
@@ -266,7 +266,7 @@ def scores(data: MixingData, latents: Any, test: slice, model: Any) -> dict[str,
     return {name: round(float(value), 4) if isinstance(value, float) else value for name, value in row.items()}
 
 
-def _append(path: Path, row: dict[str, Any]) -> None:
+def append_row(path: Path, row: dict[str, Any]) -> None:
     """Add one line, on the disk when this returns; what a crash left of an unfinished line is cut off first."""
     line = json.dumps(json_ready(row), allow_nan=False)
     try:
