@@ -3,14 +3,19 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import unmix
+from unmix import DataError, SettingError, StorageError
+from unmix.cli import app
+from unmix.files import replacing
 
 QUICK = ["--latents", "2", "--restarts", "2", "--epochs", "3", "--verbose", "0"]
 
@@ -142,3 +147,43 @@ def test_a_model_of_images_is_not_given_a_table(tmp_path):
         assert "run was fitted on images, not on a table" in done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "z.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["fit", "semi.csv", "--domain", "d", "--out", "r"], DataError, r"looks separated by ';'.*Save it with commas"),
+        (["fit", "ok.csv", "--domain", "d", "--out", "ok.csv"], StorageError, "ok.csv is a file; a run needs a folder"),
+        (["bench", "quick", "--out", "ok.csv"], StorageError, "cannot be written.*Choose another folder for the study"),
+        (["bench", "quick", "--out", "b", "--jobs", "0"], SettingError, "--jobs must be a number of processes"),
+        (
+            ["fit", "ok.csv", "--domain", "d", "--latents", "1", "--sparsity", "inf", "--out", "r"],
+            SettingError,
+            "finite",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_computed(tmp_path, monkeypatch, words, error, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "semi.csv").write_text("a;b;d\n1;2;x\n")
+    (tmp_path / "ok.csv").write_text("a,b,d\n1,2,x\n")
+    with pytest.raises(error, match=message):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+    assert sorted(os.listdir(tmp_path)) == ["ok.csv", "semi.csv"]
+
+
+@pytest.mark.parametrize("words", [["fit", "t.csv", "--out", "r"], ["plan", "--density", "0.5"]])
+def test_a_seed_below_zero_is_refused(words):
+    done = CliRunner().invoke(app, [*words, "--seed", "-1"])
+    assert done.exit_code == 2
+    assert "Invalid value for '--seed'" in done.output
+
+
+def test_only_a_regular_file_is_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, what in (("pipe", "no regular file"), ("folder", "a folder")):
+        with pytest.raises(StorageError, match=f"{name} is {what}, so it is not replaced"), replacing(tmp_path / name):
+            pass
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"]

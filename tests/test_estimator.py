@@ -235,6 +235,8 @@ def test_an_unsuccessful_fit_leaves_nothing_and_a_refit_keeps_the_old_model(fram
         ({"penalty": "l0"}, "penalty must be one of"),
         ({"decoder": "conv"}, "decoder must be one of"),
         ({"sparsity": -1.0}, "sparsity must be ≥ 0"),
+        ({"sparsity": float("inf")}, "sparsity must be ≥ 0 and finite; got inf"),
+        ({"random_state": -1}, "random_state must be a whole number ≥ 0, or a generator; got -1"),
         ({"hidden": ()}, "hidden must be one or more widths"),
         ({"validation_fraction": 1.0}, r"validation_fraction must be in \[0, 1\)"),
         ({"missing": "drop"}, 'missing must be "error" or "mask"'),

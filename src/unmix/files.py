@@ -20,8 +20,11 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises
     ------
     StorageError
-        In place of any ``OSError``, such as a full disk.
+        In place of any ``OSError``, such as a full disk; or ``path`` is a folder or a device, which is left as it is.
     """
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise StorageError(f"{path} is {what}, so it is not replaced. Choose the name of a file.")
     beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

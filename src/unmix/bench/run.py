@@ -67,6 +67,7 @@ def run_study(
     path = folder / ROWS
     done = read_rows(path)
     missing = missing_runs(study, done, retry_failed=retry_failed)
+    claim_rows(path)
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
     with _sigterm_raises(), _ending(parallel(joblib.delayed(measure)(run, threads) for run in missing)) as measured:
         for row in measured:
@@ -266,11 +267,19 @@ def scores(data: MixingData, latents: Any, test: slice, model: Any) -> dict[str,
     return {name: round(float(value), 4) if isinstance(value, float) else value for name, value in row.items()}
 
 
+def claim_rows(path: Path) -> None:
+    """Make the folder and the file, so that one that cannot be written is known before anything is computed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error}. Choose another folder for the study.") from error
+
+
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Add one line, on the disk when this returns; what a crash left of an unfinished line is cut off first."""
     line = json.dumps(json_ready(row), allow_nan=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
             size = _whole_lines(file)
             file.truncate(size)

@@ -75,7 +75,7 @@ def fit(
         str, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
     ] = "error",
     min_domain_rows: Annotated[int, typer.Option(help="Smallest domain that is accepted.")] = 10,
-    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
@@ -144,7 +144,7 @@ def plan(
     density: Annotated[float | None, typer.Option(help="Instead of a file: share of entries that are 1.")] = None,
     latents: Annotated[int, typer.Option(help="With --density: number of latents.")] = 4,
     features: Annotated[int, typer.Option(help="With --density: number of features.")] = 8,
-    seed: Annotated[int, typer.Option(help="With --density: seed of the drawn supports.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="With --density: seed of the drawn supports.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Before any data exist: which latents would a support and a number of domains identify?"""
@@ -169,7 +169,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("unmix-demo"),
     latents: Annotated[int, typer.Option(help="Number of latent factors.")] = 4,
     epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, 5,600 or more.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
 ) -> None:
@@ -183,7 +183,7 @@ def demo(
 def bench(
     study: Annotated[str, typer.Argument(help="quick, targets, claim, violation, scale, or a study file (.toml).")],
     out: Annotated[Path, typer.Option(help="Folder for rows, tables and page; finished runs in it are kept.")],
-    seeds: Annotated[int | None, typer.Option(help="Data seeds of a study that comes with the package.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Data seeds of a study that comes with the package.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes. -1: one for each core.")] = -1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what ended in an error.")] = False,
     estimate: Annotated[bool, typer.Option(help="Probe first how long it will take.")] = True,

@@ -177,7 +177,9 @@ def _claim(out: Path, *, overwrite: bool, resume: bool) -> None:
         if not unfinished:
             raise StorageError(f"There is no interrupted run in {out}. Start without --resume.")
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not overwrite)):
+        if not out.is_dir():
+            raise StorageError(f"{out} is a file; a run needs a folder. Choose another --out.")
         what = "an interrupted run: add --resume to go on with it" if unfinished else "files"
         raise StorageError(f"{out} holds {what}. Choose another --out, or add --overwrite to replace it.")
     if overwrite and out.is_dir() and any(out.iterdir()) and not (unfinished or (out / DONE).is_file()):

@@ -10,7 +10,7 @@ import typer
 
 from unmix.bench.page import write_page
 from unmix.bench.presets import PRESETS
-from unmix.bench.run import ROWS, estimate_seconds, missing_runs, read_rows, run_study
+from unmix.bench.run import ROWS, claim_rows, estimate_seconds, missing_runs, read_rows, run_study
 from unmix.bench.study import Study, read_study
 from unmix.data.tables import write_table
 from unmix.errors import SettingError
@@ -22,9 +22,12 @@ _PAGE = "study.html"
 def run_bench(study: str, out: Path, seeds: int | None, jobs: int, *, retry_failed: bool, estimate: bool) -> None:
     """Run what is missing of a study and write its page and tables."""
     chosen = _study(study, seeds)
+    if not jobs:
+        raise SettingError("--jobs must be a number of processes, or -1 for one on each core; got 0.")
     path = out / ROWS
     total, missing = len(chosen.runs()), missing_runs(chosen, read_rows(path), retry_failed=retry_failed)
     typer.echo(f"study {chosen.name}: {total} runs, {len(missing)} to do", err=True)
+    claim_rows(path)
     try:
         if missing and estimate:
             typer.echo(f"this will take about {_minutes(estimate_seconds(missing, jobs))}", err=True)

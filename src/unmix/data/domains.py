@@ -216,7 +216,8 @@ def _learn_column(frame: pd.DataFrame, name: str, kinds: Mapping[str, str], min_
     counts = pd.Series(labels).value_counts()
     small = counts[counts < min_rows]
     if len(small):
-        shown = ", ".join(f"{level!r} ({count})" for level, count in small.items())
+        shown = ", ".join(f"{level!r} ({count})" for level, count in small.iloc[:_SHOWN].items())
+        shown += f" and {len(small) - _SHOWN} more" if len(small) > _SHOWN else ""
         raise DomainError(
             f"Domains of {name!r} with fewer than {min_rows} rows: {shown}. Merge them with others, drop them, or "
             "lower min_domain_rows (their parameters then shrink toward the mean domain)."

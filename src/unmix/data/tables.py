@@ -56,7 +56,14 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise DataError(f"{path} could not be read as {path.suffix}: {error}. Is the file complete?") from error
     if frame.shape[0] == 0:
         raise DataError(f"{path} has a header but no rows. unmix needs rows to learn from.")
-    _refuse_duplicates([str(name) for name in frame.columns])
+    names = [str(name) for name in frame.columns]
+    separator = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
+    if separator is not None:
+        raise DataError(
+            f"{path} has one column, {names[0]!r}: it looks separated by {separator!r}, unlike {path.suffix}. "
+            "Save it with commas (decimals with points), or with tabs as .tsv."
+        )
+    _refuse_duplicates(names)
     return frame
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -296,8 +297,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
 
     def _need_at_least_zero(self, *names: str) -> None:
         for name in names:
-            if not getattr(self, name) >= 0:
-                raise SettingError(f"{name} must be ≥ 0; got {getattr(self, name)!r}.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingError(f"{name} must be ≥ 0 and finite; got {getattr(self, name)!r}.")
 
     def planned_epochs(self, n_samples: int) -> int:
         """Epochs that ``fit`` plans for so many rows: ``max_epochs``, or 700 steps a latent, at least 5,600."""
@@ -410,5 +411,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
 
 def random_seed(random_state: Any) -> int:
     if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
+        if random_state < 0:
+            raise SettingError(f"random_state must be a whole number ≥ 0, or a generator; got {random_state}.")
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
