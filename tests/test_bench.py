@@ -93,7 +93,7 @@ def test_every_preset_builds_and_its_seeds_are_not_those_of_tuning():
     for name, preset in PRESETS.items():
         study = preset()
         assert study.name == name
-        assert min(study.seeds) >= 300
+        assert min(study.seeds) >= 400
         assert max(study.seeds) < 1000
         assert len(preset(1).runs()) * len(study.seeds) == len(study.runs())
 

@@ -323,7 +323,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         self.settings_ = {"n_train": len(train), "n_held_out": len(data.held_out)}
         self.history_ = pd.DataFrame(result.history).astype({"epoch": int, "start": int})
         self.best_restart_, self.agreement_ = found.best, found.agreed.mean
-        self.restarts_ = restarts_table(result, found.agreed, found.best, self.history_)
+        self.restarts_ = restarts_table(result, found.agreed, found.best)
         self.description_ = found.description
         self._set_mixing()
         say(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,13 +64,11 @@ def finish_start(model: FittedModel, train: Rows) -> None:
     )
 
 
-def restarts_table(result: TrainingResult, agreed: Agreement, best: int, history: pd.DataFrame) -> pd.DataFrame:
+def restarts_table(result: TrainingResult, agreed: Agreement, best: int) -> pd.DataFrame:
     """One row a start: what it reached, and whether it was kept."""
-    named = [name for name in history.columns if name.startswith("held_out_") and name != "held_out_objective"]
     rows = []
     for start, objective in enumerate(result.objective):
-        own = history[(history["start"] == start) & (history["epoch"] == result.best_epoch[start])]
-        terms = {name: float(own[name].iloc[0]) if len(own) else math.nan for name in named}
+        terms = {f"held_out_{name}": value for name, value in result.terms[start].items()}
         rows.append(
             {
                 "start": start,
