@@ -214,8 +214,6 @@ def report(
 ) -> None:
     """Write the report of a fitted model again."""
     model = load(run, device="cpu")
-    if not hasattr(model, "report"):
-        raise StorageError(f"{run} holds a {type(model).__name__}, which writes no report. Load it in Python instead.")
     target = model.report(out or run / _REPORT)
     typer.echo(f"report → {target}")
 

@@ -18,6 +18,7 @@ read the latents of rows from the averaged generator, whose weights follow the g
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,7 +38,9 @@ from unmix.objectives.sparsity import PENALTIES, jacobian_weights
 FLOWS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
 
 
-_MASK_THRESHOLD = 0.1
+MASK_THRESHOLD = 0.1
+_INITIAL_NOISE = 0.1
+_RAMP = 0.5
 _FRAME_ROWS = 2048
 _JACOBIAN_ROWS = 512
 _OTHER_DOMAINS = 16
@@ -74,6 +77,8 @@ class CGGANConfig:
     penalty_rows: int = 64
     gradient_every: int = 4
     averaging: float = 0.002
+    latent_weight: float = 1.0
+    reconstruction_weight: float = 1.0
 
     @property
     def images(self) -> bool:
@@ -124,10 +129,19 @@ class Synthesis(nn.Module):
             self.flow.mean_domain.requires_grad_(False)
         self.register_buffer("mask", torch.ones(config.n_style))
         self.generator = _generator(sources, config)
+        self.log_noise: nn.Parameter | None = None
+        if not config.images:
+            self.log_noise = nn.Parameter(torch.full((config.shape[0],), math.log(_INITIAL_NOISE)))
 
     def forward(self, z: Tensor, design: Tensor) -> Tensor:
         x: Tensor = self.generator(z, design)
         return x
+
+    def observed(self, x: Tensor, source: torch.Generator) -> Tensor:
+        """``x`` with observation noise; images have none."""
+        if self.log_noise is None:
+            return x
+        return x + self.log_noise.exp() * torch.randn(x.shape, generator=source).to(x)
 
     def style(self, design: Tensor) -> PriorDistribution | None:
         """Distribution of the style latents of every row; None without a flow."""
@@ -172,7 +186,7 @@ class CGGANNetwork(AdversarialModel):
         self._certainty = 0.0
         self.phases = (
             Phase("discriminator", ("discriminator",), 0, config.steps),
-            Phase("generator", ("synthesis",), 0, config.steps),
+            Phase("generator", ("synthesis", "encoder"), 0, config.steps),
             Phase("encoder", ("encoder",), config.steps, config.steps + config.encoder_steps),
         )
 
@@ -182,13 +196,20 @@ class CGGANNetwork(AdversarialModel):
             return self._discriminator_terms(rows, noise, source, step)
         if phase == "generator":
             return self._generator_terms(rows, noise, source)
-        return self._encoder_terms(rows, noise)
+        return self._encoder_terms(rows, noise, source)
 
-    def weights(self, phase: str) -> Mapping[str, float]:
+    def weights(self, phase: str, step: int) -> Mapping[str, float]:
         config = self.config
+        risen = min(1.0, step / (_RAMP * config.steps))
         return {
             "discriminator": {"logistic": 1.0, "gradient": 0.5 * config.gradient_weight * config.gradient_every},
-            "generator": {"logistic": 1.0, "mask": config.mask_weight, "sparsity": config.sparsity},
+            "generator": {
+                "logistic": 1.0,
+                "mask": config.mask_weight,
+                "sparsity": config.sparsity * risen,
+                "latents": config.latent_weight,
+                "reconstruction": config.reconstruction_weight,
+            },
             "encoder": {"latents": 1.0, "reconstruction": 1.0, "real": 1.0},
         }[phase]
 
@@ -213,6 +234,7 @@ class CGGANNetwork(AdversarialModel):
         design, real = rows.design, as_floats(rows.x)
         with torch.no_grad():
             generated = self.synthesis(self.synthesis.from_noise(noise, design), design)
+            generated = self.synthesis.observed(generated, source)
         penalised = step % self.config.gradient_every == 0
         real = self._seen(real, source).detach().requires_grad_(penalised)
         score = self.discriminator(real, design)
@@ -226,8 +248,11 @@ class CGGANNetwork(AdversarialModel):
     def _generator_terms(self, rows: Rows, noise: Tensor, source: torch.Generator) -> dict[str, Tensor]:
         config, design = self.config, rows.design
         z = self.synthesis.from_noise(noise, design)
-        generated = self._seen(self.synthesis(z, design), source)
-        terms = {"logistic": generator_loss(self.discriminator(generated, design))}
+        generated, real = self.synthesis.observed(self.synthesis(z, design), source), as_floats(rows.x)
+        terms = {"logistic": generator_loss(self.discriminator(self._seen(generated, source), design))}
+        found = self.encoder(torch.cat([generated, real]))
+        terms["latents"] = (found[: len(z)] - z).square().mean()
+        terms["reconstruction"] = (self.synthesis(found[len(z) :], design) - real).square().mean()
         if config.mask and config.flow is not None:
             terms["mask"] = mask_penalty(self.synthesis.effects(design))
         if config.sparsity > 0 and config.n_style > 0:
@@ -245,13 +270,14 @@ class CGGANNetwork(AdversarialModel):
         weights = jacobian_weights(jacobian.flatten(2).transpose(0, 1)[None], spread[None])
         return PENALTIES[config.penalty](weights)[0] * (config.n_style / count)
 
-    def _encoder_terms(self, rows: Rows, noise: Tensor) -> dict[str, Tensor]:
+    def _encoder_terms(self, rows: Rows, noise: Tensor, source: torch.Generator) -> dict[str, Tensor]:
         """Latents of generated rows, and what becomes of generated and of real rows on the way there and back."""
         design, real = rows.design, as_floats(rows.x)
         with torch.no_grad():
             z = self.averaged.from_noise(noise, design)
             generated = self.averaged(z, design)
-        found = self.encoder(torch.cat([generated, real]))
+            seen = self.averaged.observed(generated, source)
+        found = self.encoder(torch.cat([seen, real]))
         errors = (self.averaged(found, design.repeat(2, 1)) - torch.cat([generated, real])).square()
         return {
             "latents": (found[: len(z)] - z).square().mean(),
@@ -294,7 +320,7 @@ class FittedGAN(nn.Module):
 
     @property
     def n_content(self) -> int:
-        return int((self.importance < _MASK_THRESHOLD).sum())
+        return int((self.importance < MASK_THRESHOLD).sum())
 
     def encode(self, x: Tensor) -> Tensor:
         """Latents (rows, n_latents) of standardised rows or uint8 images."""
@@ -329,7 +355,7 @@ class FittedGAN(nn.Module):
         importance = self._importance(noise, design, source)
         first = self.config.n_latents - self.config.n_style
         if self.config.mask:
-            self.synthesis.mask[importance[first:] < _MASK_THRESHOLD] = 0.0
+            self.synthesis.mask[importance[first:] < MASK_THRESHOLD] = 0.0
         z = self.synthesis.from_noise(noise, design)
         self.center.copy_(z.mean(0))
         self.scale.copy_(z.std(0, correction=0))
@@ -337,7 +363,7 @@ class FittedGAN(nn.Module):
         absolute, signed = (
             part.flatten(1) for part in self.mixing(((z - self.center) / self.scale)[rows], design[rows])
         )
-        style = importance >= _MASK_THRESHOLD
+        style = importance >= MASK_THRESHOLD
         order = torch.argsort(absolute.sum(1) - style * (absolute.sum() + 1.0), descending=True, stable=True)
         strongest = absolute.argmax(1, keepdim=True)
         signs = torch.where(signed.gather(1, strongest)[:, 0] < 0, -1.0, 1.0)
