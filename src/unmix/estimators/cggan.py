@@ -30,6 +30,8 @@ from unmix.train.devices import pick_device
 
 _MIXING_ROWS = 1024
 _CHUNK = 1024
+_PENALTY_ROWS = 64
+_IMAGE_PENALTY_ROWS, _IMAGE_SPARSITY_EVERY, _IMAGE_RECONSTRUCTION = 8, 4, 10.0
 
 
 @dataclass(eq=False, repr=False)
@@ -67,8 +69,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
         Adaptive augmentation of what the discriminator sees; images only.
     max_steps : int, default 8000
         Adversarial steps.
-    encoder_steps : int, default 3000
-        Steps in which the encoder then learns to read the generator's latents.
+    encoder_steps : int, default 1000
+        Steps in which the encoder, trained with the generator until then, learns to read the averaged one.
     batch_size : int, default 256
     learning_rate : float, default 0.001
         Of Adam with betas (0, 0.99), falling linearly to 0.
@@ -126,7 +128,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
     gradient_weight: float = 0.2
     augment: bool = True
     max_steps: int = 8000
-    encoder_steps: int = 3000
+    encoder_steps: int = 1000
     batch_size: int = 256
     learning_rate: float = 1e-3
     auxiliary: Mapping[str, str] | None = None
@@ -313,6 +315,9 @@ class CGGAN(TransformerMixin, BaseEstimator):
             steps=int(self.max_steps),
             encoder_steps=int(self.encoder_steps),
             seed=seed,
+            penalty_rows=_IMAGE_PENALTY_ROWS if len(shape) > 1 else _PENALTY_ROWS,
+            sparsity_every=_IMAGE_SPARSITY_EVERY if len(shape) > 1 else 1,
+            reconstruction_weight=_IMAGE_RECONSTRUCTION if len(shape) > 1 else 1.0,
         )
 
     def _new_rows(self, X: Any, y: Any = None, *, with_domain: bool = False) -> Rows:

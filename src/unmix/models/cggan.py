@@ -1,18 +1,26 @@
 r"""CG-GAN: a conditional generative adversarial network in which domains act through few latents, sparsely mixed.
 
-.. math:: z_c = \epsilon_c, \qquad z_s = f_u(\epsilon_s; m), \qquad \tilde x = G(z_c, z_s), \qquad \epsilon \sim N(0, I)
+.. math:: z_c = \epsilon_c, \quad z_s = f_u(\epsilon_s; m), \quad \tilde x = G(z_c, z_s) + \sigma \odot \eta, \qquad
+          \epsilon, \eta \sim N(0, I)
 
 Li et al., ICLR 2025, arXiv:2503.00639. The domain-conditional map f is that of the prior (``nets/prior.py``), monotone
-in every style latent. Style latents are candidates: M is an L1 term on the size of what domains change in each of them,
-so it becomes 0 for all but as many as the domains need. After training the mask m is closed for those: they are as in
-the mean domain in every domain, that is content. Moving a row to another domain keeps (ε_c, ε_s) and changes u.
+in every style latent. Moving a row to another domain keeps (ε_c, ε_s) and changes u. Observation noise σ is learnt for
+rows of features, because a generator without it never matches them; images have none.
 
-The generator minimises, with the terms of ``objectives/adversarial.py``,
+Generator and encoder E together minimise, with the terms of ``objectives/adversarial.py``,
 
-.. math:: L_G + \lambda M + \alpha S
+.. math:: L_G + \lambda_t M + \alpha_t S + E\,\|E(\tilde x) - z\|^2 + E\,\|G(E(x)) - x\|^2
 
-S takes the exact derivatives by some random style latents a step. After the adversarial steps an encoder learns to
-read the latents of rows from the averaged generator, whose weights follow the generator's exponentially.
+The last two make every latent visible in x, and every row of the data one that the generator makes. S takes the exact
+derivatives by some random style latents a step.
+
+Style latents are candidates: M is an L1 term on the size of what domains change in each of them, so it becomes 0 for
+all but as many as the domains need. Half-way the mask m is closed for those: they are as in the mean domain in every
+domain, that is content. From there on both weights fall, because L1 terms also press on what is truly there: λ to 0,
+α to a tenth. α has risen from 0 over the first steps, or latents could die before they are of use.
+
+After the adversarial steps the encoder learns to read the averaged generator, whose weights follow the generator's
+exponentially.
 """
 
 from __future__ import annotations
@@ -40,7 +48,9 @@ FLOWS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": Spli
 
 MASK_THRESHOLD = 0.1
 _INITIAL_NOISE = 0.1
-_RAMP = 0.5
+_RAMP = 0.3
+_CLOSING = 0.5
+_LEFT = 0.1
 _FRAME_ROWS = 2048
 _JACOBIAN_ROWS = 512
 _OTHER_DOMAINS = 16
@@ -53,7 +63,8 @@ class CGGANConfig:
     ``shape``: (n_features,), or (side, side, colours) of images. ``hidden``: widths of dense networks; for images the
     last is the width of the modulation and of the discriminator's features, and ``channels`` those at the full side.
     ``flow``: "gaussian", "spline" or None, a plain conditional generator. The exact derivatives by ``directions``
-    style latents are taken at the first ``penalty_rows`` rows; the R1 term in every ``gradient_every``-th step.
+    style latents are taken at the first ``penalty_rows`` rows in every ``sparsity_every``-th step, the R1 term in every
+    ``gradient_every``-th; both weigh accordingly more.
     """
 
     n_latents: int
@@ -71,11 +82,12 @@ class CGGANConfig:
     gradient_weight: float = 0.2
     augment: bool = True
     steps: int = 8000
-    encoder_steps: int = 3000
+    encoder_steps: int = 1000
     seed: int = 0
     directions: int = 2
     penalty_rows: int = 64
     gradient_every: int = 4
+    sparsity_every: int = 1
     averaging: float = 0.002
     latent_weight: float = 1.0
     reconstruction_weight: float = 1.0
@@ -195,18 +207,20 @@ class CGGANNetwork(AdversarialModel):
         if phase == "discriminator":
             return self._discriminator_terms(rows, noise, source, step)
         if phase == "generator":
-            return self._generator_terms(rows, noise, source)
+            return self._generator_terms(rows, noise, source, step)
         return self._encoder_terms(rows, noise, source)
 
     def weights(self, phase: str, step: int) -> Mapping[str, float]:
         config = self.config
-        risen = min(1.0, step / (_RAMP * config.steps))
+        progress = step / config.steps
+        risen = min(1.0, progress / _RAMP)
+        fallen = min(1.0, (1.0 - progress) / (1.0 - _CLOSING))
         return {
             "discriminator": {"logistic": 1.0, "gradient": 0.5 * config.gradient_weight * config.gradient_every},
             "generator": {
                 "logistic": 1.0,
-                "mask": config.mask_weight,
-                "sparsity": config.sparsity * risen,
+                "mask": config.mask_weight * fallen,
+                "sparsity": config.sparsity * config.sparsity_every * risen * max(fallen, _LEFT),
                 "latents": config.latent_weight,
                 "reconstruction": config.reconstruction_weight,
             },
@@ -221,6 +235,17 @@ class CGGANNetwork(AdversarialModel):
             share = max(self.config.averaging, 1.0 / (step + 1))
             for average, value in zip(self.averaged.parameters(), self.synthesis.parameters(), strict=True):
                 average.lerp_(value, share)
+            if self.config.mask and step == int(_CLOSING * self.config.steps):
+                self._close()
+
+    def _close(self) -> None:
+        """Style latents that domains hardly move become content for good, and the mask term may fade."""
+        flow = self.averaged.flow
+        if flow is not None:
+            design = torch.eye(self.config.n_design, device=self.averaged.mask.device)
+            size = self.averaged.effects(design).square().sum(1).mean(0).sqrt()
+            for synthesis in (self.synthesis, self.averaged):
+                synthesis.mask[size < MASK_THRESHOLD] = 0.0
 
     @property
     def _augmenting(self) -> bool:
@@ -245,7 +270,7 @@ class CGGANNetwork(AdversarialModel):
             self._certainty = float(score.detach().sign().mean())
         return terms
 
-    def _generator_terms(self, rows: Rows, noise: Tensor, source: torch.Generator) -> dict[str, Tensor]:
+    def _generator_terms(self, rows: Rows, noise: Tensor, source: torch.Generator, step: int) -> dict[str, Tensor]:
         config, design = self.config, rows.design
         z = self.synthesis.from_noise(noise, design)
         generated, real = self.synthesis.observed(self.synthesis(z, design), source), as_floats(rows.x)
@@ -255,7 +280,7 @@ class CGGANNetwork(AdversarialModel):
         terms["reconstruction"] = (self.synthesis(found[len(z) :], design) - real).square().mean()
         if config.mask and config.flow is not None:
             terms["mask"] = mask_penalty(self.synthesis.effects(design))
-        if config.sparsity > 0 and config.n_style > 0:
+        if config.sparsity > 0 and config.n_style > 0 and step % config.sparsity_every == 0:
             terms["sparsity"] = self._sparsity(z, design, source)
         return terms
 
