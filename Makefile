@@ -2,10 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo demo-images test check clean
 
 demo: .venv/demo
 	$(BIN)/unmix demo --out unmix-demo --overwrite
+
+demo-images: .venv/demo
+	$(BIN)/unmix demo --images --out unmix-demo-images --overwrite
 
 test: .venv/test
 	$(BIN)/python -m pytest -q
@@ -27,4 +30,4 @@ check: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv unmix-demo
+	rm -rf .venv unmix-demo unmix-demo-images

@@ -164,19 +164,24 @@ def report(
     report_run(run, out)
 
 
-@app.command(epilog="Example:\n\n  unmix demo --out unmix-demo")
+@app.command(epilog="Examples:\n\n  unmix demo --out unmix-demo\n\n  unmix demo --images --out unmix-demo-images")
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("unmix-demo"),
     latents: Annotated[int, typer.Option(help="Number of latent factors.")] = 4,
     epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, 5,600 or more.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
+    images: Annotated[bool, typer.Option("--images", help="Handwritten digits in four pairs of colours.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="With --images: adversarial steps.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
 ) -> None:
-    """The whole way on protein signalling under nine conditions (Sachs et al. 2005), in a few minutes."""
-    from unmix.cli.runs import demo_run
+    """The whole way on protein signalling under nine conditions (Sachs et al. 2005), or on images, in minutes."""
+    from unmix.cli.runs import demo_images_run, demo_run
 
-    demo_run(out, latents, epochs, seed, overwrite=overwrite, resume=resume)
+    if images:
+        demo_images_run(out, steps, seed, overwrite=overwrite, resume=resume)
+    else:
+        demo_run(out, latents, epochs, seed, overwrite=overwrite, resume=resume)
 
 
 @app.command(epilog=_BENCH_EXAMPLES)

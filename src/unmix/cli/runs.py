@@ -16,10 +16,12 @@ import typer
 from unmix import datasets
 from unmix.audit.planning import plan, plan_typical
 from unmix.audit.targets import intervention_targets
+from unmix.bench.translation import DIGIT_SETTINGS, judge_translations, train_judges
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import read_support, read_table, split_columns, write_table
 from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.base import LatentEstimator
+from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.storage import DONE, load
 
@@ -116,8 +118,6 @@ def plan_support(
 def report_run(run: Path, out: Path | None) -> None:
     """Write a run's report again."""
     model = load(run, device="cpu")
-    if not hasattr(model, "report"):
-        raise StorageError(f"{run} holds a {type(model).__name__}, which writes no report. Load it in Python instead.")
     target = model.report(out or run / _REPORT)
     typer.echo(f"report → {target}")
 
@@ -133,7 +133,7 @@ def demo_run(out: Path, latents: int, epochs: int | None, seed: int, *, overwrit
     found = intervention_targets(
         model.description_, model.domains_, data.feature_names, data.targets, reference="cd3cd28"
     )
-    _write_results(model, x, out, targets=found)
+    _write_results(model, x, out, {"targets.csv": found})
     typer.echo("\nInterventions with a known target, against condition cd3cd28:")
     typer.echo(found.round(2).to_string(index=False))
     typer.echo(
@@ -142,7 +142,31 @@ def demo_run(out: Path, latents: int, epochs: int | None, seed: int, *, overwrit
     )
 
 
-def _train(model: LatentEstimator, x: pd.DataFrame, y: pd.DataFrame | None, out: Path, *, resume: bool) -> None:
+def demo_images_run(out: Path, steps: int | None, seed: int, *, overwrite: bool, resume: bool) -> None:
+    """Fit the image demo's data, translate the held-out images, and let classifiers judge them."""
+    _claim(out, overwrite=overwrite, resume=resume)
+    data = datasets.load_digits_two_colours(16)
+    images, domains = data.images, data.domains
+    held_out = np.arange(len(images)) % 5 == 0
+    typer.echo(f"scikit-learn's handwritten digits, {len(images)} images of 16 × 16 pixels in four pairs of colours")
+    model = CGGAN(**{**DIGIT_SETTINGS, "max_steps": steps or DIGIT_SETTINGS["max_steps"], "random_state": seed})
+    _train(model, images[~held_out], domains[~held_out], out, resume=resume)
+    content = data.factors["digit"].to_numpy()
+    judges = train_judges(images, content, domains, held_out)
+    found = judge_translations(model, judges, images[held_out], content[held_out], domains[held_out])
+    _write_results(
+        model,
+        images,
+        out,
+        {"translations.csv": found},
+        lambda path: model.report(path, images[held_out], domains[held_out]),
+    )
+    typer.echo("\nHeld-out images translated: share whose digit, and whose target colours, a classifier reads:")
+    typer.echo(found.round(3).to_string(index=False))
+    typer.echo(f"Real held-out images: digit {judges.real_content:.3f}, colours {judges.real_style:.3f}.")
+
+
+def _train(model: LatentEstimator | CGGAN, x: Any, y: Any, out: Path, *, resume: bool) -> None:
     checkpoint = out / CHECKPOINT
     try:
         model.fit(x, y, checkpoint=checkpoint, resume=resume)
@@ -153,21 +177,28 @@ def _train(model: LatentEstimator, x: pd.DataFrame, y: pd.DataFrame | None, out:
         words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
         command = shlex.join(["unmix", *words, "--resume"])
         _attempt(lambda: (out / INTERRUPTED).write_text(f"This run was interrupted. Go on with:\n\n{command}\n"))
-        typer.echo(f"\nStopped. The last completed epoch is in {checkpoint}. Go on with:\n\n  {command}", err=True)
+        typer.echo(f"\nStopped. What is done so far is in {checkpoint}. Go on with:\n\n  {command}", err=True)
         raise typer.Exit(130) from None
 
 
-def _write_results(model: LatentEstimator, x: pd.DataFrame, out: Path, targets: pd.DataFrame | None = None) -> None:
+def _write_results(
+    model: Any,
+    x: Any,
+    out: Path,
+    tables: Mapping[str, pd.DataFrame] | None = None,
+    write_report: Callable[[Path], Any] | None = None,
+) -> None:
     model.save(out, overwrite=True)
     latents = pd.DataFrame(model.transform(x), columns=model.get_feature_names_out())
-    write_table(latents, out / _LATENTS)
-    if targets is not None:
-        write_table(targets, out / "targets.csv")
-    model.report(out / _REPORT)
+    written = {_LATENTS: latents, **(tables or {})}
+    for name, table in written.items():
+        write_table(table, out / name)
+    (write_report or model.report)(out / _REPORT)
     for name in (CHECKPOINT, INTERRUPTED):
         (out / name).unlink(missing_ok=True)
-    tables = ["mixing.csv", "effects.csv", "restarts.csv", _LATENTS] + (["targets.csv"] if targets is not None else [])
-    typer.echo(f"\nreport  {out / _REPORT}\nmodel   {out}\ntables  {', '.join(str(out / name) for name in tables)}")
+    saved = ["mixing.csv", "effects.csv", "restarts.csv"] if isinstance(model, LatentEstimator) else []
+    places = ", ".join(str(out / name) for name in [*saved, *written])
+    typer.echo(f"\nreport  {out / _REPORT}\nmodel   {out}\ntables  {places}")
 
 
 def _claim(out: Path, *, overwrite: bool, resume: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -17,21 +17,21 @@ from sklearn.utils.validation import check_is_fitted
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
-from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table, check_values, numeric_matrix
-from unmix.errors import DataError, DomainError, SchemaError, SettingError
+from unmix.errors import DataError, SchemaError, SettingError
 from unmix.estimators.base import random_seed
-from unmix.estimators.prepare import column_names, prepare, rows_for, separate, without_columns
+from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
+from unmix.estimators.prepare import column_names, rows_for, separate, without_columns
 from unmix.estimators.progress import block_bar, say
 from unmix.models.cggan import FLOWS, CGGANConfig, CGGANNetwork, FittedGAN, as_images
-from unmix.nets.gan_images import SIDES
 from unmix.objectives.sparsity import PENALTIES
 from unmix.train.adversarial import AdversarialSettings, fit_adversarial
 from unmix.train.devices import pick_device
 
-_FEWEST_IMAGES = 10
 _MIXING_ROWS = 1024
 _CHUNK = 1024
+_PENALTY_ROWS = 64
+_IMAGE_PENALTY_ROWS, _IMAGE_SPARSITY_EVERY, _IMAGE_RECONSTRUCTION = 8, 4, 10.0
 
 
 @dataclass(eq=False, repr=False)
@@ -69,8 +69,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
         Adaptive augmentation of what the discriminator sees; images only.
     max_steps : int, default 8000
         Adversarial steps.
-    encoder_steps : int, default 3000
-        Steps in which the encoder then learns to read the generator's latents.
+    encoder_steps : int, default 1000
+        Steps in which the encoder, trained with the generator until then, learns to read the averaged one.
     batch_size : int, default 256
     learning_rate : float, default 0.001
         Of Adam with betas (0, 0.99), falling linearly to 0.
@@ -113,6 +113,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
     ((5, 4), 2)
     """
 
+    assumption: ClassVar[str] = "domains act through few latents, the style, and each of those moves few features"
+
     n_latents: int = 4
     _: KW_ONLY
     n_style: int | None = None
@@ -126,7 +128,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
     gradient_weight: float = 0.2
     augment: bool = True
     max_steps: int = 8000
-    encoder_steps: int = 3000
+    encoder_steps: int = 1000
     batch_size: int = 256
     learning_rate: float = 1e-3
     auxiliary: Mapping[str, str] | None = None
@@ -136,13 +138,13 @@ class CGGAN(TransformerMixin, BaseEstimator):
     random_state: Any = 0
     verbose: int = 1
 
-    def fit(self, X: Any, y: Any, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+    def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
         """Learn generator, discriminator and encoder from rows of several domains.
 
         Parameters
         ----------
         X : table (n_samples, n_features) as in ``CGVAE``, or uint8 images (n_samples, side, side, colours)
-            Images have sides of 16, 32, 64 or 128 pixels.
+            Images have sides of 16, 32, 64 or 128 pixels; what ``read_images`` returns brings its domains along.
         y : labels (n_samples,), table of auxiliary columns, or name of a column
             The domain of each row; at least two domains.
         checkpoint : path, optional
@@ -159,7 +161,14 @@ class CGGAN(TransformerMixin, BaseEstimator):
         """
         self._check_settings()
         seed = random_seed(self.random_state)
-        features, domains, rows, names = self._prepare(X, y, seed)
+        features, domains, rows, names = prepare_gan(
+            X,
+            y,
+            n_latents=self.n_latents,
+            auxiliary=self.auxiliary,
+            min_domain_rows=self.min_domain_rows,
+            seed=seed,
+        )
         device = pick_device(self.device)
         config = self._config(tuple(rows.x.shape[1:]), domains, seed)
         network = CGGANNetwork(config).to(device)
@@ -238,6 +247,18 @@ class CGGAN(TransformerMixin, BaseEstimator):
         column = torch.arange(self.n_latents, device=z.device) == latent
         return np.stack([self._decode(torch.where(column, float(value), z), rows.design) for value in values])
 
+    def report(self, path: str | Path, X: Any = None, y: Any = None) -> Path:
+        """Write the page of this fit, one self-contained HTML file, and return its path.
+
+        Of a model of images: samples by domain, one noise in every domain, traversals, what each latent moves; with
+        real images ``X`` and their domains ``y`` also the first eight of them translated to every domain.
+        """
+        check_is_fitted(self)
+        from unmix.estimators.gan_report import write_gan_report
+
+        images = gan_images(X) if X is not None and self.schema_ is None else None
+        return write_gan_report(self, Path(path), images, getattr(X, "domains", None) if y is None else y)
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write model, schema, history and tables into the folder ``path`` and return it; ``unmix.load`` reads it.
 
@@ -294,40 +315,20 @@ class CGGAN(TransformerMixin, BaseEstimator):
             steps=int(self.max_steps),
             encoder_steps=int(self.encoder_steps),
             seed=seed,
+            penalty_rows=_IMAGE_PENALTY_ROWS if len(shape) > 1 else _PENALTY_ROWS,
+            sparsity_every=_IMAGE_SPARSITY_EVERY if len(shape) > 1 else 1,
+            reconstruction_weight=_IMAGE_RECONSTRUCTION if len(shape) > 1 else 1.0,
         )
-
-    def _prepare(
-        self, X: Any, y: Any, seed: int
-    ) -> tuple[FeatureSchema | None, DomainSchema, Rows, tuple[str, ...] | None]:
-        if not _is_images(X):
-            data = prepare(
-                X,
-                y,
-                n_latents=self.n_latents,
-                missing="error",
-                auxiliary=self.auxiliary,
-                min_domain_rows=self.min_domain_rows,
-                validation_fraction=0.0,
-                seed=seed,
-            )
-            _need_domains(data.domains)
-            return data.features, data.domains, data.rows, column_names(data.table)
-        images = _check_images(X)
-        if len(images) < _FEWEST_IMAGES:
-            raise DataError(f"There are {len(images)} images; CGGAN needs at least {_FEWEST_IMAGES}, rather thousands.")
-        domains = DomainSchema.learn(y, len(images), self.auxiliary, self.min_domain_rows)
-        _need_domains(domains)
-        return None, domains, _image_rows(images, domains, y), None
 
     def _new_rows(self, X: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
         schema, domains = self.schema_, self.domain_schema_
         if schema is None:
-            images = _check_images(X)
+            images = gan_images(X)
             if images.shape[1:] != self.image_shape_:
                 raise SchemaError(
                     f"The model was fitted on images of shape {self.image_shape_}; got {images.shape[1:]}. Resize them."
                 )
-            return _image_rows(images, domains, y if with_domain else None).to(self._device())
+            return gan_image_rows(images, domains, y if with_domain else None).to(self._device())
         table, y = separate(X, y) if with_domain else (as_table(X), None)
         table = without_columns(table, {column.name for column in domains.columns} - set(schema.names))
         matrix, names = numeric_matrix(table), column_names(table)
@@ -391,42 +392,3 @@ class CGGAN(TransformerMixin, BaseEstimator):
 
     def _device(self) -> torch.device:
         return self.model_.scale.device
-
-
-def _is_images(X: Any) -> bool:
-    """Whether ``X`` is meant as images: an array of more than two dimensions, or a list of arrays."""
-    return getattr(X, "ndim", 2) > 2 or (isinstance(X, list) and len(X) > 0 and getattr(X[0], "ndim", 1) > 1)
-
-
-def _check_images(X: Any) -> NDArray[np.uint8]:
-    if isinstance(X, list):
-        shapes = sorted({np.shape(image) for image in X})
-        if len(shapes) > 1:
-            raise DataError(f"All images must have one size and mode; got shapes {shapes[:5]}. Resize or convert them.")
-        X = np.stack(X)
-    images = np.asarray(X)
-    if images.ndim != 4 or images.dtype != np.uint8:
-        raise DataError(
-            "Images must be a uint8 array (n_samples, side, side, colours); got "
-            f"{images.dtype} of shape {images.shape}. Convert them."
-        )
-    _, height, width, _ = images.shape
-    if height != width or height not in SIDES:
-        raise DataError(
-            f"Images must be square with sides of {list(SIDES)} pixels; got {height} by {width}. Resize them."
-        )
-    return images
-
-
-def _image_rows(images: NDArray[np.uint8], domains: DomainSchema, y: Any) -> Rows:
-    """Images as they are, uint8, with their encoded domains; without ``y`` they carry none."""
-    schema = DomainSchema() if y is None else domains
-    rows = Rows.build(np.zeros((len(images), 0)), schema.encode(y, len(images)), schema.sizes, False)
-    return Rows(torch.from_numpy(np.ascontiguousarray(images)), None, rows.codes, rows.values, rows.n_design)
-
-
-def _need_domains(domains: DomainSchema) -> None:
-    if not domains.columns or (len(domains.domains) < 2 and not domains.n_continuous):
-        raise DomainError(
-            f"CGGAN needs rows of at least two domains; got {len(domains.domains)}. Pass their labels as y."
-        )

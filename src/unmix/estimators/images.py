@@ -23,7 +23,7 @@ from unmix.models.base import LatentModel
 from unmix.models.cgvae import PRIORS
 from unmix.models.cgvae_images import CGVAEImageConfig, CGVAEImageNetwork
 from unmix.objectives.sparsity import PENALTIES
-from unmix.report.images import ImageReportContent, ImageSection, heat, render_images
+from unmix.report.images import ImageReportContent, ImageSection, model_sections, render_images, translated_section
 from unmix.train.fit import TrainingSettings
 
 _EVALUATION_ROWS = 256
@@ -129,9 +129,7 @@ class CGVAEImages(LatentEstimator):
             found, labels = as_images(images, domains)
             first, labels = found.images[:_SHOWN], np.asarray(labels)[:_SHOWN]
             moved = [self.counterfactual(first, labels, to=domain) for domain in self.domains_]
-            words = "The same images carried to each domain, from their latents; the first row is real."
-            rows = ["real", *self.domains_]
-            sections.append(ImageSection("Real images, translated", words, np.stack([first, *moved]), rows))
+            sections.append(translated_section(first, moved, self.domains_))
         settings = {name: str(value) for name, value in self.get_params().items()}
         facts = {**settings, "training": self.stop_reason_, "agreement of the starts": f"{self.agreement_:.3f}"}
         text = render_images(ImageReportContent(type(self).__name__, self.assumption, sections, facts))
@@ -148,13 +146,7 @@ class CGVAEImages(LatentEstimator):
         for latent, z in enumerate(steps):
             z[:, latent] = np.linspace(-2.5, 2.5, _SHOWN)
         moved = np.stack([self.inverse_transform(z) for z in steps])
-        maps = heat(self.mixing_maps())[None]
-        return [
-            ImageSection("Samples", "Drawn from the model, without observation noise.", own, self.domains_),
-            ImageSection("One noise, every domain", "Columns share the noise ε.", same, self.domains_),
-            ImageSection("Traversals", "One latent from -2.5 to 2.5, the others at their mean.", moved, names),
-            ImageSection("What each latent moves", "Mean |∂x/∂z|, white for none.", maps, [", ".join(names)]),
-        ]
+        return model_sections(own, same, moved, self.mixing_maps(), self.domains_, names)
 
     def _network(self, features: Any, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         side = min(features.shape[:2])

@@ -1,23 +1,32 @@
 r"""CG-GAN: a conditional generative adversarial network in which domains act through few latents, sparsely mixed.
 
-.. math:: z_c = \epsilon_c, \qquad z_s = f_u(\epsilon_s; m), \qquad \tilde x = G(z_c, z_s), \qquad \epsilon \sim N(0, I)
+.. math:: z_c = \epsilon_c, \quad z_s = f_u(\epsilon_s; m), \quad \tilde x = G(z_c, z_s) + \sigma \odot \eta, \qquad
+          \epsilon, \eta \sim N(0, I)
 
 Li et al., ICLR 2025, arXiv:2503.00639. The domain-conditional map f is that of the prior (``nets/prior.py``), monotone
-in every style latent. Style latents are candidates: M is an L1 term on the size of what domains change in each of them,
-so it becomes 0 for all but as many as the domains need. After training the mask m is closed for those: they are as in
-the mean domain in every domain, that is content. Moving a row to another domain keeps (ε_c, ε_s) and changes u.
+in every style latent. Moving a row to another domain keeps (ε_c, ε_s) and changes u. Observation noise σ is learnt for
+rows of features, because a generator without it never matches them; images have none.
 
-The generator minimises, with the terms of ``objectives/adversarial.py``,
+Generator and encoder E together minimise, with the terms of ``objectives/adversarial.py``,
 
-.. math:: L_G + \lambda M + \alpha S
+.. math:: L_G + \lambda_t M + \alpha_t S + E\,\|E(\tilde x) - z\|^2 + E\,\|G(E(x)) - x\|^2
 
-S takes the exact derivatives by some random style latents a step. After the adversarial steps an encoder learns to
-read the latents of rows from the averaged generator, whose weights follow the generator's exponentially.
+The last two make every latent visible in x, and every row of the data one that the generator makes. S takes the exact
+derivatives by some random style latents a step.
+
+Style latents are candidates: M is an L1 term on the size of what domains change in each of them, so it becomes 0 for
+all but as many as the domains need. Half-way the mask m is closed for those: they are as in the mean domain in every
+domain, that is content. From there on both weights fall, because L1 terms also press on what is truly there: λ to 0,
+α to a tenth. α has risen from 0 over the first steps, or latents could die before they are of use.
+
+After the adversarial steps the encoder learns to read the averaged generator, whose weights follow the generator's
+exponentially.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,7 +46,11 @@ from unmix.objectives.sparsity import PENALTIES, jacobian_weights
 FLOWS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
 
 
-_MASK_THRESHOLD = 0.1
+MASK_THRESHOLD = 0.1
+_INITIAL_NOISE = 0.1
+_RAMP = 0.3
+_CLOSING = 0.5
+_LEFT = 0.1
 _FRAME_ROWS = 2048
 _JACOBIAN_ROWS = 512
 _OTHER_DOMAINS = 16
@@ -50,7 +63,8 @@ class CGGANConfig:
     ``shape``: (n_features,), or (side, side, colours) of images. ``hidden``: widths of dense networks; for images the
     last is the width of the modulation and of the discriminator's features, and ``channels`` those at the full side.
     ``flow``: "gaussian", "spline" or None, a plain conditional generator. The exact derivatives by ``directions``
-    style latents are taken at the first ``penalty_rows`` rows; the R1 term in every ``gradient_every``-th step.
+    style latents are taken at the first ``penalty_rows`` rows in every ``sparsity_every``-th step, the R1 term in every
+    ``gradient_every``-th; both weigh accordingly more.
     """
 
     n_latents: int
@@ -68,12 +82,15 @@ class CGGANConfig:
     gradient_weight: float = 0.2
     augment: bool = True
     steps: int = 8000
-    encoder_steps: int = 3000
+    encoder_steps: int = 1000
     seed: int = 0
     directions: int = 2
     penalty_rows: int = 64
     gradient_every: int = 4
+    sparsity_every: int = 1
     averaging: float = 0.002
+    latent_weight: float = 1.0
+    reconstruction_weight: float = 1.0
 
     @property
     def images(self) -> bool:
@@ -124,10 +141,19 @@ class Synthesis(nn.Module):
             self.flow.mean_domain.requires_grad_(False)
         self.register_buffer("mask", torch.ones(config.n_style))
         self.generator = _generator(sources, config)
+        self.log_noise: nn.Parameter | None = None
+        if not config.images:
+            self.log_noise = nn.Parameter(torch.full((config.shape[0],), math.log(_INITIAL_NOISE)))
 
     def forward(self, z: Tensor, design: Tensor) -> Tensor:
         x: Tensor = self.generator(z, design)
         return x
+
+    def observed(self, x: Tensor, source: torch.Generator) -> Tensor:
+        """``x`` with observation noise; images have none."""
+        if self.log_noise is None:
+            return x
+        return x + self.log_noise.exp() * torch.randn(x.shape, generator=source).to(x)
 
     def style(self, design: Tensor) -> PriorDistribution | None:
         """Distribution of the style latents of every row; None without a flow."""
@@ -172,7 +198,7 @@ class CGGANNetwork(AdversarialModel):
         self._certainty = 0.0
         self.phases = (
             Phase("discriminator", ("discriminator",), 0, config.steps),
-            Phase("generator", ("synthesis",), 0, config.steps),
+            Phase("generator", ("synthesis", "encoder"), 0, config.steps),
             Phase("encoder", ("encoder",), config.steps, config.steps + config.encoder_steps),
         )
 
@@ -181,14 +207,23 @@ class CGGANNetwork(AdversarialModel):
         if phase == "discriminator":
             return self._discriminator_terms(rows, noise, source, step)
         if phase == "generator":
-            return self._generator_terms(rows, noise, source)
-        return self._encoder_terms(rows, noise)
+            return self._generator_terms(rows, noise, source, step)
+        return self._encoder_terms(rows, noise, source)
 
-    def weights(self, phase: str) -> Mapping[str, float]:
+    def weights(self, phase: str, step: int) -> Mapping[str, float]:
         config = self.config
+        progress = step / config.steps
+        risen = min(1.0, progress / _RAMP)
+        fallen = min(1.0, (1.0 - progress) / (1.0 - _CLOSING))
         return {
             "discriminator": {"logistic": 1.0, "gradient": 0.5 * config.gradient_weight * config.gradient_every},
-            "generator": {"logistic": 1.0, "mask": config.mask_weight, "sparsity": config.sparsity},
+            "generator": {
+                "logistic": 1.0,
+                "mask": config.mask_weight * fallen,
+                "sparsity": config.sparsity * config.sparsity_every * risen * max(fallen, _LEFT),
+                "latents": config.latent_weight,
+                "reconstruction": config.reconstruction_weight,
+            },
             "encoder": {"latents": 1.0, "reconstruction": 1.0, "real": 1.0},
         }[phase]
 
@@ -200,6 +235,17 @@ class CGGANNetwork(AdversarialModel):
             share = max(self.config.averaging, 1.0 / (step + 1))
             for average, value in zip(self.averaged.parameters(), self.synthesis.parameters(), strict=True):
                 average.lerp_(value, share)
+            if self.config.mask and step == int(_CLOSING * self.config.steps):
+                self._close()
+
+    def _close(self) -> None:
+        """Style latents that domains hardly move become content for good, and the mask term may fade."""
+        flow = self.averaged.flow
+        if flow is not None:
+            design = torch.eye(self.config.n_design, device=self.averaged.mask.device)
+            size = self.averaged.effects(design).square().sum(1).mean(0).sqrt()
+            for synthesis in (self.synthesis, self.averaged):
+                synthesis.mask[size < MASK_THRESHOLD] = 0.0
 
     @property
     def _augmenting(self) -> bool:
@@ -213,6 +259,7 @@ class CGGANNetwork(AdversarialModel):
         design, real = rows.design, as_floats(rows.x)
         with torch.no_grad():
             generated = self.synthesis(self.synthesis.from_noise(noise, design), design)
+            generated = self.synthesis.observed(generated, source)
         penalised = step % self.config.gradient_every == 0
         real = self._seen(real, source).detach().requires_grad_(penalised)
         score = self.discriminator(real, design)
@@ -223,14 +270,17 @@ class CGGANNetwork(AdversarialModel):
             self._certainty = float(score.detach().sign().mean())
         return terms
 
-    def _generator_terms(self, rows: Rows, noise: Tensor, source: torch.Generator) -> dict[str, Tensor]:
+    def _generator_terms(self, rows: Rows, noise: Tensor, source: torch.Generator, step: int) -> dict[str, Tensor]:
         config, design = self.config, rows.design
         z = self.synthesis.from_noise(noise, design)
-        generated = self._seen(self.synthesis(z, design), source)
-        terms = {"logistic": generator_loss(self.discriminator(generated, design))}
+        generated, real = self.synthesis.observed(self.synthesis(z, design), source), as_floats(rows.x)
+        terms = {"logistic": generator_loss(self.discriminator(self._seen(generated, source), design))}
+        found = self.encoder(torch.cat([generated, real]))
+        terms["latents"] = (found[: len(z)] - z).square().mean()
+        terms["reconstruction"] = (self.synthesis(found[len(z) :], design) - real).square().mean()
         if config.mask and config.flow is not None:
             terms["mask"] = mask_penalty(self.synthesis.effects(design))
-        if config.sparsity > 0 and config.n_style > 0:
+        if config.sparsity > 0 and config.n_style > 0 and step % config.sparsity_every == 0:
             terms["sparsity"] = self._sparsity(z, design, source)
         return terms
 
@@ -245,13 +295,14 @@ class CGGANNetwork(AdversarialModel):
         weights = jacobian_weights(jacobian.flatten(2).transpose(0, 1)[None], spread[None])
         return PENALTIES[config.penalty](weights)[0] * (config.n_style / count)
 
-    def _encoder_terms(self, rows: Rows, noise: Tensor) -> dict[str, Tensor]:
+    def _encoder_terms(self, rows: Rows, noise: Tensor, source: torch.Generator) -> dict[str, Tensor]:
         """Latents of generated rows, and what becomes of generated and of real rows on the way there and back."""
         design, real = rows.design, as_floats(rows.x)
         with torch.no_grad():
             z = self.averaged.from_noise(noise, design)
             generated = self.averaged(z, design)
-        found = self.encoder(torch.cat([generated, real]))
+            seen = self.averaged.observed(generated, source)
+        found = self.encoder(torch.cat([seen, real]))
         errors = (self.averaged(found, design.repeat(2, 1)) - torch.cat([generated, real])).square()
         return {
             "latents": (found[: len(z)] - z).square().mean(),
@@ -294,7 +345,7 @@ class FittedGAN(nn.Module):
 
     @property
     def n_content(self) -> int:
-        return int((self.importance < _MASK_THRESHOLD).sum())
+        return int((self.importance < MASK_THRESHOLD).sum())
 
     def encode(self, x: Tensor) -> Tensor:
         """Latents (rows, n_latents) of standardised rows or uint8 images."""
@@ -329,7 +380,7 @@ class FittedGAN(nn.Module):
         importance = self._importance(noise, design, source)
         first = self.config.n_latents - self.config.n_style
         if self.config.mask:
-            self.synthesis.mask[importance[first:] < _MASK_THRESHOLD] = 0.0
+            self.synthesis.mask[importance[first:] < MASK_THRESHOLD] = 0.0
         z = self.synthesis.from_noise(noise, design)
         self.center.copy_(z.mean(0))
         self.scale.copy_(z.std(0, correction=0))
@@ -337,7 +388,7 @@ class FittedGAN(nn.Module):
         absolute, signed = (
             part.flatten(1) for part in self.mixing(((z - self.center) / self.scale)[rows], design[rows])
         )
-        style = importance >= _MASK_THRESHOLD
+        style = importance >= MASK_THRESHOLD
         order = torch.argsort(absolute.sum(1) - style * (absolute.sum() + 1.0), descending=True, stable=True)
         strongest = absolute.argmax(1, keepdim=True)
         signs = torch.where(signed.gather(1, strongest)[:, 0] < 0, -1.0, 1.0)

@@ -32,8 +32,8 @@ class AdversarialModel(nn.Module, ABC):
         """Terms of what ``phase`` minimises; random numbers come from ``source``, a generator on the CPU."""
 
     @abstractmethod
-    def weights(self, phase: str) -> Mapping[str, float]:
-        """Weight of every term of ``phase``."""
+    def weights(self, phase: str, step: int) -> Mapping[str, float]:
+        """Weight of every term of ``phase`` in this step."""
 
     def after(self, phase: str, step: int, batch_size: int) -> None:
         """Called after the step of ``phase``: running averages and the like."""

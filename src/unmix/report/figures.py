@@ -247,6 +247,38 @@ def training_curves(history: pd.DataFrame, best: int, best_epoch: int) -> str:
     return draw_svg(draw, _WIDTH, 2.8)
 
 
+def importance_bars(importance: Floats, latents: Sequence[str], threshold: float) -> str:
+    """Share of each latent's spread that domains make; below the line a latent is content."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        place = np.arange(len(latents))[::-1]
+        axes.barh(place, importance, color=[_ORANGE if value >= threshold else _GREY for value in importance])
+        axes.axvline(threshold, color=_GREY, linewidth=0.8, linestyle="--")
+        axes.set_yticks(place, latents)
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("share of the spread that domains make (orange: style)")
+
+    return draw_svg(draw, _WIDTH, 0.9 + 0.2 * len(latents))
+
+
+def term_curves(history: pd.DataFrame) -> str:
+    """Every term of every player by step, one panel each; ``history`` has the columns step and <player>_<term>."""
+    terms = [name for name in history.columns if name != "step"]
+
+    def draw(figure: Figure) -> None:
+        panels = np.atleast_1d(figure.subplots(-(-len(terms) // 2), 2, squeeze=False)).ravel()
+        for axes, name in zip(panels, terms, strict=False):
+            own = history[["step", name]].dropna()
+            axes.plot(own["step"], own[name], color=_BLUE, linewidth=1.0)
+            axes.set_title(name.replace("_", ": ", 1), fontsize=8)
+            axes.tick_params(labelsize=7)
+        for axes in panels[len(terms) :]:
+            axes.set_visible(False)
+
+    return draw_svg(draw, _WIDTH, 1.3 * -(-len(terms) // 2))
+
+
 def draw_svg(draw: Callable[[Figure], None], width: float, height: float) -> str:
     with rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unmix.report.parts import fill
+from unmix.report.parts import Picture, fill
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -35,12 +35,46 @@ class ImageSection:
 
 @dataclass(frozen=True)
 class ImageReportContent:
-    """Everything the image page is made from; ``facts`` are lines such as settings and versions."""
+    """Everything the page is made from; ``facts`` are lines such as settings, ``figures`` carry their captions.
+
+    ``subject`` is what the rows are: a model of both kinds has this page for its tables too, without grids.
+    """
 
     method: str
     assumption: str
     sections: Sequence[ImageSection]
     facts: dict[str, str] = field(default_factory=dict)
+    figures: Sequence[Picture] = ()
+    subject: str = "images"
+
+
+def model_sections(
+    samples: Images,
+    one_noise: Images,
+    traversals: Images,
+    mixing: Floats,
+    domains: Sequence[str],
+    latents: Sequence[str],
+) -> list[ImageSection]:
+    """What every model of images shows without any data.
+
+    ``samples`` and ``one_noise`` (domains, columns, …) were drawn, the latter with the same ε in each column;
+    ``traversals`` (latents, columns, …) move one latent; ``mixing`` (latents, height, width).
+    """
+    return [
+        ImageSection("Samples", "Drawn from the model, without observation noise.", samples, domains),
+        ImageSection("One noise, every domain", "Columns share the noise ε.", one_noise, domains),
+        ImageSection("Traversals", "One latent from -2.5 to 2.5, the others at their mean.", traversals, latents),
+        ImageSection(
+            "What each latent moves", "Mean |∂x/∂z|, white for none.", heat(mixing)[None], [", ".join(latents)]
+        ),
+    ]
+
+
+def translated_section(real: Images, moved: Sequence[Images], domains: Sequence[str]) -> ImageSection:
+    """``real`` images (columns, …) above what becomes of them in each domain."""
+    text = "The same images carried to each domain, from their latents; the first row is real."
+    return ImageSection("Real images, translated", text, np.stack([real, *moved]), ["real", *domains])
 
 
 def render_images(content: ImageReportContent) -> str:

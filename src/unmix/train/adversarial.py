@@ -177,7 +177,7 @@ class _Run:
         owned, optimizer = self.owned[phase.name], self.optimizers[phase.name]
         with self._precision():
             terms = self.model.terms(phase.name, self.rows.take(index), source, step)
-        weights = self.model.weights(phase.name)
+        weights = self.model.weights(phase.name, step)
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         left = 1.0 - (step - phase.begin) / (phase.end - phase.begin)
         for group in optimizer.param_groups:

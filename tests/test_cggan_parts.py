@@ -1,0 +1,346 @@
+"""The pieces of CG-GAN against oracles: flow, mask, losses, exact derivatives, image networks, the loop, resume."""
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd.functional import jacobian as autograd_jacobian
+from torch.nn.functional import conv2d
+
+from unmix import StorageError, TrainingError
+from unmix.data.batches import Rows
+from unmix.models.cggan import CGGANConfig, CGGANNetwork, FittedGAN, as_floats, as_images
+from unmix.nets.augment import MOST, adapted, augment
+from unmix.nets.gan import VectorDiscriminator
+from unmix.nets.gan_images import ImageGenerator, ModulatedConvolution
+from unmix.nets.layers import generators
+from unmix.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty, mask_penalty
+from unmix.train.adversarial import AdversarialSettings, fit_adversarial
+
+
+def noise(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def config(**settings):
+    return CGGANConfig(**{"n_latents": 3, "n_style": 2, "shape": (4,), "n_design": 2, "hidden": (6, 5), **settings})
+
+
+@pytest.fixture
+def rows():
+    return Rows(noise(64, 4), None, torch.arange(64).remainder(2)[:, None], torch.zeros(64, 0), 2)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+
+
+def perturb(module, seed=3):
+    with torch.no_grad():
+        for k, value in enumerate(module.parameters()):
+            value.add_(0.3 * noise(*value.shape, seed=seed + k))
+    return module
+
+
+# Flow and mask
+
+
+@pytest.mark.parametrize("flow", ["gaussian", "spline"])
+def test_the_flow_is_monotone_inverts_and_leaves_content_alone(flow):
+    synthesis = perturb(CGGANNetwork(config(flow=flow)).synthesis)
+    design = torch.eye(2)[torch.arange(50) % 2]
+    eps = noise(50, 3)
+    with torch.no_grad():
+        z = synthesis.from_noise(eps, design)
+        torch.testing.assert_close(z[:, 0], eps[:, 0])
+        assert (z[:, 1:] - eps[:, 1:]).abs().max() > 0.1
+        torch.testing.assert_close(synthesis.to_noise(z, design), eps, atol=1e-4, rtol=1e-4)
+        line = torch.linspace(-3, 3, 50)[:, None].expand(-1, 3)
+        assert (synthesis.from_noise(line, design[:1].expand(50, -1)).diff(dim=0) > 0).all()
+
+
+def test_the_gaussian_flow_is_location_and_scale_times_the_mask():
+    synthesis = CGGANNetwork(config()).synthesis
+    with torch.no_grad():
+        synthesis.flow.effects.copy_(torch.tensor([[[0.5, -1.0, 0.2, 0.4], [0.1, 2.0, -0.3, 0.0]]]))
+        synthesis.flow.mean_domain.zero_()
+        synthesis.mask.copy_(torch.tensor([0.5, 0.0]))
+        z = synthesis.from_noise(torch.tensor([[0.0, 2.0, 2.0]] * 2), torch.eye(2))
+    bounded = [5 * np.tanh(0.5 * value / 5) for value in (0.2, -0.3)]
+    expected = [0.25 + 2 * np.exp(bounded[0]), 0.05 + 2 * np.exp(bounded[1])]
+    np.testing.assert_allclose(z[:, 1], expected, rtol=1e-5)
+    np.testing.assert_allclose(z[:, 2], 2.0, rtol=1e-6)
+
+
+def test_the_mask_term_is_an_l1_norm_over_latents_of_what_domains_change(rows):
+    effects = noise(4, 3, 2).requires_grad_()
+    size = np.sqrt((effects.detach().numpy() ** 2).sum(1).mean(0))
+    assert mask_penalty(effects).item() == pytest.approx(size.sum(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(mask_penalty(effects), effects)
+    torch.testing.assert_close(gradient * 4 * torch.from_numpy(size), effects.detach())
+    network = CGGANNetwork(config())
+    value = network.terms("generator", rows, torch.Generator(), 0)["mask"].item()
+    own = network.synthesis.flow.effects[0].detach().reshape(2, 2, 2)
+    assert value == pytest.approx(own.square().sum(1).mean(0).sqrt().sum().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("flow", ["gaussian", "spline"])
+def test_effects_are_the_parameters_that_differ_between_domains(flow):
+    synthesis = perturb(CGGANNetwork(config(flow=flow)).synthesis)
+    effects = synthesis.effects(torch.eye(2))
+    mean = synthesis.flow.mean_domain.detach()
+    assert effects.shape == (2, synthesis.flow.n_parameters, 2)
+    expected = (synthesis.flow.effects + mean).detach().reshape(2, synthesis.flow.n_parameters, 2)
+    torch.testing.assert_close(effects.detach(), expected)
+
+
+def test_a_mask_without_use_closes_and_the_latent_becomes_content(rows):
+    network = CGGANNetwork(config(n_style=3))
+    with torch.no_grad():
+        for synthesis in (network.synthesis, network.averaged):
+            synthesis.flow.effects.zero_()
+            synthesis.flow.effects[0, :, 0] = torch.tensor([-2.0, 2.0])
+            synthesis.flow.effects[0, :, 1] = torch.tensor([-0.01, 0.01])
+    fitted = FittedGAN.of(network, rows)
+    assert fitted.n_content == 2
+    assert fitted.order[2] == 0
+    assert fitted.synthesis.mask.tolist() == [1.0, 0.0, 0.0]
+    assert fitted.importance[2].item() == pytest.approx(2 / np.sqrt(5), abs=0.15)
+    one, other = (fitted.from_noise(noise(9, 3), design.expand(9, -1)) for design in torch.eye(2))
+    assert torch.equal(one[:, :2], other[:, :2])
+    torch.testing.assert_close((one - other)[:, 2].abs() * fitted.scale[2].abs(), torch.full((9,), 4.0))
+
+
+# Losses
+
+
+def test_logistic_losses():
+    real, generated = noise(9), noise(9, seed=1)
+
+    def cross_entropy(score, label):
+        return torch.nn.functional.binary_cross_entropy_with_logits(score, torch.full_like(score, label))
+
+    torch.testing.assert_close(
+        discriminator_loss(real, generated), cross_entropy(real, 1.0) + cross_entropy(generated, 0.0)
+    )
+    torch.testing.assert_close(generator_loss(generated), cross_entropy(generated, 1.0))
+
+
+def test_r1_equals_finite_differences_and_so_does_its_gradient():
+    network = VectorDiscriminator(generators(0, 1), 3, 2, (5, 4)).double()
+    x, design = noise(6, 3, dtype=torch.float64), torch.eye(2, dtype=torch.float64)[torch.arange(6) % 2]
+
+    def by_hand():
+        slopes = [
+            (network(x + 1e-4 * e, design) - network(x - 1e-4 * e, design)) / 2e-4
+            for e in torch.eye(3, dtype=torch.float64)
+        ]
+        return torch.stack(slopes, 1).square().sum(1).mean()
+
+    own = x.clone().requires_grad_()
+    penalty = gradient_penalty(network(own, design), own)
+    torch.testing.assert_close(penalty, by_hand(), rtol=1e-6, atol=1e-9)
+    weight = network.trunk.layers[0].weight
+    (ours,) = torch.autograd.grad(penalty, weight)
+    (theirs,) = torch.autograd.grad(by_hand(), weight)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_r1_is_due_in_every_fourth_step_and_weighs_four_times(rows):
+    network = CGGANNetwork(config(gradient_weight=0.6))
+    source = torch.Generator().manual_seed(0)
+    due = ["gradient" in network.terms("discriminator", rows, source, step) for step in range(9)]
+    assert due == [True, False, False, False, True, False, False, False, True]
+    assert network.weights("discriminator", 0)["gradient"] == pytest.approx(0.3 * 4)
+
+
+def test_the_sparsity_term_rises_over_the_first_half(rows):
+    network = CGGANNetwork(config(sparsity=0.3, steps=100))
+    risen = [network.weights("generator", step)["sparsity"] for step in (0, 25, 50, 99)]
+    assert risen == pytest.approx([0.0, 0.15, 0.3, 0.3])
+
+
+# Exact derivatives
+
+
+def _image_generator():
+    return perturb(ImageGenerator(generators(0, 1), 3, 0, (6,), (8, 8, 1), 2)).double()
+
+
+@pytest.mark.parametrize("form", ["vector", "image"])
+def test_directional_jacobian_and_its_gradient_equal_autograd(form):
+    generator = CGGANNetwork(config()).double().synthesis.generator if form == "vector" else _image_generator()
+    n_rows = 2 if form == "vector" else 1
+    z, nothing = noise(n_rows, 3, dtype=torch.float64), torch.zeros(n_rows, 0, dtype=torch.float64)
+    ours = generator.derivatives(z, nothing, torch.tensor([2, 0]))
+    theirs = torch.stack(
+        [autograd_jacobian(lambda own: generator(own[None], nothing)[0], row, create_graph=True) for row in z]
+    )
+    torch.testing.assert_close(ours, theirs.movedim(-1, 0)[[2, 0]])
+    parameters = list(generator.parameters())
+    mine = torch.autograd.grad(ours.abs().sum(), parameters, allow_unused=True)
+    other = torch.autograd.grad(theirs[..., [2, 0]].abs().sum(), parameters, allow_unused=True)
+    for a, b in zip(mine, other, strict=True):
+        torch.testing.assert_close(torch.zeros(1) if a is None else a, torch.zeros(1) if b is None else b)
+
+
+def test_the_sparsity_term_is_the_l1_norm_of_the_mixing(rows):
+    network = CGGANNetwork(config(directions=2, penalty_rows=64))
+    value = network.terms("generator", rows, torch.Generator().manual_seed(4), 0)["sparsity"]
+    source = torch.Generator().manual_seed(4)
+    z = network.synthesis.from_noise(torch.randn(64, 3, generator=source), rows.design)
+    full = torch.stack([autograd_jacobian(lambda own: network.synthesis(own[None], None)[0], row) for row in z])
+    expected = (full.abs().mean(0)[:, 1:] * z[:, 1:].std(0, correction=0)).sum()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_one_direction_a_step_is_right_on_average(rows):
+    one, both = (CGGANNetwork(config(directions=k, penalty_rows=64)) for k in (1, 2))
+    z = one.synthesis.from_noise(noise(64, 3), rows.design).detach()
+    draws = {round(one._sparsity(z, rows.design, torch.Generator().manual_seed(s)).item(), 4) for s in range(20)}
+    full = both._sparsity(z, rows.design, torch.Generator().manual_seed(0)).item()
+    assert len(draws) == 2
+    assert sum(draws) / 2 == pytest.approx(full, rel=1e-3)
+
+
+# Images
+
+
+@pytest.mark.parametrize("demodulate", [True, False])
+def test_modulated_convolution_equals_weights_made_for_each_sample(demodulate):
+    layer = perturb(ModulatedConvolution(generators(0, 1), 4, 3, 5, 3, demodulate=demodulate).double())
+    x, style = noise(6, 3, 8, 8, dtype=torch.float64), noise(6, 4, dtype=torch.float64)
+    weight, bias = layer.convolution.weight, layer.convolution.bias
+    for output, one, own in zip(layer(x, style), x, style, strict=True):
+        scale = 1 + own @ layer.scales.layers[0].weight[0] + layer.scales.layers[0].bias[0, 0]
+        modulated = weight * scale[None, :, None, None]
+        if demodulate:
+            modulated = modulated / modulated.flatten(1).norm(dim=1)[:, None, None, None]
+        torch.testing.assert_close(output, conv2d(one[None], modulated, bias, padding=1)[0])
+
+
+def test_images_go_to_floats_and_back(images):
+    x = torch.from_numpy(images)
+    floats = as_floats(x)
+    assert floats.shape == (24, 3, 16, 16)
+    assert (floats.min().item(), floats.max().item()) == (-1.0, 1.0)
+    assert torch.equal(as_images(floats), x)
+    assert as_images(torch.full((1, 1, 2, 2), 9.0)).max().item() == 255
+
+
+def test_augmentation_moves_darkens_and_cuts_some_images():
+    x = noise(200, 2, 16, 16)
+    assert augment(x, 0.0, torch.Generator()) is x
+    changed = augment(x, 0.5, torch.Generator().manual_seed(0))
+    assert changed.shape == x.shape
+    same = (changed == x).flatten(1).all(1).float().mean().item()
+    assert same == pytest.approx(0.5**3, abs=0.08)
+    cut = ((changed == 0).all(1).flatten(1).sum(1) > 9).float().mean().item()
+    assert cut == pytest.approx(0.5, abs=0.1)
+    own = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(augment(own, 0.5, torch.Generator().manual_seed(0)).sum(), own)
+    assert gradient.abs().sum() > 0
+    assert adapted(0.0, 0.9, 1000) == pytest.approx(0.01)
+    assert adapted(0.005, 0.1, 1000) == 0.0
+    assert adapted(MOST, 0.9, 1000) == MOST
+
+
+def test_the_augmentation_adapts_while_training_and_is_part_of_the_state(images):
+    x = Rows(torch.from_numpy(images), None, torch.arange(24).remainder(2)[:, None], torch.zeros(24, 0), 2)
+    network = CGGANNetwork(config(shape=(16, 16, 3), channels=2, steps=2, encoder_steps=1))
+    network._certainty = 1.0
+    network.after("discriminator", 0, 1000)
+    assert network.augmentation.item() == pytest.approx(0.01)
+    assert "augmentation" in network.state_dict()
+    fit_adversarial(network, x, AdversarialSettings(batch_size=4))
+
+
+# Running average and loop
+
+
+def test_the_running_average(rows):
+    network = CGGANNetwork(config(averaging=0.1))
+    states = []
+    expected = None
+    for step in range(12):
+        perturb(network.synthesis, seed=step)
+        network.after("generator", step, 8)
+        states.append(network.synthesis.generator.network.layers[0].weight.detach().clone())
+        share = max(0.1, 1 / (step + 1))
+        expected = states[-1] if expected is None else (1 - share) * expected + share * states[-1]
+    torch.testing.assert_close(network.averaged.generator.network.layers[0].weight, expected)
+    assert not any(value.requires_grad for value in network.averaged.parameters())
+
+
+class Interrupt:
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, step, row):
+        if step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(rows, tmp_path):
+    settings = AdversarialSettings(batch_size=16, block=5)
+    whole, parts, fresh = (CGGANNetwork(config(steps=16, encoder_steps=9)) for _ in range(3))
+    expected = fit_adversarial(whole, rows, settings)
+    with pytest.raises(KeyboardInterrupt):
+        fit_adversarial(parts, rows, settings, checkpoint=tmp_path / "c", on_block=Interrupt(10))
+    result = fit_adversarial(fresh, rows, settings, checkpoint=tmp_path / "c", resume=True)
+    assert result.history == expected.history
+    assert [row["step"] for row in result.history] == [5, 10, 15, 20, 25]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, fresh.state_dict()[name]), name
+    with pytest.raises(StorageError, match="other settings or data"):
+        fit_adversarial(CGGANNetwork(config(n_latents=2)), rows, settings, checkpoint=tmp_path / "c", resume=True)
+
+
+def test_each_phase_moves_its_own_parameters_in_its_own_steps(rows):
+    network = CGGANNetwork(config(steps=4, encoder_steps=4))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    moved = []
+
+    def look(step, row):
+        nonlocal before
+        now = {name: value.clone() for name, value in network.state_dict().items()}
+        moved.append({name.split(".")[0] for name, value in now.items() if not torch.equal(value, before[name])})
+        before = now
+
+    result = fit_adversarial(network, rows, AdversarialSettings(batch_size=16, block=4), on_block=look)
+    assert moved == [{"discriminator", "synthesis", "averaged", "encoder"}, {"encoder"}]
+    assert set(result.history[0]) == {
+        "step",
+        "discriminator_logistic",
+        "discriminator_gradient",
+        "generator_logistic",
+        "generator_latents",
+        "generator_reconstruction",
+        "generator_mask",
+        "generator_sparsity",
+    }
+    assert set(result.history[1]) == {"step", "encoder_latents", "encoder_reconstruction", "encoder_real"}
+
+
+class Sick(CGGANNetwork):
+    until, calls = 10**9, 0
+
+    def terms(self, phase, *arguments):
+        terms = super().terms(phase, *arguments)
+        self.calls += 1
+        if phase == "generator" and 5 < self.calls < self.until:
+            terms["mask"] = terms["mask"] * float("nan")
+        return terms
+
+
+def test_a_sick_run_goes_back_and_ends_with_the_name_of_the_term(rows):
+    passing, lasting = Sick(config(steps=8, encoder_steps=2)), Sick(config(steps=8, encoder_steps=2))
+    passing.until = 7
+    settings = AdversarialSettings(batch_size=16, block=2, max_rewinds=2)
+    result = fit_adversarial(passing, rows, settings)
+    assert len(result.history) == 5
+    assert all(np.isfinite(list(row.values())).all() for row in result.history)
+    with pytest.raises(TrainingError, match=r"after step 2 in the terms generator_mask, after 3 rewinds") as caught:
+        fit_adversarial(lasting, rows, settings)
+    assert len(caught.value.history) == 1
+    assert all(torch.isfinite(value).all() for value in lasting.state_dict().values())
