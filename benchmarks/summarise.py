@@ -5,6 +5,7 @@ python benchmarks/summarise.py
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -74,15 +75,17 @@ def _update_readme(targets: pd.DataFrame, sachs: pd.DataFrame) -> None:
     agreed = own["agreement"].mean().map("{:.2f}".format)
     names = [f"{agreed[key]} with {_SPARSITY_WORDS[key]}" for key in agreed.index]
     hits = own["targets_hit"].mean()
-    text = (
-        f"- Generated problems whose supports the theory guarantees: mean correlation with the true latents over "
-        f"{targets['seed'].nunique()} data seeds\n  that nothing was chosen on, and the worst of them.\n\n"
-        + "\n".join("  " + line for line in _table(table).splitlines())
-        + f"\n\n  Mean margin of both facts, paired over problems, with its 95 % interval: {', '.join(said)}.\n"
-        f"- Protein signalling (the demo's data, mean of {sachs['seed'].nunique()} seeds): the starts agree at "
-        f"{', '.join(names)}. {hits.min():.1f} to {hits.max():.1f} of {sachs['targets'].max()} interventions move the "
-        "latent that drives their known target; by chance it would be about two. That is weak evidence.\n"
+    seeds = targets["seed"].nunique()
+    paragraphs = (
+        f"Generated problems whose supports the theory guarantees, {seeds} data seeds that nothing was chosen on: mean "
+        "correlation with the true latents, and the worst of the seeds.",
+        f"Mean margin of both facts, paired over problems, with its 95 % interval: {', '.join(said)}.",
+        f"Protein signalling (the demo's data), mean over {sachs['seed'].nunique()} seeds of the training: the starts "
+        f"agree at {', '.join(names)}. {hits.min():.1f} to {hits.max():.1f} of {sachs['targets'].max()} interventions "
+        "move the latent that drives their known target; by chance it would be about two. That is weak evidence.",
     )
+    before_table, *after_table = [textwrap.fill(paragraph, 128) for paragraph in paragraphs]
+    text = "\n\n".join([before_table, _table(table), *after_table]) + "\n"
     readme = ROOT / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split(README_MARKS[0])
     after = rest.split(README_MARKS[1])[1]
