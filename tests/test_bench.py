@@ -273,7 +273,7 @@ def test_an_interrupted_study_keeps_its_rows_and_goes_on(tmp_path):
     assert sorted(seen) == sorted(run.key for run in STUDY.runs())
 
 
-def wait_for(what, seconds=90):
+def wait_for(what, seconds=300):
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
@@ -308,12 +308,17 @@ def test_a_stopped_study_ends_its_workers(tmp_path, number, code, group):
         start_new_session=True,
     )
     rows = tmp_path / "out" / ROWS
-    wait_for(lambda: len(list(pids.iterdir())) == 2 and rows.exists())
-    # Ctrl-C in a terminal reaches the workers too, SIGTERM this process alone.
-    os.killpg(process.pid, number) if group else process.send_signal(number)
-    _, said = process.communicate(timeout=20)
+    try:
+        wait_for(lambda: len(list(pids.iterdir())) == 2 and rows.exists())
+        # Ctrl-C in a terminal reaches the workers too, SIGTERM this process alone.
+        os.killpg(process.pid, number) if group else process.send_signal(number)
+        _, said = process.communicate(timeout=100)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
     assert process.returncode == code
     assert f"Finished runs are in out/{ROWS}. Go on with:\n\n  unmix {' '.join(words)}" in said
     assert "Traceback" not in said
-    wait_for(lambda: not any(alive(path.name) for path in pids.iterdir()), 10)
+    wait_for(lambda: not any(alive(path.name) for path in pids.iterdir()), 60)
     assert {row["method"] for row in read_rows(rows).values()} == {"mine"}

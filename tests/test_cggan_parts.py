@@ -154,10 +154,11 @@ def test_r1_is_due_in_every_fourth_step_and_weighs_four_times(rows):
     assert network.weights("discriminator", 0)["gradient"] == pytest.approx(0.3 * 4)
 
 
-def test_the_sparsity_term_rises_over_the_first_half(rows):
-    network = CGGANNetwork(config(sparsity=0.3, steps=100))
-    risen = [network.weights("generator", step)["sparsity"] for step in (0, 25, 50, 99)]
-    assert risen == pytest.approx([0.0, 0.15, 0.3, 0.3])
+def test_the_l1_terms_fall_once_the_mask_is_closed(rows):
+    network = CGGANNetwork(config(sparsity=0.3, mask_weight=0.2, steps=100))
+    weights = [network.weights("generator", step) for step in (0, 15, 30, 50, 75, 99)]
+    assert [at["sparsity"] for at in weights] == pytest.approx([0.0, 0.15, 0.3, 0.3, 0.15, 0.03])
+    assert [at["mask"] for at in weights] == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.1, 0.004])
 
 
 # Exact derivatives

@@ -12,7 +12,7 @@ from unmix.datasets.builtin import TWO_COLOURS
 def digits():
     data = datasets.load_digits_two_colours(8)
     content, held_out = data.factors["digit"].astype(int).to_numpy(), np.arange(len(data.images)) % 5 == 0
-    return data, content, held_out, train_judges(data.images, content, data.domains, held_out, width=8, max_epochs=8)
+    return data, content, held_out, train_judges(data.images, content, data.domains, held_out, width=16, max_epochs=20)
 
 
 class Painter:
