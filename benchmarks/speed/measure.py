@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: interleaved repeats, ratios with quartiles, tables that say where they come from.
+"""What the scripts of this folder share: interleaved repeats, ratios with quartiles, tables that say their origin.
 
 Times on a shared machine drift. So everything that is compared runs in turn inside one process, again and again; each
 repeat gives one ratio, and a table holds the median of the ratios with its quartiles. No table is written when the
