@@ -110,7 +110,7 @@ def fit(
     KeyboardInterrupt
         Passed on after the last completed epoch has been written to ``checkpoint``.
     """
-    run = _Run(model, train, held_out, settings, checkpoint)
+    run = Training(model, train, held_out, settings, checkpoint)
     if resume:
         run.load()
     started = time.monotonic() - run.progress.seconds
@@ -139,7 +139,7 @@ def fit(
     return run.finish(reason)
 
 
-class _Run:
+class Training:
     """The state of one call of ``fit``."""
 
     def __init__(
@@ -166,17 +166,23 @@ class _Run:
         sums = torch.zeros(self.model.n_starts, device=self.device)
         for position, index in enumerate(order.tensor_split(self.n_batches)):
             done = (self.progress.epoch * self.n_batches + position) / (self.settings.max_epochs * self.n_batches)
-            noise = self._noise(generator, len(index), self.model.n_starts)
-            terms = self.model.terms(self.train.take(index), noise, len(self.train), self.settings.penalty_rows, done)
-            losses = self._weighted(terms, done)
-            if not bool(torch.isfinite(losses).all()):
-                self._rewind(terms, losses)
-                continue
-            sums += losses.detach()
-            self._step(losses, done)
+            losses = self.step(index, generator, done)
+            if losses is not None:
+                sums += losses
         self.progress.epoch += 1
         self.model.narrow(self.held_out, self.progress.epoch / self.settings.max_epochs)
         self._score(sums / self.n_batches)
+
+    def step(self, index: Tensor, generator: torch.Generator, done: float) -> Tensor | None:
+        """One step on the training rows ``index``; the losses (starts,), or None where one of them was not finite."""
+        noise = self._noise(generator, len(index), self.model.n_starts)
+        terms = self.model.terms(self.train.take(index), noise, len(self.train), self.settings.penalty_rows, done)
+        losses = self._weighted(terms, done)
+        if not _all_finite(losses):
+            self._rewind(terms, losses)
+            return None
+        self._update(losses, done)
+        return losses.detach()
 
     def stale(self) -> bool:
         patience = self.settings.patience
@@ -234,7 +240,7 @@ class _Run:
             self.optimizer.state[parameter]["step"].fill_(self.progress.steps)
         self.remember()
 
-    def _step(self, losses: Tensor, done: float) -> None:
+    def _update(self, losses: Tensor, done: float) -> None:
         rate = self.settings.learning_rate * self.progress.rate * _schedule(done, self.settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -250,7 +256,7 @@ class _Run:
         progress, settings = self.progress, self.settings
         terms = self.model.terms(self.held_out, self.evaluation_noise, len(self.train), _EVALUATION_PENALTY_ROWS, 1.0)
         objective = self._weighted(terms, 1.0)
-        if not bool(torch.isfinite(objective).all()):
+        if not _all_finite(objective):
             self._rewind(terms, objective)
             objective = torch.where(torch.isfinite(objective), objective, math.inf)
         self.latest = objective.tolist()
@@ -340,6 +346,11 @@ class _Run:
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         for name, tensor in self._tensors().items():
             tensor.copy_(tensors[name])
+
+
+def _all_finite(values: Tensor) -> bool:
+    """Of a few numbers: quicker one by one than by an operation on the tensor."""
+    return all(map(math.isfinite, values.tolist()))
 
 
 def _schedule(done: float, warmup: float) -> float:
