@@ -7,6 +7,7 @@ from audit_stubs import DENSE, SPARSE, Folded, Linear, audit_of, problem, verdic
 from scipy.stats import rankdata
 
 import unmix
+from unmix.audit.sparsity import small_by_chance
 from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
 from unmix.data.domains import Encoded
@@ -261,6 +262,49 @@ def test_values_on_the_support_can_free_what_the_support_does_not():
     assert special.pairs["probability"].tolist() == [0.0, 0.0, 1.0]
     assert verdicts(special)[0] == "unsupported"
     assert "leaves it together with" in special.latents["reason"][0]
+
+
+@pytest.mark.parametrize(("n_latents", "n_features"), [(3, 9), (3, 60), (6, 60), (12, 60)])
+@pytest.mark.parametrize("entries", ["normal", "logistic"])
+def test_small_entries_of_a_dense_mixing_are_no_sparsity(n_latents, n_features, entries):
+    """Entries of all sizes: with 60 features a fifth are below the threshold, more than n (n - 1) in all."""
+    beyond = 0
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        mixing = getattr(rng, entries)(size=(n_features, n_latents))
+        jacobian = np.broadcast_to(mixing, (60, n_features, n_latents))
+        z = rng.standard_normal((60, n_latents))
+        audit = unmix.audit_decoder(lambda z, mixing=mixing: z @ mixing.T, z, jacobian=jacobian)
+        found = audit.finding("C4")
+        assert found.verdict == "fails"
+        assert not audit.latents["verdict"].eq("identified").any()
+        beyond += found.evidence["zeros"] > n_latents * (n_latents - 1)
+    assert beyond == (0 if n_features == 9 else 3)
+
+
+def test_what_chance_makes_small_is_what_a_dense_mixing_has():
+    rng = np.random.default_rng(0)
+    for spread in (0.15, 0.4, 1.0):
+        limits, small = [], []
+        for _ in range(100):
+            sizes = np.abs(spread * rng.standard_normal(600))
+            limits.append(small_by_chance(sizes))
+            small.append(int((sizes < 0.1).sum()))
+        assert np.mean(np.array(small) > limits) <= 0.15
+        assert np.median(limits) < 1.6 * np.median(small) + 10
+    assert small_by_chance(np.array([0.0, 0.05, 0.5, 1.0])) == 0
+    assert small_by_chance(np.array([0.1, 0.1])) > 0
+
+
+def test_free_sets_are_given_generically_and_at_rows():
+    support = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1], [0, 1, 1], [1, 0, 1], [1, 0, 1], [1, 0, 1]])
+    stub, z, labels = problem(support, 1)
+    generic = audit_of(stub, z, labels).finding("C4").evidence
+    assert generic["free_sets_at_rows"] == generic["free_sets"] == {name: [name] for name in ("z0", "z1", "z2")}
+    stub.mixing[3] = -stub.mixing[2]
+    at_rows = audit_of(stub, z, labels).finding("C4").evidence
+    assert at_rows["free_sets"] == generic["free_sets"]
+    assert at_rows["free_sets_at_rows"] == {"z0": ["z0", "z1", "z2"], "z1": ["z1"], "z2": ["z2"]}
 
 
 def test_few_features_can_show_no_sparsity():

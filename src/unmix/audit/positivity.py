@@ -1,7 +1,8 @@
 r"""C1: is every latent there, alone, smooth and positive in every domain?
 
 A latent is *vanished* when its posterior is about as wide as its prior or it drives no feature, *discrete* when it
-takes few values, *duplicated* when within domains it is a function of another one, by correlation. Positivity needs
+takes few values, *duplicated* when within domains it is a rising or falling function of another one, by correlation of
+values or ranks. Positivity needs
 domains that overlap: for latent i and domain u, the share of the rows of u that lie between the 1 % and the 99 %
 quantile of another domain. Where a domain has nearly none, p(z_i | u) looks like zero where other domains have their
 mass.
@@ -78,6 +79,8 @@ def _judge(
         what = f"no rows of {listed(list(subject.absent))}" if subject.absent else ""
         few = f"fewer than {LEAST_ROWS} rows of {listed(small)}" if small else ""
         return "cannot tell", f"There are {' and '.join(filter(None, (what, few)))}: nothing is said about them."
+    if len(subject.domains) == 1:
+        return "holds", "Every latent varies and stands alone; there is one domain, which has nothing to overlap with."
     return "holds", "Every latent varies, stands alone, and every domain has rows that overlap with the others'."
 
 
@@ -119,7 +122,9 @@ def _twins(subject: Subject) -> dict[int, int]:
     for stratum in np.unique(subject.strata):
         own = subject.strata == stratum
         residual[own] -= residual[own].mean(axis=0)
-    strength = np.abs(correlation(residual, residual)) - np.eye(subject.n_latents)
+    # Ranks find a copy that is bent; that of a copy with a few far rows shows in the values.
+    by_values, by_ranks = (np.abs(correlation(residual, residual, kind)) for kind in ("pearson", "spearman"))
+    strength = np.maximum(by_values, by_ranks) * ~np.eye(subject.n_latents, dtype=bool)
     return {i: int(strength[i].argmax()) for i in range(subject.n_latents) if strength[i].max() >= _DUPLICATED}
 
 

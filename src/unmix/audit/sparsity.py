@@ -7,18 +7,27 @@ zero is in none. Every draw is a whole support with free sets :math:`N_a` of its
 of generic values on it, joined, in draws of the audited start, with those of the decoder's Jacobian at one row.
 
 **Could it have failed?** Turning the latents of *any* linear mixing makes n - 1 entries of every column zero, n (n - 1)
-in all. Only a support with more zeros than that tells a sparse mixing from a dense one.
+in all; and where entries of all sizes occur, some are small by chance. With :math:`m_0` entries below the threshold
+:math:`\tau` and :math:`m_1` from there to :math:`2\tau`, a dense mixing with Gaussian entries of spread s has
+
+.. math:: m_0 \approx q\, m_1, \quad q = P(|e| < \tau) / P(\tau \le |e| < 2\tau), \; e \sim N(0, s^2),
+
+with variance :math:`(q + q^2)\, m_1`; s is the maximum-likelihood value of the entries above :math:`\tau`. Only zeros
+beyond n (n - 1) and beyond chance tell a sparse mixing from a dense one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import norm
 
 from unmix.audit.finding import Finding, counted
 from unmix.audit.subject import Subject
@@ -36,6 +45,7 @@ _THRESHOLDS = (0.07, 0.14)
 _DRAWS = 60
 _FEW_DRAWS = 12
 _ENTRIES = 3_000_000
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -46,12 +56,15 @@ class Support:
     ----------
     probability : (n_features, n_latents), share of the draws that have the edge
     draws : free sets of every draw
-    credible : whether there are more zeros than any mixing could be given by turning its latents
+    credible : whether there are more zeros than turning latents and chance give to a dense mixing
+    at_rows : (n_latents, n_latents), share of the rows drawn at which latent i is free for latent a by the decoder's
+        Jacobian there, with the support of the same draw
     """
 
     probability: Floats
     draws: list[Sets]
     credible: bool
+    at_rows: Floats
 
     @property
     def edges(self) -> Bools:
@@ -95,7 +108,7 @@ def check_sparsity(subject: Subject) -> tuple[Finding, Support]:
     n = subject.n_latents
     masks, points = _draw_supports(subject)
     known: dict[bytes, Sets] = {}
-    draws = []
+    draws, seen = [], []
     for mask, point in zip(masks, points, strict=True):
         key = mask.tobytes()
         if key not in known:
@@ -103,16 +116,39 @@ def check_sparsity(subject: Subject) -> tuple[Finding, Support]:
         sets = known[key]
         if point >= 0:
             at_row = free_sets(mask, jacobian=subject.jacobian[point])
+            seen.append([[i in free for i in range(n)] for free in at_row])
             sets = [generic | own for generic, own in zip(sets, at_row, strict=True)]
         draws.append(sets)
     probability = masks.mean(axis=0)
     zeros, free = int((probability < 0.5).sum()), n * (n - 1)
-    support = Support(probability, draws, n == 1 or zeros > free)
-    return _finding(subject, support, zeros, free), support
+    chance = small_by_chance(np.median(subject.starts, axis=0))
+    support = Support(probability, draws, n == 1 or zeros > free + chance, np.mean(seen, axis=0))
+    return _finding(subject, support, zeros, chance), support
 
 
-def _finding(subject: Subject, support: Support, zeros: int, free: int) -> Finding:
+def small_by_chance(sizes: Floats, threshold: float = SUPPORT_THRESHOLD) -> int:
+    """Entries below the threshold that a dense mixing with as many just above it would have, 95 % limit."""
+    above, near = sizes[sizes >= threshold], int(((sizes >= threshold) & (sizes < 2 * threshold)).sum())
+    if not near:
+        return 0
+    square = float((above**2).mean())
+
+    def excess(spread: float) -> float:
+        cut = threshold / spread
+        # norm.sf underflows far out; the ratio of logarithms does not.
+        hazard = np.exp(norm.logpdf(cut) - norm.logsf(cut))
+        return float(spread**2 * (1.0 + cut * hazard) - square)
+
+    largest = max(1.0, np.sqrt(square))
+    spread = brentq(excess, threshold / 20, largest) if excess(threshold / 20) < 0 else threshold / 20
+    once, twice = norm.cdf(np.array([1.0, 2.0]) * threshold / spread) - 0.5
+    ratio = once / max(twice - once, 1e-12)
+    return int(ratio * near + norm.ppf(1 - _LEVEL) * np.sqrt((ratio + ratio**2) * near))
+
+
+def _finding(subject: Subject, support: Support, zeros: int, chance: int) -> Finding:
     n = subject.n_latents
+    free = n * (n - 1)
     above = np.triu_indices(n, 1)
     smaller, empty = support.share_below(n)[above], support.share_below(1)[above]
     separated = int((support.count.pairs[above] == 1).sum())
@@ -122,9 +158,9 @@ def _finding(subject: Subject, support: Support, zeros: int, free: int) -> Findi
         "uncertain_edges": int(((support.probability > 0.1) & (support.probability < SURE)).sum()),
         "zeros": zeros,
         "zeros_of_any_turned_mixing": free,
-        "free_sets": {
-            subject.names[a]: [subject.names[i] for i in sorted(s)] for a, s in enumerate(support.count.free_sets)
-        },
+        "zeros_of_a_dense_mixing_by_chance": chance,
+        "free_sets": _named(support.count.free_sets, subject),
+        "free_sets_at_rows": _named([set(np.flatnonzero(share >= 0.5)) for share in support.at_rows], subject),
         "domains_needed": needed,
         "domains_needed_without_sparsity": dense,
         "pairs_separated_by_structure": separated,
@@ -135,10 +171,11 @@ def _finding(subject: Subject, support: Support, zeros: int, free: int) -> Findi
     }
     if n == 1:
         return Finding(CONDITION, "cannot tell", False, "There is one latent: nothing to separate it from.", evidence)
-    if zeros <= free:
+    if not support.credible:
+        by_chance = f", and {chance} are small by chance where so many are just above the threshold" if chance else ""
         sentence = (
             f"{zeros} of {support.edges.size} entries of the mixing are zero. Turning the latents of a dense mixing "
-            f"makes as many as {free}: there is no sign of sparsity."
+            f"makes as many as {free}{by_chance}: there is no sign of sparsity."
         )
         if support.edges.size - free <= support.edges.shape[0]:
             sentence += (
@@ -156,6 +193,11 @@ def _finding(subject: Subject, support: Support, zeros: int, free: int) -> Findi
         return Finding(CONDITION, "fails", True, f"{said}: the zeros are where they separate nothing.", evidence)
     unsure = int((smaller < SURE).sum())
     return Finding(CONDITION, "cannot tell", True, f"{said}; for {unsure} pairs it is not sure to help.", evidence)
+
+
+def _named(sets: Sequence[Set[int]], subject: Subject) -> dict[str, list[str]]:
+    """Sets of latents by their names."""
+    return {subject.names[a]: [subject.names[i] for i in sorted(free)] for a, free in enumerate(sets)}
 
 
 def _draw_supports(subject: Subject) -> tuple[Bools, Ints]:

@@ -78,7 +78,9 @@ def audit_subject(subject: Subject) -> Audit:
     np.fill_diagonal(separated, True)
     route = np.where(separated, shares[1:].argmax(axis=0) + 1, 0)
     evidence = _Evidence(part, support, changes, own, repeats, separated, probability, route, dependent)
-    mended = find_remedies(support.edges, changes, list(part.names)) if support.credible else []
+    # Where the zeros are not credible the changes must do everything, and what is counted is a dense mixing.
+    counted_on = support.edges if support.credible else np.ones_like(support.edges)
+    mended = find_remedies(counted_on, changes, list(part.names))
     rows = [_row(name, "unsupported", faults.by_latent.get(i, "")) for i, name in enumerate(subject.names)]
     for place, row in zip(active, _verdicts(evidence, mended), strict=True):
         rows[place] = row
