@@ -80,7 +80,7 @@ def _update_readme(targets: pd.DataFrame, sachs: pd.DataFrame) -> None:
         f"Generated problems whose supports the theory guarantees, {seeds} data seeds that nothing was chosen on: mean "
         "correlation with the true latents, and the worst of the seeds.",
         f"Mean margin of both facts, paired over problems, with its 95 % interval: {', '.join(said)}.",
-        f"Protein signalling (the demo's data), mean over {sachs['seed'].nunique()} seeds of the training: the starts "
+        f"Protein signalling (the demo's data), mean over {sachs["seed"].nunique()} seeds: the starts "
         f"agree at {', '.join(names)}. {hits.min():.1f} to {hits.max():.1f} of {sachs['targets'].max()} interventions "
         "move the latent that drives their known target; by chance it would be about two. That is weak evidence.",
     )
@@ -120,7 +120,8 @@ def _picture(name: str, settings: pd.DataFrame, method: str) -> str:
     PICTURES.mkdir(exist_ok=True)
     svg = figures.phase_diagram(settings, method, "n_domains", "density")
     (PICTURES / f"{name}.svg").write_text(svg, encoding="utf-8")
-    return f"\n![MCC of {method} by domains and density](figures/{name}.svg)\n"
+    caption = f"“{method}”: mean MCC by domains and density. Framed: the supports need no more domains than there are."
+    return f"\n![MCC of {method} by domains and density](figures/{name}.svg)\n\n{caption}\n"
 
 
 def _table(frame: pd.DataFrame) -> str:
