@@ -49,6 +49,14 @@ class Folded(Linear):
         return super().jacobian(z) * signs[:, None]
 
 
+class Told(Linear):
+    """The encoder moves every latent by the domain that it is told, whatever the features are."""
+
+    def encode(self, x, observed=None, design=None):
+        mean, std = super().encode(x)
+        return mean + design @ self.location, std
+
+
 def problem(support, n_domains, change="both", kind=Linear, per_domain=300, seed=0):
     """A stub, latents and labels."""
     rng = np.random.default_rng(seed)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from audit_stubs import DENSE, SPARSE, Folded, Linear, audit_of, problem, verdicts
+from audit_stubs import DENSE, SPARSE, Folded, Linear, Told, audit_of, problem, verdicts
 from scipy.stats import rankdata
 
 import unmix
@@ -60,6 +60,11 @@ def test_too_few_domains_leave_a_block_and_the_remedy_counts():
     assert audit.pairs["condition"].isna().all()
     assert "would take 7 domains" in audit.latents["reason"][0]
     assert not audit.separated()[0, 1]
+    remedy = audit.latents["remedy"][0]
+    assert remedy.endswith("more domains in which z0, z1 and z2 change in new ways would separate z0, z1 and z2 from all others.")
+    extra = int(remedy.split()[0])
+    assert extra == 6 - audit.pairs["directions"][0]
+    assert verdicts(audit_of(*problem(DENSE, 5 + extra))) == ["identified"] * 3
 
 
 def test_shuffled_labels_are_no_change():
@@ -75,6 +80,37 @@ def test_shuffled_labels_are_no_change():
     shuffled = audit_of(sparse, z, np.random.default_rng(0).permutation(labels))
     assert shuffled.finding("C3").verdict == "fails"
     assert "changes" not in set(shuffled.pairs["route"])
+
+
+def test_what_an_encoder_makes_of_the_label_is_no_change():
+    """Latents that move with shuffled labels as much as with the true ones move by the label alone."""
+    stub, z, labels = problem(DENSE, 8, "mean", kind=Told)
+    nothing = np.random.default_rng(5).standard_normal(z.shape)
+    for given in (labels, np.random.default_rng(6).permutation(labels)):
+        told = nothing + stub.location.numpy()[given]
+        found = audit_of(stub, told, given).finding("C3")
+        assert found.verdict == "fails"
+        assert found.evidence["encoder_knows_domains"]
+        assert found.evidence["changing"] == []
+        # The same latents from an encoder that sees features alone do change.
+        assert audit_of(Linear(stub.mixing, stub.location, np.ones((8, 3))), told, given).finding("C3").evidence[
+            "changing"
+        ] == ["z0", "z1", "z2"]
+
+
+@pytest.mark.parametrize("n_domains", [2, 4, 9])
+def test_shuffled_labels_seldom_look_like_a_change(n_domains):
+    """5 % of the audits may name a changing latent; none may say that changes hold."""
+    data = make_sparse_mixing(n_latents=4, n_features=9, n_domains=n_domains, n_samples=600, density=1.0)
+    named = 0
+    for seed in range(8):
+        shuffled = np.random.default_rng(seed).permutation(data.domains)
+        audit = unmix.audit_decoder(data.mixing, data.z, shuffled, jacobian=data.jacobian)
+        assert audit.finding("C3").verdict == "fails"
+        assert audit.finding("C4").verdict == "fails"
+        assert not audit.latents["verdict"].eq("identified").any()
+        named += bool(audit.finding("C3").evidence["changing"])
+    assert named <= 2
 
 
 def test_scales_take_fewer_domains_and_means_none():
@@ -110,6 +146,16 @@ def test_a_duplicated_latent_is_called_so():
     assert audit.remedies[0].sentence == "Ask for 3 latents: a model without z3 would lose nothing."
     assert audit.finding("C1").verdict == "fails"
     assert audit.finding("invertibility").verdict == "fails"
+
+
+def test_a_bent_copy_is_a_duplicate_and_one_domain_has_nothing_to_overlap_with():
+    stub, z, labels = problem(SPARSE, 1)
+    assert "there is one domain" in audit_of(stub, z, labels).finding("C1").sentence
+    z[:, 2] = z[:, 0] ** 5
+    assert abs(np.corrcoef(z[:, 0], z[:, 2])[0, 1]) < 0.9
+    audit = audit_of(stub, z, labels)
+    assert audit.finding("C1").verdict == "fails"
+    assert "duplicate of z2" in audit.latents["reason"][0]
 
 
 def _wider(stub):

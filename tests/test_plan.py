@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import unmix
 from unmix import DataError, SettingError
+from unmix.audit.planning import plan_typical
 from unmix.cli import app
 from unmix.theory import domains_needed, free_sets, undetermined
 
@@ -87,9 +88,18 @@ def test_a_large_count_takes_one_decomposition_a_latent(monkeypatch):
     assert max(max(size) for size in sizes) <= 50
 
 
-def test_remedies_are_true():
+@pytest.mark.parametrize(
+    ("support", "expected"),
+    [
+        ([[1, 1, 0, 0]] * 3 + [[0, 1, 1, 0]] * 2 + [[1, 1, 1, 1]] * 2 + [[0, 0, 1, 1]], {"domains"}),
+        # Two latents behind one feature: no number of domains makes up for the feature that is missing.
+        ([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1], [0, 0, 0, 1]], {"feature", "fewer"}),
+        (np.ones((8, 4), dtype=int).tolist(), {"domains"}),
+    ],
+)
+def test_remedies_are_true(support, expected):
     """Every remedy, carried out, does what it says."""
-    support = np.array([[1, 1, 0, 0]] * 3 + [[0, 1, 1, 0]] * 2 + [[1, 1, 1, 1]] * 2 + [[0, 0, 1, 1]])
+    support = np.array(support)
     design = unmix.plan(support, n_domains=2)
     before = set(design.latents["name"][design.latents["verdict"] == "identified"])
     kinds = set()
@@ -110,8 +120,7 @@ def test_remedies_are_true():
         verdict = dict(zip(names, after.latents["verdict"], strict=True))
         assert remedy.mends
         assert all(verdict[name] == "identified" and name not in before for name in remedy.mends)
-    assert "domains" in kinds
-    assert len(kinds) >= 2
+    assert expected <= kinds
 
 
 def test_plan_counts_and_refuses():
@@ -125,6 +134,17 @@ def test_plan_counts_and_refuses():
     assert "No feature depends on it" in empty.latents["reason"][1]
     lost = unmix.plan([[1, 1, 0], [0, 0, 1]], 9)
     assert lost.latents["verdict"].tolist() == ["unsupported", "unsupported", "identified"]
+    assert str(empty).startswith("1 domain would separate z0 from all others (without sparsity 5); there is 1.")
+    assert "No number of domains separates z1." in str(empty)
+    assert str(lost).startswith("5 domains would separate z2 from all others (without sparsity 7); there are 9.")
+    assert "No number of domains separates z0 and z1." in str(lost)
+    for support in ([[0, 0], [0, 0]], [[1, 1]]):
+        nothing = unmix.plan(support, 3)
+        assert nothing.domains_needed is None
+        assert json.loads(json.dumps(nothing.to_dict()))["domains_needed"] is None
+        assert nothing.latents["verdict"].tolist() == ["unsupported"] * 2
+        assert str(nothing).startswith("No number of domains separates any latent: the features determine none of them.")
+        assert "more domain" not in str(nothing)
     named = unmix.plan(pd.DataFrame({"a": [1, 0], "b": [0, 1]}), 1)
     assert named.latents["name"].tolist() == ["a", "b"]
     with pytest.raises(SettingError, match="0 and 1 only"):
@@ -133,6 +153,29 @@ def test_plan_counts_and_refuses():
         unmix.plan(np.eye(2), 0)
     with pytest.raises(SettingError, match="names must be 2 different names"):
         unmix.plan(np.eye(2), 2, ["a", "a"])
+
+
+def test_typical_plans_refuse_a_seed_that_is_none():
+    for seed in (-1, 0.5, None, True):
+        with pytest.raises(SettingError, match=rf"random_state must be a whole number ≥ 0; got {seed}"):
+            plan_typical(0.5, 3, 9, 2, random_state=seed)
+
+
+def test_free_sets_of_given_values_equal_brute_force():
+    """Small whole numbers, many of them proportional: ranks by exact elimination, and often not the generic ones."""
+    rng, special = np.random.default_rng(3), 0
+    for _ in range(80):
+        n = int(rng.integers(2, 7))
+        support = rng.random((int(rng.integers(2, 3 * n)), n)) < 0.6
+        values = support * rng.choice([-1, 1], support.shape)
+        expected = []
+        for a in range(n):
+            rows = values[~support[:, a]].tolist()
+            whole = rank_modulo(rows)
+            expected.append({i for i in range(n) if rank_modulo([row[:i] + row[i + 1 :] for row in rows]) == whole})
+        assert [set(free) for free in free_sets(support, jacobian=values, tolerance=1e-6)] == expected
+        special += expected != [set(free) for free in free_sets(support)]
+    assert special >= 5
 
 
 def command(*words):

@@ -15,7 +15,9 @@ A rank is only believed beyond what sampling does. With locations m and scales s
 posterior means, :math:`(1/s^2, m/s^2)` is a linear image of :math:`(\eta'', \eta')` for Gaussian domains. If its matrix
 W over domains had rank r - 1, its r-th singular value would be at most the largest one of the sampling noise (Weyl);
 that is read off resampled rows. And a latent *changes* only by more than it does with the domain labels shuffled,
-refitted in the same way. Shuffled labels therefore never give a rank, whatever the prior has learnt.
+refitted in the same way. Shuffled labels therefore never give a rank, whatever the prior has learnt. An encoder
+q(z | x, u) can also move a latent by the label that it is told, and does so with a wrong one: rows are decoded and
+encoded again with shuffled labels, and a latent must change by twice what that gives.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ _RESAMPLES = 60
 _LEVEL = 0.05
 _WEAKEST = 0.1
 _SAME_LOCATION = 0.02
+_BEYOND_LABELS = 2.0
 _LEAST_SD = 1e-3
 
 
@@ -198,13 +201,27 @@ def measure_changes(subject: Subject) -> Changes:
     # The largest over all latents of a shuffle is the limit of each, and three ways to change share the level: many
     # latents and many tests do not make a change more likely.
     limit = np.quantile(shuffled.max(axis=2), 1 - _LEVEL / len(actual), axis=0)
-    location, scale, shape = actual > limit[:, None]
+    by_labels = _by_labels_alone(subject)
+    location, scale, shape = actual > np.maximum(limit[:, None], _BEYOND_LABELS * by_labels)
     natural, noise = _natural_with_noise(z, labels, weights, rng)
     fitted = None
     if subject.slopes is not None and subject.curvatures is not None:
         both = np.concatenate([subject.curvatures * spread**2, subject.slopes * spread], axis=2)[:, subject.large]
         fitted = both - both.mean(axis=1, keepdims=True)
     return Changes(n_domains, location, scale, shape, actual[0], natural, noise, fitted)
+
+
+def _by_labels_alone(subject: Subject) -> Floats:
+    """``_differences`` (3, n_latents) that the encoder makes of shuffled labels, largest of some shuffles."""
+    found = np.zeros((3, subject.n_latents))
+    if subject.relabelled is None or subject.relabelled_strata is None:
+        return found
+    for z, strata in zip(subject.relabelled, subject.relabelled_strata, strict=True):
+        rows = np.isin(strata, subject.large)
+        labels = np.searchsorted(subject.large, strata[rows])
+        weights = (labels == np.arange(len(subject.large))[:, None]).astype(float)
+        found = np.maximum(found, _differences(z[rows], labels, weights / weights.sum(axis=1, keepdims=True)))
+    return found
 
 
 def _natural_with_noise(z: Floats, labels: Ints, weights: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -255,6 +272,7 @@ def check_changes(subject: Subject, support: Support, asked: Floats) -> tuple[Fi
         "changing_scale": [names[i] for i in np.flatnonzero(changes.scale)],
         "changing_shape": [names[i] for i in np.flatnonzero(changes.shape)],
         "share_between_domains": dict(zip(names, changes.share.tolist(), strict=True)),
+        "encoder_knows_domains": subject.relabelled is not None,
         "prior_knows_domains": changes.fitted is not None,
         "weakest_direction_of_all": _weakest(changes),
         "directions_of_all": changes.ranks(frozenset(range(subject.n_latents)))[0],

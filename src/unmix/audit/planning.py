@@ -53,13 +53,15 @@ class Plan:
     ----------
     latents : DataFrame, one row a latent: name, verdict ("identified", "block", "unsupported"), block (names of the
         latents it cannot be told from, itself among them; None unless in a block), domains_needed, reason
-    n_domains, domains_needed, domains_needed_without_sparsity : int
+    n_domains, domains_needed_without_sparsity : int
+    domains_needed : int or None, domains that separate every latent which the features determine from all others; None
+        where there is no such latent
     remedies : list of Remedy, what would identify more, cheapest first
     """
 
     latents: pd.DataFrame
     n_domains: int
-    domains_needed: int
+    domains_needed: int | None
     domains_needed_without_sparsity: int
     remedies: list[Remedy]
 
@@ -75,13 +77,25 @@ class Plan:
         return result
 
     def __str__(self) -> str:
-        lines = [
-            f"{counted(self.domains_needed, 'domain')} would separate all latents (without sparsity "
-            f"{self.domains_needed_without_sparsity}); there are {self.n_domains}.",
-            "",
-        ]
+        lines = [self._summary(), ""]
         lines += [verdict_line(row) for row in self.latents.to_dict("records")]
         return "\n".join(lines + [f"→ {remedy.sentence}" for remedy in self.remedies])
+
+    def _summary(self) -> str:
+        lost = self.latents["name"][self.latents["verdict"] == "unsupported"].tolist()
+        if self.domains_needed is None:
+            return "No number of domains separates any latent: the features determine none of them."
+        which = "all latents"
+        never = ""
+        if lost:
+            rest = [name for name in self.latents["name"] if name not in lost]
+            which = f"{listed(rest)} from all others"
+            never = f" No number of domains separates {listed(lost)}."
+        return (
+            f"{counted(self.domains_needed, 'domain')} would separate {which} (without sparsity "
+            f"{self.domains_needed_without_sparsity}); there {'is' if self.n_domains == 1 else 'are'} "
+            f"{self.n_domains}.{never}"
+        )
 
 
 def plan(support: ArrayLike, n_domains: int, names: Sequence[str] | None = None) -> Plan:
@@ -121,12 +135,12 @@ def plan(support: ArrayLike, n_domains: int, names: Sequence[str] | None = None)
     used = np.flatnonzero(mask.any(axis=0)).tolist()
     rows = [_unused(name) for name in words]
     remedies: list[Remedy] = []
-    needed = 1
+    needed: int | None = None
     if used:
         part, own_names = mask[:, used], [words[i] for i in used]
         count, routes = domains_needed(part), _Generic(int(n_domains))
-        needed = count.needed
         lost = undetermined(part)
+        needed = max((int(count.pairs[i].max()) for i in range(len(used)) if i not in lost), default=None)
         for block in blocks(pair_routes(free_sets(part), routes) > 0):
             for i in block:
                 rows[used[i]] = _row(own_names, i, block, int(count.pairs[i].max()), i in lost, int(n_domains))
@@ -145,8 +159,10 @@ def plan_typical(
     Raises
     ------
     SettingError
-        Sizes or density cannot be, or no support of this density tells the latents apart.
+        Sizes, density or seed cannot be, or no support of this density tells the latents apart.
     """
+    if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer) or random_state < 0:
+        raise SettingError(f"random_state must be a whole number ≥ 0; got {random_state!r}. The same seed, the same draws.")
     sizes = (n_latents, n_features, n_domains)
     if min(sizes) < 1 or n_features < n_latents or not 0 < density <= 1:
         raise SettingError(

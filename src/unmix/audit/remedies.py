@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from unmix.audit.changes import Routes, Shared, pair_routes
 from unmix.audit.finding import counted, listed
-from unmix.theory import free_sets
+from unmix.theory import free_sets, undetermined
 
 Bools = NDArray[np.bool_]
 _MOST_TRIED = 20
@@ -85,20 +85,18 @@ def alone(separated: Bools) -> set[int]:
 
 def find_remedies(support: Bools, routes: Routes, names: list[str]) -> list[Remedy]:
     """Changes that would make further latents identified, cheapest first and those that give up a latent last."""
-    sets = free_sets(support)
-    now = pair_routes(sets, routes) > 0
-    single, n = alone(now), len(names)
+    single, n = _identified(support, routes), len(names)
     stuck = [i for i in range(n) if i not in single]
     if not stuck:
         return []
-    found = _more_domains(sets, routes, names, single)
+    found = _more_domains(support, routes, names, single)
     features, fewer = [], []
     for i in stuck[:_MOST_TRIED]:
         with_feature = np.vstack([support, np.arange(n) == i])
-        mended = alone(pair_routes(free_sets(with_feature), routes) > 0) - single
+        mended = _identified(with_feature, routes) - single
         features.append((len(mended), f"One more feature that {names[i]} alone drives", mended))
         old = tuple(j for j in range(n) if j != i)
-        rest = alone(pair_routes(free_sets(support[:, list(old)]), _Renumbered(routes, old)) > 0)
+        rest = _identified(support[:, list(old)], _Renumbered(routes, old)) if old else set()
         mended = {old[j] for j in rest} - single
         fewer.append((len(mended), f"A model without {names[i]}, one latent less,", mended))
     with_features, with_fewer = (
@@ -109,14 +107,19 @@ def find_remedies(support: Bools, routes: Routes, names: list[str]) -> list[Reme
     return sorted(with_features + found, key=lambda remedy: remedy.cost) + with_fewer
 
 
-def _more_domains(sets: list[Shared], routes: Routes, names: list[str], single: set[int]) -> list[Remedy]:
+def _identified(support: Bools, routes: Routes) -> set[int]:
+    """Latents that are separated from every other one and can be read off the features at all."""
+    return alone(pair_routes(free_sets(support), routes) > 0) - undetermined(support)
+
+
+def _more_domains(support: Bools, routes: Routes, names: list[str], single: set[int]) -> list[Remedy]:
     """The fewest domains that mend something, and the fewest that mend most."""
-    n = len(names)
+    n, sets, lost = len(names), free_sets(support), undetermined(support)
     lacking = sorted({routes.lacking(sets[a] & sets[b]) for a in range(n) for b in range(a + 1, n)} - {0})
     found: list[Remedy] = []
     best: set[int] = set()
     for extra in lacking:
-        mended = alone(pair_routes(sets, _MoreDomains(routes, extra)) > 0) - single
+        mended = alone(pair_routes(sets, _MoreDomains(routes, extra)) > 0) - lost - single
         if len(mended) > len(best):
             shared = frozenset().union(*(sets[a] & sets[b] for a in mended for b in range(n) if b != a))
             must = listed([names[i] for i in sorted(shared)])

@@ -30,6 +30,7 @@ _PRIOR_POINTS = 32
 _ROUND_TRIPS = 1024
 _MOST_ROWS = 5000
 _PARTS = 6
+_RELABELLINGS = 5
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,9 @@ class Subject:
     width : (n_latents,), mean posterior standard deviation, or None
     slopes, curvatures : (points, strata, n_latents), η' and η'' of a prior that knows domains, or None
     round_trip : (n_latents,), R² of encoding what latents drawn from the prior decode to, or None
+    reconstruction : (n_features,), R² of encoding and decoding the rows, or None
+    relabelled, relabelled_strata : (shuffles, rows, n_latents) and (shuffles, rows), latents of decoded rows encoded
+        with shuffled domain labels, and those; None where the encoder takes no domains
     """
 
     latents: Floats
@@ -101,6 +105,9 @@ class Subject:
     slopes: Floats | None = None
     curvatures: Floats | None = None
     round_trip: Floats | None = None
+    reconstruction: Floats | None = None
+    relabelled: Floats | None = None
+    relabelled_strata: Ints | None = None
 
     @property
     def n_latents(self) -> int:
@@ -124,6 +131,7 @@ class Subject:
             slopes=cut(self.slopes),
             curvatures=cut(self.curvatures),
             round_trip=cut(self.round_trip),
+            relabelled=cut(self.relabelled),
         )
 
     @cached_property
@@ -164,11 +172,13 @@ def subject_of_model(
     starts: Floats,
     agreement: Floats,
     worse_by: Floats | None = None,
+    reconstruction: Floats | None = None,
 ) -> Subject:
     """A fitted model and the posterior means of some rows; no features are needed."""
     spread = latents[evenly(len(latents), _POINTS)]
     present = {int(group) for group in strata.group}
     slopes, curvatures = prior_derivatives(model, spread[evenly(len(spread), _PRIOR_POINTS)], strata.design)
+    again, labels = relabel(model, latents, strata)
     return Subject(
         latents=latents,
         strata=strata.labels,
@@ -184,6 +194,9 @@ def subject_of_model(
         slopes=slopes,
         curvatures=curvatures,
         round_trip=round_trip(model, strata),
+        reconstruction=reconstruction,
+        relabelled=again,
+        relabelled_strata=labels,
     )
 
 
@@ -213,11 +226,35 @@ def round_trip(model: FittedModel, strata: Strata) -> Floats | None:
     design = _tensor(model, strata.design[labels])
     noise = torch.randn(_ROUND_TRIPS, model.n_latents, generator=torch.Generator().manual_seed(0)).to(design)
     z = model.prior(design).from_noise(noise)
-    x = model.decode(z)
-    back, _ = model.encode(x, torch.ones_like(x) if model.masked else None, design)
+    back = _encoded(model, model.decode(z), design)
     error, spread = (back - z).square().mean(0), z.var(0, correction=0)
     result: Floats = (1.0 - error / spread.clamp_min(1e-12)).cpu().double().numpy()
     return result
+
+
+@torch.no_grad()
+def relabel(model: FittedModel, latents: Floats, strata: Strata) -> tuple[Floats | None, Ints | None]:
+    """Latents of decoded rows, encoded with shuffled domain labels, and those: what the encoder makes of a label alone.
+
+    An encoder q(z | x, u) can move latents with any label that it is given; no encoder that sees x alone can.
+    """
+    rows = np.flatnonzero(strata.labels >= 0)
+    rows = rows[evenly(len(rows), _MOST_ROWS)]
+    if len(strata.design) < 2:
+        return None, None
+    own, rng = strata.labels[rows], np.random.default_rng(0)
+    x, designs = model.decode(_tensor(model, latents[rows])), _tensor(model, strata.design)
+    few = x[:_PRIOR_POINTS]
+    if torch.equal(*(_encoded(model, few, designs[[stratum] * len(few)]) for stratum in (0, -1))):
+        return None, None
+    labels = np.stack([rng.permutation(own) for _ in range(_RELABELLINGS)])
+    again = [_encoded(model, x, designs[torch.from_numpy(shuffled).to(x.device)]) for shuffled in labels]
+    return torch.stack(again).cpu().double().numpy(), labels
+
+
+def _encoded(model: FittedModel, x: torch.Tensor, design: torch.Tensor) -> torch.Tensor:
+    """Posterior means of decoded, hence complete, rows."""
+    return model.encode(x, torch.ones_like(x) if model.masked else None, design)[0]
 
 
 @torch.no_grad()
