@@ -80,7 +80,7 @@ def _update_readme(targets: pd.DataFrame, sachs: pd.DataFrame) -> None:
         f"Generated problems whose supports the theory guarantees, {seeds} data seeds that nothing was chosen on: mean "
         "correlation with the true latents, and the worst of the seeds.",
         f"Mean margin of both facts, paired over problems, with its 95 % interval: {', '.join(said)}.",
-        f"Protein signalling (the demo's data), mean over {sachs["seed"].nunique()} seeds: the starts "
+        f"Protein signalling (the demo's data), mean over {sachs['seed'].nunique()} seeds: the starts "
         f"agree at {', '.join(names)}. {hits.min():.1f} to {hits.max():.1f} of {sachs['targets'].max()} interventions "
         "move the latent that drives their known target; by chance it would be about two. That is weak evidence.",
     )
