@@ -61,7 +61,9 @@ def test_too_few_domains_leave_a_block_and_the_remedy_counts():
     assert "would take 7 domains" in audit.latents["reason"][0]
     assert not audit.separated()[0, 1]
     remedy = audit.latents["remedy"][0]
-    assert remedy.endswith("more domains in which z0, z1 and z2 change in new ways would separate z0, z1 and z2 from all others.")
+    assert remedy.endswith(
+        "more domains in which z0, z1 and z2 change in new ways would separate z0, z1 and z2 from all others."
+    )
     extra = int(remedy.split()[0])
     assert extra == 6 - audit.pairs["directions"][0]
     assert verdicts(audit_of(*problem(DENSE, 5 + extra))) == ["identified"] * 3

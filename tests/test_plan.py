@@ -143,7 +143,9 @@ def test_plan_counts_and_refuses():
         assert nothing.domains_needed is None
         assert json.loads(json.dumps(nothing.to_dict()))["domains_needed"] is None
         assert nothing.latents["verdict"].tolist() == ["unsupported"] * 2
-        assert str(nothing).startswith("No number of domains separates any latent: the features determine none of them.")
+        assert str(nothing).startswith(
+            "No number of domains separates any latent: the features determine none of them."
+        )
         assert "more domain" not in str(nothing)
     named = unmix.plan(pd.DataFrame({"a": [1, 0], "b": [0, 1]}), 1)
     assert named.latents["name"].tolist() == ["a", "b"]

@@ -162,7 +162,9 @@ def plan_typical(
         Sizes, density or seed cannot be, or no support of this density tells the latents apart.
     """
     if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer) or random_state < 0:
-        raise SettingError(f"random_state must be a whole number ≥ 0; got {random_state!r}. The same seed, the same draws.")
+        raise SettingError(
+            f"random_state must be a whole number ≥ 0; got {random_state!r}. The same seed, the same draws."
+        )
     sizes = (n_latents, n_features, n_domains)
     if min(sizes) < 1 or n_features < n_latents or not 0 < density <= 1:
         raise SettingError(
