@@ -29,6 +29,9 @@ def test_a_decoder_of_ones_own_and_what_it_refuses():
         ({"z": z[:, 0]}, r"z must be a matrix of shape \(n_samples ≥ 1, n_latents ≥ 1\); got shape \(1200,\)"),
         ({"z": z * np.nan}, "z must be finite"),
         ({"domains": [1, 2]}, r"one label a row, shape \(1200,\)"),
+        ({"domains": [None, *["a"] * 1199]}, "domains must name a domain for every row; 1 are missing"),
+        ({"domains": np.where(np.arange(1200) < 5, np.nan, 1.0)}, "for every row; 5 are missing"),
+        ({"x": z}, r"x must be a matrix of shape \(1200, 9\), the shape of decode\(z\); got shape \(1200, 3\)"),
         ({"jacobian": z}, "jacobian must be finite and of shape"),
         ({"other_latents": [z[:5]]}, r"other_latents must be a matrix of shape \(1200, 3\), the shape of z"),
         ({"decode": lambda values: values[:, 0]}, "decode must give finite features"),
@@ -45,6 +48,12 @@ def test_as_tables_json_and_text():
     assert len(audit.to_frame()) == len(audit.findings) == 6
     content = json.loads(audit.to_json())
     assert content["latents"][0]["block"] == ["z0", "z1", "z2"]
+    planned = unmix.plan(DENSE, 5).to_dict()
+    assert {key: content[key] for key in planned if key != "latents"} == {
+        k: v for k, v in planned.items() if k != "latents"
+    }
+    assert [{key: row[key] for key in planned["latents"][0]} for row in content["latents"]] == planned["latents"]
+    assert set(content) - set(planned) == {"domains_present", "findings", "pairs", "remedies"}
     assert set(content["latents"][0]) == {"name", "verdict", "block", "domains_needed", "reason", "remedy"}
     assert {finding["verdict"] for finding in content["findings"]} <= {"holds", "fails", "cannot tell"}
     assert "z0: block {z0, z1, z2}" in str(audit)
@@ -82,13 +91,52 @@ def test_a_fitted_model_audits_itself_again_and_what_it_refuses(fitted, frame, l
     assert {finding.verdict for finding in few.findings} == {"cannot tell"}
 
 
-@pytest.mark.parametrize("estimator", [unmix.IVAE, unmix.IMSDA, unmix.BetaVAE, unmix.SparseVAE])
+def test_rows_that_the_model_does_not_describe(fitted, frame, labels):
+    data = unmix.datasets.make_sparse_mixing(n_latents=3, n_features=9, n_domains=4, n_samples=1200, density=0.3)
+    noise = np.random.default_rng(0).standard_normal(data.x.shape)
+    clean = data.mixing(data.z)
+    good = audit_decoder(data.mixing, data.z, data.domains, x=clean + 0.5 * clean.std(axis=0) * noise)
+    assert good.finding("invertibility").evidence["encode_decode_r2"] == pytest.approx(0.8, abs=0.02)
+    assert "keeps 0." in good.finding("invertibility").sentence
+    bad = audit_decoder(data.mixing, data.z, data.domains, x=np.random.default_rng(1).permutation(clean))
+    assert bad.finding("invertibility").verdict == "fails"
+    assert bad.finding("invertibility").sentence.endswith("The model does not describe them.")
+    assert verdicts(bad) == ["unsupported"] * 3
+    assert "It is not read off these rows" in bad.latents["reason"][0]
+    own = fitted.audit(frame, labels).finding("invertibility").evidence["encode_decode_r2"]
+    decoded = fitted.inverse_transform(fitted.transform(frame))
+    features = frame.to_numpy()
+    assert own == pytest.approx(np.mean(1 - ((features - decoded) ** 2).mean(0) / features.var(0)), abs=1e-3)
+    still = fitted.audit(frame.assign(x1=frame["x1"].mean()), labels).finding("invertibility").evidence
+    assert -0.2 < still["encode_decode_r2"] < own
+    elsewhere = fitted.audit(frame + 20.0 * frame.std(), labels)
+    assert elsewhere.finding("invertibility").verdict == "fails"
+    assert verdicts(elsewhere) == ["unsupported"] * 2
+
+
+QUICK_BASELINES = [
+    unmix.IVAE,
+    unmix.IMSDA,
+    unmix.BetaVAE,
+    unmix.BetaTCVAE,
+    unmix.HFVAE,
+    unmix.FactorVAE,
+    unmix.SparseVAE,
+]
+
+
+@pytest.mark.parametrize("estimator", QUICK_BASELINES)
 def test_baselines_can_be_audited(estimator, frame, labels):
     quick = {"n_restarts": 1, "max_epochs": 1, "verbose": 0, "hidden": (8,)}
-    model = estimator(2, **quick).fit(frame.iloc[:200], labels[:200])
+    groups = {"group_sizes": (1, 1)} if estimator is unmix.HFVAE else {}
+    model = estimator(2, **quick, **groups).fit(frame.iloc[:200], labels[:200])
     audit = model.audit(frame, labels)
     assert set(verdicts(audit)) <= {"identified", "block", "unsupported"}
     assert audit.domains_present == 3
+    told = audit.finding("C3").evidence.get("encoder_knows_domains", False)
+    assert told == (estimator is unmix.IVAE)
+    shuffled = model.audit(frame, np.random.default_rng(0).permutation(labels))
+    assert shuffled.finding("C3").verdict != "holds"
 
 
 def test_a_model_without_audit_says_what_has_one(frame, labels, tmp_path):

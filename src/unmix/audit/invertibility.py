@@ -7,7 +7,9 @@ columns cannot make up,
 
 in standard deviations of the features. A collapsed or duplicated latent has none. The smallest singular value of J is
 at most the smallest own effect. Where there is an encoder, latents drawn from the prior are decoded and encoded again:
-a latent that folds, z and -z giving the same features, does not come back.
+a latent that folds, z and -z giving the same features, does not come back. And the rows themselves are encoded and
+decoded: where that is no better than the features' means, :math:`R^2 \le 0` in the mean over features (each from -1), the model does not
+describe these rows, and none of its latents is read off them.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding
+from unmix.audit.finding import Finding, floored
 from unmix.audit.subject import Subject
 
 Floats = NDArray[np.float64]
@@ -43,8 +45,15 @@ def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, str]]:
     effects, smallest = own_effects(subject.jacobian)
     low = np.quantile(effects, _SHARE_OF_ROWS, axis=0)
     faults: dict[int, str] = {}
+    # A feature that hardly varies on these rows has an R² without a lower limit, and must not speak for all.
+    kept = None if subject.reconstruction is None else float(np.clip(subject.reconstruction, -1.0, 1.0).mean())
+    if kept is not None and not kept > 0:
+        said = f"is not read off these rows: encoding and decoding them is no better than the means (R² {kept:.2f})"
+        faults = dict.fromkeys(range(subject.n_latents), said)
     for i in range(subject.n_latents):
         back = 1.0 if subject.round_trip is None else float(subject.round_trip[i])
+        if i in faults:
+            continue
         if low[i] < _OWN_EFFECT:
             faults[i] = f"has an effect of its own of only {low[i]:.2f} on the features at a tenth of the rows"
         elif back < _ROUND_TRIP:
@@ -56,11 +65,16 @@ def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, str]]:
         "round_trip_r2": None
         if subject.round_trip is None
         else dict(zip(names, subject.round_trip.tolist(), strict=True)),
+        "encode_decode_r2": kept,
         "points": len(effects),
     }
+    if kept is not None and not kept > 0:
+        sentence = f"Encoding and decoding these rows is no better than the features' means (R² {kept:.2f})."
+        return Finding(CONDITION, "fails", True, f"{sentence} The model does not describe them.", evidence), faults
     if faults:
         sentence = " ".join(f"{names[i]} {words}." for i, words in faults.items())
         return Finding(CONDITION, "fails", True, sentence, evidence), faults
     sentence = f"Every latent moves the features in a way of its own (least {low.min():.2f} standard deviations)"
     sentence += "." if subject.round_trip is None else " and comes back when decoded and encoded again."
+    sentence += "" if kept is None else f" Encoding and decoding keeps {floored(kept)} of the features' variance."
     return Finding(CONDITION, "holds", True, sentence, evidence), {}

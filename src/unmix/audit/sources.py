@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from unmix.audit.agreement import SAME_LATENTS, agreement
@@ -30,15 +31,18 @@ def audit_model(
     names: Sequence[str],
     feature_names: Sequence[str],
     objective: ArrayLike,
-    rows: tuple[Floats, Floats, Strata] | None = None,
+    rows: tuple[Floats, Floats, Strata, Floats] | None = None,
 ) -> Audit:
-    """Audit of a fitted model on new ``rows`` (posterior means, widths, strata), or on those it was described on.
+    """Audit of a fitted model on new ``rows``, or on those it was described on.
+
+    Rows are posterior means, their widths, strata, and R² of encoding and decoding each feature.
 
     ``objective`` (starts,) is what every start reached on held-out rows, nats a row; lower is better.
     """
     if rows is None:
-        rows = found.latents, found.latents_std, Strata(found.strata, found.strata_group, found.strata_design)
-    latents, widths, strata = rows
+        own = Strata(found.strata, found.strata_group, found.strata_design)
+        rows = found.latents, found.latents_std, own, found.r2
+    latents, widths, strata, reconstruction = rows
     best = int(found.best[0])
     # A start that failed has no finite objective, and says nothing about the latents.
     reached = np.nan_to_num(np.asarray(objective, dtype=float), nan=np.inf)
@@ -56,6 +60,7 @@ def audit_model(
         starts=found.mixing_starts[[best, *alike]],
         agreement=found.agreement_latents[others],
         worse_by=reached[others] - reached[best],
+        reconstruction=reconstruction,
     )
     return audit_subject(subject)
 
@@ -66,6 +71,7 @@ def audit_decoder(
     domains: ArrayLike | None = None,
     *,
     jacobian: ArrayLike | None = None,
+    x: ArrayLike | None = None,
     other_latents: Sequence[ArrayLike] = (),
     latent_names: Sequence[str] | None = None,
     feature_names: Sequence[str] | None = None,
@@ -85,6 +91,8 @@ def audit_decoder(
         Domain of every row. None: one domain.
     jacobian : float array (n_samples, n_features, n_latents), optional
         ∂x/∂z at ``z``. Default: central differences of ``decode`` at 256 of the rows.
+    x : float array (n_samples, n_features), optional
+        The features that ``z`` was read off: how much of them the decoder gives back. Without them that is not checked.
     other_latents : sequence of float arrays (n_samples, n_latents)
         Latents of the same rows by other fits that fit as well; a single one that finds another latent in place of one
         of these counts against it. Without them, whether latents repeat is not known.
@@ -136,14 +144,21 @@ def audit_decoder(
             jacobian=scaled,
             starts=np.abs(scaled).mean(axis=0)[None],
             agreement=agreement(fits).latents[0, 1:],
+            reconstruction=None if x is None else _kept(_matrix(x, "x", features.shape, "decode(z)"), features),
         )
     )
 
 
-def _matrix(values: ArrayLike, what: str, shape: tuple[int, ...] | None = None) -> Floats:
+def _kept(x: Floats, decoded: Floats) -> Floats:
+    """R² (n_features,) of the decoded features."""
+    error, spread = ((x - decoded) ** 2).mean(axis=0), x.var(axis=0)
+    return np.asarray(1.0 - error / np.where(spread > 0, spread, 1.0))
+
+
+def _matrix(values: ArrayLike, what: str, shape: tuple[int, ...] | None = None, whose: str = "z") -> Floats:
     matrix = np.asarray(values, dtype=float)
     if matrix.ndim != 2 or 0 in matrix.shape or (shape is not None and matrix.shape != shape):
-        expected = f"{shape}, the shape of z" if shape is not None else "(n_samples ≥ 1, n_latents ≥ 1)"
+        expected = f"{shape}, the shape of {whose}" if shape is not None else "(n_samples ≥ 1, n_latents ≥ 1)"
         raise DataError(
             f"{what} must be a matrix of shape {expected}; got shape {matrix.shape}. Pass one row a sample."
         )
@@ -174,7 +189,15 @@ def _differences(decode: Callable[[Floats], ArrayLike], points: Floats, spread: 
 def _labels(domains: ArrayLike | None, n_rows: int) -> tuple[list[str], NDArray[np.int64]]:
     given: Any = np.full(n_rows, "all") if domains is None else np.asarray(domains)
     if given.shape != (n_rows,):
-        raise DataError(f"domains must be one label a row, shape ({n_rows},); got shape {given.shape}.")
+        raise DataError(
+            f"domains must be one label a row, shape ({n_rows},); got shape {given.shape}. Pass one label for each row "
+            "of z, or none at all."
+        )
+    missing = int(pd.isna(given).sum())
+    if missing:
+        raise DataError(
+            f"domains must name a domain for every row; {missing} are missing. Drop those rows, or name their domain."
+        )
     labels, level = np.unique(given.astype(str), return_inverse=True)
     return labels.tolist(), level.astype(np.int64)
 

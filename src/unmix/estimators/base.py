@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from unmix.audit.describe import chunks, encode_rows
+from unmix.audit.describe import chunks, encode_rows, explained
 from unmix.audit.result import Audit
 from unmix.audit.sources import audit_model
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
@@ -235,7 +235,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             table, y = separate(X, y)
             new = self._new_rows(table, y, with_domain=True)
             means, widths = encode_rows(self.model_, new)
-            rows = means, widths, stratify(new, self.domain_schema_.groups(y, len(new)))
+            strata = stratify(new, self.domain_schema_.groups(y, len(new)))
+            rows = means, widths, strata, explained(self.model_, new)
         return audit_model(
             self.model_,
             self.description_,
