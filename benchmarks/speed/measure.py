@@ -47,9 +47,7 @@ def run(name: str, description: str, rows_of: Callable[[Options], Sequence[Mappi
     if arguments.quick:
         return
     if load > BUSY:
-        sys.exit(
-            f"The load was {load:.1f} when this began, more than {BUSY}: nothing was written. Run it on a quiet machine."
-        )
+        sys.exit(f"The load was {load:.1f} when this began, more than {BUSY}: nothing was written. Run it on a quiet machine.")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(arguments.out, index=False, float_format="%.4g")
 

@@ -8,8 +8,8 @@ columns cannot make up,
 in standard deviations of the features. A collapsed or duplicated latent has none. The smallest singular value of J is
 at most the smallest own effect. Where there is an encoder, latents drawn from the prior are decoded and encoded again:
 a latent that folds, z and -z giving the same features, does not come back. And the rows themselves are encoded and
-decoded: where that is no better than the features' means, :math:`R^2 \le 0` in the mean over features (each from -1), the model does not
-describe these rows, and none of its latents is read off them.
+decoded: where that is no better than the features' means, :math:`R^2 \le 0` in the mean over features (each from -1),
+the model does not describe these rows, and none of its latents is read off them.
 """
 
 from __future__ import annotations
