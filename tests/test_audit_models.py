@@ -91,6 +91,22 @@ def test_a_fitted_model_audits_itself_again_and_what_it_refuses(fitted, frame, l
     assert {finding.verdict for finding in few.findings} == {"cannot tell"}
 
 
+def test_an_exact_zero_of_a_group_penalty_is_in_no_draw():
+    data = unmix.datasets.make_sparse_mixing(n_latents=2, n_features=6, n_domains=2, n_samples=600, density=0.5)
+    quick = {"decoder": "feature", "n_restarts": 1, "max_epochs": 20, "verbose": 0, "hidden": (8,)}
+    model = unmix.CGVAE(2, **quick).fit(data.x, data.domains)
+    z = model.transform(data.x)
+    before = audit_decoder(model.inverse_transform, z, data.domains).edge_probability
+    inner = model.model_.inner.decoder
+    norms = inner.group_norms()
+    inner.drop(norms == norms.max())
+    after = audit_decoder(model.inverse_transform, z, data.domains).edge_probability
+    changed = np.argwhere(before != after)
+    assert len(changed) == 1
+    assert before[tuple(changed[0])] > 0.9
+    assert after[tuple(changed[0])] == 0.0
+
+
 def test_rows_that_the_model_does_not_describe(fitted, frame, labels):
     data = unmix.datasets.make_sparse_mixing(n_latents=3, n_features=9, n_domains=4, n_samples=1200, density=0.3)
     noise = np.random.default_rng(0).standard_normal(data.x.shape)

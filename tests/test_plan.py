@@ -210,6 +210,11 @@ def test_plan_on_the_command_line(tmp_path):
         result = command("plan", *words)
         assert isinstance(result.exception, error)
         assert message in str(result.exception)
+    path.write_text("a,b\n0,0\n0,0\n")
+    nothing = command("plan", path).stdout
+    assert nothing.startswith("No number of domains separates any latent")
+    assert "a: unsupported. No feature depends on it." in nothing
+    assert json.loads(command("plan", path, "--json").stdout)["domains_needed"] is None
     path.write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="must hold 0 and 1, one row for each feature"):
         raise command("plan", path).exception
