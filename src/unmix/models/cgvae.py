@@ -26,9 +26,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,8 +57,11 @@ class Schedule:
     drop: int = 0
 
     def strength(self, progress: float) -> float:
-        times, shares = zip(*self.knots, strict=True)
-        return float(np.interp(progress, times, shares))
+        share = self.knots[0][1]
+        for (start, low), (end, high) in pairwise(self.knots):
+            if progress > start:
+                share = high if progress >= end else (high - low) / (end - start) * (progress - start) + low
+        return share
 
 
 _STRONG = Schedule(((0.0, 0.0), (0.5, 1.0), (0.8, 0.2)))

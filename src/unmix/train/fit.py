@@ -9,9 +9,11 @@ its best state, and training stops early when no start has improved for ``patien
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +296,7 @@ class Training:
 
     def _weighted(self, terms: dict[str, Tensor], done: float) -> Tensor:
         weights = self.model.weights(done)
-        return torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
+        return reduce(operator.add, [_times(weights[name], value) for name, value in terms.items()])
 
     def _generator(self, epoch: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.settings.seed * 1_000_003 + epoch + 1) % 2**63)
@@ -324,6 +326,10 @@ class Training:
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         for name, tensor in self._tensors().items():
             tensor.copy_(tensors[name])
+
+
+def _times(weight: float | Tensor, value: Tensor) -> Tensor:
+    return value if isinstance(weight, float) and weight == 1.0 else weight * value
 
 
 def _all_finite(values: Tensor) -> bool:
