@@ -299,9 +299,10 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             if not getattr(self, name) >= 0:
                 raise SettingError(f"{name} must be ≥ 0; got {getattr(self, name)!r}.")
 
-    def planned_epochs(self, n_samples: int) -> int:
-        """Epochs that ``fit`` plans for so many rows: ``max_epochs``, or 700 steps a latent, at least 5,600."""
-        return planned_epochs(self, n_samples)
+    def planned_epochs(self, n_samples: int) -> float:
+        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or 700 steps a latent, at least 5,600."""
+        epochs, part = planned_epochs(self, n_samples)
+        return epochs * part
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         return training_settings(self, n_samples, seed, has_held_out)

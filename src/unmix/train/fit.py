@@ -34,11 +34,13 @@ _EVALUATION_PENALTY_ROWS = 256
 class TrainingSettings:
     """``patience`` in epochs (None: never stop early); ``warmup`` is the share of training in which the rate rises.
 
-    At most ``evaluation_rows`` held-out rows, evenly spaced, are scored after an epoch.
+    An epoch takes ``epoch_part`` of the training rows, and the next one others, until all had their turn. At most
+    ``evaluation_rows`` held-out rows, evenly spaced, are scored after it.
     The learning rate rises linearly to ``learning_rate`` and falls along a cosine to 0 at ``max_epochs``.
     """
 
     max_epochs: int
+    epoch_part: float = 1.0
     batch_size: int = 256
     learning_rate: float = 1e-2
     patience: int | None = None
@@ -147,7 +149,8 @@ class Training:
         self.parameters = dict(model.named_parameters())
         self.buffers = {name: value for name, value in model.state_dict().items() if name not in self.parameters}
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings.learning_rate, fused=True)
-        self.n_batches = max(1, round(len(train) / settings.batch_size))
+        self.batches_of_a_pass = max(1, round(len(train) / settings.batch_size))
+        self.n_batches = max(1, round(settings.epoch_part * self.batches_of_a_pass))
         starts = model.n_starts
         self.progress = _Progress(objective=[math.inf] * starts, best_epoch=[0] * starts, failures=[0] * starts)
         self.latest = [math.inf] * starts
@@ -156,11 +159,10 @@ class Training:
         self.remember()
 
     def epoch(self) -> None:
-        """Every training row once, in an order that depends on the seed and the epoch alone; then score."""
-        generator = self._generator(self.progress.epoch)
-        order = torch.randperm(len(self.train), generator=generator).to(self.device)
+        """Training rows in an order that depends on the seed and the epoch alone; then score."""
+        batches, generator = self._batches()
         sums = torch.zeros(self.model.n_starts, device=self.device)
-        for position, index in enumerate(order.tensor_split(self.n_batches)):
+        for position, index in enumerate(batches):
             done = (self.progress.epoch * self.n_batches + position) / (self.settings.max_epochs * self.n_batches)
             losses = self.step(index, generator, done)
             if losses is not None:
@@ -168,6 +170,19 @@ class Training:
         self.progress.epoch += 1
         self.model.narrow(self.held_out, self.progress.epoch / self.settings.max_epochs)
         self._score(sums / self.n_batches)
+
+    def _batches(self) -> tuple[list[Tensor], torch.Generator]:
+        """Rows of every batch of this epoch, and the generator of its noise.
+
+        All epochs of a pass take their turn from the one order of that pass; batches that fill no epoch are left out.
+        """
+        turn, place = divmod(self.progress.epoch, self.batches_of_a_pass // self.n_batches)
+        generator = self._generator(turn)
+        order = torch.randperm(len(self.train), generator=generator).to(self.device)
+        if place:
+            generator = self._generator(self.settings.max_epochs + self.progress.epoch)
+        batches = order.tensor_split(self.batches_of_a_pass)
+        return list(batches[place * self.n_batches : (place + 1) * self.n_batches]), generator
 
     def step(self, index: Tensor, generator: torch.Generator, done: float) -> Tensor | None:
         """One step on the training rows ``index``; the losses (starts,), or None where one of them was not finite."""
