@@ -28,6 +28,9 @@ from unmix.train.checkpoint import read_state, write_state
 _LEAST_GAIN = 1e-3
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 _EVALUATION_PENALTY_ROWS = 256
+_LEAST_SCORED = 256
+# Of starts × rows × features: 64 MB for each intermediate result of a scoring.
+_NUMBERS_SCORED = 2**24
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class TrainingSettings:
     """``patience`` in epochs (None: never stop early); ``warmup`` is the share of training in which the rate rises.
 
     An epoch takes ``epoch_part`` of the training rows, and the next one others, until all had their turn. At most
-    ``evaluation_rows`` held-out rows, evenly spaced, are scored after it.
+    ``evaluation_rows`` held-out rows, evenly spaced, are scored after it; fewer where they are very wide.
     The learning rate rises linearly to ``learning_rate`` and falls along a cosine to 0 at ``max_epochs``.
     """
 
@@ -144,7 +147,9 @@ class Training:
         self, model: LatentModel, train: Rows, held_out: Rows, settings: TrainingSettings, checkpoint: Path | None
     ) -> None:
         self.model, self.train, self.settings, self.checkpoint = model, train, settings, checkpoint
-        self.held_out = held_out.take(slice(None, None, -(-len(held_out) // settings.evaluation_rows)))
+        n_scored = max(_LEAST_SCORED, _NUMBERS_SCORED // (model.n_starts * model.config.n_features))
+        n_scored = min(settings.evaluation_rows, n_scored)
+        self.held_out = held_out.take(slice(None, None, -(-len(held_out) // n_scored)))
         self.device = train.codes.device
         self.parameters = dict(model.named_parameters())
         self.buffers = {name: value for name, value in model.state_dict().items() if name not in self.parameters}
