@@ -127,8 +127,7 @@ class CGVAENetwork(LatentModel):
         posterior = super().encode(x, observed, design)
         if not self.config.spare:
             return posterior
-        both = self.alive.unsqueeze(-1) * self.alive.unsqueeze(-2)
-        return GaussianPosterior(posterior.mean * self.alive, posterior.diagonal, posterior.lower * both)
+        return replace(posterior, mean=posterior.mean * self.alive, counted=self.alive)
 
     def prior(self, design: Tensor) -> PriorDistribution:
         distribution: PriorDistribution = self.domain_prior(design)
