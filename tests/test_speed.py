@@ -1,6 +1,7 @@
 """Quicker and smaller paths give the numbers of the plain ones; the arithmetic of the speed benchmarks is right."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,13 @@ import torch
 from conftest import one_hot_rows
 from torch.utils.flop_counter import FlopCounterMode
 
+import unmix.audit.describe
 import unmix.audit.subject
+import unmix.data.batches
+import unmix.data.schema
 import unmix.models.cgvae
+from unmix.data.schema import FeatureSchema
+from unmix.data.tables import check_values
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
 from unmix.nets.decoder import DenseDecoder
 from unmix.nets.jacobian import rows_at_once
@@ -67,6 +73,45 @@ def test_the_mean_of_absolute_entries_and_its_gradient_are_the_plain_ones():
         strict=True,
     ):
         torch.testing.assert_close(mine, other)
+
+
+def test_rows_that_are_kept_are_those_that_would_be_taken(monkeypatch):
+    monkeypatch.setattr(unmix.data.batches, "_ROWS_MOVED", 7)
+    rows = replace(one_hot_rows(n=60), observed=torch.rand(60, 4).round(), values=torch.rand(60, 2))
+    index = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:45].sort().values
+    taken, kept = rows.take(index), rows.keep(index)
+    assert kept.x.data_ptr() == rows.x.data_ptr()
+    for name in ("x", "observed", "codes", "values"):
+        assert torch.equal(getattr(kept, name), getattr(taken, name)), name
+
+
+def test_standardising_and_learning_a_few_numbers_at_a_time_change_no_bit(monkeypatch):
+    matrix = np.random.default_rng(0).lognormal(size=(301, 7))
+    matrix[::11, 2] = np.nan
+    plain = FeatureSchema.learn(matrix, None, "float64")
+    expected = ((matrix - np.nanmean(matrix, axis=0)) / np.nanstd(matrix, axis=0)).astype(np.float32)
+    monkeypatch.setattr(unmix.data.schema, "_NUMBERS_CACHED", 50)
+    np.testing.assert_array_equal(plain.standardise(matrix), expected)
+    monkeypatch.setattr(unmix.data.schema, "_NUMBERS_AT_ONCE", 700)
+    small = FeatureSchema.learn(matrix, None, "float64")
+    np.testing.assert_allclose(small.center, plain.center, rtol=1e-14)
+    np.testing.assert_allclose(small.scale, plain.scale, rtol=1e-14)
+
+
+def test_values_whose_sum_overflows_are_finite():
+    check_values(np.full((4, 2), 1e308), ("a", "b"), "error")
+
+
+def test_latents_and_features_in_batches_are_those_of_all_rows(fitted, frame, monkeypatch):
+    z = fitted.transform(frame)
+    matrix = torch.from_numpy(fitted.schema_.standardise(frame.to_numpy()))
+    np.testing.assert_allclose(z, fitted.model_.mean(matrix).detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(z, fitted.model_.encode(matrix)[0].detach().numpy(), atol=1e-6)
+    whole = fitted.inverse_transform(z)
+    monkeypatch.setattr(unmix.audit.describe.blocks, "__defaults__", (7,))
+    monkeypatch.setattr(unmix.audit.describe.chunks, "__defaults__", (7,))
+    np.testing.assert_allclose(fitted.transform(frame), z, atol=1e-6)
+    np.testing.assert_allclose(fitted.inverse_transform(z), whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("at_once", "points"), [(40, 40), (1, 32), (10**6, 60)])

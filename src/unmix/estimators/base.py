@@ -105,8 +105,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         announce(self, data, device)
         network = self._network(data.features, data.domains, seed, self.n_restarts).to(device)
         rows = data.rows.to(device)
-        train = rows.take(torch.from_numpy(data.train).to(device))
         held_out = rows.take(torch.from_numpy(data.held_out if len(data.held_out) else data.train).to(device))
+        train = rows.keep(torch.from_numpy(data.train).to(device))
         settings = self._training_settings(len(rows), seed, bool(len(data.held_out)))
         with epoch_bar(self.verbose, settings.max_epochs) as on_epoch:
             result = train_model(
