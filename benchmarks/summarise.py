@@ -1,10 +1,11 @@
-"""Write ``docs/results.md`` and its figures from the tables in ``benchmarks/results/``.
+"""Write ``docs/results.md`` with its figures, and the tables of ``docs/speed.md``, from ``benchmarks/results/``.
 
 python benchmarks/summarise.py
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,8 @@ WORDS = {
     "quick": "The smallest study.",
 }
 COLUMNS = ["method", "seeds", "domains_needed", "mcc", "low", "high", "worst_mcc", "support_f1", "agreement", "seconds"]
+
+SAME = ("cores", "load_before", "torch", "python", "repeats")
 
 
 def main() -> None:
@@ -47,6 +50,26 @@ def main() -> None:
             _table(pd.read_csv(sachs)),
         ]
     (ROOT / "docs/results.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
+    page = ROOT / "docs/speed.md"
+    page.write_text(speed_page(page.read_text(encoding="utf-8"), RESULTS / "speed"), encoding="utf-8")
+
+
+def speed_page(text: str, folder: Path) -> str:
+    """``text`` with what stands between the marks of each table replaced by that table, or by how to measure it."""
+
+    def filled(mark: re.Match[str]) -> str:
+        name = mark["name"]
+        path = folder / f"{name}.csv"
+        if path.exists():
+            frame = pd.read_csv(path)
+            same = [column for column in SAME if column in frame and frame[column].nunique() == 1]
+            where = ", ".join(f"{column.replace('_', ' ')} {frame[column].iloc[0]}" for column in same)
+            body = f"{_table(frame.drop(columns=same))}\n\nMeasured with {where}."
+        else:
+            body = f"Not measured yet: run `python benchmarks/speed/{name}.py` on a quiet machine."
+        return f"<!-- {name} -->\n{body}\n<!-- end -->"
+
+    return re.sub(r"<!-- (?P<name>(?!end)\w+) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
 
 
 def _study(name: str, words: str, rows: pd.DataFrame) -> list[str]:

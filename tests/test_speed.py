@@ -165,3 +165,19 @@ def test_ratios_are_taken_within_a_repeat(speed):
     order = []
     measure.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, least_seconds=0.0)
     assert order == ["a", "a", "b", "b", "a", "b", "b", "a"]
+
+
+def test_the_speed_page_gets_its_tables_from_the_results(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SPEED.parent))
+    from summarise import speed_page
+
+    page = "a\n\n<!-- step -->\nold\n<!-- end -->\n\nb <!-- growth -->\nold\n<!-- end -->\nc\n"
+    (tmp_path / "step.csv").write_text("starts,ratio,cores\n1,1.0,2\n6,1.23456,2\n")
+    filled = speed_page(page, tmp_path)
+    assert "| starts | ratio |\n|---|---|\n| 1 | 1 |\n| 6 | 1.235 |" in filled
+    assert "Measured with cores 2." in filled
+    assert "run `python benchmarks/speed/growth.py` on a quiet machine" in filled
+    assert "old" not in filled
+    assert filled.startswith("a\n")
+    assert filled.endswith("c\n")
+    assert speed_page(filled, tmp_path) == filled

@@ -1,10 +1,10 @@
-"""Seconds until the chosen start has found the latents: MCC 0.97 on generated problems of 4 latents, 8 features, 4 domains.
+"""Seconds until the chosen start has found the latents: MCC 0.97 on problems of 4 latents, 8 features, 4 domains.
 
     python benchmarks/speed/convergence.py
 
 ``make_sparse_mixing`` with its defaults and ``guaranteed=True``, 8,000 rows, seeds that nothing was chosen on. Each
-method runs once a seed, all starts included. ``reached``: seconds of the training when the start that is kept at the end
-first has the MCC, on fresh rows; empty where it never has. ``seconds``: the whole fit, which is what a user waits for.
+method runs once a seed, all starts included. ``reached``: seconds of the training when the start that is kept at the
+end first has the MCC, on fresh rows; empty where it never has. ``seconds``: the whole fit, which a user waits for.
 CEBRA has no start and no history: its ``reached`` is its ``seconds``, where it gets so far.
 """
 

@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: interleaved repeats, ratios with quartiles, tables that say where they come from.
+"""What the scripts of this folder share: interleaved repeats, ratios with quartiles, tables that name their machine.
 
 Times on a shared machine drift. So everything that is compared runs in turn inside one process, again and again; each
 repeat gives one ratio, and a table holds the median of the ratios with its quartiles. No table is written when the
@@ -47,7 +47,10 @@ def run(name: str, description: str, rows_of: Callable[[Options], Sequence[Mappi
     if arguments.quick:
         return
     if load > BUSY:
-        sys.exit(f"The load was {load:.1f} when this began, more than {BUSY}: nothing was written. Run it on a quiet machine.")
+        sys.exit(
+            f"The load was {load:.1f} when this began, more than {BUSY}: nothing was written. "
+            "Run it on a quiet machine."
+        )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(arguments.out, index=False, float_format="%.4g")
 

@@ -4,8 +4,8 @@
 
 A decoder with two hidden layers, 256 rows. Every way computes the sum over entries of the mean over rows of |∂x/∂z| and
 its gradient in all weights. The limit counts the multiply-adds that n tangents need, forward and backward, and divides
-them by the rate at which the matrix products of the same shapes run beside them; what a tangent costs elementwise is not
-in it. ``ratio`` is time over limit.
+them by the rate at which the matrix products of the same shapes run beside them; what a tangent costs elementwise is
+not in it. ``ratio`` is time over limit.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ so the first layer costs nothing and the rest is one batched matrix product a la
 automatic differentiation like any other tensor. For any other network, single columns of J come from forward-mode
 automatic differentiation (``jacobian_columns``).
 
-A Jacobian of R starts has R · rows · n · d numbers, and its gradient needs a few times as many. In training the rows are
-``penalty_rows``; where no gradient is asked for, rows are taken a few at a time, so many that ``BUDGET`` numbers hold them.
+A Jacobian of R starts has R · rows · n · d numbers, and its gradient needs a few times as many. In training the rows
+are ``penalty_rows``; where no gradient is asked for, rows are taken so few at a time that ``BUDGET`` numbers hold them.
 """
 
 from __future__ import annotations
