@@ -39,7 +39,7 @@ def check_common(estimator: Any) -> None:
 
 
 def planned_epochs(estimator: Any, n_samples: int) -> tuple[int, float]:
-    """Epochs and the part of the rows that each takes: ``max_epochs`` whole ones, or 700 steps a latent (5,600 at least).
+    """Epochs and the part of the rows that each takes: ``max_epochs`` whole ones, or 700 steps a latent (≥ 5,600).
 
     Where 20 passes over the rows are more steps than that, an epoch is a twentieth of the steps.
     """

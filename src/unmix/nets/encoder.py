@@ -27,7 +27,7 @@ class GaussianPosterior:
     """``mean`` μ and ``diagonal`` d (starts, batch, latents), ``lower`` C (starts, batch, latents, latents).
 
     d and C are computed when they are asked for, from ``log_diagonal`` and from the ``entries`` of C, which
-    ``placement`` puts in their places. Where ``counted`` (starts, 1, latents) is 0, a latent's row and column in C are 0.
+    ``placement`` puts in their places; with ``counted`` (starts, 1, latents) 0, a latent's row and column in C are 0.
     """
 
     mean: Tensor
