@@ -1,10 +1,11 @@
-"""Write ``docs/results.md``, its figures and the README's results from the tables in ``benchmarks/results/``.
+"""Write ``docs/results.md``, its figures, the README's results and the tables of ``docs/speed.md``.
 
 python benchmarks/summarise.py
 """
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -33,6 +34,8 @@ _SPARSITY_WORDS = {
 }
 COLUMNS = ["method", "seeds", "domains_needed", "mcc", "low", "high", "worst_mcc", "support_f1", "agreement", "seconds"]
 
+SAME = ("cores", "load_before", "torch", "python", "repeats")
+
 
 def main() -> None:
     parts = [
@@ -57,6 +60,8 @@ def main() -> None:
         ]
     (ROOT / "docs/results.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
     _update_readme(pd.DataFrame(read_rows(RESULTS / "targets" / ROWS).values()), pd.read_csv(sachs))
+    page = ROOT / "docs/speed.md"
+    page.write_text(speed_page(page.read_text(encoding="utf-8"), RESULTS / "speed"), encoding="utf-8")
 
 
 def _update_readme(targets: pd.DataFrame, sachs: pd.DataFrame) -> None:
@@ -90,6 +95,24 @@ def _update_readme(targets: pd.DataFrame, sachs: pd.DataFrame) -> None:
     before, rest = readme.read_text(encoding="utf-8").split(README_MARKS[0])
     after = rest.split(README_MARKS[1])[1]
     readme.write_text(before + README_MARKS[0] + text + README_MARKS[1] + after, encoding="utf-8")
+
+
+def speed_page(text: str, folder: Path) -> str:
+    """``text`` with what stands between the marks of each table replaced by that table, or by how to measure it."""
+
+    def filled(mark: re.Match[str]) -> str:
+        name = mark["name"]
+        path = folder / f"{name}.csv"
+        if path.exists():
+            frame = pd.read_csv(path)
+            same = [column for column in SAME if column in frame and frame[column].nunique() == 1]
+            where = ", ".join(f"{column.replace('_', ' ')} {frame[column].iloc[0]}" for column in same)
+            body = f"{_table(frame.drop(columns=same))}\n\nMeasured with {where}."
+        else:
+            body = f"Not measured yet: run `python benchmarks/speed/{name}.py` on a quiet machine."
+        return f"<!-- {name} -->\n{body}\n<!-- end -->"
+
+    return re.sub(r"<!-- (?P<name>(?!end)\w+) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
 
 
 def _study(name: str, words: str, rows: pd.DataFrame) -> list[str]:

@@ -36,8 +36,9 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(rows, tmp_path):
-    settings = TrainingSettings(max_epochs=8, batch_size=64, patience=None)
+@pytest.mark.parametrize("part", [1.0, 1 / 3])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(rows, tmp_path, part):
+    settings = TrainingSettings(max_epochs=8, epoch_part=part, batch_size=64, patience=None)
     whole, parts = network(), network()
     expected = fit(whole, rows, rows, settings)
     with pytest.raises(KeyboardInterrupt):
@@ -47,6 +48,42 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(rows, tmp_path):
     assert result.history == expected.history
     for name, value in whole.state_dict().items():
         assert torch.equal(value, fresh.state_dict()[name]), name
+
+
+def test_epochs_of_a_part_take_turns_until_every_row_has_had_its_own(rows):
+    seen, epochs = [], []
+
+    class Watched(CGVAENetwork):
+        def terms(self, batch, noise, *arguments):
+            if len(batch) < 200:
+                seen.append(batch.x)
+            return super().terms(batch, noise, *arguments)
+
+    model = Watched(CGVAEConfig(n_latents=2, n_features=4, n_design=2))
+    settings = TrainingSettings(max_epochs=8, epoch_part=0.25, batch_size=25, patience=None)
+    fit(model, rows, rows, settings, on_epoch=lambda epoch, _: epochs.append(len(seen)))
+    assert epochs == [2, 4, 6, 8, 10, 12, 14, 16]
+    passes = torch.cat(seen[:8]), torch.cat(seen[8:])
+    assert not torch.equal(*passes)
+    for taken in passes:
+        assert torch.equal(taken.sort(dim=0).values, rows.x.sort(dim=0).values)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "settings", "epochs", "part"),
+    [
+        (8_000, {}, 100, 1.0),
+        (8_000, {"n_latents": 10}, 125, 1.0),
+        (100, {}, 1_000, 1.0),
+        (1_000_000, {}, 20, 280 / 7_031),
+        (1_000_000, {"max_epochs": 3}, 3, 1.0),
+    ],
+)
+def test_steps_decide_how_long_training_is_and_rows_do_not(n_samples, settings, epochs, part):
+    model = CGVAE(**settings)
+    planned = model._training_settings(n_samples, 0, True)
+    assert (planned.max_epochs, planned.epoch_part) == (epochs, part)
+    assert model.planned_epochs(n_samples) == epochs * part
 
 
 def test_a_checkpoint_of_another_run_is_refused(rows, tmp_path):

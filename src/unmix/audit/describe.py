@@ -154,20 +154,38 @@ def _domain_means(latents: Floats, groups: NDArray[np.int64], n_domains: int) ->
 
 def encode_rows(model: FittedModel, rows: Rows) -> tuple[Floats, Floats]:
     """Posterior means and standard deviations (rows, n_latents), in chunks."""
-    means, stds = [], []
+    means, stds = np.empty((2, len(rows), model.n_latents))
+    done = 0
     with torch.no_grad():
         for chunk in chunks(rows):
             mean, std = model.encode(chunk.x, chunk.observed, chunk.design)
-            means.append(mean.cpu().double().numpy())
-            stds.append(std.cpu().double().numpy())
-    return np.concatenate(means), np.concatenate(stds)
+            place = slice(done, done := done + len(chunk))
+            means[place], stds[place] = mean.cpu().numpy(), std.cpu().numpy()
+    return means, stds
+
+
+def mean_latents(model: FittedModel, rows: Rows) -> Floats:
+    """Posterior means (rows, n_latents), in chunks."""
+    means = np.empty((len(rows), model.n_latents))
+    done = 0
+    with torch.no_grad():
+        for chunk in chunks(rows):
+            place = slice(done, done := done + len(chunk))
+            means[place] = model.mean(chunk.x, chunk.observed, chunk.design).cpu().numpy()
+    return means
 
 
 def chunks(rows: Rows, size: int = _CHUNK) -> Iterator[Rows]:
     """Up to ``size`` rows at a time; fewer where they are wide."""
-    size = max(1, min(size, size * _WIDE // _n_features(rows)))
-    for begin in range(0, len(rows), size):
-        yield rows.take(slice(begin, begin + size))
+    for place in blocks(len(rows), _n_features(rows), size):
+        yield rows.take(place)
+
+
+def blocks(n_rows: int, n_features: int, size: int = _CHUNK) -> Iterator[slice]:
+    """The places of ``chunks``."""
+    size = max(1, min(size, size * _WIDE // n_features))
+    for begin in range(0, n_rows, size):
+        yield slice(begin, begin + size)
 
 
 def _n_features(rows: Rows) -> int:
@@ -180,7 +198,7 @@ def mean_jacobian(model: FittedModel, rows: Rows, n_rows: int = _MIXING_ROWS) ->
     size, absolute, signed = 0, 0.0, 0.0
     with torch.no_grad():
         for chunk in chunks(rows.take(slice(None, None, step)), 512):
-            jacobian = model.jacobian(model.encode(chunk.x, chunk.observed, chunk.design)[0]).cpu().double().numpy()
+            jacobian = model.jacobian(model.mean(chunk.x, chunk.observed, chunk.design)).cpu().double().numpy()
             size += len(jacobian)
             absolute, signed = absolute + np.abs(jacobian).sum(axis=0), signed + jacobian.sum(axis=0)
     return np.asarray(absolute) / size, np.asarray(signed) / size
@@ -191,7 +209,7 @@ def explained(model: FittedModel, rows: Rows) -> Floats:
     errors, squares, sums, counts = 0.0, 0.0, 0.0, 0.0
     with torch.no_grad():
         for chunk in chunks(rows):
-            output = model.decode(model.encode(chunk.x, chunk.observed, chunk.design)[0])
+            output = model.decode(model.mean(chunk.x, chunk.observed, chunk.design))
             seen = torch.ones_like(chunk.x) if chunk.observed is None else chunk.observed
             for_numpy = [t.cpu().double().numpy() for t in (chunk.x, output, seen)]
             x, fit, weight = for_numpy

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel
+from unmix.nets.jacobian import rows_at_once
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 LEAST_ROWS = 20
 _POINTS = 256
+_LEAST_POINTS = 32
 _PRIOR_POINTS = 32
 _ROUND_TRIPS = 1024
 _MOST_ROWS = 5000
@@ -175,7 +177,8 @@ def subject_of_model(
     reconstruction: Floats | None = None,
 ) -> Subject:
     """A fitted model and the posterior means of some rows; no features are needed."""
-    spread = latents[evenly(len(latents), _POINTS)]
+    n_points = max(_LEAST_POINTS, rows_at_once(1, model.n_latents, len(feature_names)))
+    spread = latents[evenly(len(latents), min(_POINTS, n_points))]
     present = {int(group) for group in strata.group}
     slopes, curvatures = prior_derivatives(model, spread[evenly(len(spread), _PRIOR_POINTS)], strata.design)
     again, labels = relabel(model, latents, strata)

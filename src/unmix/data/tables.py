@@ -141,6 +141,10 @@ def numeric_matrix(table: Any) -> Floats:
 
 def check_values(matrix: Floats, names: Sequence[str], missing: str) -> None:
     """Refuse infinite values always, and NaN unless ``missing`` is "mask"; the message names rows and columns."""
+    with np.errstate(all="ignore"):
+        # A finite sum has finite summands: one pass and no array beside the data.
+        if np.isfinite(matrix.sum()):
+            return
     _refuse_where(np.isinf(matrix), names, "infinite values (inf)", "Replace them or drop those rows before fitting.")
     if missing == "error":
         _refuse_where(

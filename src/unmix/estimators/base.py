@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from unmix.audit.describe import chunks, encode_rows, explained
+from unmix.audit.describe import blocks, chunks, encode_rows, explained, mean_latents
 from unmix.audit.result import Audit
 from unmix.audit.sources import audit_model
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
@@ -106,8 +106,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         announce(self, data, device)
         network = self._network(data.features, data.domains, seed, self.n_restarts).to(device)
         rows = data.rows.to(device)
-        train = rows.take(torch.from_numpy(data.train).to(device))
         held_out = rows.take(torch.from_numpy(data.held_out if len(data.held_out) else data.train).to(device))
+        train = rows.keep(torch.from_numpy(data.train).to(device))
         settings = self._training_settings(len(rows), seed, bool(len(data.held_out)))
         with epoch_bar(self.verbose, settings.max_epochs) as on_epoch:
             result = train_model(
@@ -195,7 +195,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         rows = self._labelled_rows(X, y)
         target = self._design(to, len(rows))
         with torch.no_grad():
-            z = self.model_.encode(rows.x, rows.observed, rows.design)[0]
+            z = torch.from_numpy(mean_latents(self.model_, rows)).float().to(self._device())
             noise, _ = self.model_.prior(rows.design).to_noise(z)
             moved = self.model_.prior(target).from_noise(noise)
         return self._decode(moved)
@@ -301,9 +301,10 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingError(f"{name} must be ≥ 0 and finite; got {getattr(self, name)!r}.")
 
-    def planned_epochs(self, n_samples: int) -> int:
-        """Epochs that ``fit`` plans for so many rows: ``max_epochs``, or 700 steps a latent, at least 5,600."""
-        return planned_epochs(self, n_samples)
+    def planned_epochs(self, n_samples: int) -> float:
+        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or 700 steps a latent, at least 5,600."""
+        epochs, part = planned_epochs(self, n_samples)
+        return epochs * part
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         return training_settings(self, n_samples, seed, has_held_out)
@@ -381,7 +382,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
 
     def _encode(self, table: Any, rows: Rows) -> NDArray[Any]:
         """Posterior means of ``rows``, in the type that ``table`` asks for."""
-        return encode_rows(self.model_, rows)[0].astype(output_dtype(table), copy=False)
+        return mean_latents(self.model_, rows).astype(output_dtype(table), copy=False)
 
     def _design(self, domain: Any, n_rows: int) -> torch.Tensor:
         """Design matrix of ``n_rows`` rows in one stated domain; without columns where the model ignores domains."""
@@ -391,9 +392,12 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         return rows.to(self._device()).design
 
     def _decode(self, z: torch.Tensor) -> NDArray[Any]:
+        result = np.empty((len(z), self.n_features_in_), dtype=self.schema_.dtype)
         with torch.no_grad():
-            standardised = self.model_.decode(z).cpu().double().numpy()
-        return self.schema_.restore(standardised).astype(self.schema_.dtype, copy=False)
+            for place in blocks(len(z), self.n_features_in_):
+                standardised = self.model_.decode(z[place]).cpu().double().numpy()
+                result[place] = self.schema_.restore(standardised)
+        return result
 
     def _bound(self, rows: Rows, generator: torch.Generator) -> torch.Tensor:
         """Evidence bound of every row, in standardised units."""

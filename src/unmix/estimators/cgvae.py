@@ -48,7 +48,8 @@ class CGVAE(LatentEstimator):
     n_restarts : int, default 6
         Starts trained together; the best is chosen by held-out objective and agreement.
     max_epochs : int, optional
-        Default: as many as give 700 steps a latent and at least 5,600, between 20 and 1,000.
+        Passes over the training rows. Default: 700 steps a latent and at least 5,600, in at most 1,000 passes; where
+        20 passes are more steps than that, an epoch is a twentieth of the steps and not a pass.
     n_spare : int, default 2
         Latents more than asked that train along for half of the training and are then dropped. They keep a feature
         that folds a latent from taking a latent's place.

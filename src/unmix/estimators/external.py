@@ -104,7 +104,7 @@ class CEBRA(TransformerMixin, BaseEstimator):
         if matrix.shape[1] != self.n_features_in_:
             raise SchemaError(f"CEBRA was fitted on {self.n_features_in_} features; got {matrix.shape[1]}.")
         check_values(matrix, self.schema_.names, "error")
-        latents = self.model_.transform(self.schema_.standardise(matrix).astype(np.float32))
+        latents = self.model_.transform(self.schema_.standardise(matrix))
         return np.asarray(latents).astype(output_dtype(table), copy=False)
 
 

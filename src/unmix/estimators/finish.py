@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmix.audit.agreement import Agreement, agreement, choose_start
-from unmix.audit.describe import Description, describe, encode_rows, mean_jacobian
+from unmix.audit.describe import Description, describe, mean_jacobian, mean_latents
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel, LatentModel
 from unmix.train.fit import TrainingResult
@@ -39,7 +39,7 @@ def finish_starts(
     candidates = [FittedModel(network.single(start)) for start in range(network.n_starts)]
     for candidate in candidates:
         finish_start(candidate, train)
-    latents = np.stack([encode_rows(candidate, held_out)[0] for candidate in candidates])
+    latents = np.stack([mean_latents(candidate, held_out) for candidate in candidates])
     agreed = agreement(latents)
     best = choose_start(result.objective, result.failed, agreed)
     found = describe(candidates, train, held_out, groups, latents, agreed, best, n_domains, has_held_out)
@@ -49,7 +49,7 @@ def finish_starts(
 @torch.no_grad()
 def finish_start(model: FittedModel, train: Rows) -> None:
     """Settle zeros; order latents by their total effect, centre and scale them, let the strongest feature rise."""
-    latents = encode_rows(model, train)[0]
+    latents = mean_latents(model, train)
     device = model.scale.device
     model.inner.settle(torch.from_numpy(latents.std(axis=0)).float().to(device)[None])
     center, scale = latents.mean(axis=0), np.maximum(latents.std(axis=0), 1e-6)

@@ -15,7 +15,8 @@ from unmix.train.fit import TrainingSettings
 
 _STEPS_PER_LATENT = 700
 _LEAST_STEPS = 5_600
-_EPOCH_RANGE = (20, 1_000)
+_LEAST_EPOCHS = 20
+_MOST_EPOCHS = 1_000
 _PATIENCE_SHARE = 0.2
 
 
@@ -37,21 +38,26 @@ def check_common(estimator: Any) -> None:
     need(estimator.missing in ("error", "mask"), "missing", '"error" or "mask"')
 
 
-def planned_epochs(estimator: Any, n_samples: int) -> int:
-    """``max_epochs``, or what gives 700 steps a latent, at least 5,600."""
+def planned_epochs(estimator: Any, n_samples: int) -> tuple[int, float]:
+    """Epochs and the part of the rows that each takes: ``max_epochs`` whole ones, or 700 steps a latent (≥ 5,600).
+
+    Where 20 passes over the rows are more steps than that, an epoch is a twentieth of the steps.
+    """
     if estimator.max_epochs is not None:
-        return int(estimator.max_epochs)
+        return int(estimator.max_epochs), 1.0
     n_batches = max(1, round(n_samples * (1 - estimator.validation_fraction) / estimator.batch_size))
     steps = max(_STEPS_PER_LATENT * estimator.n_latents, _LEAST_STEPS)
-    return min(max(math.ceil(steps / n_batches), _EPOCH_RANGE[0]), _EPOCH_RANGE[1])
+    batches = min(n_batches, math.ceil(steps / _LEAST_EPOCHS))
+    return min(math.ceil(steps / batches), _MOST_EPOCHS), batches / n_batches
 
 
 def training_settings(estimator: Any, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
     """What the training loop is told."""
-    epochs = planned_epochs(estimator, n_samples)
+    epochs, part = planned_epochs(estimator, n_samples)
     patience = max(10, round(_PATIENCE_SHARE * epochs)) if estimator.early_stopping and has_held_out else None
     return TrainingSettings(
         max_epochs=epochs,
+        epoch_part=part,
         batch_size=int(estimator.batch_size),
         learning_rate=float(estimator.learning_rate),
         patience=patience,

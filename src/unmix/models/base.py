@@ -152,6 +152,10 @@ class FittedModel(nn.Module):
         posterior = self.inner.encode(x, observed, design)
         return self._outward(posterior.mean[0]), posterior.std[0][:, self.order] / self.scale.abs()
 
+    def mean(self, x: Tensor, observed: Tensor | None = None, design: Tensor | None = None) -> Tensor:
+        """Mean of q(z | x), or of q(z | x, u) in a model that needs u."""
+        return self._outward(self.inner.encode(x, observed, design).mean[0])
+
     def sample_posterior(
         self, x: Tensor, observed: Tensor | None, noise: Tensor, design: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -26,9 +26,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +36,7 @@ from unmix.data.batches import Rows
 from unmix.models.base import LatentModel
 from unmix.nets.decoder import Decoder, DenseDecoder, FeatureDecoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
+from unmix.nets.jacobian import rows_at_once
 from unmix.nets.layers import Generators, generators
 from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
 from unmix.objectives.elbo import gaussian_nll
@@ -57,8 +58,11 @@ class Schedule:
     drop: int = 0
 
     def strength(self, progress: float) -> float:
-        times, shares = zip(*self.knots, strict=True)
-        return float(np.interp(progress, times, shares))
+        share = self.knots[0][1]
+        for (start, low), (end, high) in pairwise(self.knots):
+            if progress > start:
+                share = high if progress >= end else (high - low) / (end - start) * (progress - start) + low
+        return share
 
 
 _STRONG = Schedule(((0.0, 0.0), (0.5, 1.0), (0.8, 0.2)))
@@ -123,8 +127,7 @@ class CGVAENetwork(LatentModel):
         posterior = super().encode(x, observed, design)
         if not self.config.spare:
             return posterior
-        both = self.alive.unsqueeze(-1) * self.alive.unsqueeze(-2)
-        return GaussianPosterior(posterior.mean * self.alive, posterior.diagonal, posterior.lower * both)
+        return replace(posterior, mean=posterior.mean * self.alive, counted=self.alive)
 
     def prior(self, design: Tensor) -> PriorDistribution:
         distribution: PriorDistribution = self.domain_prior(design)
@@ -186,8 +189,7 @@ class CGVAENetwork(LatentModel):
         if progress < self.config.narrowed or int(self.alive[0].sum()) == n_kept:
             return
         z = self.encode(rows.x, rows.observed).mean
-        _, jacobian = self.decode_with_jacobian(z, min(_NARROWING_ROWS, z.shape[1]))
-        effect = jacobian_weights(jacobian, z.std(1, correction=0)).sum(-1)
+        effect = self._weights_of(z[:, :_NARROWING_ROWS], _NARROWING_ROWS, z.std(1, correction=0))[1].sum(-1)
         order = effect.argsort(dim=1, descending=True)
         for start, schedule in enumerate(self._schedules):
             kept = order[start, : n_kept + 1].tolist()
@@ -214,8 +216,21 @@ class CGVAENetwork(LatentModel):
         penalty = PENALTIES[self.config.penalty]
         if isinstance(self.decoder, FeatureDecoder):
             return self.decode(z), penalty(group_weights(self.decoder.group_norms(), latent_std))
-        output, jacobian = self.decode_with_jacobian(z, min(penalty_rows, z.shape[1]))
-        return output, penalty(jacobian_weights(jacobian, latent_std))
+        output, weights = self._weights_of(z, penalty_rows, latent_std)
+        return output, penalty(weights)
+
+    def _weights_of(self, z: Tensor, n_rows: int, latent_std: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of every row, and w (starts, latents, features) of the first ``n_rows``, within the budget."""
+        n_rows = min(n_rows, z.shape[1])
+        at_once = rows_at_once(self.n_starts, self.n_latents, self.config.n_features)
+        if torch.is_grad_enabled() or n_rows <= at_once:
+            output, jacobian = self.decode_with_jacobian(z, n_rows)
+            return output, jacobian_weights(jacobian, latent_std)
+        total = z.new_zeros(())
+        for part in z[:, :n_rows].split(at_once, dim=1):
+            _, jacobian = self.decode_with_jacobian(part, part.shape[1])
+            total = total + jacobian_weights(jacobian, latent_std * (part.shape[1] / n_rows))
+        return self.decode(z), total
 
 
 def _feature_decoder(sources: Generators, config: CGVAEConfig) -> FeatureDecoder:

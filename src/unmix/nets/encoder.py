@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,27 @@ _LOG_RANGE = (-7.0, 3.0)
 
 @dataclass(frozen=True)
 class GaussianPosterior:
-    """``mean`` μ and ``diagonal`` d (starts, batch, latents), ``lower`` C (starts, batch, latents, latents)."""
+    """``mean`` μ and ``diagonal`` d (starts, batch, latents), ``lower`` C (starts, batch, latents, latents).
+
+    d and C are computed when they are asked for, from ``log_diagonal`` and from the ``entries`` of C, which
+    ``placement`` puts in their places; with ``counted`` (starts, 1, latents) 0, a latent's row and column in C are 0.
+    """
 
     mean: Tensor
-    diagonal: Tensor
-    lower: Tensor
+    log_diagonal: Tensor
+    entries: Tensor
+    placement: Tensor
+    counted: Tensor | None = None
+
+    @cached_property
+    def diagonal(self) -> Tensor:
+        return self.log_diagonal.clamp(*_LOG_RANGE).exp()
+
+    @cached_property
+    def lower(self) -> Tensor:
+        n = self.mean.shape[-1]
+        lower = (self.entries @ self.placement).unflatten(-1, (n, n))
+        return lower if self.counted is None else lower * (self.counted.unsqueeze(-1) * self.counted.unsqueeze(-2))
 
     @property
     def std(self) -> Tensor:
@@ -94,6 +111,5 @@ class Encoder(nn.Module):
             assert design is not None
             x = torch.cat([x, design], dim=-1)
         n = self.n_latents
-        mean, log_diagonal, lower = self.network(x).split([n, n, len(self.placement)], dim=-1)
-        shape = (*lower.shape[:-1], n, n)
-        return GaussianPosterior(mean, log_diagonal.clamp(*_LOG_RANGE).exp(), (lower @ self.placement).view(shape))
+        mean, log_diagonal, entries = self.network(x).split([n, n, len(self.placement)], dim=-1)
+        return GaussianPosterior(mean, log_diagonal, entries, self.placement)

@@ -7,6 +7,9 @@ With ``h_0 = z`` and ``a_l = h_{l-1} W_l + b_l``, ``h_l = φ(a_l)``, the tangent
 so the first layer costs nothing and the rest is one batched matrix product a layer. The result takes part in
 automatic differentiation like any other tensor. For any other network, single columns of J come from forward-mode
 automatic differentiation (``jacobian_columns``).
+
+A Jacobian of R starts has R · rows · n · d numbers, and its gradient needs a few times as many. In training the rows
+are ``penalty_rows``; where no gradient is asked for, rows are taken so few at a time that ``BUDGET`` numbers hold them.
 """
 
 from __future__ import annotations
@@ -30,6 +33,15 @@ def silu_slope(a: Tensor) -> Tensor:
 def leaky_relu_slope(a: Tensor) -> Tensor:
     """Derivative of ``leaky_relu``."""
     return LEAK + (1.0 - LEAK) * (a > 0)
+
+
+# Numbers in one Jacobian where no gradient is asked for: 64 MB.
+BUDGET = 2**24
+
+
+def rows_at_once(n_starts: int, n_latents: int, n_features: int, budget: int = BUDGET) -> int:
+    """Rows whose Jacobians are within the budget, at least one."""
+    return max(1, budget // max(1, n_starts * n_latents * n_features))
 
 
 SLOPES: dict[str, Callable[[Tensor], Tensor]] = {"silu": silu_slope, "leaky_relu": leaky_relu_slope}

@@ -59,7 +59,9 @@ class LocationScale(PriorDistribution):
         return self.location + self.log_scale.exp() * noise
 
     def expected_log_prob(self, mean: Tensor, std: Tensor, z: Tensor) -> Tensor:
-        return self.log_prob(mean) - 0.5 * (std * (-self.log_scale).exp()).square()
+        inverse = (-self.log_scale).exp()
+        squares = ((mean - self.location) * inverse).square() + (std * inverse).square()
+        return -0.5 * squares - (self.log_scale + 0.5 * math.log(2 * math.pi))
 
 
 class LocationScaleSpline(PriorDistribution):

@@ -18,10 +18,10 @@ def gaussian_nll(x: Tensor, mean: Tensor, log_noise: Tensor, observed: Tensor | 
     Shapes: ``x`` (batch, features), ``mean`` (starts, batch, features), ``log_noise`` (starts, 1, features);
     returns (starts, batch).
     """
-    terms = 0.5 * ((x - mean) * (-log_noise).exp()).square() + log_noise + 0.5 * LOG_TWO_PI
+    residual, constants = (x - mean) * (-log_noise).exp(), log_noise + 0.5 * LOG_TWO_PI
     if observed is not None:
-        terms = terms * observed
-    return terms.sum(-1)
+        residual, constants = residual * observed, constants * observed
+    return 0.5 * residual.square().sum(-1) + constants.sum(-1)
 
 
 def gaussian_negentropy(diagonal: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, linalg
 from torch.nn import functional
 
 LOG_SCALE = 0.05
@@ -28,7 +28,7 @@ LOG_SCALE = 0.05
 
 def jacobian_weights(jacobian: Tensor, latent_std: Tensor) -> Tensor:
     """``w`` (starts, latents, features) from a Jacobian (starts, rows, latents, features) and sd(z)."""
-    return jacobian.abs().mean(1) * latent_std.unsqueeze(-1)
+    return linalg.vector_norm(jacobian, 1, dim=1) * (latent_std / jacobian.shape[1]).unsqueeze(-1)
 
 
 def group_weights(norms: Tensor, latent_std: Tensor) -> Tensor:

@@ -10,9 +10,11 @@ the end the kept states are scored anew, by many draws: one draw blurs by more t
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +30,22 @@ _LEAST_GAIN = 1e-3
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 _EVALUATION_PENALTY_ROWS = 256
 _FINAL_DRAWS = 16
+_LEAST_SCORED = 256
+# Of starts × rows × features: 64 MB for each intermediate result of a scoring.
+_NUMBERS_SCORED = 2**24
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """``patience`` in epochs (None: never stop early); ``warmup`` is the share of training in which the rate rises.
 
-    At most ``evaluation_rows`` held-out rows, evenly spaced, are scored after an epoch.
+    An epoch takes ``epoch_part`` of the training rows, and the next one others, until all had their turn. At most
+    ``evaluation_rows`` held-out rows, evenly spaced, are scored after it; fewer where they are very wide.
     The learning rate rises linearly to ``learning_rate`` and falls along a cosine to 0 at ``max_epochs``.
     """
 
     max_epochs: int
+    epoch_part: float = 1.0
     batch_size: int = 256
     learning_rate: float = 1e-2
     patience: int | None = None
@@ -146,12 +153,15 @@ class Training:
         self, model: LatentModel, train: Rows, held_out: Rows, settings: TrainingSettings, checkpoint: Path | None
     ) -> None:
         self.model, self.train, self.settings, self.checkpoint = model, train, settings, checkpoint
-        self.held_out = held_out.take(slice(None, None, -(-len(held_out) // settings.evaluation_rows)))
+        n_scored = max(_LEAST_SCORED, _NUMBERS_SCORED // (model.n_starts * model.config.n_features))
+        n_scored = min(settings.evaluation_rows, n_scored)
+        self.held_out = held_out.take(slice(None, None, -(-len(held_out) // n_scored)))
         self.device = train.codes.device
         self.parameters = dict(model.named_parameters())
         self.buffers = {name: value for name, value in model.state_dict().items() if name not in self.parameters}
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings.learning_rate, fused=True)
-        self.n_batches = max(1, round(len(train) / settings.batch_size))
+        self.batches_of_a_pass = max(1, round(len(train) / settings.batch_size))
+        self.n_batches = max(1, round(settings.epoch_part * self.batches_of_a_pass))
         starts = model.n_starts
         self.progress = _Progress(objective=[math.inf] * starts, best_epoch=[0] * starts, failures=[0] * starts)
         self.latest = [math.inf] * starts
@@ -160,11 +170,10 @@ class Training:
         self.remember()
 
     def epoch(self) -> None:
-        """Every training row once, in an order that depends on the seed and the epoch alone; then score."""
-        generator = self._generator(self.progress.epoch)
-        order = torch.randperm(len(self.train), generator=generator).to(self.device)
+        """Training rows in an order that depends on the seed and the epoch alone; then score."""
+        batches, generator = self._batches()
         sums = torch.zeros(self.model.n_starts, device=self.device)
-        for position, index in enumerate(order.tensor_split(self.n_batches)):
+        for position, index in enumerate(batches):
             done = (self.progress.epoch * self.n_batches + position) / (self.settings.max_epochs * self.n_batches)
             losses = self.step(index, generator, done)
             if losses is not None:
@@ -172,6 +181,19 @@ class Training:
         self.progress.epoch += 1
         self.model.narrow(self.held_out, self.progress.epoch / self.settings.max_epochs)
         self._score(sums / self.n_batches)
+
+    def _batches(self) -> tuple[list[Tensor], torch.Generator]:
+        """Rows of every batch of this epoch, and the generator of its noise.
+
+        All epochs of a pass take their turn from the one order of that pass; batches that fill no epoch are left out.
+        """
+        turn, place = divmod(self.progress.epoch, self.batches_of_a_pass // self.n_batches)
+        generator = self._generator(turn)
+        order = torch.randperm(len(self.train), generator=generator).to(self.device)
+        if place:
+            generator = self._generator(self.settings.max_epochs + self.progress.epoch)
+        batches = order.tensor_split(self.batches_of_a_pass)
+        return list(batches[place * self.n_batches : (place + 1) * self.n_batches]), generator
 
     def step(self, index: Tensor, generator: torch.Generator, done: float) -> Tensor | None:
         """One step on the training rows ``index``; the losses (starts,), or None where one of them was not finite."""
@@ -316,7 +338,7 @@ class Training:
 
     def _weighted(self, terms: dict[str, Tensor], done: float) -> Tensor:
         weights = self.model.weights(done)
-        return torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
+        return reduce(operator.add, [_times(weights[name], value) for name, value in terms.items()])
 
     def _generator(self, epoch: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.settings.seed * 1_000_003 + epoch + 1) % 2**63)
@@ -346,6 +368,10 @@ class Training:
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         for name, tensor in self._tensors().items():
             tensor.copy_(tensors[name])
+
+
+def _times(weight: float | Tensor, value: Tensor) -> Tensor:
+    return value if isinstance(weight, float) and weight == 1.0 else weight * value
 
 
 def _all_finite(values: Tensor) -> bool:
