@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--samples", type=int, default=8000, help="rows to fit")
-    parser.add_argument("--restarts", type=int, default=6)
+    parser.add_argument("--restarts", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--retry-failed", action="store_true", help="compute again what ended in an error")

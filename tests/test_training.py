@@ -272,7 +272,7 @@ def test_the_last_surplus_latent_is_the_one_that_the_schedule_says(effects, kept
     x = (x - x.mean(0)) / x.std(0)
     data = Rows(x, None, torch.zeros(500, 1, dtype=torch.long), torch.zeros(500, 0), 2)
     model = with_effects(effects)
-    model.narrow(data, 0.5)
+    model.rearrange(data, 500, 0.4, 0.5)
     assert [torch.nonzero(alive[0]).flatten().tolist() for alive in model.alive] == kept
 
 

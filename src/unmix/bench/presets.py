@@ -1,4 +1,4 @@
-"""Studies of the package. Their seeds start at 400; defaults were chosen on other seeds (0-304 and from 1000 on)."""
+"""Studies of the package. Their seeds start at 500; defaults were chosen on other seeds (0-404 and from 1000 on)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BASELINES = (
     "PCA",
 )
 _FORMS = ("both, L1", "both, squared", "both, feature decoder", "both, spline prior")
-_FIRST_SEED = 400
+_FIRST_SEED = 500
 
 Grid = dict[str, Sequence[Any]]
 

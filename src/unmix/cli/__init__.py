@@ -69,8 +69,8 @@ def fit(
     sparsity: Annotated[float, typer.Option(help="Weight of the sparse-mixing penalty.")] = 0.5,
     prior: Annotated[str, typer.Option(help="gaussian or spline.")] = "gaussian",
     decoder: Annotated[str, typer.Option(help="dense or feature.")] = "dense",
-    restarts: Annotated[int, typer.Option(help="Starts trained together.")] = 6,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, 5,600 or more.")] = None,
+    restarts: Annotated[int, typer.Option(help="Starts trained together.")] = 4,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 350 steps a latent, 2,800 or more.")] = None,
     missing: Annotated[
         str, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
     ] = "error",
@@ -168,7 +168,7 @@ def report(
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("unmix-demo"),
     latents: Annotated[int, typer.Option(help="Number of latent factors.")] = 4,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 700 steps a latent, 5,600 or more.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 350 steps a latent, 2,800 or more.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     images: Annotated[bool, typer.Option("--images", help="Handwritten digits in four pairs of colours.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="With --images: adversarial steps.")] = None,

@@ -56,7 +56,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     n_latents: int = 4
     _: KW_ONLY
     hidden: Sequence[int] = (64, 64)
-    n_restarts: int = 6
+    n_restarts: int = 4
     max_epochs: int | None = None
     batch_size: int = 128
     learning_rate: float = 1e-2
@@ -302,7 +302,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 raise SettingError(f"{name} must be ≥ 0 and finite; got {getattr(self, name)!r}.")
 
     def planned_epochs(self, n_samples: int) -> float:
-        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or 700 steps a latent, at least 5,600."""
+        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or 350 steps a latent, at least 2,800."""
         epochs, part = planned_epochs(self, n_samples)
         return epochs * part
 

@@ -45,10 +45,10 @@ class CGVAE(LatentEstimator):
         as in the paper; or squared, for comparison.
     kl_weight : float, default 1.0
         β. 1 keeps the evidence bound.
-    n_restarts : int, default 6
+    n_restarts : int, default 4
         Starts trained together; the best is chosen by held-out objective and agreement.
     max_epochs : int, optional
-        Passes over the training rows. Default: 700 steps a latent and at least 5,600, in at most 1,000 passes; where
+        Passes over the training rows. Default: 350 steps a latent and at least 2,800, in at most 1,000 passes; where
         20 passes are more steps than that, an epoch is a twentieth of the steps and not a pass.
     n_spare : int, default 2
         Latents more than asked that train along for half of the training and are then dropped. They keep a feature

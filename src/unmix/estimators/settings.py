@@ -13,8 +13,8 @@ from unmix.errors import SettingError
 from unmix.nets.layers import ACTIVATIONS
 from unmix.train.fit import TrainingSettings
 
-_STEPS_PER_LATENT = 700
-_LEAST_STEPS = 5_600
+_STEPS_PER_LATENT = 350
+_LEAST_STEPS = 2_800
 _LEAST_EPOCHS = 20
 _MOST_EPOCHS = 1_000
 _PATIENCE_SHARE = 0.2
@@ -39,7 +39,7 @@ def check_common(estimator: Any) -> None:
 
 
 def planned_epochs(estimator: Any, n_samples: int) -> tuple[int, float]:
-    """Epochs and the part of the rows that each takes: ``max_epochs`` whole ones, or 700 steps a latent (≥ 5,600).
+    """Epochs and the part of the rows that each takes: ``max_epochs`` whole ones, or 350 steps a latent (≥ 2,800).
 
     Where 20 passes over the rows are more steps than that, an epoch is a twentieth of the steps.
     """

@@ -99,8 +99,11 @@ class LatentModel(nn.Module, ABC):
     def weights(self, progress: float) -> Mapping[str, float | Tensor]:
         """Weight of every term, or one for each start, at ``progress`` (0 … 1) of training."""
 
-    def narrow(self, rows: Rows, progress: float) -> None:
-        """Called after every epoch with held-out rows: drop spare latents, once it is time."""
+    def rearrange(self, rows: Rows, n_train: int, before: float, after: float) -> None:
+        """Called after every epoch, with some training rows and the progress before and after it.
+
+        Drop spare latents and turn the others, when it is time.
+        """
 
     def settled(self, progress: float) -> bool:
         """Whether terms and weights have reached their final form; from then on states can be compared."""

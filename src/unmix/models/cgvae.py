@@ -7,9 +7,13 @@ free of the scale of z (``objectives/sparsity.py``).
 
 α rises from 0, since at full strength while the noise is still being learnt it collapses all latents, and falls to a
 fifth until four fifths of training: strong sparsity leads to the right latents, and weak sparsity does not bend them.
-States and starts are compared with all of α: of equal fits the sparsest is asked for. Over the first half a floor
-under the observation noise falls to 0: with small noise the reconstruction outweighs everything else so early that
-encoder and decoder settle on latents that are mixed with each other, and turning them later is uphill.
+Over the first half a floor under the observation noise falls to 0: with small noise the reconstruction outweighs
+everything else so early that encoder and decoder settle on latents that are mixed with each other.
+
+Turning latents that have settled is uphill for the networks, but it can be searched as a whole: at ``turned`` each
+start takes the linear map of its latents that domains and sparsity ask for (``objectives/turning.py``). There each
+entry of the mixing is worth 12 α log(N) / 2N nats, N training rows: that of as many parameters in the Bayesian
+information criterion, so that of many rows the domains have the say, and of few the sparsity.
 
 A few spare latents train along. A feature that rises and falls again along a latent looks like a factor of its own.
 With exactly as many latents as asked it takes the place of one and never gives it back; with a spare one the true
@@ -34,6 +38,7 @@ from torch import Tensor
 
 from unmix.data.batches import Rows
 from unmix.models.base import LatentModel
+from unmix.models.turning import turn_latents
 from unmix.nets.decoder import Decoder, DenseDecoder, FeatureDecoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
 from unmix.nets.jacobian import rows_at_once
@@ -46,6 +51,7 @@ PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": Spl
 DECODERS = ("dense", "feature")
 _NEGLIGIBLE = 0.01
 _NEGLIGIBLE_EFFECT = 0.05
+_ENTRY_COST = 6.0
 _NARROWING_ROWS = 256
 _LEAST_VARIANCE = 1e-12
 
@@ -68,7 +74,7 @@ class Schedule:
 _STRONG = Schedule(((0.0, 0.0), (0.5, 1.0), (0.8, 0.2)))
 _HALF = Schedule(((0.0, 0.0), (0.5, 0.5), (0.8, 0.2)))
 _GENTLE = ((0.0, 0.0), (0.2, 0.2), (0.5, 0.2), (0.65, 1.0), (0.8, 0.2))
-SCHEDULES = (_STRONG, _HALF, Schedule(_GENTLE, drop=1), Schedule(_GENTLE, drop=2), _STRONG, _HALF)
+SCHEDULES = (_STRONG, _HALF, Schedule(_GENTLE, drop=1), Schedule(_GENTLE, drop=2))
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class CGVAEConfig:
     schedules: tuple[Schedule, ...] = SCHEDULES
     spare: int = 2
     narrowed: float = 0.5
+    turned: float = 0.8
 
 
 class CGVAENetwork(LatentModel):
@@ -160,20 +167,15 @@ class CGVAENetwork(LatentModel):
         }
 
     def settled(self, progress: float) -> bool:
-        ends = (schedule.knots[-1][0] for schedule in self._schedules)
-        return progress >= max(*ends, self.config.narrowed if self.config.spare else 0.0)
+        ends = [schedule.knots[-1][0] for schedule in self._schedules]
+        return progress >= max(*ends, self.config.turned, self.config.narrowed if self.config.spare else 0.0)
 
     @property
     def _schedules(self) -> list[Schedule]:
         return [self.config.schedules[start % len(self.config.schedules)] for start in range(self.n_starts)]
 
     def _strength(self, progress: float) -> Tensor:
-        """Share of α in each start (starts,).
-
-        At ``progress`` 1, where states and starts are compared, all of it: among equal fits the sparsest is asked for.
-        """
-        if progress >= 1:
-            return self.log_noise.new_ones(self.n_starts)
+        """Share of α in each start (starts,)."""
         return self.log_noise.new_tensor([schedule.strength(progress) for schedule in self._schedules])
 
     @torch.no_grad()
@@ -182,12 +184,17 @@ class CGVAENetwork(LatentModel):
         if isinstance(self.decoder, FeatureDecoder):
             self.decoder.drop(self.decoder.group_norms() * latent_std.unsqueeze(-1) < _NEGLIGIBLE)
 
+    def rearrange(self, rows: Rows, n_train: int, before: float, after: float) -> None:
+        if before < self.config.narrowed <= after and self.config.spare:
+            self._narrow(rows)
+        if before < self.config.turned <= after:
+            cost = self.config.sparsity * _ENTRY_COST * math.log(n_train) / n_train
+            turn_latents(self, rows, self.alive[:, 0], cost, self.config.seed)
+
     @torch.no_grad()
-    def narrow(self, rows: Rows, progress: float) -> None:
-        """At ``narrowed`` each start drops its spare latents: the weakest, and last the one its schedule says."""
+    def _narrow(self, rows: Rows) -> None:
+        """Each start drops its spare latents: the weakest, and last the one its schedule says."""
         n_kept = self.config.n_latents
-        if progress < self.config.narrowed or int(self.alive[0].sum()) == n_kept:
-            return
         z = self.encode(rows.x, rows.observed).mean
         effect = self._weights_of(z[:, :_NARROWING_ROWS], _NARROWING_ROWS, z.std(1, correction=0))[1].sum(-1)
         order = effect.argsort(dim=1, descending=True)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from unmix.nets.encoder import Encoder, GaussianPosterior
+from unmix.nets.encoder import Encoder
 from unmix.nets.jacobian import mlp_with_jacobian, silu_slope
 from unmix.nets.layers import Generators, StackedMLP, normal_parameter
 
@@ -69,11 +69,11 @@ class ConvolutionalEncoder(Encoder):
             StackedConv(sources, a, b, 4, stride=2) for a, b in zip([shape[2], *widths], widths, strict=False)
         )
 
-    def forward(self, x: Tensor, observed: Tensor | None, design: Tensor | None = None) -> GaussianPosterior:
+    def below_last(self, x: Tensor, observed: Tensor | None, design: Tensor | None = None) -> Tensor:
         x = x.view(-1, *self.shape).permute(0, 3, 1, 2)
         for layer in self.convolutions:
             x = nn.functional.silu(layer(x))
-        return super().forward(x.flatten(2), observed, design)
+        return super().below_last(x.flatten(2), observed, design)
 
 
 class ConvolutionalDecoder(nn.Module):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from unmix.nets.layers import Generators, StackedMLP
 
 _LOG_RANGE = (-7.0, 3.0)
+_RIDGE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class GaussianPosterior:
     def std(self) -> Tensor:
         """Standard deviation of each latent."""
         return self.diagonal * (1.0 + self.lower.square().sum(-1)).sqrt()
+
+    @property
+    def factor(self) -> Tensor:
+        """L (starts, batch, latents, latents)."""
+        return self.diagonal.unsqueeze(-1) * (self.lower + torch.eye(self.mean.shape[-1], device=self.mean.device))
 
     def sample(self, noise: Tensor) -> Tensor:
         """``μ + L ε`` for ``noise`` ε (starts, batch, latents)."""
@@ -103,6 +109,32 @@ class Encoder(nn.Module):
         return {f"{last}.weight": (2, index), f"{last}.bias": (2, index)}
 
     def forward(self, x: Tensor, observed: Tensor | None, design: Tensor | None = None) -> GaussianPosterior:
+        n = self.n_latents
+        output = self.network.layers[-1](self.below_last(x, observed, design))
+        mean, log_diagonal, entries = output.split([n, n, len(self.placement)], dim=-1)
+        return GaussianPosterior(mean, log_diagonal, entries, self.placement)
+
+    @torch.no_grad()
+    def turn(self, start: int, turn: Tensor, below: Tensor, factor: Tensor) -> None:
+        """Make the posterior of one start that of ``z' = B z``: exact in the mean, by least squares in the covariance.
+
+        ``turn`` B (latents, latents), ``below`` (batch, width) and ``factor`` L (batch, latents, latents) on some rows.
+        """
+        n, last = self.n_latents, self.network.layers[-1]
+        weight, bias = last.weight[start], last.bias[start]
+        weight[:, :n], bias[:, :n] = weight[:, :n] @ turn.T, bias[:, :n] @ turn.T
+        turned = torch.linalg.cholesky(turn @ factor @ factor.transpose(1, 2) @ turn.T)
+        diagonal = turned.diagonal(dim1=1, dim2=2)
+        entries = (turned / diagonal.unsqueeze(-1)).flatten(1) @ self.placement.T
+        wanted = torch.cat([diagonal.log(), entries], dim=1)
+        center, level = below.mean(0), wanted.mean(0)
+        gram = (below - center).T @ (below - center)
+        ridge = _RIDGE * gram.diagonal().mean().clamp_min(1e-12) * torch.eye(len(gram), device=gram.device)
+        slope = torch.linalg.solve(gram + ridge, (below - center).T @ (wanted - level))
+        weight[:, n:], bias[:, n:] = slope, level - center @ slope
+
+    def below_last(self, x: Tensor, observed: Tensor | None, design: Tensor | None = None) -> Tensor:
+        """What the last layer takes (starts, batch, width)."""
         if self.masked:
             if observed is None:
                 observed = torch.ones_like(x)
@@ -110,6 +142,4 @@ class Encoder(nn.Module):
         if self.n_design:
             assert design is not None
             x = torch.cat([x, design], dim=-1)
-        n = self.n_latents
-        mean, log_diagonal, entries = self.network(x).split([n, n, len(self.placement)], dim=-1)
-        return GaussianPosterior(mean, log_diagonal, entries, self.placement)
+        return self.network.below_last(x)

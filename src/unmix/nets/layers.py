@@ -72,8 +72,12 @@ class StackedMLP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layers[-1](self.below_last(x))
+        return result
+
+    def below_last(self, x: Tensor) -> Tensor:
+        """What the last layer takes."""
         activate = ACTIVATIONS[self.activation]
         for layer in self.layers[:-1]:
             x = activate(layer(x))
-        result: Tensor = self.layers[-1](x)
-        return result
+        return x

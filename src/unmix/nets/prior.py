@@ -174,6 +174,30 @@ class DomainPrior(nn.Module, ABC):
             total = total + self.outer.square().sum((1, 2))
         return 0.5 * total
 
+    @torch.no_grad()
+    def set_moments(self, start: int, design: Tensor, counts: Tensor, mean: Tensor, std: Tensor) -> None:
+        """Give one start the Gaussian prior that fits means and standard deviations (groups, n_latents) best.
+
+        ``design`` (groups, n_design), ``counts`` (groups,) rows of each; least squares with one row's shrinkage.
+        """
+        n = self.n_latents
+        log_scale = _LOG_SCALE_LIMIT * torch.atanh((std.log() / _LOG_SCALE_LIMIT).clamp(-0.99, 0.99))
+        columns = torch.cat([torch.ones_like(design[:, :1]), design], dim=1)
+        ridge = torch.eye(columns.shape[1], device=design.device)
+        ridge[0, 0] = 0.0
+        weighted = columns.T * counts
+
+        def fitted(target: Tensor) -> Tensor:
+            return torch.linalg.solve(weighted @ columns + ridge, weighted @ target)
+
+        scales = fitted(log_scale)
+        shifts = fitted(mean * (-scales[0]).exp())
+        for parameter, rows in ((self.mean_domain, slice(0, 1)), (self.effects, slice(1, None))):
+            parameter[start] = 0.0
+            parameter[start, :, :n], parameter[start, :, n : 2 * n] = shifts[rows], scales[rows]
+        if self.outer is not None:
+            self.outer[start] = 0.0
+
     @abstractmethod
     def forward(self, design: Tensor, importance: Tensor | None = None) -> PriorDistribution: ...
 

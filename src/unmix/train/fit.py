@@ -156,6 +156,7 @@ class Training:
         n_scored = max(_LEAST_SCORED, _NUMBERS_SCORED // (model.n_starts * model.config.n_features))
         n_scored = min(settings.evaluation_rows, n_scored)
         self.held_out = held_out.take(slice(None, None, -(-len(held_out) // n_scored)))
+        self.some_train = train.take(slice(None, None, -(-len(train) // n_scored)))
         self.device = train.codes.device
         self.parameters = dict(model.named_parameters())
         self.buffers = {name: value for name, value in model.state_dict().items() if name not in self.parameters}
@@ -178,8 +179,10 @@ class Training:
             losses = self.step(index, generator, done)
             if losses is not None:
                 sums += losses
+        before = self.progress.epoch / self.settings.max_epochs
         self.progress.epoch += 1
-        self.model.narrow(self.held_out, self.progress.epoch / self.settings.max_epochs)
+        after = self.progress.epoch / self.settings.max_epochs
+        self.model.rearrange(self.some_train, len(self.train), before, after)
         self._score(sums / self.n_batches)
 
     def _batches(self) -> tuple[list[Tensor], torch.Generator]:

@@ -1,0 +1,81 @@
+"""Turn the latents of a trained network by a linear map, without changing what it reconstructs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmix.data.batches import Rows
+from unmix.nets.jacobian import rows_at_once
+from unmix.objectives.turning import CANDIDATES, Moments, best_turn
+
+_LEAST_ROWS, _MOST_JACOBIANS = 20, 256
+_PARTS = 4
+
+
+@torch.no_grad()
+def turn_latents(model: Any, rows: Rows, alive: Tensor, cost: float, seed: int) -> None:
+    """Turn the latents that are ``alive`` (starts, latents) in every start that gains by it.
+
+    The decoder's first layer and the mean of q(z | x) become exactly those of ``z' = B z``; the covariance of q and
+    the prior's parameters are fitted to it.
+    """
+    posterior = model.encode(rows.x, rows.observed)
+    below, factors = model.encoder.below_last(rows.x, rows.observed), posterior.factor
+    decoder = dict(model.decoder.named_parameters())
+    membership, design, counts = strata(rows)
+    for start in range(model.n_starts):
+        kept = torch.nonzero(alive[start]).flatten()
+        mean, factor = posterior.mean[start], factors[start]
+        averages = membership @ mean
+        within = torch.stack([_covariance(mean[own > 0], factor[own > 0], kept) for own in membership])
+        jacobian = _jacobian(model, start, mean, kept)
+        moments = Moments(within, counts.double().cpu() / counts.sum().cpu(), _covariance(mean, factor, kept), jacobian)
+        with torch.enable_grad():
+            found = best_turn(moments, cost, seed)
+        if found is None:
+            continue
+        turn = torch.eye(model.n_latents, device=mean.device)
+        turn[kept[:, None], kept] = found.to(turn)
+        model.encoder.turn(start, turn, below[start], factor)
+        for name in model.decoder.latent_entries(kept):
+            decoder[name][start] = torch.linalg.solve(turn.T, decoder[name][start])
+        spread = torch.ones_like(averages)
+        spread[:, kept] = (found @ within @ found.T).diagonal(dim1=1, dim2=2).sqrt().to(spread)
+        model.domain_prior.set_moments(start, design, counts, averages @ turn.T, spread)
+
+
+def strata(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of like domains: weights that average over each group (groups, rows), mean design matrices and counts.
+
+    Continuous columns are cut into quarters; groups of less than 20 rows are left out, unless none is larger.
+    """
+    keys = [rows.codes]
+    if rows.values.shape[1]:
+        cuts = torch.linspace(0, 1, _PARTS + 1, device=rows.values.device)[1:-1]
+        bounds = torch.quantile(rows.values, cuts, dim=0).T.contiguous()
+        keys.append(torch.searchsorted(bounds, rows.values.T.contiguous()).T)
+    _, group = torch.unique(torch.cat(keys, dim=1), dim=0, return_inverse=True)
+    member = torch.nn.functional.one_hot(group).T.to(rows.x)
+    counts = member.sum(1)
+    large = counts >= min(_LEAST_ROWS, float(counts.max()))
+    member, counts = member[large], counts[large]
+    weights = member / counts.unsqueeze(1)
+    return weights, weights @ rows.design, counts
+
+
+def _covariance(mean: Tensor, factor: Tensor, kept: Tensor) -> Tensor:
+    """Covariance of draws from q(z | x) over some rows, in float64."""
+    mean, factor = mean[:, kept].double().cpu(), factor[:, kept].double().cpu()
+    centred = mean - mean.mean(0)
+    return (centred.T @ centred + torch.einsum("bij,bkj->ik", factor, factor)) / len(mean)
+
+
+def _jacobian(model: Any, start: int, mean: Tensor, kept: Tensor) -> Tensor:
+    """Derivatives (rows, kept latents, features) of one start at as many rows as the search can hold, in float64."""
+    n_rows = rows_at_once(CANDIDATES, len(kept), model.config.n_features)
+    z = mean[:: -(-len(mean) // min(_MOST_JACOBIANS, n_rows))]
+    _, jacobian = model.decode_with_jacobian(z.expand(model.n_starts, -1, -1), len(z))
+    return jacobian[start][:, kept].double().cpu()

@@ -1,0 +1,185 @@
+"""The linear map that domains and sparsity ask for: its objective, its search, and what it leaves as it was."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from unmix.data.batches import Rows
+from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
+from unmix.models.turning import strata, turn_latents
+from unmix.nets.layers import generators
+from unmix.nets.prior import GaussianPrior, SplinePrior
+from unmix.objectives.turning import Moments, best_turn, turning_objective
+
+COUNT_SCALE = 0.02
+
+
+def moments(mixing, scales, *, shares=None, seed=0):
+    """Latents with standard deviations ``scales`` (domains, latents), seen through the linear ``mixing`` of them.
+
+    What the network holds is ``z = M s`` for true latents s; ``features`` depend on s through a sparse matrix.
+    """
+    rng = np.random.default_rng(seed)
+    within = np.stack([mixing @ np.diag(scale**2) @ mixing.T for scale in np.asarray(scales)])
+    shares = np.full(len(within), 1 / len(within)) if shares is None else np.asarray(shares)
+    sparse = np.array([[1.0, 0, 0], [0, 0.8, 0], [0, 0, 1.2], [0.7, 0.5, 0], [0, 0.6, 0.9], [0.4, 0, 0.8]])
+    gains = 1 + 0.3 * rng.random((40, 1, 1))
+    jacobian = np.swapaxes(gains * sparse @ np.linalg.inv(mixing), 1, 2)
+    total = np.einsum("u,uij->ij", shares, within)
+    return Moments(*(torch.from_numpy(np.ascontiguousarray(part)) for part in (within, shares, total, jacobian)))
+
+
+def by_hand(turn, given, cost):
+    """F from its definition, entry by entry, in numpy."""
+    turn = np.asarray(turn)
+    within, shares, total, jacobian = (np.asarray(part) for part in vars(given).values())
+    divergence = -math.log(abs(np.linalg.det(turn)))
+    for share, covariance in zip(shares, within, strict=True):
+        for row in turn:
+            divergence += 0.5 * share * math.log(row @ covariance @ row)
+    back = np.linalg.inv(turn)
+    count = 0.0
+    for new, feature in itertools.product(range(len(turn)), range(jacobian.shape[2])):
+        slopes = [abs(back[:, new] @ one[:, feature]) for one in jacobian]
+        entry = np.mean(slopes) * math.sqrt(turn[new] @ total @ turn[new])
+        count += math.log(1 + entry / COUNT_SCALE) / math.log(1 + 1 / COUNT_SCALE)
+    return divergence + cost * count
+
+
+MIXING = np.array([[1.0, 0.7, -0.4], [-0.5, 1.0, 0.6], [0.3, -0.8, 1.0]])
+EQUAL = np.ones((1, 3))
+CHANGING = np.array([[1.0, 0.5, 2.0], [0.4, 1.5, 1.0], [2.0, 1.0, 0.5]])
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.3])
+def test_the_objective_is_what_its_formula_says(cost):
+    given = moments(MIXING, CHANGING, shares=[0.5, 0.3, 0.2])
+    turns = np.random.default_rng(1).normal(size=(4, 3, 3))
+    found = turning_objective(torch.from_numpy(turns), given, cost)
+    np.testing.assert_allclose(found, [by_hand(turn, given, cost) for turn in turns], rtol=1e-10)
+
+
+def test_the_objective_sees_neither_scale_nor_sign_nor_order():
+    given = moments(MIXING, CHANGING)
+    turn = torch.from_numpy(np.random.default_rng(1).normal(size=(1, 3, 3)))
+    other = torch.tensor([3.0, -0.2, 1.0], dtype=torch.float64)[:, None] * turn[:, [2, 0, 1]]
+    torch.testing.assert_close(turning_objective(turn, given, 0.3), turning_objective(other, given, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("scales", "cost", "found"),
+    [(CHANGING, 0.0, True), (CHANGING, 0.01, True), (EQUAL, 0.01, True), (EQUAL, 0.0, False)],
+    ids=["changes only", "both", "sparsity only", "neither"],
+)
+def test_the_true_latents_are_found_where_changes_or_sparsity_determine_them(scales, cost, found):
+    turn = best_turn(moments(MIXING, scales), cost, seed=0)
+    if not found:
+        assert turn is None or not _one_to_one(turn.numpy() @ MIXING)
+        return
+    assert turn is not None
+    assert _one_to_one(turn.numpy() @ MIXING)
+
+
+def _one_to_one(product):
+    size = np.abs(product) / np.abs(product).max(axis=1, keepdims=True)
+    return bool(((size > 0.05).sum(axis=1) == 1).all())
+
+
+def test_latents_that_are_right_already_stay():
+    assert best_turn(moments(np.eye(3), CHANGING), 0.01, seed=0) is None
+
+
+def test_the_new_latents_keep_the_places_and_signs_of_those_they_resemble():
+    slightly = np.eye(3) + 0.2 * MIXING
+    turn = best_turn(moments(slightly, CHANGING), 0.01, seed=0)
+    assert turn is not None
+    resemblance = turn.numpy() @ slightly
+    assert (np.abs(resemblance).argmax(axis=1) == range(3)).all()
+    assert (resemblance.diagonal() > 0).all()
+
+
+def some_rows(n_domains=3, n=600, seed=0):
+    source = torch.Generator().manual_seed(seed)
+    codes = torch.arange(n)[:, None] % n_domains
+    z = torch.randn(n, 3, generator=source) * torch.from_numpy(CHANGING).float()[codes[:, 0]]
+    x = torch.tanh(z @ torch.randn(3, 6, generator=source))
+    x = (x - x.mean(0)) / x.std(0)
+    return Rows(x, None, codes, torch.zeros(n, 0), n_domains)
+
+
+@pytest.mark.parametrize(("decoder", "prior"), [("dense", "gaussian"), ("feature", "gaussian"), ("dense", "spline")])
+def test_turning_changes_no_reconstruction_and_no_dropped_latent(decoder, prior):
+    network = CGVAENetwork(CGVAEConfig(3, 6, 3, n_starts=2, spare=1, decoder=decoder, prior=prior, seed=4))
+    rows = some_rows()
+    with torch.no_grad():
+        network.alive[0, 0, 1] = 0.0
+        network.alive[1, 0, 3] = 0.0
+        before = network.encode(rows.x, None)
+        decoded = network.decode(before.mean)
+        turn_latents(network, rows, network.alive[:, 0], 0.001, seed=0)
+        after = network.encode(rows.x, None)
+        torch.testing.assert_close(network.decode(after.mean), decoded, rtol=1e-3, atol=1e-4)
+        assert (after.mean[0, :, 1] == 0).all()
+        for start in range(2):
+            kept = torch.nonzero(network.alive[start, 0]).flatten()
+            old, new = before.mean[start][:, kept].double(), after.mean[start][:, kept].double()
+            assert not torch.allclose(old, new, atol=1e-2)
+            turn = torch.linalg.lstsq(old - old.mean(0), new - new.mean(0)).solution.T
+            wanted = turn @ before.factor[start][:, kept][..., kept].double()
+            wanted = wanted @ wanted.transpose(1, 2)
+            found = after.factor[start][:, kept][..., kept].double()
+            found = found @ found.transpose(1, 2)
+            assert ((found - wanted).norm() / wanted.norm()) < 0.05
+
+
+def test_the_prior_after_a_turn_has_the_moments_of_the_latents():
+    network = CGVAENetwork(CGVAEConfig(3, 6, 3, n_starts=1, spare=0, seed=4))
+    rows = some_rows()
+    with torch.no_grad():
+        turn_latents(network, rows, network.alive[:, 0], 0.001, seed=0)
+        posterior = network.encode(rows.x, None)
+        prior = network.prior(rows.design)
+        for domain in range(3):
+            own = rows.codes[:, 0] == domain
+            variance = posterior.mean[0, own].var(0, correction=0) + posterior.std[0, own].square().mean(0)
+            torch.testing.assert_close(
+                prior.from_noise(torch.zeros(1, 600, 3))[0, own][0],
+                posterior.mean[0, own].mean(0),
+                atol=0.02,
+                rtol=0.02,
+            )
+            spread = (prior.from_noise(torch.ones(1, 600, 3)) - prior.from_noise(torch.zeros(1, 600, 3)))[0, own][0]
+            torch.testing.assert_close(spread, variance.sqrt(), atol=0.02, rtol=0.05)
+
+
+@pytest.mark.parametrize("kind", [GaussianPrior, SplinePrior])
+def test_moments_given_to_a_prior_are_the_moments_it_has(kind):
+    prior = kind(generators(0, 2), 2, 3, True)
+    with torch.no_grad():
+        prior.effects.normal_(generator=torch.Generator().manual_seed(0))
+    untouched = [value[1].clone() for value in prior.state_dict().values()]
+    mean = torch.tensor([[1.0, -2.0], [0.0, 3.0], [0.5, 0.5]])
+    std = torch.tensor([[0.2, 1.0], [3.0, 0.5], [1.0, 1.0]])
+    prior.set_moments(0, torch.eye(3), torch.full((3,), 1e5), mean, std)
+    given = prior(torch.eye(3))
+    torch.testing.assert_close(given.from_noise(torch.zeros(2, 3, 2))[0], mean, atol=1e-3, rtol=1e-3)
+    high = given.from_noise(torch.ones(2, 3, 2))[0]
+    torch.testing.assert_close(high - mean, std, atol=1e-3, rtol=1e-3)
+    assert all(torch.equal(a, b[1]) for a, b in zip(untouched, prior.state_dict().values(), strict=True))
+
+
+def test_strata_cut_continuous_columns_and_leave_out_small_groups():
+    codes = torch.tensor([0] * 100 + [1] * 100 + [2] * 5)[:, None]
+    rows = Rows(torch.zeros(205, 2), None, codes, torch.zeros(205, 0), 3)
+    weights, design, counts = strata(rows)
+    assert counts.tolist() == [100, 100]
+    torch.testing.assert_close(design, torch.eye(3)[:2])
+    torch.testing.assert_close(weights.sum(1), torch.ones(2))
+    values = torch.linspace(-1, 1, 200)[:, None]
+    rows = Rows(torch.zeros(200, 2), None, torch.zeros(200, 0, dtype=torch.long), values, 1)
+    _, design, counts = strata(rows)
+    assert counts.tolist() == [50, 50, 50, 50]
+    assert (design[:, 0].diff() > 0).all()
