@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +121,8 @@ class Encoder(nn.Module):
 
         ``turn`` B (latents, latents), ``below`` (batch, width) and ``factor`` L (batch, latents, latents) on some rows.
         """
-        n, last = self.n_latents, self.network.layers[-1]
+        n = self.n_latents
+        last: Any = self.network.layers[-1]
         weight, bias = last.weight[start], last.bias[start]
         weight[:, :n], bias[:, :n] = weight[:, :n] @ turn.T, bias[:, :n] @ turn.T
         turned = torch.linalg.cholesky(turn @ factor @ factor.transpose(1, 2) @ turn.T)
