@@ -103,17 +103,20 @@ def test_the_new_latents_keep_the_places_and_signs_of_those_they_resemble():
 
 def some_rows(n_domains=3, n=600, seed=0):
     source = torch.Generator().manual_seed(seed)
-    codes = torch.arange(n)[:, None] % n_domains
+    codes = torch.arange(n)[:, None] % 3
     z = torch.randn(n, 3, generator=source) * torch.from_numpy(CHANGING).float()[codes[:, 0]]
     x = torch.tanh(z @ torch.randn(3, 6, generator=source))
     x = (x - x.mean(0)) / x.std(0)
-    return Rows(x, None, codes, torch.zeros(n, 0), n_domains)
+    return Rows(x, None, codes if n_domains else codes[:, :0], torch.zeros(n, 0), n_domains)
 
 
-@pytest.mark.parametrize(("decoder", "prior"), [("dense", "gaussian"), ("feature", "gaussian"), ("dense", "spline")])
-def test_turning_changes_no_reconstruction_and_no_dropped_latent(decoder, prior):
-    network = CGVAENetwork(CGVAEConfig(3, 6, 3, n_starts=2, spare=1, decoder=decoder, prior=prior, seed=4))
-    rows = some_rows()
+@pytest.mark.parametrize(
+    ("decoder", "prior", "n_domains"),
+    [("dense", "gaussian", 3), ("feature", "gaussian", 3), ("dense", "spline", 3), ("dense", "gaussian", 0)],
+)
+def test_turning_changes_no_reconstruction_and_no_dropped_latent(decoder, prior, n_domains):
+    network = CGVAENetwork(CGVAEConfig(3, 6, n_domains, n_starts=2, spare=1, decoder=decoder, prior=prior, seed=4))
+    rows = some_rows(n_domains)
     with torch.no_grad():
         network.alive[0, 0, 1] = 0.0
         network.alive[1, 0, 3] = 0.0
@@ -183,3 +186,7 @@ def test_strata_cut_continuous_columns_and_leave_out_small_groups():
     _, design, counts = strata(rows)
     assert counts.tolist() == [50, 50, 50, 50]
     assert (design[:, 0].diff() > 0).all()
+    rows = Rows(torch.zeros(30, 2), None, torch.zeros(30, 0, dtype=torch.long), torch.zeros(30, 0), 0)
+    _, design, counts = strata(rows)
+    assert counts.tolist() == [30]
+    assert design.shape == (1, 0)

@@ -57,7 +57,8 @@ def strata(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         cuts = torch.linspace(0, 1, _PARTS + 1, device=rows.values.device)[1:-1]
         bounds = torch.quantile(rows.values, cuts, dim=0).T.contiguous()
         keys.append(torch.searchsorted(bounds, rows.values.T.contiguous()).T)
-    _, group = torch.unique(torch.cat(keys, dim=1), dim=0, return_inverse=True)
+    key = torch.cat([rows.codes.new_zeros(len(rows), 1), *keys], dim=1)
+    _, group = torch.unique(key, dim=0, return_inverse=True)
     member = torch.nn.functional.one_hot(group).T.to(rows.x)
     counts = member.sum(1)
     large = counts >= min(_LEAST_ROWS, float(counts.max()))
