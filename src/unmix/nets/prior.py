@@ -182,7 +182,7 @@ class DomainPrior(nn.Module, ABC):
         """
         n = self.n_latents
         log_scale = _LOG_SCALE_LIMIT * torch.atanh((std.log() / _LOG_SCALE_LIMIT).clamp(-0.99, 0.99))
-        columns = torch.cat([torch.ones_like(design[:, :1]), design], dim=1)
+        columns = torch.cat([design.new_ones(len(design), 1), design], dim=1)
         ridge = torch.eye(columns.shape[1], device=design.device)
         ridge[0, 0] = 0.0
         weighted = columns.T * counts
