@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +35,7 @@ _SPARSITY_WORDS = {
 }
 COLUMNS = ["method", "seeds", "domains_needed", "mcc", "low", "high", "worst_mcc", "support_f1", "agreement", "seconds"]
 
+GOOD, MARGIN = 0.97, 0.01
 SAME = ("cores", "load_before", "torch", "python", "repeats")
 
 
@@ -131,12 +133,36 @@ def _study(name: str, words: str, rows: pd.DataFrame) -> list[str]:
         "support needs more than one domain and no more than there are, and there are fewer than the 2n + 1 that "
         "changes alone need.\n",
         _table(margins),
+        _plainly(settings, study.axes),
     ]
     if set(study.axes) == {"n_domains", "density"}:
         parts += [_picture(f"{name}-{m.replace(' ', '-')}", settings, m) for m in summary.ABLATIONS]
     axes = [axis for axis in study.axes if axis in settings]
     parts += ["\nEvery setting:\n", _table(settings[[*axes, *[c for c in COLUMNS if c in settings]]])]
     return parts
+
+
+def _plainly(settings: pd.DataFrame, axes: Sequence[str]) -> str:
+    """Where “both” recovers the latents in the mean, where it does not, and what is better there."""
+    axes = [axis for axis in axes if axis in settings]
+    means = settings.set_index([*axes, "method"])["mcc"].unstack()
+    lines = {"reached": [], "missed": [], "beaten": []}
+    for place, own in means.iterrows():
+        both = own["both"]
+        values = place if isinstance(place, tuple) else (place,)
+        name = ", ".join(f"{axis.replace('n_', '')} {value}" for axis, value in zip(axes, values, strict=True))
+        lines["reached" if both >= GOOD else "missed"].append(f"{name} ({both:.3f})")
+        better = own[own > both + MARGIN].drop("both", errors="ignore").sort_values(ascending=False)
+        if len(better):
+            lines["beaten"].append(f"{name}: " + ", ".join(f"{other} {mcc:.3f}" for other, mcc in better.items()))
+    words = {
+        "reached": f"Mean MCC of “both” {GOOD} or more",
+        "missed": "Less",
+        "beaten": f"Better than “both” by more than {MARGIN} in the mean",
+    }
+    return (
+        "\n" + "\n".join(f"- {words[kind]}: {'; '.join(found) or 'nowhere'}." for kind, found in lines.items()) + "\n"
+    )
 
 
 def _picture(name: str, settings: pd.DataFrame, method: str) -> str:
