@@ -190,3 +190,25 @@ def test_strata_cut_continuous_columns_and_leave_out_small_groups():
     _, design, counts = strata(rows)
     assert counts.tolist() == [30]
     assert design.shape == (1, 0)
+
+
+def test_rows_with_a_singular_covariance_are_left_out():
+    network = CGVAENetwork(CGVAEConfig(3, 6, 3, n_starts=1, spare=0, seed=4))
+    rows, turn = some_rows(), torch.from_numpy(MIXING).float()
+    with torch.no_grad():
+        posterior = network.encode(rows.x, None)
+        below, factor = network.encoder.below_last(rows.x, None)[0], posterior.factor[0].clone()
+        factor[:300, 0] = factor[:300, 1]
+        network.encoder.turn(0, turn, below, factor)
+        turned = network.encode(rows.x, None)
+        assert bool(torch.isfinite(turned.factor).all())
+        torch.testing.assert_close(turned.mean[0], posterior.mean[0] @ turn.T, rtol=1e-3, atol=1e-4)
+        before = turned.factor.clone()
+        network.encoder.turn(0, torch.eye(3), below, torch.zeros_like(factor))
+        torch.testing.assert_close(network.encode(rows.x, None).factor, before)
+
+
+def test_a_singular_candidate_does_not_end_the_search():
+    turns = torch.stack([torch.eye(3), torch.zeros(3, 3)]).double()
+    found = turning_objective(turns, moments(MIXING, CHANGING), 0.01)
+    assert torch.isfinite(found).tolist() == [True, False]

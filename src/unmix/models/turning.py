@@ -32,7 +32,7 @@ def turn_latents(model: Any, rows: Rows, alive: Tensor, cost: float, seed: int) 
         averages = membership @ mean
         within = torch.stack([_covariance(mean[own > 0], factor[own > 0], kept) for own in membership])
         jacobian = _jacobian(model, start, mean, kept)
-        moments = Moments(within, counts.double().cpu() / counts.sum().cpu(), _covariance(mean, factor, kept), jacobian)
+        moments = Moments(within, counts.cpu().double() / counts.sum().cpu(), _covariance(mean, factor, kept), jacobian)
         with torch.enable_grad():
             found = best_turn(moments, cost, seed)
         if found is None:
@@ -69,7 +69,8 @@ def strata(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
 
 def _covariance(mean: Tensor, factor: Tensor, kept: Tensor) -> Tensor:
     """Covariance of draws from q(z | x) over some rows, in float64."""
-    mean, factor = mean[:, kept].double().cpu(), factor[:, kept].double().cpu()
+    # Apple GPUs know no float64.
+    mean, factor = mean[:, kept].cpu().double(), factor[:, kept].cpu().double()
     centred = mean - mean.mean(0)
     return (centred.T @ centred + torch.einsum("bij,bkj->ik", factor, factor)) / len(mean)
 
@@ -79,4 +80,4 @@ def _jacobian(model: Any, start: int, mean: Tensor, kept: Tensor) -> Tensor:
     n_rows = rows_at_once(CANDIDATES, len(kept), model.config.n_features)
     z = mean[:: -(-len(mean) // min(_MOST_JACOBIANS, n_rows))]
     _, jacobian = model.decode_with_jacobian(z.expand(model.n_starts, -1, -1), len(z))
-    return jacobian[start][:, kept].double().cpu()
+    return jacobian[start][:, kept].cpu().double()

@@ -125,7 +125,11 @@ class Encoder(nn.Module):
         last: Any = self.network.layers[-1]
         weight, bias = last.weight[start], last.bias[start]
         weight[:, :n], bias[:, :n] = weight[:, :n] @ turn.T, bias[:, :n] @ turn.T
-        turned = torch.linalg.cholesky(turn @ factor @ factor.transpose(1, 2) @ turn.T)
+        turned, failed = torch.linalg.cholesky_ex(turn @ factor @ factor.transpose(1, 2) @ turn.T)
+        # In float32 the covariance of a row can be singular: such rows say nothing about it.
+        below, turned = below[failed == 0], turned[failed == 0]
+        if not len(turned):
+            return
         diagonal = turned.diagonal(dim1=1, dim2=2)
         entries = (turned / diagonal.unsqueeze(-1)).flatten(1) @ self.placement.T
         wanted = torch.cat([diagonal.log(), entries], dim=1)

@@ -48,7 +48,8 @@ def turning_objective(turns: Tensor, moments: Moments, cost: float) -> Tensor:
     divergence = 0.5 * (moments.shares @ variance.log().sum(-1)) - torch.linalg.slogdet(turns)[1]
     if cost == 0:
         return divergence
-    back = torch.linalg.inv(turns).transpose(1, 2)
+    # A candidate that has become singular is no reason to lose the others.
+    back = torch.linalg.inv_ex(turns)[0].transpose(1, 2)
     turned = torch.matmul(back.unsqueeze(1), moments.jacobian)
     weights = turned.abs().mean(1) * _variances(turns, moments.total).sqrt().unsqueeze(-1)
     count = (weights / _COUNT_SCALE).log1p().sum((1, 2)) / math.log1p(1 / _COUNT_SCALE)
