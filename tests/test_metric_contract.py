@@ -181,6 +181,8 @@ LONE = {
     "fid": lambda z, **settings: metrics.fid(z, z, extractor="pixels", **settings),
     "kid": lambda z, **settings: metrics.kid(z, z, extractor="pixels", n_blocks=2, **settings),
     "dipd": lambda z, **settings: metrics.dipd(z, z, extractor="pixels", **settings),
+    "content_accuracy": lambda z, **settings: metrics.content_accuracy(z[:, 0], z[:, 1], **settings),
+    "style_accuracy": lambda z, **settings: metrics.style_accuracy(z[:, 0], z[:, 1], **settings),
     "udr": lambda z, **settings: metrics.udr([z, z], **settings),
     "support_recovery": lambda z, **settings: metrics.support_recovery(z > 0, z, **settings),
 }

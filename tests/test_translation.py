@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from unmix import datasets
-from unmix.bench.translation import judge_translations, train_judges
+from unmix import DataError, datasets, judge_translations, metrics, train_judges
 from unmix.datasets.builtin import TWO_COLOURS
 
 
@@ -46,7 +45,7 @@ def judged(model, digits):
 def test_judges_tell_right_translations_from_wrong_ones(digits):
     judges, held_out = digits[3], digits[2]
     right, idle, shuffled = (judged(model(), digits).set_index("to") for model in (Painter, Idle, Shuffler))
-    assert right.index.tolist() == [*TWO_COLOURS, "all"]
+    assert right.index.tolist() == [*sorted(TWO_COLOURS), "all"]
     assert right.loc["all", "n"] == 3 * held_out.sum()
     assert right.loc["all", "content"] == pytest.approx(judges.real_content, abs=0.03)
     assert judges.real_content > 0.8
@@ -56,3 +55,87 @@ def test_judges_tell_right_translations_from_wrong_ones(digits):
     assert shuffled.loc["all", "content"] < 0.25
     assert (right["content_low"] <= right["content"]).all()
     assert (right["content"] <= right["content_high"]).all()
+
+
+def test_domains_that_are_numbers(digits):
+    """Labels of domains are text in a fitted model, whatever they were."""
+    data, content, held_out, judges = digits
+    numbers = np.unique(data.domains, return_inverse=True)[1]
+    names = np.unique(data.domains)
+
+    class Numbered(Painter):
+        domains_ = tuple(str(k) for k in range(len(names)))
+
+        def translate(self, images, domains, *, to):
+            return super().translate(images, names[domains], to=names[int(to)])
+
+    judges = train_judges(data.images, content, numbers, held_out, width=16, max_epochs=20)
+    assert judges.real_style > 0.97
+    kept = slice(0, None, 5)
+    found = judge_translations(Numbered(), judges, data.images[kept], content[kept], numbers[kept])
+    assert (found["style"] > 0.97).all()
+
+
+def test_one_domain_that_all_images_come_from_is_no_target(digits):
+    data, content, held_out, judges = digits
+    own = held_out & (data.domains == data.domains[0])
+    found = judge_translations(Painter(), judges, data.images[own], content[own], data.domains[own])
+    assert len(found) == 4
+    assert data.domains[0] not in set(found["to"])
+
+
+def test_accuracies_equal_a_loop():
+    rng = np.random.default_rng(0)
+    source = np.repeat(np.arange(40), 3)
+    true, targets = rng.integers(3, size=40)[source], np.tile([9, 10, 11], 40)
+    predicted = np.where(rng.random(120) < 0.7, true, rng.integers(3, size=120))
+    score = metrics.content_accuracy(predicted.astype(float), true.astype(str), domains=targets, source=source)
+    frame = score.to_frame()
+    assert frame["domain"].tolist() == ["9", "10", "11"]
+    assert frame["n"].tolist() == [40, 40, 40]
+    for place, target in enumerate((9, 10, 11)):
+        assert score.per_factor[place] == np.mean(predicted[targets == target] == true[targets == target])
+    assert score == np.mean(predicted == true)
+    shuffled = [np.mean(rng.permutation(predicted) == true) for _ in range(400)]
+    assert score.chance == pytest.approx(np.mean(shuffled), abs=0.02)
+    assert (frame["low"] < frame["score"]).all()
+    assert (frame["score"] < frame["high"]).all()
+
+
+def test_translations_of_one_image_are_resampled_together():
+    rng = np.random.default_rng(1)
+    hit = np.repeat(rng.random(60) < 0.5, 4)
+    targets = np.tile(["a", "b", "c", "d"], 60)
+    read = np.where(hit, targets, "x")
+    widths = [
+        np.diff(metrics.style_accuracy(read, targets, source=source, n_bootstrap=2000).interval)[0]
+        for source in (np.repeat(np.arange(60), 4), None)
+    ]
+    assert widths[0] / widths[1] == pytest.approx(2.0, rel=0.1)
+    draws = [np.mean(hit[::4][rng.integers(60, size=60)]) for _ in range(2000)]
+    assert widths[0] == pytest.approx(2 * 1.96 * np.std(draws), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("true must hold one label for each of 4 rows; got shape", {"true": [1, 2]}),
+        ("predicted must hold one label a row; got shape", {"predicted": [[1], [2]]}),
+        ("predicted must hold one label a row; got shape", {"predicted": []}),
+        ("domains has missing labels, first in row 1. Leave those rows out", {"domains": ["a", None, "b", "a"]}),
+        ("source must hold one label for each of 4 rows", {"source": [1]}),
+    ],
+)
+def test_labels_that_cannot_be(message, words):
+    given = {"predicted": [1, 2, 3, 4], "true": [1, 2, 3, 4], **words}
+    with pytest.raises(DataError, match=message):
+        metrics.content_accuracy(given.pop("predicted"), given.pop("true"), **given)
+
+
+def test_what_is_held_out_must_be_a_mask(digits):
+    data, content, held_out, _ = digits
+    for wrong in (held_out[:3], np.flatnonzero(held_out), np.zeros_like(held_out), ~np.zeros_like(held_out)):
+        with pytest.raises(DataError, match="held_out must be True for some and False for others of 1797 images"):
+            train_judges(data.images, content, data.domains, wrong)
+    with pytest.raises(DataError, match="content must hold one label for each of 1797 rows"):
+        train_judges(data.images, content[:5], data.domains, held_out)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from unmix import datasets, metrics, theory
     from unmix.audit.planning import plan
     from unmix.audit.sources import audit_decoder
+    from unmix.bench.translation import judge_translations, train_judges
     from unmix.data.images import ImageTable, read_images
     from unmix.estimators.baselines import HFVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
     from unmix.estimators.cggan import CGGAN
@@ -63,17 +64,20 @@ __all__ = [
     "audit_decoder",
     "datasets",
     "image_features",
+    "judge_translations",
     "load",
     "metrics",
     "plan",
     "read_images",
     "theory",
+    "train_judges",
 ]
 
 # What is imported on first use, by its module; the block above says the same to type checkers.
 _HOMES = {
     "unmix.audit.planning": ("plan",),
     "unmix.audit.sources": ("audit_decoder",),
+    "unmix.bench.translation": ("judge_translations", "train_judges"),
     "unmix.data.images": ("ImageTable", "read_images"),
     "unmix.estimators.baselines": ("HFVAE", "BetaTCVAE", "BetaVAE", "FactorVAE", "SparseVAE"),
     "unmix.estimators.cggan": ("CGGAN",),

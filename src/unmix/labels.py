@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import narwhals as nw
@@ -59,3 +59,10 @@ def label_text(value: Any) -> str:
     if isinstance(value, float | np.floating) and float(value).is_integer():
         value = int(value)
     return str(value)
+
+
+def natural_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """The different labels, numbers by value, words by alphabet."""
+    levels = set(labels)
+    numeric = all(level.lstrip("-").isdigit() for level in levels)
+    return tuple(sorted(levels, key=(lambda level: (int(level), level)) if numeric else (lambda level: (0, level))))

@@ -4,6 +4,9 @@ Every held-out image is translated to every other domain. Content accuracy is th
 a classifier still reads; style accuracy the share that another classifier assigns to the target domain. Both are to be
 read beside what the same judges reach on real held-out images. Intervals resample held-out images, each with all its
 translations.
+
+One judge of content serves all targets: it was trained on the real images of every domain, those of the target among
+them. A judge for each target would have fewer images to learn from.
 """
 
 from __future__ import annotations
@@ -13,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from unmix.errors import DataError
 from unmix.estimators.features import ImageClassifier
-
-_RESAMPLES = 500
+from unmix.metrics import content_accuracy, style_accuracy
+from unmix.metrics.inputs import labels
 
 DIGIT_SETTINGS: dict[str, Any] = {
     "n_latents": 16,
@@ -42,47 +46,82 @@ class Judges:
 
 def train_judges(
     images: NDArray[np.uint8],
-    content: NDArray[Any],
-    domains: NDArray[Any],
-    held_out: NDArray[np.bool_],
+    content: ArrayLike,
+    domains: ArrayLike,
+    held_out: ArrayLike,
     *,
     width: int = 32,
     max_epochs: int = 20,
 ) -> Judges:
-    """Judges trained on the images that are not ``held_out``."""
-    real = ~held_out
-    reads, places = (
-        ImageClassifier(width=width, max_epochs=max_epochs).fit(images[real], labels[real])
-        for labels in (content, domains)
-    )
-    return Judges(
-        reads,
-        places,
-        float(np.mean(reads.predict(images[held_out]) == content[held_out])),
-        float(np.mean(places.predict(images[held_out]) == domains[held_out])),
-    )
+    """Judges trained on the real images of all domains that are not ``held_out``.
+
+    Parameters
+    ----------
+    images : uint8 array (n_images, height, width, channels)
+    content, domains : labels (n_images,)
+    held_out : bool array (n_images,)
+        The images on which the judges are judged, and which are to be translated.
+    width, max_epochs : as of ``ImageClassifier``
+
+    Raises
+    ------
+    DataError
+        Labels or ``held_out`` do not fit the images, or all images are on one side.
+    """
+    held = np.asarray(held_out)
+    if held.dtype != bool or held.shape != (len(images),) or held.all() or not held.any():
+        raise DataError(
+            f"held_out must be True for some and False for others of {len(images)} images; got {held.dtype} of shape "
+            f"{held.shape} with {np.count_nonzero(held)} True. Pass a mask such as np.arange(n) % 5 == 0."
+        )
+    fitted, real = [], []
+    for name, values in (("content", content), ("domains", domains)):
+        words = np.array(labels(name, values, len(images)))
+        judge = ImageClassifier(width=width, max_epochs=max_epochs).fit(images[~held], words[~held])
+        fitted.append(judge)
+        real.append(float(np.mean(judge.predict(images[held]) == words[held])))
+    return Judges(*fitted, *real)
 
 
 def judge_translations(
-    model: Any, judges: Judges, images: NDArray[np.uint8], content: NDArray[Any], domains: NDArray[Any]
+    model: Any, judges: Judges, images: NDArray[np.uint8], content: ArrayLike, domains: ArrayLike
 ) -> pd.DataFrame:
-    """One row a target domain and one for all: shares with 95 % intervals; ``images`` are those held out.
+    """Translate every image to every other domain, and let the judges read what comes out.
 
-    Columns: ``to``, ``n`` (translated images), ``content``, ``content_low``, ``content_high``, as of ``style``.
+    Parameters
+    ----------
+    model : a fitted ``CGGAN``, or anything with ``domains_`` and ``translate(images, domains, to=...)``
+    judges : what ``train_judges`` returned
+    images, content, domains : images that the judges did not see, and their labels
+
+    Returns
+    -------
+    DataFrame
+        One row a target domain and one for all: shares with 95 % intervals. Columns: ``to``, ``n`` (translated
+        images), ``content``, ``content_low``, ``content_high``, as of ``style``.
     """
-    kept, reached = (np.full((len(images), len(model.domains_)), np.nan) for _ in range(2))
-    for column, target in enumerate(model.domains_):
-        moved = np.flatnonzero(domains != target)
-        made = model.translate(images[moved], domains[moved], to=target)
-        kept[moved, column] = judges.content.predict(made) == content[moved]
-        reached[moved, column] = judges.style.predict(made) == target
-    drawn = np.random.default_rng(0).integers(len(images), size=(_RESAMPLES, len(images)))
-    columns = {name: [column] for column, name in enumerate(model.domains_)} | {"all": list(range(len(model.domains_)))}
-    rows = []
-    for name, chosen in columns.items():
-        row: dict[str, Any] = {"to": name, "n": int(np.isfinite(kept[:, chosen]).sum())}
-        for word, table in (("content", kept[:, chosen]), ("style", reached[:, chosen])):
-            low, high = np.quantile([np.nanmean(table[draw]) for draw in drawn], [0.025, 0.975])
-            row |= {word: float(np.nanmean(table)), f"{word}_low": float(low), f"{word}_high": float(high)}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    words, own = (
+        np.array(labels(name, part, len(images))) for name, part in (("content", content), ("domains", domains))
+    )
+    places, targets, kept, reached = [], [], [], []
+    for target in map(str, model.domains_):
+        moved = np.flatnonzero(own != target)
+        if not len(moved):
+            continue
+        made = model.translate(images[moved], np.asarray(domains)[moved], to=target)
+        places.append(moved)
+        targets += [target] * len(moved)
+        kept.append(judges.content.predict(made))
+        reached.append(judges.style.predict(made))
+    source = np.concatenate(places)
+    scores = {
+        "content": content_accuracy(np.concatenate(kept), words[source], domains=targets, source=source),
+        "style": style_accuracy(np.concatenate(reached), targets, source=source),
+    }
+    rows = pd.DataFrame({"to": [*scores["style"].details["domain"], "all"]})
+    rows["n"] = [*scores["style"].details["n"], len(source)]
+    for name, score in scores.items():
+        rows[name] = [*score.per_factor, float(score)]
+        rows[f"{name}_low"] = [*score.details["low"], score.interval[0]]
+        rows[f"{name}_high"] = [*score.details["high"], score.interval[1]]
+    return rows

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.errors import DomainError
-from unmix.labels import label_text, labels_frame
+from unmix.labels import label_text, labels_frame, natural_order
 
 MOST_LEVELS = 50
 _WITHIN = "within "
@@ -222,7 +222,7 @@ def _learn_column(frame: pd.DataFrame, name: str, kinds: Mapping[str, str], min_
             f"Domains of {name!r} with fewer than {min_rows} rows: {shown}. Merge them with others, drop them, or "
             "lower min_domain_rows (their parameters then shrink toward the mean domain)."
         )
-    return Column(name, "categorical", _natural_order(counts.index.tolist()), parent)
+    return Column(name, "categorical", natural_order(counts.index), parent)
 
 
 def _level_labels(frame: pd.DataFrame, name: str, parent: str | None) -> list[str]:
@@ -230,12 +230,6 @@ def _level_labels(frame: pd.DataFrame, name: str, parent: str | None) -> list[st
     if parent is None:
         return own
     return [f"{label_text(above)} / {value}" for above, value in zip(frame[parent], own, strict=True)]
-
-
-def _natural_order(levels: Sequence[str]) -> tuple[str, ...]:
-    """Numbers by value, words by alphabet."""
-    numeric = all(level.lstrip("-").isdigit() for level in levels)
-    return tuple(sorted(levels, key=(lambda level: (int(level), level)) if numeric else (lambda level: (0, level))))
 
 
 def _in_level_order(labels: Sequence[str], columns: Sequence[Column]) -> tuple[str, ...]:

@@ -17,10 +17,12 @@
 | `support_recovery` | which latents drive which features: is the support of the mixing right? |
 | `fid`, `kid` | are generated images like real ones, to a named feature extractor? |
 | `dipd` | do images that share the noise and differ in domain keep their content? |
+| `content_accuracy`, `style_accuracy` | does a judge still read the content of translations, and their target domain? |
 
 Each returns a `Score`: a float with values per factor, a bootstrap interval, the value by chance, details and settings.
 """
 
+from unmix.metrics.accuracy import content_accuracy, style_accuracy
 from unmix.metrics.consistency import udr
 from unmix.metrics.images import dipd, fid, kid
 from unmix.metrics.importance import dci
@@ -34,6 +36,7 @@ from unmix.metrics.support import support_recovery
 __all__ = [
     "Score",
     "beta_vae_score",
+    "content_accuracy",
     "dci",
     "dipd",
     "explicitness",
@@ -47,6 +50,7 @@ __all__ = [
     "nonlinear_mcc",
     "r2",
     "sap",
+    "style_accuracy",
     "support_recovery",
     "udr",
 ]

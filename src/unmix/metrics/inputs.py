@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from unmix.errors import DataError, DomainError, MetricWarning, SettingError
@@ -66,6 +67,18 @@ def domain_codes(domains: Any, n_rows: int) -> Ints:
             "Pass labels, not a quantity."
         )
     return np.array([numbers[label] for label in labels], dtype=np.int64)
+
+
+def labels(name: str, values: ArrayLike, n_rows: int | None = None) -> list[str]:
+    """One label a row, as text, so that 1, 1.0 and "1" are one label."""
+    array = np.asarray(values)
+    if array.ndim != 1 or len(array) == 0 or n_rows not in (None, len(array)):
+        expected = "one label a row" if n_rows is None else f"one label for each of {n_rows} rows"
+        raise DataError(f"{name} must hold {expected}; got shape {array.shape}.")
+    missing = np.flatnonzero(pd.isna(array))
+    if len(missing):
+        raise DataError(f"{name} has missing labels, first in row {missing[0]}. Leave those rows out.")
+    return [label_text(label) for label in array]
 
 
 def discrete_factors(discrete: Discrete, z: Floats) -> Bools:

@@ -11,7 +11,7 @@ A score :math:`s` comes with
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,7 +29,8 @@ class Score(float):
     Attributes
     ----------
     per_factor : float array (n_factors,)
-        NaN for a factor that the metric is not defined for. ``udr`` has one entry a run.
+        NaN for a factor that the metric is not defined for. ``udr`` has one entry a run; metrics of images have one a
+        domain, with ``domain``, ``low``, ``high`` and ``n`` in ``details``.
     interval : (low, high), bootstrap over rows, 95 %
     chance : value on rows shuffled against each other (permutation baseline)
     details : dict of further arrays and numbers, such as ``assignment``, ``signs``, ``matrix``, ``within_domain``
@@ -67,12 +68,19 @@ class Score(float):
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a factor."""
-        frame = pd.DataFrame({"factor": np.arange(len(self.per_factor)), "score": self.per_factor})
-        for name in ("assignment", "signs", "within_domain"):
+        """One row a factor, or a domain where the score has one value for each."""
+        first = {"domain": self.details["domain"]} if "domain" in self.details else {}
+        frame = pd.DataFrame((first or {"factor": np.arange(len(self.per_factor))}) | {"score": self.per_factor})
+        for name in ("assignment", "signs", "within_domain", "low", "high", "n"):
             if name in self.details:
                 frame[name] = self.details[name]
         return frame
+
+
+def domain_details(names: Sequence[str], intervals: Sequence[tuple[float, float]], rows: ArrayLike) -> dict[str, Any]:
+    """What ``details`` say of values by domain: names, ends of the intervals, numbers of rows."""
+    low, high = ([float(ends[side]) for ends in intervals] for side in (0, 1))
+    return {"domain": list(names), "low": low, "high": high, "n": np.asarray(rows).astype(int).tolist()}
 
 
 def mean_defined(per_factor: Floats) -> float:
