@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from unmix import metrics
+from unmix import DataError, DomainError, metrics
 from unmix.metrics.images import squared_discrepancy
 
 
@@ -69,3 +69,62 @@ def test_the_extractor_must_be_named(normal):
     for metric in (metrics.fid, metrics.kid, metrics.dipd):
         with pytest.raises(TypeError, match="extractor"):
             metric(normal, normal)
+
+
+@pytest.fixture
+def three_domains():
+    """Two sets of three domains, of which the last is far off in the second."""
+    rng = np.random.default_rng(18)
+    real, made = rng.standard_normal((2, 300, 3))
+    first, second = np.arange(300) % 3, np.repeat([10, 9, 2], 100)
+    made[second == 10] += 2.0
+    return real, made, np.array([2, 9, 10])[first], second.astype(str)
+
+
+@pytest.mark.parametrize("metric", [metrics.fid, metrics.kid])
+def test_by_domain_each_value_is_that_of_the_domain_alone(metric, three_domains):
+    real, made, of_real, of_made = three_domains
+    words = {"extractor": "pixels", **({"n_blocks": 1} if metric is metrics.kid else {})}
+    score = metric(real, made, domains_real=of_real, domains_generated=of_made, **words)
+    alone = [metric(real[of_real == u], made[of_made == str(u)], **words) for u in (2, 9, 10)]
+    np.testing.assert_allclose(score.per_factor, alone)
+    assert score == pytest.approx(np.mean(alone))
+    assert score.to_frame()["domain"].tolist() == ["2", "9", "10"]
+    assert score.details["n"] == [100, 100, 100]
+    assert score.per_factor.argmax() == 2
+
+
+def test_intervals_by_domain_are_drawn_within_domains(three_domains):
+    real, made, of_real, of_made = three_domains
+    words = {"domains_real": of_real, "domains_generated": of_made, "extractor": "pixels"}
+    for score in (metrics.fid(real, made, n_bootstrap=60, **words), metrics.kid(real, made, n_blocks=10, **words)):
+        frame = score.to_frame()
+        assert (frame["low"] < frame["score"]).all()
+        assert (frame["score"] < frame["high"]).all()
+        assert score.interval[0] < score < score.interval[1]
+        # The mean of independent domains varies less than the domain that varies most.
+        assert np.diff(score.interval)[0] < (frame["high"] - frame["low"]).max()
+        # Shuffled within domains, the first two keep nothing of the third's distance: the mean is below the value.
+        assert score.chance < score
+
+
+def test_domains_of_both_sets_must_be_the_same(three_domains):
+    real, made, of_real, of_made = three_domains
+    for metric in (metrics.fid, metrics.kid):
+        with pytest.raises(DomainError, match="Domains of one set only: pass domains_real and domains_generated"):
+            metric(real, made, extractor="pixels", domains_real=of_real)
+        with pytest.raises(DomainError, match=r"Domain '9' has 100 real and 0 generated images. Pass images of the"):
+            metric(
+                real,
+                made,
+                extractor="x",
+                domains_real=of_real,
+                domains_generated=np.where(of_made == "9", "2", of_made),
+            )
+        with pytest.raises(DataError, match=r"domains_real must hold one label for each of 300 rows"):
+            metric(real, made, extractor="x", domains_real=[1], domains_generated=of_made)
+        lone = np.array(["a", *["b"] * 299])
+        with pytest.raises(DataError, match=r"Domain 'a' has 1 real and 1 generated images; pass two or more"):
+            metric(real, made, extractor="x", domains_real=lone, domains_generated=lone)
+    with pytest.raises(DataError, match=r"60 blocks needs two images of both sets of each domain; got 100 and 100"):
+        metrics.kid(real, made, extractor="x", n_blocks=60, domains_real=of_real, domains_generated=of_made)

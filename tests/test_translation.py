@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unmix import DataError, datasets, judge_translations, metrics, train_judges
+from unmix import DataError, ImageClassifier, datasets, judge_translations, metrics, train_judges
 from unmix.datasets.builtin import TWO_COLOURS
 
 
@@ -139,3 +139,21 @@ def test_what_is_held_out_must_be_a_mask(digits):
             train_judges(data.images, content, data.domains, wrong)
     with pytest.raises(DataError, match="content must hold one label for each of 1797 rows"):
         train_judges(data.images, content[:5], data.domains, held_out)
+
+
+def test_only_features_of_content_see_that_a_perfect_translation_keeps_it(digits, tmp_path):
+    data, content, _, _ = digits
+    moved = data.domains != "white on red"
+    made = Painter().translate(data.images[moved], data.domains[moved], to="white on red")
+
+    def distance(labels, **words):
+        """As a share of the distance of unrelated pairs."""
+        judge = ImageClassifier(width=16, max_epochs=10, **words).fit(data.images, labels)
+        first, second = judge.features(data.images[moved]), judge.features(made)
+        again = ImageClassifier.load(judge.save(tmp_path / "judge"))
+        np.testing.assert_array_equal(again.features(made), second)
+        assert ("instance-norm" in judge.name_) == ("instance_norm" in words)
+        return metrics.dipd(first, second, extractor=judge.name_).details["relative"]
+
+    assert distance(data.domains) > 0.95
+    assert distance(content, instance_norm=True) < 0.65 < distance(content) < 0.8

@@ -11,18 +11,26 @@ one Inception network give what the literature prints as "FID". Rows are images.
 - Domain-invariant perceptual distance (DIPD): mean over pairs of
   :math:`\|f(x_n^{(1)}) - f(x_n^{(2)})\|_2`, images that share the noise and differ in domain.
 
-All three: smaller is better. The extractor of DIPD should drop style, for instance by instance normalisation of its
-feature maps.
+With domain labels of both sets, ``fid`` and ``kid`` compare domain by domain, and their value is the mean over domains.
+Resamples are then drawn within domains.
+
+All three: smaller is better. DIPD with features that were trained to tell domains apart measures the domain
+itself, and calls a perfect translation bad: take features of a judge of content, or of a network that drops style by
+instance normalisation of its feature maps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from unmix.errors import DataError, SettingError
-from unmix.metrics.inputs import Floats, at_least, generator, matrix
-from unmix.metrics.score import Score, interval
+from unmix.errors import DataError, DomainError, SettingError
+from unmix.labels import natural_order
+from unmix.metrics.inputs import Floats, at_least, generator, labels, matrix
+from unmix.metrics.score import Score, domain_details, interval
 
 
 def fid(
@@ -30,6 +38,8 @@ def fid(
     features_generated: ArrayLike,
     *,
     extractor: str,
+    domains_real: ArrayLike | None = None,
+    domains_generated: ArrayLike | None = None,
     n_bootstrap: int = 20,
     random_state: int = 0,
 ) -> Score:
@@ -40,6 +50,8 @@ def fid(
     features_real, features_generated : arrays (n_images, n_features), at least two rows each
     extractor : str
         Name of what made the features; kept in ``settings`` and to be printed with the value.
+    domains_real, domains_generated : labels (n_images,), optional
+        The domain of each row, of both sets or of none; the same domains in both.
     n_bootstrap : int, default 20
         Resamples of both sets behind ``interval``; each takes two eigendecompositions of n_features × n_features.
     random_state : int, default 0
@@ -47,14 +59,17 @@ def fid(
     Returns
     -------
     Score
-        ``per_factor`` has the one value. ``chance`` is the distance after the images were shuffled between the two
-        sets: the bias at these numbers of images, to which equal distributions come down. ``details`` holds the two
-        summands, ``mean_part`` and ``covariance_part``.
+        ``per_factor`` has one value for each domain, or the one value. ``chance`` is the distance after the images
+        were shuffled between the two sets, within domains: the bias at these numbers of images, to which equal
+        distributions come down. ``details`` holds the two summands, ``mean_part`` and ``covariance_part``, and with
+        domains their names and intervals, ``domain``, ``low``, ``high``, and ``n``, the generated images of each.
 
     Raises
     ------
     DataError
-        The sets do not have the same features, or fewer than two rows.
+        The sets do not have the same features, or fewer than two rows (of a domain).
+    DomainError
+        The two sets do not have the same domains, or one has labels and the other none.
     SettingError
         ``extractor`` is not a name.
 
@@ -71,13 +86,15 @@ def fid(
     """
     rng = generator(random_state, n_bootstrap)
     real, made = _sets(features_real, features_generated, extractor)
-    mean_part, covariance_part = _frechet(real, made)
-    value = mean_part + covariance_part
-    boots = [
-        sum(_frechet(real[rng.integers(len(real), size=len(real))], made[rng.integers(len(made), size=len(made))]))
-        for _ in range(n_bootstrap)
-    ]
-    chance = sum(_frechet(*_shuffled(real, made, rng)))
+    names, parts = _by_domain(real, made, domains_real, domains_generated)
+    summands = np.array([_frechet(*part) for part in parts])
+    boots = np.array(
+        [
+            [sum(_frechet(*(x[rng.integers(len(x), size=len(x))] for x in part))) for part in parts]
+            for _ in range(n_bootstrap)
+        ]
+    ).reshape(n_bootstrap, len(parts))
+    chance = float(np.mean([sum(_frechet(*_shuffled(*part, rng))) for part in parts]))
     settings = {
         "extractor": extractor,
         "n_real": len(real),
@@ -86,8 +103,9 @@ def fid(
         "n_bootstrap": n_bootstrap,
         "random_state": random_state,
     }
+    mean_part, covariance_part = (list(map(float, part)) if names else float(part[0]) for part in summands.T)
     details = {"mean_part": mean_part, "covariance_part": covariance_part}
-    return Score(value, np.array([value]), interval(value, boots, low=0.0), chance, details, settings)
+    return _mean_score(summands.sum(axis=1), boots, chance, names, parts, details, settings, low=0.0)
 
 
 def kid(
@@ -95,6 +113,8 @@ def kid(
     features_generated: ArrayLike,
     *,
     extractor: str,
+    domains_real: ArrayLike | None = None,
+    domains_generated: ArrayLike | None = None,
     n_blocks: int = 20,
     n_bootstrap: int = 200,
     random_state: int = 0,
@@ -106,8 +126,10 @@ def kid(
     features_real, features_generated : arrays (n_images, n_features)
     extractor : str
         Name of what made the features; kept in ``settings`` and to be printed with the value.
+    domains_real, domains_generated : labels (n_images,), optional
+        The domain of each row, of both sets or of none; the same domains in both.
     n_blocks : int, default 20
-        Both sets are shuffled and cut into so many blocks, of at least two images.
+        Both sets, or their parts in each domain, are shuffled and cut into so many blocks, of at least two images.
     n_bootstrap : int, default 200
         Resamples of the blocks behind ``interval``.
     random_state : int, default 0
@@ -115,13 +137,16 @@ def kid(
     Returns
     -------
     Score
-        ``per_factor`` has the one value; ``details["blocks"]`` (n_blocks,). ``chance`` is the value after the images
-        were shuffled between the two sets, 0 on average.
+        ``per_factor`` has one value for each domain, or the one value; ``details["blocks"]`` (n_blocks,) or
+        (n_domains, n_blocks), with domains also ``domain``, ``low``, ``high``, ``n`` as of ``fid``. ``chance`` is the
+        value after the images were shuffled between the two sets, within domains, 0 on average.
 
     Raises
     ------
     DataError
         The sets do not have the same features, or fewer than two images a block.
+    DomainError
+        The two sets do not have the same domains, or one has labels and the other none.
     SettingError
         ``extractor`` is not a name, or ``n_blocks`` is below 1.
 
@@ -140,20 +165,23 @@ def kid(
     rng = generator(random_state, n_bootstrap)
     real, made = _sets(features_real, features_generated, extractor)
     at_least("n_blocks", n_blocks, 1)
-    if min(len(real), len(made)) < 2 * n_blocks:
+    names, parts = _by_domain(real, made, domains_real, domains_generated)
+    few = min(parts, key=lambda part: min(map(len, part)))
+    if min(map(len, few)) < 2 * n_blocks:
+        where = " of each domain" if names else ""
         raise DataError(
-            f"Each of {n_blocks} blocks needs two images of both sets; got {len(real)} and {len(made)} images. "
-            "Pass more, or lower n_blocks."
+            f"Each of {n_blocks} blocks needs two images of both sets{where}; got {len(few[0])} and {len(few[1])} "
+            "images. Pass more, or lower n_blocks."
         )
 
     def blocks(a: Floats, b: Floats) -> Floats:
-        parts = (np.array_split(rng.permutation(len(x)), n_blocks) for x in (a, b))
-        return np.array([squared_discrepancy(a[i], b[j]) for i, j in zip(*parts, strict=True)])
+        cut = (np.array_split(rng.permutation(len(x)), n_blocks) for x in (a, b))
+        return np.array([squared_discrepancy(a[i], b[j]) for i, j in zip(*cut, strict=True)])
 
-    values = blocks(real, made)
-    value = float(values.mean())
-    boots = values[rng.integers(n_blocks, size=(n_bootstrap, n_blocks))].mean(axis=1)
-    chance = float(blocks(*_shuffled(real, made, rng)).mean())
+    values = np.array([blocks(*part) for part in parts])
+    drawn = rng.integers(n_blocks, size=(n_bootstrap, len(parts), n_blocks))
+    boots = np.take_along_axis(values[None], drawn, axis=2).mean(axis=2)
+    chance = float(np.mean([blocks(*_shuffled(*part, rng)).mean() for part in parts]))
     settings = {
         "extractor": extractor,
         "n_real": len(real),
@@ -164,8 +192,9 @@ def kid(
         "random_state": random_state,
     }
     # The spread of one block says nothing.
-    spread = interval(value, boots) if n_blocks > 1 else (float("nan"), float("nan"))
-    return Score(value, np.array([value]), spread, chance, {"blocks": values}, settings)
+    spread = boots if n_blocks > 1 else boots[:0]
+    details = {"blocks": values if names else values[0]}
+    return _mean_score(values.mean(axis=1), spread, chance, names, parts, details, settings)
 
 
 def dipd(
@@ -181,7 +210,9 @@ def dipd(
     Parameters
     ----------
     features_first, features_second : arrays (n_pairs, n_features)
-        Row n of both comes from the same noise, in two domains.
+        Row n of both comes from the same noise, in two domains. Never features that were trained to tell domains
+        apart: they differ the more, the better the translation. Take those of a classifier of content, such as
+        ``ImageClassifier(instance_norm=True)`` fitted on content labels.
     extractor : str
         Name of what made the features; kept in ``settings`` and to be printed with the value.
     n_bootstrap : int, default 200
@@ -251,6 +282,47 @@ def _frechet(a: Floats, b: Floats) -> tuple[float, float]:
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second @ root), 0.0)).sum()
     mean_part = float(((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum())
     return mean_part, max(float(np.trace(first) + np.trace(second) - 2.0 * cross), 0.0)
+
+
+def _by_domain(
+    real: Floats, made: Floats, domains_real: ArrayLike | None, domains_generated: ArrayLike | None
+) -> tuple[tuple[str, ...], list[tuple[Floats, Floats]]]:
+    """Names of the domains and both sets in each; without labels no name and the sets as they are."""
+    if domains_real is None and domains_generated is None:
+        return (), [(real, made)]
+    if domains_real is None or domains_generated is None:
+        raise DomainError("Domains of one set only: pass domains_real and domains_generated, or neither.")
+    first = np.array(labels("domains_real", domains_real, len(real)))
+    second = np.array(labels("domains_generated", domains_generated, len(made)))
+    names = natural_order([*first.tolist(), *second.tolist()])
+    for name in names:
+        counts = [int((words == name).sum()) for words in (first, second)]
+        if 0 in counts:
+            raise DomainError(
+                f"Domain {name!r} has {counts[0]} real and {counts[1]} generated images. Pass images of the same "
+                "domains in both sets."
+            )
+        if min(counts) < 2:
+            raise DataError(f"Domain {name!r} has {counts[0]} real and {counts[1]} generated images; pass two or more.")
+    return names, [(real[first == name], made[second == name]) for name in names]
+
+
+def _mean_score(
+    values: Floats,
+    boots: Floats,
+    chance: float,
+    names: tuple[str, ...],
+    parts: Sequence[tuple[Floats, Floats]],
+    details: dict[str, Any],
+    settings: dict[str, Any],
+    low: float = -np.inf,
+) -> Score:
+    """The mean over domains; ``boots`` (n_bootstrap, n_domains)."""
+    value = float(values.mean())
+    if names:
+        ends = [interval(float(own), boots[:, k], low) for k, own in enumerate(values)]
+        details = details | domain_details(names, ends, [len(made) for _, made in parts])
+    return Score(value, values, interval(value, boots.mean(axis=1), low), chance, details, settings)
 
 
 def _shuffled(a: Floats, b: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:

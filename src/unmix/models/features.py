@@ -4,6 +4,9 @@ Three convolutions, each halving the image, the mean over what is left, and a li
 
 .. math:: f(x) = \mathrm{mean}_{hw}\, h_3(x), \qquad p(c \mid x) = \mathrm{softmax}(A f(x) + a)_c.
 
+With instance normalisation every map of the first two layers is shifted and scaled to mean 0 and variance 1 over its
+pixels, image by image, which takes out much of colour and contrast.
+
 An extractor has a name that tells apart what is not the same: its kind and the first 8 digits of the SHA-256 of its
 parameters. Any other ``nn.Module`` from images (batch, channels, height, width) in 0 … 1 to features serves as well.
 """
@@ -19,13 +22,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 _CHUNK = 256
+_LEAST = 1e-5
 
 
 class FeatureNetwork(nn.Module):
     """Images (batch, channels, height, width) in 0 … 1 to class logits (batch, n_classes); seeded."""
 
-    def __init__(self, channels: int, n_classes: int, width: int = 32, seed: int = 0) -> None:
+    def __init__(
+        self, channels: int, n_classes: int, width: int = 32, seed: int = 0, instance_norm: bool = False
+    ) -> None:
         super().__init__()
+        self.instance_norm = instance_norm
         widths = [channels, width, 2 * width, 2 * width]
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.last = nn.Linear(widths[-1], n_classes)
@@ -38,8 +45,13 @@ class FeatureNetwork(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """(batch, 2 · width)"""
         x = 2 * x - 1
-        for layer in self.convolutions:
-            x = nn.functional.silu(layer(x))
+        for place, layer in enumerate(self.convolutions):
+            x = layer(x)
+            if self.instance_norm and place < 2:
+                # By hand: torch's own refuses maps of one pixel.
+                variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+                x = (x - mean) * (variance + _LEAST).rsqrt()
+            x = nn.functional.silu(x)
         return x.mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
