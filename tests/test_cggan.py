@@ -1,14 +1,17 @@
 """CG-GAN, the estimator: its contract on tables and on images, ablations, report, messages."""
 
 import json
+import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import unmix
 from unmix import CGGAN, DataError, DomainError, SchemaError, SettingError, cli
+from unmix.datasets import ImageData
 
 TINY = {"n_latents": 3, "hidden": (6, 5), "max_steps": 8, "encoder_steps": 4, "batch_size": 32, "verbose": 0}
 SMALL = {
@@ -155,6 +158,54 @@ def test_what_read_images_returns_brings_its_domains_along(fitted_images, images
     np.testing.assert_array_equal(model.transform(x), fitted_images.transform(unmix.read_images(x, y)))
 
 
+@pytest.fixture(scope="module")
+def folder(images, tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    for place, (image, label) in enumerate(zip(*images, strict=True)):
+        (root / label).mkdir(exist_ok=True)
+        Image.fromarray(image).save(root / label / f"{place:02}.png")
+    return root
+
+
+def test_every_form_of_images_that_read_images_knows(fitted_images, images, folder, tmp_path):
+    x, y = images
+    expected = fitted_images.transform(x)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for path in sorted(folder.rglob("*.png")):
+            archive.write(path, path.relative_to(folder).as_posix())
+    for source in (folder, str(folder), tmp_path / "set.zip"):
+        model = CGGAN(**SMALL).fit(source)
+        np.testing.assert_array_equal(model.transform(source), expected)
+        np.testing.assert_array_equal(model.translate(source, to="b"), fitted_images.translate(x, y, to="b"))
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.png"))]
+    (folder / "list.tsv").write_text("path\tdomain\n" + "".join(f"{name}\t{name[0]}\n" for name in names))
+    np.testing.assert_array_equal(CGGAN(**SMALL).fit(folder / "list.tsv").transform(list(x)), expected)
+    (folder / "list.tsv").unlink()
+    grey = CGGAN(**SMALL).fit(x[..., 0], y)
+    assert grey.translate(x[..., 0], y, to="a").shape == (24, 16, 16, 1)
+
+
+def test_images_that_carry_domains_need_no_y(fitted_images, images, tmp_path):
+    x, y = images
+    table = unmix.read_images(x, y)
+    data = ImageData(x, y, pd.DataFrame(index=range(24)), {}, ())
+    for carried in (table, data):
+        moved = fitted_images.translate(carried, to="b")
+        np.testing.assert_array_equal(moved, fitted_images.translate(x, y, to="b"))
+        found = fitted_images.traverse(carried, latent=1)
+        np.testing.assert_array_equal(found, fitted_images.traverse(x, y, latent=1))
+        assert "Real images" in fitted_images.report(tmp_path / "r.html", carried).read_text()
+    calls = [
+        lambda: fitted_images.translate(x, to="b"),
+        lambda: fitted_images.traverse(list(x), latent=1),
+        lambda: fitted_images.report(tmp_path / "s.html", x),
+    ]
+    for call in calls:
+        with pytest.raises(DomainError, match=r"the domain of each of 24 images; got none. Pass them as second"):
+            call()
+    assert not (tmp_path / "s.html").exists()
+
+
 # Messages
 
 
@@ -188,10 +239,18 @@ def test_data_that_cannot_be_used(fitted, fitted_images, frame, labels, images):
     refuse(DomainError, "at least two domains; got 1", x, ["a"] * 24)
     refuse(DomainError, "at least two domains", x, None)
     refuse(DomainError, "X has 24 rows, the domains have 3", x, ["a", "b", "a"])
-    refuse(DataError, "There are 9 images; CGGAN needs at least 10", x[:9], y[:9])
-    refuse(DataError, r"square with sides of \[16, 32, 64, 128\] pixels; got 16 by 12", x[:, :, :12], y)
-    refuse(DataError, r"uint8 array .*; got float64", x.astype(float), y)
-    refuse(DataError, r"uint8 array .*; got uint8 of shape \(24, 16, 16\)", x[..., 0], y)
+    refuse(DataError, "at least 10 images to learn from; got 9", x[:9], y[:9])
+    refuse(DataError, "All images are the same", np.zeros_like(x), y)
+    refuse(
+        DataError,
+        r"square with sides of \[16, 32, 64, 128\] pixels; got 16 by 12.*read_images\(..., size=64\)",
+        x[:, :, :12],
+        y,
+    )
+    refuse(DataError, "uint8, 0 to 255; got an array of float64", x.astype(float), y)
+    refuse(
+        DataError, r"got shape \(24, 3, 16, 16\). Move the channels to the end: .*2, 3, 1", x.transpose(0, 3, 1, 2), y
+    )
     refuse(DataError, r"one size and mode; got shapes", [x[0], x[1, :, :, :1], *x[2:]], y)
     with pytest.raises(SchemaError, match=r"fitted on images of shape \(16, 16, 3\); got \(16, 16, 1\)"):
         fitted_images.transform(x[..., :1])

@@ -151,6 +151,37 @@ def test_images_that_cannot_be_used(folder, pictures, tmp_path):
             read_images(pictures, **words)
 
 
+def test_a_pipe_does_not_wait_and_a_missing_file_is_not_damaged(folder):
+    os.mkfifo(folder / "a" / "pipe.png")
+    with pytest.raises(DataError, match=r"a/pipe.png is no regular file. Mend or remove it"):
+        read_images(folder)
+    with pytest.warns(DataWarning, match=r"1 of 13 files left out: a/pipe.png is no regular file"):
+        assert len(read_images(folder, on_error="skip")) == 12
+    (folder / "list.csv").write_text("path,domain\na/00.png,a\na/none.png,a\n")
+    with pytest.raises(DataError, match=r"a/none.png could not be opened \(No such file or directory\)"):
+        read_images(folder / "list.csv")
+
+
+def test_arrays_and_settings_that_cannot_be(pictures):
+    with pytest.raises(DomainError, match="missing values"):
+        read_images(pictures, [None] * 12)
+    assert read_images(pictures, np.arange(12.0) // 6).domains.tolist() == ["0"] * 6 + ["1"] * 6
+    with pytest.raises(DataError, match=r"All images must have one size and mode; got shapes \[\(5, 10, 3\), \(9, 10"):
+        read_images([*pictures, pictures[0, :5]])
+    with pytest.raises(DataError, match=r"Move the channels to the end: images.transpose\(0, 2, 3, 1\)"):
+        read_images(pictures.transpose(0, 3, 1, 2))
+    with pytest.raises(DataError, match=r"Leave the transparency out: images\[..., :3\]"):
+        read_images(np.zeros((12, 9, 10, 4), np.uint8))
+    with pytest.raises(DataError, match=r"got shape \(12, 9\). Pass one array of all images"):
+        read_images(pictures[..., 0, 0])
+    for size in (16.0, "16", (8, 8, 3), (8.0, 8)):
+        with pytest.raises(SettingError, match=r"size must be one number of pixels or \(height, width\)"):
+            read_images(pictures, size=size)
+    for limit in ("2GB", None, float("nan"), -1):
+        with pytest.raises(SettingError, match="max_memory must be a number of bytes, such as 2e9"):
+            read_images(pictures, max_memory=limit)
+
+
 def test_paths_that_leave_their_folder(folder, pictures, tmp_path):
     outside = tmp_path / "secret.png"
     outside.write_bytes(png(pictures[0]))
@@ -333,7 +364,21 @@ def test_any_module_extracts_features(pictures):
     assert name.startswith("AvgPool2d-")
 
 
+def test_the_classifier_takes_what_read_images_returns(pictures):
+    table = read_images(pictures, np.arange(12) % 2)
+    first = ImageClassifier(width=2, max_epochs=1).fit(table)
+    assert first.classes_.tolist() == ["0", "1"]
+    assert first.name_ == ImageClassifier(width=2, max_epochs=1).fit(pictures, np.arange(12) % 2).name_
+    np.testing.assert_array_equal(first.predict(table), first.predict(pictures))
+    for extractor in (first, torch.nn.AvgPool2d((9, 10))):
+        np.testing.assert_array_equal(image_features(extractor, table)[0], image_features(extractor, pictures)[0])
+    data = load_digits_two_colours(8)
+    assert ImageClassifier(width=2, max_epochs=1).fit(data).classes_.tolist() == sorted(TWO_COLOURS)
+
+
 def test_classifier_messages(judge, pictures):
+    with pytest.raises(DataError, match=r"one label for each of 12 images; got none. Pass them as y"):
+        ImageClassifier().fit(pictures)
     with pytest.raises(DataError, match=r"one label for each of 12 images; got shape \(2,\)"):
         ImageClassifier().fit(pictures, [0, 1])
     with pytest.raises(DataError, match="two classes or more"):
@@ -358,3 +403,5 @@ def test_image_page(fitted, sprites, tmp_path):
     assert text.count("data:image/png;base64,") == 2 + 2 + 2 + 1 + 3
     for heading in ("Samples", "One noise, every domain", "Traversals", "Real images, translated"):
         assert f"<h2>{heading}</h2>" in text
+    with pytest.raises(DomainError, match=r"the domain of each of 90 images; got none. Pass them as second argument"):
+        fitted.report(tmp_path / "page.html", sprites.images)

@@ -24,6 +24,10 @@ _ARCHIVE_BYTES = 2**30
 _ARCHIVE_RATIO = 100
 
 
+class UnreadableError(Exception):
+    """Why a file could not be opened, as the end of a sentence about it."""
+
+
 @dataclass(frozen=True)
 class ImageFile:
     """A file before it is opened: ``read`` gives its bytes as a seekable stream."""
@@ -35,6 +39,16 @@ class ImageFile:
 
 def _leaves(path: str, source: Path) -> DataError:
     return DataError(f"{path!r} leaves {source}, which no file of an image set may. Remove it or copy the file there.")
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a path is read as images: a folder, a .zip, or a list with the columns path and domain."""
+    ending = path.suffix.lower()
+    if ending not in (".csv", ".tsv") or not path.is_file():
+        return path.is_dir() or ending == ".zip"
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        names = file.readline().strip().split("," if ending == ".csv" else "\t")
+    return {"path", "domain"} <= {name.strip('"') for name in names}
 
 
 def folder_files(root: Path) -> list[ImageFile]:
@@ -68,7 +82,16 @@ def listed_files(path: Path) -> list[ImageFile]:
 
 
 def _reader(path: Path) -> Callable[[], IO[bytes]]:
-    return lambda: path.open("rb")
+    def read() -> IO[bytes]:
+        try:
+            # Opening a pipe would wait for whoever writes to it.
+            if path.exists() and not path.is_file():
+                raise UnreadableError("is no regular file")
+            return path.open("rb")
+        except OSError as error:
+            raise UnreadableError(f"could not be opened ({error.strerror})") from error
+
+    return read
 
 
 @contextmanager

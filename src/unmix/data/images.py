@@ -28,8 +28,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from unmix.data.image_files import ImageFile, archive_files, folder_files, listed_files, opened_archive
+from unmix.data.image_files import ImageFile, UnreadableError, archive_files, folder_files, listed_files, opened_archive
 from unmix.errors import DataError, DataWarning, DomainError, SettingError
+from unmix.labels import label_text, labels_frame
 
 Images = NDArray[np.uint8]
 
@@ -112,7 +113,7 @@ def read_images(
     ((12, 8, 8, 1), 'a')
     >>> read_images("photos", size=64, mode="RGB")                             # doctest: +SKIP
     """
-    shape = _checked_settings(size, mode, on_error)
+    shape = _checked_settings(size, mode, on_error, max_memory)
     if not isinstance(source, str | Path):
         return _from_array(source, domains, shape, mode)
     if domains is not None:
@@ -184,21 +185,30 @@ class ImageSchema:
         return cls(**{**raw, "shape": tuple(raw["shape"])})
 
 
-def _checked_settings(size: Any, mode: str | None, on_error: str) -> tuple[int, int] | None:
+def _checked_settings(size: Any, mode: str | None, on_error: str, limit: Any) -> tuple[int, int] | None:
     if mode is not None and mode not in MODES:
         raise SettingError(f'mode must be "L" (grey), "RGB" (colour) or None; got {mode!r}.')
     if on_error not in ("raise", "skip"):
         raise SettingError(f'on_error must be "raise" or "skip"; got {on_error!r}.')
+    if not isinstance(limit, int | float | np.number) or isinstance(limit, bool) or not limit >= 0:
+        raise SettingError(f"max_memory must be a number of bytes, such as 2e9; got {limit!r}.")
     if size is None:
         return None
-    sides = (size, size) if isinstance(size, int | np.integer) else tuple(size)
+    sides = tuple(size) if isinstance(size, Sequence | np.ndarray) and not isinstance(size, str) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, int | np.integer) and 1 <= side <= 4096 for side in sides):
         raise SettingError(f"size must be one number of pixels or (height, width), from 1 to 4096; got {size!r}.")
     return int(sides[0]), int(sides[1])
 
 
 def _from_array(source: Any, domains: ArrayLike | None, shape: tuple[int, int] | None, mode: str | None) -> ImageTable:
-    images = np.asarray(source)
+    try:
+        images = np.asarray(source)
+    except ValueError as error:
+        shapes = sorted({np.shape(image) for image in source})
+        raise DataError(
+            f"All images must have one size and mode; got shapes {shapes[:_SHOWN]}. Scale or convert them, or let "
+            'read_images do it from files: read_images(folder, size=64, mode="RGB").'
+        ) from error
     if images.dtype != np.uint8:
         raise DataError(
             f"Expected images as uint8, 0 to 255; got an array of {images.dtype}. Convert it: "
@@ -208,17 +218,30 @@ def _from_array(source: Any, domains: ArrayLike | None, shape: tuple[int, int] |
     if images.ndim != 4 or images.shape[3] not in MODES.values():
         raise DataError(
             "Expected an array (n_images, height, width), or (n_images, height, width, channels) with 1 or 3 "
-            f"channels; got shape {np.shape(source)}. Move the channels to the end."
+            f"channels; got shape {np.shape(source)}. {_advice(np.shape(source))}"
         )
     if 0 in images.shape:
         raise DataError(f"The array of images is empty: shape {images.shape}.")
-    labels = np.zeros(len(images), int) if domains is None else np.asarray(domains)
-    if labels.shape != (len(images),):
-        raise DomainError(f"Expected one domain for each of {len(images)} images; got shape {labels.shape}.")
+    labels = _domain_texts(domains, len(images))
     if shape not in (None, images.shape[1:3]) or (mode is not None and MODES[mode] != images.shape[3]):
         pictures = (Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in images)
         images = np.stack([_as_array(picture, shape, mode) for picture in pictures])
-    return ImageTable(images, labels.astype(str), tuple(f"[{place}]" for place in range(len(images))))
+    return ImageTable(images, labels, tuple(f"[{place}]" for place in range(len(images))))
+
+
+def _advice(shape: tuple[int, ...]) -> str:
+    if len(shape) == 4 and shape[1] in MODES.values():
+        return "Move the channels to the end: images.transpose(0, 2, 3, 1)."
+    if len(shape) == 4 and shape[3] == 4:
+        return "Leave the transparency out: images[..., :3]."
+    return "Pass one array of all images." if len(shape) == 2 else "Convert them to grey or to colour."
+
+
+def _domain_texts(domains: ArrayLike | None, n_images: int) -> NDArray[np.str_]:
+    labels = np.zeros(n_images, int) if domains is None else np.asarray(domains)
+    if labels.shape != (n_images,):
+        raise DomainError(f"Expected one domain for each of {n_images} images; got shape {labels.shape}.")
+    return np.array([label_text(label) for label in labels_frame(labels, n_images)["domain"]])
 
 
 def _decode(
@@ -284,6 +307,8 @@ def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnreadableError):
+        return str(error)
     if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
         return f"declares more than {Image.MAX_IMAGE_PIXELS} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
     if isinstance(error, UnidentifiedImageError):

@@ -21,7 +21,7 @@ from unmix.data.tables import as_table, check_values, numeric_matrix
 from unmix.errors import DataError, SchemaError, SettingError
 from unmix.estimators.base import random_seed
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
-from unmix.estimators.prepare import column_names, rows_for, separate, without_columns
+from unmix.estimators.prepare import column_names, labelled_images, rows_for, separate, without_columns
 from unmix.estimators.progress import block_bar, say
 from unmix.models.cggan import FLOWS, CGGANConfig, CGGANNetwork, FittedGAN, as_images
 from unmix.objectives.sparsity import PENALTIES
@@ -143,8 +143,9 @@ class CGGAN(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : table (n_samples, n_features) as in ``CGVAE``, or uint8 images (n_samples, side, side, colours)
-            Images have sides of 16, 32, 64 or 128 pixels; what ``read_images`` returns brings its domains along.
+        X : table (n_samples, n_features) as in ``CGVAE``, or images in any form that ``read_images`` knows
+            Images are uint8 (n_samples, side, side, colours) with sides of 16, 32, 64 or 128 pixels. A folder, a .zip
+            and what ``read_images`` returns bring their domains along.
         y : labels (n_samples,), table of auxiliary columns, or name of a column
             The domain of each row; at least two domains.
         checkpoint : path, optional
@@ -218,15 +219,17 @@ class CGGAN(TransformerMixin, BaseEstimator):
             z = self.model_.from_noise(noise.to(design.device), design)
         return self._decode(z, design)
 
-    def translate(self, X: Any, y: Any, *, to: Any) -> NDArray[Any]:
+    def translate(self, X: Any, y: Any = None, *, to: Any) -> NDArray[Any]:
         """The same rows or images as they would be in another domain: the same ε, another u.
 
         Parameters
         ----------
         X, y : rows or images and their domains, as in ``fit``
+            ε depends on the domain, so it is needed; what ``read_images`` returns brings it along.
         to : the domain to move to: a label, a mapping column → value, or a table with one row for each row of X
         """
         check_is_fitted(self)
+        X, y = labelled_images(X, y) if self.schema_ is None else (X, y)
         rows = self._new_rows(X, y, with_domain=True)
         target = self._design(to, len(rows))
         noise = self._in_chunks(lambda own: self.model_.to_noise(self.model_.encode(own.x), own.design), rows)
@@ -234,14 +237,17 @@ class CGGAN(TransformerMixin, BaseEstimator):
             z = self.model_.from_noise(torch.from_numpy(noise).to(target), target)
         return self._decode(z, target)
 
-    def traverse(self, X: Any, y: Any, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)) -> NDArray[Any]:
+    def traverse(
+        self, X: Any, y: Any = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)
+    ) -> NDArray[Any]:
         """Rows or images (n_values, n_samples, ...) of ``X`` with one latent set to each of ``values``.
 
-        ``values`` are in standard deviations of the latent; ``y`` are the domains of ``X``.
+        ``values`` are in standard deviations of the latent; ``y`` are the domains of ``X``, as in ``translate``.
         """
         check_is_fitted(self)
         if not 0 <= latent < self.n_latents:
             raise SettingError(f"latent must be between 0 and {self.n_latents - 1}; got {latent!r}.")
+        X, y = labelled_images(X, y) if self.schema_ is None else (X, y)
         rows = self._new_rows(X, y, with_domain=True)
         z = torch.from_numpy(self._in_chunks(lambda own: self.model_.encode(own.x), rows)).to(self._device())
         column = torch.arange(self.n_latents, device=z.device) == latent
@@ -256,8 +262,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         from unmix.estimators.gan_report import write_gan_report
 
-        images = gan_images(X) if X is not None and self.schema_ is None else None
-        return write_gan_report(self, Path(path), images, getattr(X, "domains", None) if y is None else y)
+        shown = labelled_images(X, y) if X is not None and self.schema_ is None else None
+        return write_gan_report(self, Path(path), None if shown is None else gan_images(shown[0]), shown and shown[1])
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write model, schema, history and tables into the folder ``path`` and return it; ``unmix.load`` reads it.

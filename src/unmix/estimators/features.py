@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from unmix.data.images import read_images
 from unmix.errors import DataError, SchemaError, SettingError
+from unmix.estimators.prepare import as_images
 from unmix.models.features import FeatureNetwork, extract, fingerprint
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.classify import fit_classifier
@@ -62,17 +62,21 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     instance_norm: bool = False
     random_state: int = 0
 
-    def fit(self, X: Any, y: ArrayLike) -> Self:
-        """Learn labels ``y`` (n_images,) of uint8 images ``X`` (n_images, height, width, channels).
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
+        """Learn labels ``y`` (n_images,) of images ``X``, in any form that ``read_images`` knows or that it returns.
+
+        Without ``y``: the domains that ``X`` brings along, as text.
 
         Raises
         ------
         DataError
             The labels do not fit the images, or there is one class only.
         """
-        images, labels = read_images(X).images, np.asarray(y)
+        table, y = as_images(X, y)
+        images, labels = table.images, np.asarray(y)
         if labels.shape != (len(images),):
-            raise DataError(f"Expected one label for each of {len(images)} images; got shape {labels.shape}.")
+            came = "none" if y is None else f"shape {labels.shape}"
+            raise DataError(f"Expected one label for each of {len(images)} images; got {came}. Pass them as y.")
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise DataError(f"A classifier needs two classes or more; all labels are {classes[0]!r}.")
@@ -126,7 +130,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
     def _images(self, X: Any) -> NDArray[np.uint8]:
         check_is_fitted(self)
-        images = read_images(X).images
+        images = as_images(X)[0].images
         channels = self.network_.convolutions[0].in_channels
         if images.shape[3] != channels:
             raise SchemaError(f"The classifier was fitted on {channels} channels; got {images.shape[3]}.")
@@ -150,4 +154,4 @@ def image_features(extractor: ImageClassifier | nn.Module, images: Any) -> tuple
     """
     if isinstance(extractor, ImageClassifier):
         return extractor.features(images), extractor.name_
-    return extract(extractor, read_images(images).images), f"{type(extractor).__name__}-{fingerprint(extractor)}"
+    return extract(extractor, as_images(images)[0].images), f"{type(extractor).__name__}-{fingerprint(extractor)}"

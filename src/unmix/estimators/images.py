@@ -17,7 +17,7 @@ from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema
 from unmix.errors import SchemaError, SettingError
 from unmix.estimators.base import LatentEstimator
-from unmix.estimators.prepare import Prepared, as_images, image_rows, prepare_images
+from unmix.estimators.prepare import Prepared, as_images, image_rows, labelled_images, prepare_images
 from unmix.files import replacing
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import PRIORS
@@ -126,7 +126,7 @@ class CGVAEImages(LatentEstimator):
         check_is_fitted(self)
         sections = self._sections()
         if images is not None:
-            found, labels = as_images(images, domains)
+            found, labels = labelled_images(images, domains)
             first, labels = found.images[:_SHOWN], np.asarray(labels)[:_SHOWN]
             moved = [self.counterfactual(first, labels, to=domain) for domain in self.domains_]
             sections.append(translated_section(first, moved, self.domains_))

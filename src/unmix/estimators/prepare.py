@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import narwhals as nw
@@ -103,14 +104,29 @@ def prepare(
 
 
 def as_images(X: Any, y: Any = None) -> tuple[ImageTable, Any]:
-    """Images and domains from an array and ``y``, a path, or an object with ``images`` and ``domains``."""
+    """Images and domains from an array and ``y``, a path, or an object with ``images`` and ``domains``.
+
+    Where ``y`` is None: the domains that a path or an object brings along, and None for an array.
+    """
+    carries = isinstance(X, str | Path) or hasattr(X, "images")
     if isinstance(X, ImageTable):
         table = X
     elif hasattr(X, "images"):
         table = read_images(X.images, X.domains)
     else:
         table = read_images(X)
-    return table, (y if y is not None or isinstance(X, np.ndarray) else table.domains)
+    return table, (table.domains if y is None and carries else y)
+
+
+def labelled_images(X: Any, y: Any = None) -> tuple[ImageTable, Any]:
+    """``as_images`` where the domains are needed."""
+    table, y = as_images(X, y)
+    if y is None:
+        raise DomainError(
+            f"Expected the domain of each of {len(table)} images; got none. Pass them as second argument, or what "
+            "unmix.read_images returns, which brings them along."
+        )
+    return table, y
 
 
 def prepare_images(
