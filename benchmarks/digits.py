@@ -21,10 +21,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from unmix import CGGAN, datasets
-from unmix.bench.translation import DIGIT_SETTINGS, Judges, judge_translations, train_judges
+from unmix import CGGAN, datasets, image_grid, judge_translations, train_judges
+from unmix.bench.translation import DIGIT_SETTINGS, Judges
 from unmix.datasets import ImageData
-from unmix.report.images import grid_png
 
 METHODS: dict[str, dict[str, Any]] = {
     "all": {},
@@ -62,7 +61,7 @@ def main() -> None:
             if arguments.pictures is not None:
                 arguments.pictures.mkdir(parents=True, exist_ok=True)
                 path = arguments.pictures / f"{method.replace(' ', '_')}-{seed}.png"
-                path.write_bytes(picture(model, data, held_out))
+                draw(path, model, data, held_out)
     print(done.groupby(["steps", "method"])[["content", "style", "seconds"]].mean().round(3).to_string())
 
 
@@ -76,8 +75,6 @@ def measure(model: CGGAN, data: ImageData, content: np.ndarray, held_out: np.nda
     return {
         **{name: round(float(whole[name]), 4) for name in whole.index if name not in ("to", "n")},
         "n_translated": int(whole["n"]),
-        "real_content": round(judges.real_content, 4),
-        "real_style": round(judges.real_style, 4),
         "rmse": round(float(np.sqrt(np.mean((same.astype(float) - images) ** 2))), 2),
         "n_style": len(model.style_),
         "seconds": round(seconds, 1),
@@ -85,12 +82,12 @@ def measure(model: CGGAN, data: ImageData, content: np.ndarray, held_out: np.nda
     }
 
 
-def picture(model: CGGAN, data: ImageData, held_out: np.ndarray) -> bytes:
+def draw(path: Path, model: CGGAN, data: ImageData, held_out: np.ndarray) -> None:
     """Twelve held-out images above their translations, then samples with one noise in every domain."""
     images, domains = data.images[held_out][:12], data.domains[held_out][:12]
     moved = [model.translate(images, domains, to=target) for target in model.domains_]
     drawn = [model.sample(12, domain=target) for target in model.domains_]
-    return grid_png(np.stack([images, *moved, *drawn]), zoom=3)
+    image_grid([images, *moved, *drawn], path, zoom=3)
 
 
 if __name__ == "__main__":

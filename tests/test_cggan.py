@@ -1,6 +1,7 @@
 """CG-GAN, the estimator: its contract on tables and on images, ablations, report, messages."""
 
 import json
+import re
 import zipfile
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 import unmix
 from unmix import CGGAN, DataError, DomainError, SchemaError, SettingError, cli
 from unmix.datasets import ImageData
+from unmix.estimators.gan_report import _traversed
+from unmix.report.figures import _BLUE, term_curves
 
 TINY = {"n_latents": 3, "hidden": (6, 5), "max_steps": 8, "encoder_steps": 4, "batch_size": 32, "verbose": 0}
 SMALL = {
@@ -147,9 +150,79 @@ def test_the_report_shows_images_mask_and_curves(fitted_images, images, tmp_path
         assert f"<h2>{title}" in page
     for title in ("Content and style", "Training"):
         assert f"<h2>{title}</h2>" in page
-    assert page.count("data:image/png") == 2 + 2 + 3 + 3 + 1
+    assert page.count("data:image/png") == 2 + 2 + 3 + 3 + 3
     assert page.count("data:image/svg") == 2
+    style = len(fitted_images.style_)
+    assert f'<p class="verdict">{style} of 3 latents are style, {3 - style} content.</p>' in page
+    for kind, latents in (("content", fitted_images.content_), ("style", fitted_images.style_)):
+        # Named above its traversal and above its map.
+        assert all(page.count(f"<figcaption>z{latent} · {kind}</figcaption>") == 2 for latent in latents)
+    assert "from the left 4 of a, 4 of b." in page
+    assert "the others as in the first sample of a" in page
+    assert "<th>torch version</th>" in page
+    assert "FID and KID need 20 real images of a domain; there are fewer of each." in page
     assert "Real images, translated" not in fitted_images.report(tmp_path / "s.html").read_text()
+
+
+def test_a_traversal_in_the_report_starts_from_a_drawn_image(fitted_images):
+    moved = _traversed(fitted_images)
+    assert moved.shape == (3, 8, 16, 16, 3)
+    model, noise = fitted_images.model_, noise_of_first_sample()
+    with torch.no_grad():
+        z = model.from_noise(noise, torch.eye(2)[:1])
+        np.testing.assert_array_equal(
+            fitted_images._decode(z, torch.eye(2)[:1]), fitted_images.sample(8, domain="a")[:1]
+        )
+        z[:, 1] = 2.5
+    np.testing.assert_array_equal(moved[1, -1:], fitted_images._decode(z, torch.eye(2)[:1]))
+
+
+def noise_of_first_sample():
+    return torch.randn(8, 3, generator=torch.Generator().manual_seed(0))[:1]
+
+
+def test_the_report_compares_by_domain_and_shows_what_was_judged(fitted_images, images, tmp_path):
+    x, y = np.tile(images[0], (3, 1, 1, 1)), np.tile(images[1], 3)
+    content = np.arange(72) % 2
+    judges = unmix.train_judges(x, content, y, np.arange(72) % 3 == 0, width=2, max_epochs=1)
+    judged = unmix.judge_translations(fitted_images, judges, x, content, y)
+    page = fitted_images.report(tmp_path / "r.html", x, y, judged=judged, extractor=judges.content).read_text()
+    assert judges.content.name_ in page
+    assert "cnn-32-untrained-" in fitted_images.report(tmp_path / "s.html", x, y).read_text()
+    rows = re.findall(r"<td>(a|b|mean|all)</td><td>(\d*)</td><td>([^<]*)</td><td>([^<]*)</td>", page)
+    assert [row[:2] for row in rows] == [
+        ("a", "36"),
+        ("b", "36"),
+        ("all", "72"),
+        ("a", "36"),
+        ("b", "36"),
+        ("mean", ""),
+    ]
+    assert rows[2][2].startswith(f"{judged['content'].iloc[-1]:.2f} (")
+    made = [fitted_images.sample(36, domain=domain, random_state=k) for k, domain in enumerate("ab")]
+    order = np.argsort(y, kind="stable")
+    words = {"extractor": "judge", "domains_real": y[order], "domains_generated": y[order]}
+    expected = unmix.metrics.fid(
+        judges.content.features(x[order]), judges.content.features(np.concatenate(made)), **words
+    )
+    assert [row[2].split(" ")[0] for row in rows[3:]] == [f"{value:.3g}" for value in (*expected.per_factor, expected)]
+    with pytest.raises(DataError, match=r"judged lacks the columns \['to', .*Pass what unmix.judge_translations"):
+        fitted_images.report(tmp_path / "t.html", judged=pd.DataFrame())
+
+
+def test_the_report_of_several_domain_columns_says_what_it_leaves_out(images, tmp_path):
+    x, y = images
+    model = CGGAN(**{**SMALL, "min_domain_rows": 2}).fit(x, pd.DataFrame({"site": y, "dose": np.arange(24) % 2}))
+    page = model.report(tmp_path / "r.html", x, pd.DataFrame({"site": y, "dose": np.arange(24) % 2})).read_text()
+    assert "drawn where the domains are one column of labels; this model has site, dose." in page
+    assert "<h2>What each latent moves</h2>" in page
+
+
+def test_one_row_of_history_is_drawn_as_a_point():
+    one, two = (term_curves(pd.DataFrame({"step": range(n), "a_b": [1.0] * n})) for n in (1, 2))
+    point = f"fill: {_BLUE.lower()}"
+    assert point in one
+    assert point not in two
 
 
 def test_what_read_images_returns_brings_its_domains_along(fitted_images, images):

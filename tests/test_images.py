@@ -5,6 +5,7 @@ import os
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from unmix import (
     ImageClassifier,
     SchemaError,
     SettingError,
+    StorageError,
     image_features,
     read_images,
 )
@@ -27,7 +29,7 @@ from unmix.datasets.builtin import TWO_COLOURS
 from unmix.estimators.prepare import prepare_images
 from unmix.nets.convolution import ConvolutionalDecoder, ConvolutionalEncoder
 from unmix.nets.layers import generators
-from unmix.report.images import grid, grid_png, heat
+from unmix.report.images import heat, some_of_each
 
 QUICK = {"n_latents": 2, "hidden": (4, 4), "max_epochs": 2, "batch_size": 32, "verbose": 0}
 
@@ -389,19 +391,60 @@ def test_classifier_messages(judge, pictures):
         judge.predict(pictures[..., :1])
 
 
-def test_grids(pictures):
-    sheet = grid(pictures.reshape(3, 4, 9, 10, 3))
+def test_grids(pictures, tmp_path):
+    sheet = unmix.image_grid(pictures.reshape(3, 4, 9, 10, 3))
     assert sheet.shape == (3 * 10 - 1, 4 * 11 - 1, 3)
     np.testing.assert_array_equal(sheet[10:19, 22:32], pictures[6])
-    with Image.open(io.BytesIO(grid_png(pictures[None, :, :, :, :1], zoom=2))) as picture:
-        np.testing.assert_array_equal(np.asarray(picture)[::2, ::2][:, :10], pictures[0, :, :, 0])
+    np.testing.assert_array_equal(unmix.image_grid(list(pictures.reshape(3, 4, 9, 10, 3))), sheet)
+    grey = unmix.image_grid(pictures[..., :1], tmp_path / "new" / "grid.png", zoom=2)
+    with Image.open(tmp_path / "new" / "grid.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), grey[..., 0])
+    np.testing.assert_array_equal(grey[::2, ::2][:, :10], pictures[0, :, :, :1])
     np.testing.assert_array_equal(heat(np.array([[[0.0, 2.0]]])), [[[[255], [0]]]])
+
+
+def test_grids_that_cannot_be(pictures, tmp_path):
+    for wrong in (pictures / 255, pictures[..., 0], pictures[:0], pictures[..., :2]):
+        with pytest.raises(DataError, match=r"Expected images as uint8 \(rows, columns, height, width, channels\)"):
+            unmix.image_grid(wrong, tmp_path / "grid.png")
+    with pytest.raises(DataError, match=r"All rows of a grid must have one shape; got \[\(12, 9"):
+        unmix.image_grid([pictures, pictures[:3]])
+    with pytest.raises(SettingError, match=r"path must end in .png; got 'grid.jpg'"):
+        unmix.image_grid(pictures, tmp_path / "grid.jpg")
+    for zoom in (0, 1.5, True):
+        with pytest.raises(SettingError, match="zoom must be a whole number ≥ 1"):
+            unmix.image_grid(pictures, zoom=zoom)
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(StorageError, match="is a folder, so it is not replaced"):
+        unmix.image_grid(pictures, tmp_path / "folder.png")
+
+
+def test_some_images_of_each_domain_are_shown_and_named():
+    chosen, words = some_of_each(np.array([1, 1, 1, 1, 1, -1, 0, 0, 0, 2]), ("a", "b", "c"))
+    assert chosen.tolist() == [6, 7, 0, 1, 9]
+    assert words == "2 of a, 2 of b, 1 of c"
+    chosen, words = some_of_each(np.arange(20), [str(k) for k in range(20)])
+    assert chosen.tolist() == list(range(8))
 
 
 def test_image_page(fitted, sprites, tmp_path):
     text = fitted.report(tmp_path / "page.html", sprites.images, sprites.domains).read_text(encoding="utf-8")
-    assert text.count("data:image/png;base64,") == 2 + 2 + 2 + 1 + 3
+    assert text.count("data:image/png;base64,") == 2 + 2 + 2 + 2 + 3
+    assert "2 latents in 2 domains. Latents of 2 starts agree at" in text
+    assert "<th>torch version</th>" in text
+    assert "the others at their mean" in text
+    assert "from the left 4 of 0, 4 of 1." in text
     for heading in ("Samples", "One noise, every domain", "Traversals", "Real images, translated"):
         assert f"<h2>{heading}</h2>" in text
     with pytest.raises(DomainError, match=r"the domain of each of 90 images; got none. Pass them as second argument"):
         fitted.report(tmp_path / "page.html", sprites.images)
+
+
+def test_image_page_of_several_domain_columns_says_what_it_leaves_out(sprites, tmp_path):
+    site = pd.DataFrame({"site": sprites.domains, "dose": np.arange(90) % 2})
+    model = CGVAEImages(**{**QUICK, "n_restarts": 1}).fit(sprites.images, site)
+    text = model.report(tmp_path / "page.html", sprites.images, site).read_text(encoding="utf-8")
+    assert "drawn where the domains are one column of labels; this model has site, dose." in text
+    assert "<h2>Traversals</h2>" in text
+    assert "<h2>Samples</h2>" not in text
+    assert "One start: nothing says whether another would find the same latents" in text

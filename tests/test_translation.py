@@ -49,6 +49,7 @@ def test_judges_tell_right_translations_from_wrong_ones(digits):
     assert right.loc["all", "n"] == 3 * held_out.sum()
     assert right.loc["all", "content"] == pytest.approx(judges.real_content, abs=0.03)
     assert judges.real_content > 0.8
+    assert right.loc["all", "real_content"] == judges.real_content
     assert (right["style"] > 0.97).all()
     assert idle.loc["all", "content"] == pytest.approx(judges.real_content, abs=1e-9)
     assert idle.loc["all", "style"] < 0.02

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from unmix.estimators.features import ImageClassifier, image_features
     from unmix.estimators.images import CGVAEImages
     from unmix.estimators.storage import load
+    from unmix.report.images import image_grid
 
 __all__ = [
     "CEBRA",
@@ -64,6 +65,7 @@ __all__ = [
     "audit_decoder",
     "datasets",
     "image_features",
+    "image_grid",
     "judge_translations",
     "load",
     "metrics",
@@ -87,6 +89,7 @@ _HOMES = {
     "unmix.estimators.features": ("ImageClassifier", "image_features"),
     "unmix.estimators.images": ("CGVAEImages",),
     "unmix.estimators.storage": ("load",),
+    "unmix.report.images": ("image_grid",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _SUBMODULES = ("audit", "datasets", "metrics", "theory")

@@ -98,7 +98,8 @@ def judge_translations(
     -------
     DataFrame
         One row a target domain and one for all: shares with 95 % intervals. Columns: ``to``, ``n`` (translated
-        images), ``content``, ``content_low``, ``content_high``, as of ``style``.
+        images), ``content``, ``content_low``, ``content_high``, the same of ``style``, and ``real_content``,
+        ``real_style``: what the judges reach on real images.
     """
     words, own = (
         np.array(labels(name, part, len(images))) for name, part in (("content", content), ("domains", domains))
@@ -124,4 +125,4 @@ def judge_translations(
         rows[name] = [*score.per_factor, float(score)]
         rows[f"{name}_low"] = [*score.details["low"], score.interval[0]]
         rows[f"{name}_high"] = [*score.details["high"], score.interval[1]]
-    return rows
+    return rows.assign(real_content=judges.real_content, real_style=judges.real_style)

@@ -159,10 +159,10 @@ def demo_images_run(out: Path, steps: int | None, seed: int, *, overwrite: bool,
         images,
         out,
         {"translations.csv": found},
-        lambda path: model.report(path, images[held_out], domains[held_out]),
+        lambda path: model.report(path, images[held_out], domains[held_out], extractor=judges.content, judged=found),
     )
     typer.echo("\nHeld-out images translated: share whose digit, and whose target colours, a classifier reads:")
-    typer.echo(found.round(3).to_string(index=False))
+    typer.echo(found.drop(columns=["real_content", "real_style"]).round(3).to_string(index=False))
     typer.echo(f"Real held-out images: digit {judges.real_content:.3f}, colours {judges.real_style:.3f}.")
 
 

@@ -86,6 +86,11 @@ class DomainSchema:
         return tuple(column for column in self.columns if not column.continuous)
 
     @property
+    def one_column(self) -> bool:
+        """Whether a label alone states a domain: the domains are one categorical column."""
+        return len(self.columns) == len(self.categorical) == 1
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Number of levels of every categorical column."""
         return tuple(len(column.levels) for column in self.categorical)

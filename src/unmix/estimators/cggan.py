@@ -253,17 +253,31 @@ class CGGAN(TransformerMixin, BaseEstimator):
         column = torch.arange(self.n_latents, device=z.device) == latent
         return np.stack([self._decode(torch.where(column, float(value), z), rows.design) for value in values])
 
-    def report(self, path: str | Path, X: Any = None, y: Any = None) -> Path:
+    def report(
+        self, path: str | Path, X: Any = None, y: Any = None, *, extractor: Any = None, judged: Any = None
+    ) -> Path:
         """Write the page of this fit, one self-contained HTML file, and return its path.
 
-        Of a model of images: samples by domain, one noise in every domain, traversals, what each latent moves; with
-        real images ``X`` and their domains ``y`` also the first eight of them translated to every domain.
+        Of a model of images: samples by domain, one noise in every domain, traversals, what each latent moves.
+
+        Parameters
+        ----------
+        path : file to write
+        X, y : images and their domains, as in ``translate``, optional
+            Some of each domain are shown translated, and FID and KID compare them with generated ones.
+        extractor : optional
+            What makes the features of FID and KID, as ``image_features`` takes it. Default: an untrained network.
+        judged : DataFrame, optional
+            What ``judge_translations`` returned, to be shown.
         """
         check_is_fitted(self)
         from unmix.estimators.gan_report import write_gan_report
 
-        shown = labelled_images(X, y) if X is not None and self.schema_ is None else None
-        return write_gan_report(self, Path(path), None if shown is None else gan_images(shown[0]), shown and shown[1])
+        shown = None
+        if X is not None and self.schema_ is None:
+            shown = labelled_images(X, y)
+            self._new_rows(*shown, with_domain=True)
+        return write_gan_report(self, Path(path), shown, extractor, judged)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write model, schema, history and tables into the folder ``path`` and return it; ``unmix.load`` reads it.

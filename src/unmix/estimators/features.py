@@ -155,3 +155,9 @@ def image_features(extractor: ImageClassifier | nn.Module, images: Any) -> tuple
     if isinstance(extractor, ImageClassifier):
         return extractor.features(images), extractor.name_
     return extract(extractor, as_images(images)[0].images), f"{type(extractor).__name__}-{fingerprint(extractor)}"
+
+
+def untrained_features(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], str]:
+    """As ``image_features``, of a network that was never trained: it favours no label, and is always the same."""
+    network = FeatureNetwork(images.shape[3], n_classes=2)
+    return extract(_Features(network), images), f"cnn-32-untrained-{fingerprint(network)}"

@@ -6,63 +6,180 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
+import torch
 
+from unmix.data.images import ImageTable
+from unmix.errors import DataError
+from unmix.estimators.features import image_features, untrained_features
+from unmix.estimators.storage import _versions
 from unmix.files import replacing
+from unmix.labels import labels_frame
+from unmix.metrics import Score, fid, kid
 from unmix.models.cggan import MASK_THRESHOLD
 from unmix.report import figures
 from unmix.report.images import (
+    REACH,
+    SHOWN,
     ImageReportContent,
     ImageSection,
-    model_sections,
+    PageTable,
+    domain_sections,
+    latent_sections,
+    left_out,
+    moves_section,
     render_images,
+    some_of_each,
     translated_section,
 )
 from unmix.report.parts import Picture, picture
 
-_SHOWN = 8
-_REACH = 2.5
+_LEAST_COMPARED, _MOST_COMPARED = 20, 500
+_JUDGED = ("to", "n", "content", "content_low", "content_high", "style", "style_low", "style_high")
+_REAL = ("real_content", "real_style")
 
 
-def write_gan_report(model: Any, path: Path, images: NDArray[np.uint8] | None, labels: Any) -> Path:
-    """Write the page of ``model``; ``images`` (n, side, side, colours) with their ``labels`` are shown translated."""
-    names = [str(name) for name in model.get_feature_names_out()]
+def write_gan_report(
+    model: Any, path: Path, shown: tuple[ImageTable, Any] | None, extractor: Any, judged: pd.DataFrame | None
+) -> Path:
+    """Write the page of ``model``; the images of ``shown``, with their domains, are translated and compared."""
+    names = [f"{name} · {'content' if i in model.content_ else 'style'}" for i, name in _latents(model)]
     sections: list[ImageSection] = []
     pictures: list[Picture] = []
-    if model.schema_ is None:
-        single = len(model.domain_schema_.columns) == len(model.domain_schema_.categorical) == 1
-        sections = _drawn(model, names) if single else []
-        if images is not None and single:
-            first, own = images[:_SHOWN], labels[:_SHOWN]
-            moved = [model.translate(first, own, to=domain) for domain in model.domains_]
-            sections.insert(0, translated_section(first, moved, model.domains_))
-    else:
-        svg = figures.mixing_map(model.mixing_, np.zeros_like(model.mixing_), model.schema_.names, names)
+    tables = [] if judged is None else [_judged_table(judged)]
+    notes: list[str] = []
+    if model.schema_ is not None:
+        plain = [name for _, name in _latents(model)]
+        svg = figures.mixing_map(model.mixing_, np.zeros_like(model.mixing_), model.schema_.names, plain)
         pictures.append(picture(svg, "Features in rows, latents in columns: mean |∂x/∂z|", "What each latent drives"))
+    elif model.domain_schema_.one_column:
+        if shown is not None:
+            groups = model.domain_schema_.groups(shown[1], len(shown[0]))
+            sections.append(_translated(model, *shown, groups))
+            table = _distances(model, shown[0], groups, extractor)
+            tables += [table] if isinstance(table, PageTable) else []
+            notes += [table] if isinstance(table, str) else []
+        sections += _drawn(model, names)
+    else:
+        sections.append(moves_section(_maps(model), names))
+        notes.append(left_out([column.name for column in model.domain_schema_.columns]))
     bars = figures.importance_bars(model.importance_, names, MASK_THRESHOLD)
     pictures += [
         picture(bars, "One bar a latent: the share of its spread that domains make", "Content and style"),
         picture(figures.term_curves(model.history_), "Terms of the players by step, one panel each", "Training"),
     ]
-    found = f"{len(model.style_)} of {len(names)} latents are style"
     facts = {
-        "found": found,
         "domains": ", ".join(model.domains_),
         "seconds": f"{model.fit_seconds_:.0f}",
         **{name: str(value) for name, value in model.get_params().items()},
     }
-    subject = "images" if model.schema_ is None else "data"
-    text = render_images(ImageReportContent("CGGAN", model.assumption, sections, facts, pictures, subject))
+    content = ImageReportContent(
+        method="CGGAN",
+        assumption=model.assumption,
+        found=f"{len(model.style_)} of {model.n_latents} latents are style, {len(model.content_)} content.",
+        sections=sections,
+        facts=facts,
+        versions=_versions(),
+        figures=pictures,
+        tables=tables,
+        notes=notes,
+        subject="images" if model.schema_ is None else "data",
+    )
     with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(render_images(content), encoding="utf-8")
     return path
 
 
+def _latents(model: Any) -> list[tuple[int, str]]:
+    return list(enumerate(map(str, model.get_feature_names_out())))
+
+
+def _maps(model: Any) -> Any:
+    return model.mixing_.mean(axis=2).transpose(2, 0, 1)
+
+
 def _drawn(model: Any, names: list[str]) -> list[ImageSection]:
-    own = np.stack([model.sample(_SHOWN, domain=domain, random_state=k) for k, domain in enumerate(model.domains_)])
-    same = np.stack([model.sample(_SHOWN, domain=domain) for domain in model.domains_])
-    steps = np.linspace(-_REACH, _REACH, _SHOWN)
-    start = model.sample(1, domain=model.domains_[0])
-    moved = [model.traverse(start, [model.domains_[0]], latent=i, values=steps)[:, 0] for i in range(len(names))]
-    maps = model.mixing_.mean(axis=2).transpose(2, 0, 1)
-    return model_sections(own, same, np.stack(moved), maps, model.domains_, names)
+    own = np.stack([model.sample(SHOWN, domain=domain, random_state=k) for k, domain in enumerate(model.domains_)])
+    same = np.stack([model.sample(SHOWN, domain=domain) for domain in model.domains_])
+    others = f"as in the first sample of {model.domains_[0]}"
+    return [
+        *domain_sections(own, same, model.domains_),
+        *latent_sections(_traversed(model), others, _maps(model), names),
+    ]
+
+
+def _traversed(model: Any) -> Any:
+    """One drawn image a latent, with that latent set to one value after the other; no encoder comes in between."""
+    design = model._design(model.domains_[0], SHOWN)
+    noise = torch.randn(SHOWN, model.n_latents, generator=torch.Generator().manual_seed(0))[:1].repeat(SHOWN, 1)
+    with torch.no_grad():
+        z = model.model_.from_noise(noise.to(design.device), design)
+    steps = torch.linspace(-REACH, REACH, SHOWN, device=z.device)[:, None]
+    columns = torch.eye(model.n_latents, dtype=torch.bool, device=z.device)
+    return np.stack([model._decode(torch.where(column, steps, z), design) for column in columns])
+
+
+def _translated(model: Any, table: ImageTable, y: Any, groups: Any) -> ImageSection:
+    chosen, words = some_of_each(groups, model.domains_)
+    first, own = table.images[chosen], labels_frame(y, len(table)).iloc[chosen]
+    moved = [model.translate(first, own, to=domain) for domain in model.domains_]
+    return translated_section(first, moved, model.domains_, words)
+
+
+def _distances(model: Any, table: ImageTable, groups: Any, extractor: Any) -> PageTable | str:
+    """FID and KID of as many generated images as there are real ones, domain by domain; or why there are none."""
+    found = [np.flatnonzero(groups == group) for group in range(len(model.domains_))]
+    compared = [group for group, rows in enumerate(found) if len(rows) >= _LEAST_COMPARED]
+    if not compared:
+        return f"FID and KID need {_LEAST_COMPARED} real images of a domain; there are fewer of each."
+    chosen = [found[group][:: -(-len(found[group]) // _MOST_COMPARED)] for group in compared]
+    labels = np.repeat([model.domains_[group] for group in compared], [len(rows) for rows in chosen])
+    made = np.concatenate(
+        [
+            model.sample(len(rows), domain=model.domains_[k], random_state=k)
+            for k, rows in zip(compared, chosen, strict=True)
+        ]
+    )
+    both = np.concatenate([table.images[np.concatenate(chosen)], made])
+    features, name = untrained_features(both) if extractor is None else image_features(extractor, both)
+    halves = (features[: len(labels)], features[len(labels) :])
+    words: dict[str, Any] = {"extractor": name, "domains_real": labels, "domains_generated": labels}
+    scores = {
+        "FID": fid(*halves, **words),
+        "KID": kid(*halves, n_blocks=min(20, min(map(len, chosen)) // 10), **words),
+    }
+    frame = pd.DataFrame({"domain": [*scores["FID"].details["domain"], "mean"]})
+    frame["images"] = [*map(str, scores["FID"].details["n"]), ""]
+    for kind, score in scores.items():
+        frame[kind] = _with_mean(score)
+    kind = "an untrained network, " if extractor is None else ""
+    text = (
+        f"Real against as many generated images, features of {kind}{name}, 95 % intervals in brackets; smaller is "
+        f"better. Images of one kind, shuffled, have FID {scores['FID'].chance:.2g}, KID {scores['KID'].chance:.2g}. "
+        "Numbers compare only within one extractor and one number of images."
+    )
+    return PageTable("Are generated images like real ones?", text, frame)
+
+
+def _with_mean(score: Score) -> list[str]:
+    ends = [*zip(score.details["low"], score.details["high"], strict=True), score.interval]
+    return [
+        f"{value:.3g} ({low:.3g} to {high:.3g})"
+        for value, (low, high) in zip([*score.per_factor, score], ends, strict=True)
+    ]
+
+
+def _judged_table(judged: pd.DataFrame) -> PageTable:
+    lacking = [name for name in (*_JUDGED, *_REAL) if name not in judged]
+    if lacking:
+        raise DataError(f"judged lacks the columns {lacking}. Pass what unmix.judge_translations returned.")
+    frame = pd.DataFrame({"to": judged["to"], "images": judged["n"]})
+    for name in ("content", "style"):
+        ends = judged[[name, f"{name}_low", f"{name}_high"]].to_numpy()
+        frame[name] = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in ends]
+    real = judged.iloc[-1]
+    text = (
+        "Share of translated images whose content, and whose target domain, a classifier of real images reads; 95 % "
+        f"intervals in brackets. On real images: content {real['real_content']:.2f}, style {real['real_style']:.2f}."
+    )
+    return PageTable("Do translations keep their content and reach their domain?", text, frame)

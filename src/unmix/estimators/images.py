@@ -19,16 +19,27 @@ from unmix.errors import SchemaError, SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import Prepared, as_images, image_rows, labelled_images, prepare_images
 from unmix.files import replacing
+from unmix.labels import labels_frame
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import PRIORS
 from unmix.models.cgvae_images import CGVAEImageConfig, CGVAEImageNetwork
 from unmix.objectives.sparsity import PENALTIES
-from unmix.report.images import ImageReportContent, ImageSection, model_sections, render_images, translated_section
+from unmix.report.images import (
+    REACH,
+    SHOWN,
+    ImageReportContent,
+    ImageSection,
+    domain_sections,
+    latent_sections,
+    left_out,
+    render_images,
+    some_of_each,
+    translated_section,
+)
 from unmix.train.fit import TrainingSettings
 
 _EVALUATION_ROWS = 256
 _CHUNK = 256
-_SHOWN = 8
 
 
 @dataclass(eq=False, repr=False)
@@ -121,32 +132,53 @@ class CGVAEImages(LatentEstimator):
     def report(self, path: str | Path, images: Any = None, domains: Any = None) -> Path:
         """Write the image page: samples, one noise in all domains, traversals, what each latent moves.
 
-        With real ``images`` and their ``domains`` it also shows them translated to every domain (the first eight).
+        With real ``images`` and their ``domains`` it also shows some of each domain translated to every domain.
         """
         check_is_fitted(self)
-        sections = self._sections()
+        from unmix.estimators.storage import _versions
+
+        sections, notes = self._sections()
         if images is not None:
             found, labels = labelled_images(images, domains)
-            first, labels = found.images[:_SHOWN], np.asarray(labels)[:_SHOWN]
-            moved = [self.counterfactual(first, labels, to=domain) for domain in self.domains_]
-            sections.append(translated_section(first, moved, self.domains_))
-        settings = {name: str(value) for name, value in self.get_params().items()}
-        facts = {**settings, "training": self.stop_reason_, "agreement of the starts": f"{self.agreement_:.3f}"}
-        text = render_images(ImageReportContent(type(self).__name__, self.assumption, sections, facts))
+            self._new_rows(found, labels, with_domain=True)
+            if self.domain_schema_.one_column:
+                groups = self.domain_schema_.groups(labels, len(found))
+                chosen, words = some_of_each(groups, self.domains_)
+                first, own = found.images[chosen], labels_frame(labels, len(found)).iloc[chosen]
+                moved = [self.counterfactual(first, own, to=domain) for domain in self.domains_]
+                sections.append(translated_section(first, moved, self.domains_, words))
+        content = ImageReportContent(
+            method=type(self).__name__,
+            assumption=self.assumption,
+            found=self._finding(),
+            sections=sections,
+            facts={**{name: str(value) for name, value in self.get_params().items()}, "training": self.stop_reason_},
+            versions=_versions(),
+            notes=notes,
+        )
         with replacing(Path(path)) as beside:
-            beside.write_text(text, encoding="utf-8")
+            beside.write_text(render_images(content), encoding="utf-8")
         return Path(path)
 
-    def _sections(self) -> list[ImageSection]:
+    def _finding(self) -> str:
+        found = f"{self.n_latents_} latents in {len(self.domains_)} domains."
+        if len(self.restarts_) < 2:
+            return f"{found} One start: nothing says whether another would find the same latents."
+        return f"{found} Latents of {len(self.restarts_)} starts agree at {self.agreement_:.2f}; 1 is the same latents."
+
+    def _sections(self) -> tuple[list[ImageSection], list[str]]:
         names = [str(name) for name in self.get_feature_names_out()]
-        own = np.stack([self.sample(_SHOWN, domain=d, random_state=k) for k, d in enumerate(self.domains_)])
-        same = np.stack([self.sample(_SHOWN, domain=domain) for domain in self.domains_])
-        middle = np.repeat(np.zeros((1, self.n_latents_)), _SHOWN, axis=0)
+        middle = np.repeat(np.zeros((1, self.n_latents_)), SHOWN, axis=0)
         steps = [middle.copy() for _ in names]
         for latent, z in enumerate(steps):
-            z[:, latent] = np.linspace(-2.5, 2.5, _SHOWN)
+            z[:, latent] = np.linspace(-REACH, REACH, SHOWN)
         moved = np.stack([self.inverse_transform(z) for z in steps])
-        return model_sections(own, same, moved, self.mixing_maps(), self.domains_, names)
+        of_latents = latent_sections(moved, "at their mean", self.mixing_maps(), names)
+        if not self.domain_schema_.one_column:
+            return of_latents, [left_out([column.name for column in self.domain_schema_.columns])]
+        own = np.stack([self.sample(SHOWN, domain=d, random_state=k) for k, d in enumerate(self.domains_)])
+        same = np.stack([self.sample(SHOWN, domain=domain) for domain in self.domains_])
+        return [*domain_sections(own, same, self.domains_), *of_latents], []
 
     def _network(self, features: Any, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         side = min(features.shape[:2])

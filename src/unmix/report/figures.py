@@ -270,7 +270,7 @@ def term_curves(history: pd.DataFrame) -> str:
         panels = np.atleast_1d(figure.subplots(-(-len(terms) // 2), 2, squeeze=False)).ravel()
         for axes, name in zip(panels, terms, strict=False):
             own = history[["step", name]].dropna()
-            axes.plot(own["step"], own[name], color=_BLUE, linewidth=1.0)
+            axes.plot(own["step"], own[name], "o-" if len(own) == 1 else "-", color=_BLUE, linewidth=1.0, markersize=4)
             axes.set_title(name.replace("_", ": ", 1), fontsize=8)
             axes.tick_params(labelsize=7)
         for axes in panels[len(terms) :]:

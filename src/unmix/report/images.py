@@ -9,72 +9,118 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from unmix.errors import DataError, SettingError
+from unmix.files import replacing
 from unmix.report.parts import Picture, fill
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
+SHOWN = 8
+REACH = 2.5
 _CELL = 64
 _GAP = 1
 
 
 @dataclass(frozen=True)
 class ImageSection:
-    """One grid with its words: ``images`` (rows, columns, height, width, channels), a name for each row."""
+    """Grids with their words: ``images`` (rows, columns, height, width, channels), a name for each row.
+
+    With ``wraps`` the rows stand side by side as far as the page is wide.
+    """
 
     title: str
     text: str
     images: Images
     rows: Sequence[str]
+    wraps: bool = False
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A small table of text with its words."""
+
+    title: str
+    text: str
+    frame: pd.DataFrame
 
 
 @dataclass(frozen=True)
 class ImageReportContent:
     """Everything the page is made from; ``facts`` are lines such as settings, ``figures`` carry their captions.
 
-    ``subject`` is what the rows are: a model of both kinds has this page for its tables too, without grids.
+    ``found`` is the headline, ``notes`` say what the page leaves out. ``subject`` is what the rows are: a model of both
+    kinds has this page for its tables too, without grids.
     """
 
     method: str
     assumption: str
+    found: str
     sections: Sequence[ImageSection]
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str]
+    versions: dict[str, str]
     figures: Sequence[Picture] = ()
+    tables: Sequence[PageTable] = ()
+    notes: Sequence[str] = field(default_factory=list)
     subject: str = "images"
 
 
-def model_sections(
-    samples: Images,
-    one_noise: Images,
-    traversals: Images,
-    mixing: Floats,
-    domains: Sequence[str],
-    latents: Sequence[str],
-) -> list[ImageSection]:
-    """What every model of images shows without any data.
-
-    ``samples`` and ``one_noise`` (domains, columns, …) were drawn, the latter with the same ε in each column;
-    ``traversals`` (latents, columns, …) move one latent; ``mixing`` (latents, height, width).
-    """
+def domain_sections(samples: Images, one_noise: Images, domains: Sequence[str]) -> list[ImageSection]:
+    """``samples`` and ``one_noise`` (domains, columns, …) were drawn, the latter with the same ε in each column."""
     return [
         ImageSection("Samples", "Drawn from the model, without observation noise.", samples, domains),
         ImageSection("One noise, every domain", "Columns share the noise ε.", one_noise, domains),
-        ImageSection("Traversals", "One latent from -2.5 to 2.5, the others at their mean.", traversals, latents),
-        ImageSection(
-            "What each latent moves", "Mean |∂x/∂z|, white for none.", heat(mixing)[None], [", ".join(latents)]
-        ),
     ]
 
 
-def translated_section(real: Images, moved: Sequence[Images], domains: Sequence[str]) -> ImageSection:
-    """``real`` images (columns, …) above what becomes of them in each domain."""
-    text = "The same images carried to each domain, from their latents; the first row is real."
-    return ImageSection("Real images, translated", text, np.stack([real, *moved]), ["real", *domains])
+def latent_sections(traversals: Images, others: str, mixing: Floats, latents: Sequence[str]) -> list[ImageSection]:
+    """``traversals`` (latents, columns, …) move one latent, ``others`` says where the others are.
+
+    ``mixing`` (latents, height, width).
+    """
+    text = f"One latent from -{REACH} to {REACH} standard deviations, the others {others}."
+    return [
+        ImageSection("Traversals", text, traversals, latents),
+        moves_section(mixing, latents),
+    ]
+
+
+def moves_section(mixing: Floats, latents: Sequence[str]) -> ImageSection:
+    """One map a latent; ``mixing`` (latents, height, width)."""
+    text = "Mean |∂x/∂z|, white for none, black for the most of all latents."
+    return ImageSection("What each latent moves", text, heat(mixing)[:, None], latents, wraps=True)
+
+
+def some_of_each(groups: NDArray[np.int64], domains: Sequence[str]) -> tuple[NDArray[np.int64], str]:
+    """Places of a few images of every domain, and words for them; ``groups`` are places in ``domains``, -1 for none."""
+    present = [group for group in range(len(domains)) if (groups == group).any()][:SHOWN]
+    each = SHOWN // max(len(present), 1)
+    chosen = [np.flatnonzero(groups == group)[:each] for group in present]
+    words = ", ".join(f"{len(own)} of {domains[group]}" for group, own in zip(present, chosen, strict=True))
+    return np.concatenate([*chosen, np.zeros(0, np.int64)]), words
+
+
+def translated_section(real: Images, moved: Sequence[Images], domains: Sequence[str], words: str) -> ImageSection:
+    """``real`` images (columns, …), which ``words`` name, above what becomes of them in each domain."""
+    text = f"The first row is real, from the left {words}. Below it the same images carried to each domain."
+    rows = ["real", *(f"to {domain}" for domain in domains)]
+    return ImageSection("Real images, translated", text, np.stack([real, *moved]), rows)
+
+
+def left_out(columns: Sequence[str]) -> str:
+    """Why there are no grids by domain."""
+    return (
+        f"Grids by domain are drawn where the domains are one column of labels; this model has {', '.join(columns)}. "
+        "Draw them with model.sample(n, domain={column: value, …}) and unmix.image_grid."
+    )
 
 
 def render_images(content: ImageReportContent) -> str:
@@ -83,6 +129,7 @@ def render_images(content: ImageReportContent) -> str:
         {
             "title": section.title,
             "text": section.text,
+            "wraps": section.wraps,
             "rows": list(zip(section.rows, [row_address(row) for row in section.images], strict=True)),
         }
         for section in content.sections
@@ -90,28 +137,75 @@ def render_images(content: ImageReportContent) -> str:
     return fill("unmix.report", "images.html", content=content, grids=grids)
 
 
-def grid(images: Images, *, gap: int = _GAP) -> Images:
-    """Images (rows, columns, height, width, channels) as one, with white lines between them."""
-    rows, columns, height, width, channels = images.shape
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, np.uint8)
+def image_grid(images: Any, path: str | Path | None = None, *, zoom: int = 1) -> Images:
+    """Many images as one, with white lines between them; with ``path`` also as a PNG file.
+
+    Parameters
+    ----------
+    images : uint8 array (rows, columns, height, width, channels), or (columns, height, width, channels) for one row
+        What ``sample``, ``translate`` and ``traverse`` return, or several of them as a list of rows.
+    path : path ending in .png, optional
+        File to write; one that is there is replaced as a whole.
+    zoom : int, default 1
+        Each pixel becomes ``zoom`` × ``zoom``.
+
+    Returns
+    -------
+    uint8 array (height, width, channels)
+
+    Raises
+    ------
+    DataError
+        The images are no uint8 array of one size.
+    SettingError
+        ``path`` is no .png, or ``zoom`` no whole number ≥ 1.
+    StorageError
+        The file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image_grid(np.zeros((2, 5, 16, 16, 3), np.uint8)).shape
+    (33, 84, 3)
+    """
+    if not isinstance(zoom, int | np.integer) or isinstance(zoom, bool) or zoom < 1:
+        raise SettingError(f"zoom must be a whole number ≥ 1; got {zoom!r}.")
+    if path is not None and Path(path).suffix.lower() != ".png":
+        raise SettingError(f"path must end in .png; got {Path(path).name!r}.")
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        shapes = [np.shape(row) for row in images]
+        raise DataError(f"All rows of a grid must have one shape; got {shapes[:4]}. Make them equal.") from error
+    array = array[None] if array.ndim == 4 else array
+    if array.dtype != np.uint8 or array.ndim != 5 or array.shape[-1] not in (1, 3) or 0 in array.shape:
+        raise DataError(
+            "Expected images as uint8 (rows, columns, height, width, channels), or (columns, height, width, channels), "
+            f"with 1 or 3 channels; got {array.dtype} of shape {array.shape}. Convert or reshape them."
+        )
+    rows, columns, height, width, channels = array.shape
+    sheet = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, channels), 255, np.uint8)
     for row, column in np.ndindex(rows, columns):
-        top, left = row * (height + gap), column * (width + gap)
-        sheet[top : top + height, left : left + width] = images[row, column]
+        top, left = row * (height + _GAP), column * (width + _GAP)
+        sheet[top : top + height, left : left + width] = array[row, column]
+    sheet = sheet.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    if path is not None:
+        with replacing(Path(path)) as beside:
+            beside.write_bytes(png(sheet))
     return sheet
 
 
-def grid_png(images: Images, *, zoom: int = 1) -> bytes:
-    """``grid`` as a PNG file; each pixel becomes ``zoom`` × ``zoom``."""
-    sheet = grid(images).repeat(zoom, axis=0).repeat(zoom, axis=1)
+def png(image: Images) -> bytes:
+    """One image (height, width, channels) as a PNG file."""
     stream = io.BytesIO()
-    Image.fromarray(sheet.squeeze(-1) if sheet.shape[-1] == 1 else sheet).save(stream, "PNG", optimize=True)
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
 
 def row_address(images: Images) -> str:
     """One row of images (columns, height, width, channels) as a data address, small images enlarged."""
     zoom = max(1, _CELL // images.shape[1])
-    return "data:image/png;base64," + base64.b64encode(grid_png(images[None], zoom=zoom)).decode()
+    return "data:image/png;base64," + base64.b64encode(png(image_grid(images, zoom=zoom))).decode()
 
 
 def heat(maps: Floats) -> Images:
