@@ -1,4 +1,4 @@
-"""The command line: fit, transform, audit, plan, report, demo, bench.
+"""The command line: fit, transform, translate, audit, plan, report, demo, bench.
 
 Here stand words and options; what a command does is imported when it runs, so that help comes at once.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from unmix.errors import DataError, UnmixError
+from unmix.errors import DataError, SettingError, UnmixError
 from unmix.version import __version__
 
 app = typer.Typer(
@@ -29,6 +29,15 @@ _FIT_EXAMPLES = """Examples:
   unmix fit sensors.parquet --domain region --within site:region --continuous age --drop id --latents 8 --out runs/a
 
   unmix fit cells.csv --domain condition --latents 6 --out runs/cells --resume
+
+  unmix fit photos --size 64 --mode RGB --out runs/photos
+"""
+
+_TRANSFORM_EXAMPLES = """Examples:
+
+  unmix transform runs/cells new_cells.csv --out latents.csv
+
+  unmix transform runs/photos new_photos --out latents.csv
 """
 
 _BENCH_EXAMPLES = """Examples:
@@ -58,31 +67,44 @@ _PLAN_EXAMPLES = """Examples:
 
 @app.command(epilog=_FIT_EXAMPLES)
 def fit(
-    table: Annotated[Path, typer.Argument(help="A .csv, .tsv, .parquet or .h5ad file.")],
+    table: Annotated[
+        Path,
+        typer.Argument(help="A .csv, .tsv, .parquet or .h5ad file; of images a folder or .zip, or a list of them."),
+    ],
     out: Annotated[Path, typer.Option(help="Run folder for model, tables and report.")],
     domain: Annotated[list[str] | None, typer.Option(help="Categorical domain column; may be repeated.")] = None,
     within: Annotated[list[str] | None, typer.Option(help="Nested domain column, as COLUMN:PARENT.")] = None,
     continuous: Annotated[list[str] | None, typer.Option(help="Continuous auxiliary column; may be repeated.")] = None,
     feature: Annotated[list[str] | None, typer.Option(help="Feature column. Default: all that are left.")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
-    latents: Annotated[int, typer.Option(help="Number of latent factors.")] = 4,
-    sparsity: Annotated[float, typer.Option(help="Weight of the sparse-mixing penalty.")] = 0.5,
-    prior: Annotated[str, typer.Option(help="gaussian or spline.")] = "gaussian",
-    decoder: Annotated[str, typer.Option(help="dense or feature.")] = "dense",
-    restarts: Annotated[int, typer.Option(help="Starts trained together.")] = 4,
+    latents: Annotated[
+        int | None, typer.Option(help="Number of latent factors. Default: 4; images 16, with CGVAEImages 8.")
+    ] = None,
+    sparsity: Annotated[float | None, typer.Option(help="Weight of the sparse-mixing penalty.")] = None,
+    prior: Annotated[str | None, typer.Option(help="gaussian or spline.")] = None,
+    decoder: Annotated[str | None, typer.Option(help="dense or feature.")] = None,
+    restarts: Annotated[int | None, typer.Option(help="Starts trained together.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 350 steps a latent, 2,800 or more.")] = None,
     missing: Annotated[
-        str, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
-    ] = "error",
+        str | None, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
+    ] = None,
     min_domain_rows: Annotated[int, typer.Option(help="Smallest domain that is accepted.")] = 10,
+    method: Annotated[str | None, typer.Option(help="Images: CGGAN (default) or CGVAEImages.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Images: scale to this side. CGGAN: 16, 32, 64, 128.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Images: convert to L (grey) or RGB.")] = None,
+    on_error: Annotated[str | None, typer.Option(help="Images: raise, or skip what cannot be read.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="CGGAN: adversarial steps; then an eighth as many of the encoder alone.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     verbose: Annotated[int, typer.Option(help="0, 1 or 2.")] = 1,
 ) -> None:
-    """Learn latent factors from a table and write model, tables and report into a run folder."""
+    """Learn latent factors from a table, or from images, and write model, tables and report into a run folder."""
     from unmix.cli.runs import fit_table
+    from unmix.data.image_files import holds_images
 
     nested = dict(_nested(item) for item in within or [])
     kinds = {
@@ -90,13 +112,14 @@ def fit(
         **{column: f"within {parent}" for column, parent in nested.items()},
         **dict.fromkeys(continuous or [], "continuous"),
     }
-    settings = {
+    asked = {
         "n_latents": latents,
         "sparsity": sparsity,
         "prior": prior,
         "decoder": decoder,
         "n_restarts": restarts,
         "max_epochs": epochs,
+        "max_steps": steps,
         "auxiliary": kinds or None,
         "missing": missing,
         "min_domain_rows": min_domain_rows,
@@ -104,13 +127,26 @@ def fit(
         "device": device,
         "verbose": verbose,
     }
-    fit_table(table, out, list(kinds), feature, drop or [], settings, overwrite=overwrite, resume=resume)
+    settings = {name: value for name, value in asked.items() if value is not None}
+    reading = {
+        name: value for name, value in (("size", size), ("mode", mode), ("on_error", on_error)) if value is not None
+    }
+    if holds_images(table):
+        _refuse("images take their domains from their folders", domain=kinds, feature=feature, drop=drop)
+        from unmix.cli.images import fit_images
+
+        fit_images(table, out, method or "CGGAN", reading, settings, overwrite=overwrite, resume=resume)
+    else:
+        _refuse(f"{table} is not taken as images", method=method, steps=steps, **reading)
+        fit_table(table, out, list(kinds), feature, drop or [], settings, overwrite=overwrite, resume=resume)
 
 
-@app.command(epilog="Example:\n\n  unmix transform runs/cells new_cells.csv --out latents.csv")
+@app.command(epilog=_TRANSFORM_EXAMPLES)
 def transform(
     run: Annotated[Path, typer.Argument(help="Run folder of unmix fit, or of model.save.")],
-    table: Annotated[Path, typer.Argument(help="A file with the model's feature columns; others come along.")],
+    table: Annotated[
+        Path, typer.Argument(help="A file with the model's feature columns; others come along. Or a folder of images.")
+    ],
     out: Annotated[Path, typer.Option(help="File to write: .csv or .parquet.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
@@ -119,6 +155,20 @@ def transform(
     from unmix.cli.runs import transform_table
 
     transform_table(run, table, out, device=device, overwrite=overwrite)
+
+
+@app.command(epilog="Example:\n\n  unmix translate runs/photos summer_photos --to winter --out as_winter")
+def translate(
+    run: Annotated[Path, typer.Argument(help="Run folder of unmix fit on images, or of model.save.")],
+    images: Annotated[Path, typer.Argument(help="Images in one folder a domain, a .zip of them, or a list.")],
+    to: Annotated[str, typer.Option(help="The domain to carry them to.")],
+    out: Annotated[Path, typer.Option(help="New folder for the PNG files, each under the path of its image.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Images as they would be in another domain."""
+    from unmix.cli.images import translate_images
+
+    translate_images(run, images, to, out, device=device)
 
 
 @app.command(epilog=_AUDIT_EXAMPLES)
@@ -213,6 +263,13 @@ def main() -> None:
     except UnmixError as error:
         typer.echo(f"unmix: {error}", err=True)
         sys.exit(2)
+
+
+def _refuse(reason: str, **options: object) -> None:
+    """Options that would have no effect."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
+    if given:
+        raise SettingError(f"{', '.join(given)} cannot be used here: {reason}. Leave the option out.")
 
 
 def _nested(item: str) -> tuple[str, str]:

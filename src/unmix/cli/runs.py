@@ -17,6 +17,7 @@ from unmix import datasets
 from unmix.audit.planning import plan, plan_typical
 from unmix.audit.targets import intervention_targets
 from unmix.bench.translation import DIGIT_SETTINGS, judge_translations, train_judges
+from unmix.data.image_files import holds_images
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import read_support, read_table, split_columns, write_table
 from unmix.errors import DataError, SchemaError, SettingError, StorageError
@@ -43,11 +44,11 @@ def fit_table(
     resume: bool,
 ) -> None:
     """Fit on the columns of a file and write the run folder."""
-    _claim(out, overwrite=overwrite, resume=resume)
+    claim(out, overwrite=overwrite, resume=resume)
     x, y = split_columns(read_table(table), domain, feature, drop)
     model = CGVAE(**settings)
-    _train(model, x, y, out, resume=resume)
-    _write_results(model, x, out)
+    train(model, x, y, out, resume=resume)
+    write_results(model, x, out)
 
 
 def transform_table(run: Path, table: Path, out: Path, *, device: str, overwrite: bool) -> None:
@@ -57,6 +58,12 @@ def transform_table(run: Path, table: Path, out: Path, *, device: str, overwrite
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise DataError(f"--out must end in .csv or .parquet; got {out.name}.")
     model = load(run, device=device)
+    if holds_images(table):
+        if isinstance(model.schema_, FeatureSchema):
+            raise SchemaError(f"{run} was fitted on a table, not on images. Pass a file with its feature columns.")
+        from unmix.cli.images import transform_images
+
+        return transform_images(model, table, out)
     _needs_table(model, run)
     frame = read_table(table)
     features = _features(model, frame, table)
@@ -64,6 +71,7 @@ def transform_table(run: Path, table: Path, out: Path, *, device: str, overwrite
     latents = pd.DataFrame(model.transform(features), columns=model.get_feature_names_out(), index=frame.index)
     write_table(pd.concat([others, latents], axis=1), out)
     typer.echo(f"{len(frame)} rows × {latents.shape[1]} latents → {out}")
+    return None
 
 
 def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
@@ -124,16 +132,16 @@ def report_run(run: Path, out: Path | None) -> None:
 
 def demo_run(out: Path, latents: int, epochs: int | None, seed: int, *, overwrite: bool, resume: bool) -> None:
     """Fit the demo's data and say which interventions move the latent of their target."""
-    _claim(out, overwrite=overwrite, resume=resume)
+    claim(out, overwrite=overwrite, resume=resume)
     data = datasets.load_sachs()
     typer.echo(data.description)
     x = pd.DataFrame(data.x, columns=data.feature_names)
     model = CGVAE(n_latents=latents, max_epochs=epochs, random_state=seed)
-    _train(model, x, pd.DataFrame({"condition": data.domains}), out, resume=resume)
+    train(model, x, pd.DataFrame({"condition": data.domains}), out, resume=resume)
     found = intervention_targets(
         model.description_, model.domains_, data.feature_names, data.targets, reference="cd3cd28"
     )
-    _write_results(model, x, out, {"targets.csv": found})
+    write_results(model, x, out, {"targets.csv": found})
     typer.echo("\nInterventions with a known target, against condition cd3cd28:")
     typer.echo(found.round(2).to_string(index=False))
     typer.echo(
@@ -144,17 +152,17 @@ def demo_run(out: Path, latents: int, epochs: int | None, seed: int, *, overwrit
 
 def demo_images_run(out: Path, steps: int | None, seed: int, *, overwrite: bool, resume: bool) -> None:
     """Fit the image demo's data, translate the held-out images, and let classifiers judge them."""
-    _claim(out, overwrite=overwrite, resume=resume)
+    claim(out, overwrite=overwrite, resume=resume)
     data = datasets.load_digits_two_colours(16)
     images, domains = data.images, data.domains
     held_out = np.arange(len(images)) % 5 == 0
     typer.echo(f"scikit-learn's handwritten digits, {len(images)} images of 16 × 16 pixels in four pairs of colours")
     model = CGGAN(**{**DIGIT_SETTINGS, "max_steps": steps or DIGIT_SETTINGS["max_steps"], "random_state": seed})
-    _train(model, images[~held_out], domains[~held_out], out, resume=resume)
+    train(model, images[~held_out], domains[~held_out], out, resume=resume)
     content = data.factors["digit"].to_numpy()
     judges = train_judges(images, content, domains, held_out)
     found = judge_translations(model, judges, images[held_out], content[held_out], domains[held_out])
-    _write_results(
+    write_results(
         model,
         images,
         out,
@@ -166,7 +174,8 @@ def demo_images_run(out: Path, steps: int | None, seed: int, *, overwrite: bool,
     typer.echo(f"Real held-out images: digit {judges.real_content:.3f}, colours {judges.real_style:.3f}.")
 
 
-def _train(model: LatentEstimator | CGGAN, x: Any, y: Any, out: Path, *, resume: bool) -> None:
+def train(model: LatentEstimator | CGGAN, x: Any, y: Any, out: Path, *, resume: bool) -> None:
+    """Fit with a checkpoint in the run folder; ctrl-C leaves it there and says how to go on."""
     checkpoint = out / CHECKPOINT
     try:
         model.fit(x, y, checkpoint=checkpoint, resume=resume)
@@ -181,15 +190,18 @@ def _train(model: LatentEstimator | CGGAN, x: Any, y: Any, out: Path, *, resume:
         raise typer.Exit(130) from None
 
 
-def _write_results(
+def write_results(
     model: Any,
     x: Any,
     out: Path,
     tables: Mapping[str, pd.DataFrame] | None = None,
     write_report: Callable[[Path], Any] | None = None,
+    beside: pd.DataFrame | None = None,
 ) -> None:
+    """Model, tables and report into the run folder; ``beside`` are columns to stand before the latents."""
     model.save(out, overwrite=True)
     latents = pd.DataFrame(model.transform(x), columns=model.get_feature_names_out())
+    latents = latents if beside is None else pd.concat([beside, latents], axis=1)
     written = {_LATENTS: latents, **(tables or {})}
     for name, table in written.items():
         write_table(table, out / name)
@@ -201,7 +213,7 @@ def _write_results(
     typer.echo(f"\nreport  {out / _REPORT}\nmodel   {out}\ntables  {places}")
 
 
-def _claim(out: Path, *, overwrite: bool, resume: bool) -> None:
+def claim(out: Path, *, overwrite: bool, resume: bool) -> None:
     """Refuse a folder that holds something, unless told to replace it or to go on."""
     unfinished = (out / CHECKPOINT).is_file()
     if resume:
@@ -222,7 +234,10 @@ def _claim(out: Path, *, overwrite: bool, resume: bool) -> None:
 
 def _needs_table(model: Any, run: Path) -> None:
     if not isinstance(model.schema_, FeatureSchema):
-        raise SchemaError(f"{run} was fitted on images, not on a table. Load it in Python and pass it an array.")
+        raise SchemaError(
+            f"{run} was fitted on images, not on a table. Pass a folder or .zip of images to unmix transform or "
+            "translate, or load it in Python and pass it an array."
+        )
 
 
 def _features(model: LatentEstimator, frame: pd.DataFrame, path: Path) -> Any:

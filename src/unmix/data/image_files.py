@@ -42,13 +42,13 @@ def _leaves(path: str, source: Path) -> DataError:
 
 
 def holds_images(path: Path) -> bool:
-    """Whether a path is read as images: a folder, a .zip, or a list with the columns path and domain."""
+    """Whether a path is read as images: a folder, a .zip, or a list of the two columns path and domain."""
     ending = path.suffix.lower()
     if ending not in (".csv", ".tsv") or not path.is_file():
         return path.is_dir() or ending == ".zip"
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         names = file.readline().strip().split("," if ending == ".csv" else "\t")
-    return {"path", "domain"} <= {name.strip('"') for name in names}
+    return {"path", "domain"} == {name.strip('"') for name in names}
 
 
 def folder_files(root: Path) -> list[ImageFile]:

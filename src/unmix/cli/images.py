@@ -1,0 +1,119 @@
+"""What the commands do with images: fit, transform, translate. A run reads new images in the size of its own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import typer
+
+from unmix.cli.runs import claim, train, write_results
+from unmix.data.image_files import holds_images
+from unmix.data.images import ImageSchema, ImageTable, read_images
+from unmix.data.tables import write_table
+from unmix.errors import DataError, SchemaError, SettingError, StorageError
+from unmix.estimators.cggan import CGGAN
+from unmix.estimators.images import CGVAEImages
+from unmix.estimators.storage import load
+from unmix.report.images import png
+
+METHODS: dict[str, type[CGGAN | CGVAEImages]] = {"CGGAN": CGGAN, "CGVAEImages": CGVAEImages}
+_LATENTS = 16
+_ENCODER_SHARE = 8
+
+
+def fit_images(
+    source: Path,
+    out: Path,
+    method: str,
+    reading: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    resume: bool,
+) -> None:
+    """Fit on a folder, .zip or list of images and write the run folder; ``reading`` are words of ``read_images``."""
+    if method not in METHODS:
+        raise SettingError(f"--method must be one of {list(METHODS)} for images; got {method!r}.")
+    words = dict(settings)
+    if method == "CGGAN":
+        words.setdefault("n_latents", _LATENTS)
+        if "max_steps" in words:
+            words["encoder_steps"] = max(1, words["max_steps"] // _ENCODER_SHARE)
+    estimator = METHODS[method]
+    known = estimator().get_params()
+    others = [word for word in words if word not in known]
+    if others:
+        raise SettingError(f"{method} has no setting {', '.join(others)}. Leave that option out.")
+    claim(out, overwrite=overwrite, resume=resume)
+    table = read_images(source, **reading)
+    model = estimator(**words)
+    train(model, table, None, out, resume=resume)
+    write_results(model, table, out, write_report=lambda path: model.report(path, table), beside=_places(table))
+
+
+def transform_images(model: Any, source: Path, out: Path) -> None:
+    """Write the latents of images beside their paths and domains."""
+    table = _read_as(model, source)
+    latents = pd.DataFrame(model.transform(table), columns=model.get_feature_names_out())
+    write_table(pd.concat([_places(table), latents], axis=1), out)
+    typer.echo(f"{len(table)} images × {latents.shape[1]} latents → {out}")
+
+
+def translate_images(run: Path, source: Path, target: str, out: Path, *, device: str) -> None:
+    """Write every image as it would be in another domain, as PNG under its own path in a new folder."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise StorageError(f"{out} exists. Choose another --out: nothing is overwritten.")
+    model = load(run, device=device)
+    if isinstance(model, CGGAN) and model.schema_ is None:
+        move = model.translate
+    elif isinstance(model, CGVAEImages):
+        move = model.counterfactual
+    else:
+        raise SchemaError(f"{run} was not fitted on images. Translate rows in Python, or pass a run of images.")
+    if not holds_images(source):
+        raise DataError(f"There are no images at {source}. Pass a folder, a .zip, or a list of paths and domains.")
+    table = _read_as(model, source)
+    names = _names(table)
+    made = move(table, to=target)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
+            whole = Path(beside, "images")
+            for name, image in zip(names, made, strict=True):
+                place = whole / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(png(image))
+            os.replace(whole, out)
+    except OSError as error:
+        raise StorageError(f"{out} could not be written: {error}. Is there space and permission?") from error
+    typer.echo(f"{len(table)} images → {out}")
+
+
+def _names(table: ImageTable) -> list[str]:
+    """A path inside the new folder for every image: its own, ending in .png."""
+    names = [os.path.normpath(path) for path in table.paths]
+    names = [name if name.lower().endswith(".png") else f"{name}.png" for name in names]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"Several images would become {twice[0]!r}. Rename them, or list each only once.")
+    outside = [name for name in names if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir]
+    if outside:
+        raise DataError(f"{outside[0]!r} leaves the folder of the list. Name the images from the list's own folder on.")
+    return names
+
+
+def _read_as(model: Any, source: Path) -> ImageTable:
+    """Images in the size and mode of those that the model was fitted on."""
+    shape = model.schema_.shape if isinstance(model.schema_, ImageSchema) else model.image_shape_
+    height, width, channels = shape
+    return read_images(source, size=(height, width), mode="L" if channels == 1 else "RGB")
+
+
+def _places(table: ImageTable) -> pd.DataFrame:
+    return pd.DataFrame({"path": list(table.paths), "domain": table.domains})

@@ -1,0 +1,157 @@
+"""The command line on images: fit, transform and translate a folder; nothing is overwritten, nothing half written."""
+
+import os
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import unmix
+from unmix import DataError, DomainError, SchemaError, SettingError, StorageError
+from unmix.cli import app
+from unmix.datasets import load_digits_two_colours
+
+FIT = ["fit", "photos", "--out", "run", "--steps", "2", "--latents", "3", "--size", "16", "--verbose", "0"]
+
+
+def run(*words):
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
+def everything(root):
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """24 digits of 20 × 20 pixels in two domains, as .jpg in one of them, and a fitted run."""
+    root = tmp_path_factory.mktemp("workshop")
+    data = load_digits_two_colours(20)
+    for place, name, ending in (("green", "black on green", "png"), ("red", "white on red", "jpg")):
+        (root / "photos" / place).mkdir(parents=True)
+        for number, image in enumerate(data.images[data.domains == name][:12]):
+            Image.fromarray(image).save(root / "photos" / place / f"{number:02}.{ending}")
+    before = os.getcwd()
+    os.chdir(root)
+    try:
+        assert run(*FIT).exit_code == 0
+    finally:
+        os.chdir(before)
+    return root
+
+
+@pytest.fixture
+def here(workshop, monkeypatch):
+    monkeypatch.chdir(workshop)
+    return workshop
+
+
+def test_fit_a_folder_and_transform_it(here):
+    model = unmix.load("run")
+    assert type(model) is unmix.CGGAN
+    assert (model.n_latents, model.max_steps, model.encoder_steps, model.domains_) == (3, 2, 1, ("green", "red"))
+    table = unmix.read_images("photos", size=16)
+    latents = pd.read_csv("run/latents.csv")
+    assert list(latents) == ["path", "domain", "z0", "z1", "z2"]
+    np.testing.assert_allclose(latents[["z0", "z1", "z2"]], model.transform(table), atol=1e-5)
+    assert "Real images, translated" in (here / "run" / "report.html").read_text()
+    # The run knows the size of its images.
+    assert run("transform", "run", "photos", "--out", "z.csv").exit_code == 0
+    pd.testing.assert_frame_equal(pd.read_csv("z.csv"), latents)
+    (here / "z.csv").unlink()
+
+
+def test_the_other_method(here):
+    words = ["--method", "CGVAEImages", "--epochs", "1", "--restarts", "1", "--latents", "2", "--verbose", "0"]
+    assert run("fit", "photos", "--size", "16", "--mode", "L", "--out", "vae", *words).exit_code == 0
+    assert unmix.load("vae").schema_.shape == (16, 16, 1)
+    assert run("translate", "vae", "photos", "--to", "red", "--out", "grey").exit_code == 0
+    with Image.open("grey/green/00.png") as picture:
+        assert (picture.size, picture.mode) == ((16, 16), "L")
+
+
+def test_translate_writes_one_png_for_each_image(here):
+    with zipfile.ZipFile("set.zip", "w") as archive:
+        for path in sorted((here / "photos").rglob("*.*")):
+            archive.write(path, path.relative_to(here / "photos").as_posix())
+    expected = unmix.load("run").translate(unmix.read_images("photos", size=16), to="red")
+    for source, out in (("photos", "new/red"), ("set.zip", "zipped")):
+        done = run("translate", "run", source, "--to", "red", "--out", out)
+        assert "24 images → " in done.output
+        names = sorted(path.relative_to(here / out).as_posix() for path in (here / out).rglob("*.*"))
+        assert names == [f"green/{k:02}.png" for k in range(12)] + [f"red/{k:02}.jpg.png" for k in range(12)]
+        written = np.stack([np.asarray(Image.open(here / out / name)) for name in names])
+        np.testing.assert_array_equal(written, expected)
+    assert [name for name in os.listdir(here) if name.startswith(".")] == []
+
+
+def test_translate_overwrites_nothing_and_leaves_nothing_half_done(here, monkeypatch):
+    (here / "mine").mkdir()
+    (here / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(StorageError, match=r"mine exists. Choose another --out: nothing is overwritten"):
+        run("translate", "run", "photos", "--to", "red", "--out", "mine")
+    before = everything(here)
+    with pytest.raises(DomainError, match="not seen at fit"):
+        run("translate", "run", "photos", "--to", "blue", "--out", "half")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unmix.cli.images.os.replace", full)
+    with pytest.raises(StorageError, match=r"half could not be written: .*No space left.*Is there space"):
+        run("translate", "run", "photos", "--to", "red", "--out", "half")
+    assert everything(here) == before
+
+
+def test_translate_stays_inside_its_folder(here):
+    lists = {
+        "twice.csv": (["green/00.png", "green/../green/00.png"], r"Several images would become 'green/00.png'"),
+        "away.csv": ([str(here / "photos" / "green" / "00.png")], r"'/.*00.png' leaves the folder of the list"),
+    }
+    for name, (paths, message) in lists.items():
+        (here / "photos" / name).write_text("path,domain\n" + "".join(f"{path},green\n" for path in paths))
+        with pytest.raises(DataError, match=message):
+            run("translate", "run", f"photos/{name}", "--to", "red", "--out", "inside")
+        (here / "photos" / name).unlink()
+    assert not (here / "inside").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["fit", "photos", "--method", "CGVAE"], SettingError, r"--method must be one of \['CGGAN', 'CGVAEImages'\]"),
+        (
+            ["fit", "photos", "--domain", "site"],
+            SettingError,
+            "--domain cannot be used here: images take their domains",
+        ),
+        (["fit", "photos", "--decoder", "dense"], SettingError, "CGGAN has no setting decoder. Leave that option out"),
+        (
+            ["fit", "photos", "--steps", "3", "--method", "CGVAEImages"],
+            SettingError,
+            "CGVAEImages has no setting max_st",
+        ),
+        (["fit", "photos"], DataError, r"square with sides of .*; got 20 by 20.*size=64"),
+        (["fit", "t.csv", "--size", "16"], SettingError, "--size cannot be used here: t.csv is not taken as images"),
+        (["transform", "table", "photos"], SchemaError, "table was fitted on a table, not on images"),
+        (["transform", "run", "t.csv"], SchemaError, "fitted on images, not on a table. Pass a folder or .zip"),
+        (["translate", "table", "photos", "--to", "red"], SchemaError, "table was not fitted on images"),
+        (
+            ["translate", "run", "t.csv", "--to", "red"],
+            DataError,
+            r"no images at t.csv. Pass a folder, a .zip, or a list",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_and_nothing_written(here, frame, labels, words, error, message):
+    frame.assign(site=labels).to_csv("t.csv", index=False)
+    if not (here / "table").exists():
+        unmix.CGVAE(n_latents=2, n_restarts=1, max_epochs=1, verbose=0).fit(frame, labels).save("table")
+    before = everything(here)
+    out = "absent.csv" if words[0] == "transform" else "absent"
+    with pytest.raises(error, match=message):
+        run(*words, "--out", out)
+    assert everything(here) == before
