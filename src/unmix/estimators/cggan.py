@@ -28,7 +28,7 @@ from unmix.objectives.sparsity import PENALTIES
 from unmix.train.adversarial import AdversarialSettings, fit_adversarial
 from unmix.train.devices import pick_device
 
-_MIXING_ROWS = 1024
+_MIXING_ROWS, _IMAGE_MIXING_ROWS = 1024, 128
 _CHUNK = 1024
 _PENALTY_ROWS = 64
 _IMAGE_PENALTY_ROWS, _IMAGE_SPARSITY_EVERY, _IMAGE_RECONSTRUCTION = 8, 4, 10.0
@@ -353,28 +353,29 @@ class CGGAN(TransformerMixin, BaseEstimator):
         """Rows in the data's units, or uint8 images."""
         parts = []
         with torch.no_grad():
-            for begin in range(0, len(z), _CHUNK):
-                x = self.model_.decode(z[begin : begin + _CHUNK], design[begin : begin + _CHUNK])
-                parts.append((as_images(x) if self.schema_ is None else x.double()).cpu().numpy())
-        whole = np.concatenate(parts)
-        return whole if self.schema_ is None else self.schema_.restore(whole).astype(self.schema_.dtype, copy=False)
+            for own, domains in zip(z.split(self._at_once()), design.split(self._at_once()), strict=True):
+                x = self.model_.decode(own, domains)
+                parts.append((as_images(x) if self.schema_ is None else x).cpu().numpy())
+        whole, schema = np.concatenate(parts), self.schema_
+        return whole if schema is None else schema.restore(whole.astype(float)).astype(schema.dtype, copy=False)
 
     def _in_chunks(self, function: Any, rows: Rows) -> NDArray[np.float32]:
+        step = self._at_once()
+        places = [slice(begin, begin + step) for begin in range(0, len(rows), step)]
         with torch.no_grad():
-            return np.concatenate(
-                [
-                    function(rows.take(slice(begin, begin + _CHUNK))).cpu().numpy()
-                    for begin in range(0, len(rows), _CHUNK)
-                ]
-            )
+            return np.concatenate([function(rows.take(place)).cpu().numpy() for place in places])
+
+    def _at_once(self) -> int:
+        """Rows that go through the networks together: an image is wide."""
+        return min(_CHUNK, self.model_.config.rows_at_once())
 
     def _measure_mixing(self, rows: Rows) -> NDArray[np.float64]:
-        chosen = rows.take(slice(None, None, max(1, len(rows) // _MIXING_ROWS)))
+        step = max(1, len(rows) // _MIXING_ROWS) if self.schema_ is not None else -(-len(rows) // _IMAGE_MIXING_ROWS)
+        chosen = rows.take(slice(None, None, step))
         with torch.no_grad():
             absolute, _ = self.model_.mixing(self.model_.encode(chosen.x), chosen.design)
-        if self.schema_ is None:
-            return absolute.permute(2, 3, 1, 0).mul(127.5).double().cpu().numpy()
-        return absolute.T.double().cpu().numpy()
+        mixing = absolute.cpu().double()
+        return (mixing.permute(2, 3, 1, 0) * 127.5 if self.schema_ is None else mixing.T).numpy()
 
     def _set_shapes(self, shape: tuple[int, ...], names: tuple[str, ...] | None) -> None:
         self.domains_, self.n_features_in_ = self.domain_schema_.domains, int(np.prod(shape))
