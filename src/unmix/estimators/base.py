@@ -95,6 +95,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         ------
         DataError, DomainError, SettingError
             Before training starts, with what was expected, what came and what to do.
+        StorageError
+            ``checkpoint`` cannot be written, or is that of other data or settings.
         TrainingError
             The objective became non-finite and stayed so.
         """
@@ -118,6 +120,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 on_epoch=on_epoch,
                 checkpoint=None if checkpoint is None else Path(checkpoint),
                 resume=resume,
+                schema=(data.features, data.domains),
             )
         self._finish(data, network, train, held_out, result, seed)
         return self

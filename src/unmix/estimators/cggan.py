@@ -156,6 +156,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
         ------
         DataError, DomainError, SettingError
             Before training starts, with what was expected, what came and what to do.
+        StorageError
+            ``checkpoint`` cannot be written, or is that of other data or settings.
         TrainingError
             A loss became non-finite and stayed so.
         """
@@ -192,6 +194,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
                 on_block=on_block,
                 checkpoint=None if checkpoint is None else Path(checkpoint),
                 resume=resume,
+                schema=(features, domains),
             )
         self.model_, self.schema_, self.domain_schema_ = FittedGAN.of(network, rows), features, domains
         self.history_, self.n_steps_ = pd.DataFrame(result.history).astype({"step": int}), result.n_steps
