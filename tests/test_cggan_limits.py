@@ -9,6 +9,7 @@ from unmix import CGGAN
 from unmix.data.batches import Rows
 from unmix.models import cggan
 from unmix.models.cggan import CGGANConfig, CGGANNetwork, FittedGAN
+from unmix.train.adversarial import AdversarialSettings, fit_adversarial
 
 
 def noise(*shape, seed=0):
@@ -76,3 +77,54 @@ def test_what_follows_the_fit_takes_few_images_at_a_time(monkeypatch):
     monkeypatch.setattr(generator, "forward", counted)
     assert model._decode(noise(90, 3), rows.design[:90]).shape == (90, 16, 16, 1)
     assert decoded == [40, 40, 10]
+
+
+# Half precision, and devices without float64
+
+
+@pytest.mark.parametrize("flow", ["gaussian", "spline", None])
+@pytest.mark.parametrize("form", ["table", "images"])
+def test_every_term_can_be_computed_in_half_precision(form, flow):
+    own, rows = (config(flow=flow), table_rows()) if form == "table" else (image_config(flow=flow), image_rows(30))
+    network = CGGANNetwork(own)
+    for phase in network.phases:
+
+        def terms(name=phase.name):
+            return network.terms(name, rows, torch.Generator().manual_seed(1), 0)
+
+        expected = terms()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = terms()
+        assert {"discriminator": {"gradient"}, "generator": {"sparsity"}}.get(phase.name, set()) <= set(found)
+        for name, value in found.items():
+            assert value.item() == pytest.approx(expected[name].item(), rel=0.03), name
+        parameters = [own for name, own in network.named_parameters() if name.split(".")[0] in phase.modules]
+        total = torch.stack([value.float() for value in found.values()]).sum()
+        gradients = torch.autograd.grad(total, [own for own in parameters if own.requires_grad], allow_unused=True)
+        assert all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None)
+
+
+def test_the_loop_runs_in_half_precision(monkeypatch):
+    monkeypatch.setattr(
+        "unmix.train.adversarial._Run._precision", lambda _: torch.autocast("cpu", dtype=torch.bfloat16)
+    )
+    network = CGGANNetwork(image_config(steps=4, encoder_steps=2))
+    result = fit_adversarial(network, image_rows(30), AdversarialSettings(batch_size=8, block=2))
+    assert all(np.isfinite(list(row.values())).all() for row in result.history)
+    assert {value.dtype for value in network.state_dict().values()} == {torch.float32}
+
+
+def test_a_precision_that_the_device_has_not_is_said_once(frame, labels, capsys):
+    words = {"n_latents": 2, "hidden": (5,), "max_steps": 2, "encoder_steps": 1, "device": "cpu"}
+    CGGAN(**words, mixed_precision=True).fit(frame, labels)
+    assert capsys.readouterr().err.count("mixed_precision needs CUDA; on cpu everything is computed in float32") == 1
+    CGGAN(**words).fit(frame, labels)
+    assert "mixed_precision" not in capsys.readouterr().err
+
+
+def test_no_tensor_of_the_state_needs_float64():
+    for own, rows in ((config(), table_rows()), (image_config(), image_rows(30))):
+        network = CGGANNetwork(own)
+        for module in (network, FittedGAN.of(network, rows)):
+            for name, value in module.state_dict().items():
+                assert value.dtype in (torch.float32, torch.int64), name

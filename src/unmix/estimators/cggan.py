@@ -180,6 +180,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
             f"unmix CGGAN: {len(rows)} rows of shape {config.shape}, {self.n_latents} latents, on {device}",
         )
         say(self.verbose, "\n".join(f"domain {column.describe()}" for column in domains.columns))
+        if self.mixed_precision and device.type != "cuda":
+            say(self.verbose, f"mixed_precision needs CUDA; on {device} everything is computed in float32.")
         settings = AdversarialSettings(
             batch_size=min(int(self.batch_size), len(rows)),
             learning_rate=float(self.learning_rate),

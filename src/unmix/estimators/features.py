@@ -109,7 +109,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
     @classmethod
     def load(cls, path: str | Path) -> ImageClassifier:
-        """Read what ``save`` wrote; StorageError where it cannot be read or its parameters are not those of its name."""
+        """Read what ``save`` wrote; StorageError where that is something else or the parameters do not fit the name."""
         tensors, header = read_state(Path(path))
         try:
             judge = cls(**header["settings"])

@@ -204,7 +204,7 @@ class CGGANNetwork(AdversarialModel):
         (source,) = generators(config.seed + 1, 1)
         self.discriminator = _discriminator([source], config)
         self.encoder = _encoder([source], config)
-        self.register_buffer("augmentation", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("augmentation", torch.zeros(()))
         self._certainty = 0.0
         self.phases = (
             Phase("discriminator", ("discriminator",), 0, config.steps),
