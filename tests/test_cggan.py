@@ -111,6 +111,8 @@ def test_ablations(name, frame, labels):
         "no sparsity": {"mask"},
     }
     assert terms == {"logistic", "latents", "reconstruction"} | expected.get(name, {"mask", "sparsity"})
+    if name == "no mask":
+        assert model.style_.tolist() == [0, 1, 2]
     if name == "plain":
         assert len(model.style_) == 0
         same = [model.sample(3, domain=domain) for domain in ("a", "b")]

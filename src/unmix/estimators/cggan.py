@@ -86,7 +86,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     content_, style_ : int arrays
-        Indices of the latents that no domain changes, and of the others: domains make at least a tenth of their spread.
+        Indices of the latents that no domain changes, and of the others: domains make at least a tenth of their
+        spread. With ``mask=False`` the candidates are style, whatever domains make of them.
     importance_ : float array (n_latents,)
         Share of each latent's spread that domains make.
     mixing_ : float array (n_features, n_latents) or (side, side, colours, n_latents)

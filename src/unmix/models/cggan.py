@@ -99,6 +99,11 @@ class CGGANConfig:
     def images(self) -> bool:
         return len(self.shape) > 1
 
+    @property
+    def all_style(self) -> bool:
+        """Whether every candidate is style, however little domains change it."""
+        return self.flow is not None and not self.mask
+
     def rows_at_once(self, n_columns: int = 1) -> int:
         """Rows that go through the networks together, with derivatives by ``n_columns`` latents if these are taken."""
         widths = (*self.shape, *self.hidden)
@@ -355,6 +360,8 @@ class FittedGAN(nn.Module):
 
     @property
     def n_content(self) -> int:
+        if self.config.all_style:
+            return self.config.n_latents - self.config.n_style
         return int((self.importance < MASK_THRESHOLD).sum())
 
     def encode(self, x: Tensor) -> Tensor:
@@ -404,6 +411,8 @@ class FittedGAN(nn.Module):
             part.flatten(1) for part in self.mixing(((z - self.center) / self.scale)[rows], design[rows])
         )
         style = importance >= MASK_THRESHOLD
+        if self.config.all_style:
+            style = torch.arange(len(importance), device=importance.device) >= first
         order = torch.argsort(absolute.sum(1) - style * (absolute.sum() + 1.0), descending=True, stable=True)
         strongest = absolute.argmax(1, keepdim=True)
         signs = torch.where(signed.gather(1, strongest)[:, 0] < 0, -1.0, 1.0)
