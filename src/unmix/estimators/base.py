@@ -420,6 +420,11 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
 def random_seed(random_state: Any) -> int:
     if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
         if random_state < 0:
-            raise SettingError(f"random_state must be a whole number ≥ 0, or a generator; got {random_state}.")
+            raise SettingError(f"random_state must be a whole number ≥ 0, a RandomState or None; got {random_state}.")
         return int(random_state)
-    return int(check_random_state(random_state).randint(2**31 - 1))
+    try:
+        return int(check_random_state(random_state).randint(2**31 - 1))
+    except ValueError as error:
+        raise SettingError(
+            f"random_state must be a whole number ≥ 0, a RandomState or None; got {random_state!r}."
+        ) from error

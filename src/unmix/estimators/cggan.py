@@ -23,8 +23,8 @@ from unmix.estimators.base import random_seed
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
 from unmix.estimators.prepare import column_names, rows_for, separate, without_columns
 from unmix.estimators.progress import block_bar, say
-from unmix.models.cggan import FLOWS, CGGANConfig, CGGANNetwork, FittedGAN, as_images
-from unmix.objectives.sparsity import PENALTIES
+from unmix.estimators.settings import are_numbers, check_gan, is_whole
+from unmix.models.cggan import CGGANConfig, CGGANNetwork, FittedGAN, as_images
 from unmix.train.adversarial import AdversarialSettings, fit_adversarial
 from unmix.train.devices import pick_device
 
@@ -162,7 +162,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
         TrainingError
             A loss became non-finite and stayed so.
         """
-        self._check_settings()
+        check_gan(self)
         seed = random_seed(self.random_state)
         features, domains, rows, names = prepare_gan(
             X,
@@ -218,8 +218,10 @@ class CGGAN(TransformerMixin, BaseEstimator):
         ``domain``: a label, or a mapping column → value where the model has several domain columns.
         """
         check_is_fitted(self)
-        design = self._design(domain, n_samples)
-        noise = torch.randn(n_samples, self.n_latents, generator=torch.Generator().manual_seed(random_state))
+        if not is_whole(n_samples, 1):
+            raise SettingError(f"n_samples must be a whole number ≥ 1; got {n_samples!r}.")
+        design, source = self._design(domain, n_samples), torch.Generator().manual_seed(random_seed(random_state))
+        noise = torch.randn(n_samples, self.n_latents, generator=source)
         with torch.no_grad():
             z = self.model_.from_noise(noise.to(design.device), design)
         return self._decode(z, design)
@@ -246,8 +248,10 @@ class CGGAN(TransformerMixin, BaseEstimator):
         ``values`` are in standard deviations of the latent; ``y`` are the domains of ``X``.
         """
         check_is_fitted(self)
-        if not 0 <= latent < self.n_latents:
-            raise SettingError(f"latent must be between 0 and {self.n_latents - 1}; got {latent!r}.")
+        if not (is_whole(latent, 0) and latent < self.n_latents):
+            raise SettingError(f"latent must be a whole number from 0 to {self.n_latents - 1}; got {latent!r}.")
+        if not are_numbers(values):
+            raise SettingError(f"values must be one or more numbers, such as (-2, 0, 2); got {values!r}.")
         rows = self._new_rows(X, y, with_domain=True)
         z = torch.from_numpy(self._in_chunks(lambda own: self.model_.encode(own.x), rows)).to(self._device())
         column = torch.arange(self.n_latents, device=z.device) == latent
@@ -282,25 +286,6 @@ class CGGAN(TransformerMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
-
-    def _check_settings(self) -> None:
-        def need(holds: Any, name: str, expected: str) -> None:
-            if not holds:
-                raise SettingError(f"{name} must be {expected}; got {getattr(self, name)!r}.")
-
-        def whole(value: Any, least: int) -> bool:
-            return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
-
-        for name in ("n_latents", "channels", "max_steps", "encoder_steps", "batch_size", "min_domain_rows"):
-            need(whole(getattr(self, name), 1), name, "a whole number ≥ 1")
-        style = self.n_style
-        need(style is None or (whole(style, 0) and style <= self.n_latents), "n_style", "None or from 0 to n_latents")
-        need(len(self.hidden) and min(self.hidden) >= 1, "hidden", "one or more widths ≥ 1, such as (128, 128)")
-        need(self.flow is False or self.flow in FLOWS, "flow", f"one of {list(FLOWS)} or False")
-        need(self.penalty in PENALTIES, "penalty", f"one of {list(PENALTIES)}")
-        for name in ("mask_weight", "sparsity", "gradient_weight"):
-            need(getattr(self, name) >= 0, name, "≥ 0")
-        need(self.learning_rate > 0, "learning_rate", "> 0")
 
     def _config(self, shape: tuple[int, ...], domains: DomainSchema, seed: int) -> CGGANConfig:
         return CGGANConfig(
@@ -366,6 +351,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
         return whole if schema is None else schema.restore(whole.astype(float)).astype(schema.dtype, copy=False)
 
     def _in_chunks(self, function: Any, rows: Rows) -> NDArray[np.float32]:
+        if not len(rows):
+            raise DataError("There are no images; pass at least one.")
         step = self._at_once()
         places = [slice(begin, begin + step) for begin in range(0, len(rows), step)]
         with torch.no_grad():
