@@ -230,7 +230,7 @@ def test_arguments_that_cannot_be(fitted, fitted_images, frame, labels, images):
             fitted.traverse(frame, labels, latent=0, values=values)
     for model, x, y in ((fitted, frame, labels), (fitted_images, *images)):
         for use in (model.transform, lambda none, m=model, y=y: m.translate(none, y[:0], to="a")):
-            with pytest.raises(DataError, match="The table is empty|There are no images; pass at least one"):
+            with pytest.raises(DataError, match=r"The table is empty|There are no images; pass at least one"):
                 use(x[:0])
 
 
