@@ -4,11 +4,11 @@
 
 One row a fit: data seed, method, R² of the unchanging true latents from the content latents (linear and nonlinear, held
 out), accuracy of a classifier that reads the domain from the content latents (rows it did not learn from) beside
-chance, number of style latents found, MCC with its interval, area under the ROC curve of the support, share of the entries of
-the mixing below 0.1 beside that of true zeros, seconds. The problem is ``make_sparse_mixing`` with 4 latents of which 2
-never change, 8 features, 6 domains and 12,000 rows. Latents are those of rows that no model has seen, a tenth of all.
-Methods: CG-GAN; without the Jacobian term; without that and the mask; a plain conditional generator; CG-VAE; iMSDA, which
-alone is told that there are two style latents. Rows already in the file are not computed again.
+chance, number of style latents found, MCC with its interval, area under the ROC curve of the support, share of the
+entries of the mixing below 0.1 beside that of true zeros, seconds. The problem is ``make_sparse_mixing`` with 4 latents
+of which 2 never change, 8 features, 6 domains and 12,000 rows. Latents are those of rows that no model has seen, a
+tenth of all. Methods: CG-GAN; without the Jacobian term; without that and the mask; a plain conditional generator;
+CG-VAE; iMSDA, which alone is told that there are two style latents. Rows already in the file are not computed again.
 """
 
 from __future__ import annotations
