@@ -117,6 +117,8 @@ def test_ablations(name, frame, labels):
         "no sparsity": {"mask"},
     }
     assert terms == {"logistic", "latents", "reconstruction"} | expected.get(name, {"mask", "sparsity"})
+    if name == "no mask":
+        assert model.style_.tolist() == [0, 1, 2]
     if name == "plain":
         assert len(model.style_) == 0
         same = [model.sample(3, domain=domain) for domain in ("a", "b")]
@@ -292,8 +294,17 @@ def test_images_that_carry_domains_need_no_y(fitted_images, images, tmp_path):
         (r"flow must be one of \['gaussian', 'spline'\] or False; got 'planar'", {"flow": "planar"}),
         (r"flow must be one of .*; got True", {"flow": True}),
         (r"penalty must be one of", {"penalty": "l0"}),
-        (r"sparsity must be ≥ 0; got -1", {"sparsity": -1}),
+        (r"hidden must be one or more widths ≥ 1, such as \(128, 128\); got 128", {"hidden": 128}),
+        (r"hidden must be one or more widths ≥ 1.*; got \(6.5,\)", {"hidden": (6.5,)}),
+        (r"flow must be one of .*; got \['gaussian'\]", {"flow": ["gaussian"]}),
+        (r"sparsity must be ≥ 0 and finite; got -1", {"sparsity": -1}),
+        (r"sparsity must be ≥ 0 and finite; got 'x'", {"sparsity": "x"}),
+        (r"mask_weight must be ≥ 0 and finite; got None", {"mask_weight": None}),
+        (r"gradient_weight must be ≥ 0 and finite; got nan", {"gradient_weight": float("nan")}),
         (r"learning_rate must be > 0; got 0", {"learning_rate": 0}),
+        (r"learning_rate must be > 0; got '1e-3'", {"learning_rate": "1e-3"}),
+        (r"mask must be True or False; got 'no'", {"mask": "no"}),
+        (r"random_state must be a whole number ≥ 0, a RandomState or None; got 'x'", {"random_state": "x"}),
     ],
 )
 def test_settings_that_cannot_be(message, settings, frame, labels):
@@ -335,8 +346,24 @@ def test_data_that_cannot_be_used(fitted, fitted_images, frame, labels, images):
         fitted.sample(2)
     with pytest.raises(DomainError, match="not seen at fit"):
         fitted.translate(frame, labels, to="z")
-    with pytest.raises(SettingError, match="latent must be between 0 and 2; got 3"):
-        fitted.traverse(frame, labels, latent=3)
+
+
+def test_arguments_that_cannot_be(fitted, fitted_images, frame, labels, images):
+    for n_samples in (0, -1, 2.5, "3", True):
+        with pytest.raises(SettingError, match=f"n_samples must be a whole number ≥ 1; got {n_samples!r}"):
+            fitted.sample(n_samples, domain="a")
+    with pytest.raises(SettingError, match="random_state must be a whole number ≥ 0, a RandomState or None; got 'x'"):
+        fitted.sample(2, domain="a", random_state="x")
+    for latent in (3, -1, 1.5, "0"):
+        with pytest.raises(SettingError, match=f"latent must be a whole number from 0 to 2; got {latent!r}"):
+            fitted.traverse(frame, labels, latent=latent)
+    for values in ((), 1.0, "12", ((1, 2), 3), (None,)):
+        with pytest.raises(SettingError, match=r"values must be one or more numbers, such as \(-2, 0, 2\); got"):
+            fitted.traverse(frame, labels, latent=0, values=values)
+    for model, x, y in ((fitted, frame, labels), (fitted_images, *images)):
+        for use in (model.transform, lambda none, m=model, y=y: m.translate(none, y[:0], to="a")):
+            with pytest.raises(DataError, match=r"The table is empty|The array of images is empty"):
+                use(x[:0])
 
 
 def test_the_command_line_reads_tables_and_refuses_the_rest(fitted, fitted_images, frame, tmp_path):

@@ -111,6 +111,19 @@ def test_a_mask_without_use_closes_and_the_latent_becomes_content(rows):
     torch.testing.assert_close((one - other)[:, 2].abs() * fitted.scale[2].abs(), torch.full((9,), 4.0))
 
 
+@pytest.mark.parametrize("n_style", [1, 3])
+def test_without_a_mask_every_candidate_is_style(rows, n_style):
+    network = CGGANNetwork(config(n_style=n_style, mask=False))
+    with torch.no_grad():
+        for synthesis in (network.synthesis, network.averaged):
+            synthesis.flow.effects.mul_(0.01)
+    fitted = FittedGAN.of(network, rows)
+    assert fitted.n_content == 3 - n_style
+    assert set(fitted.order[3 - n_style :].tolist()) == set(range(3 - n_style, 3))
+    assert bool((fitted.importance < 0.1).all())
+    assert FittedGAN.of(CGGANNetwork(config(mask=False, flow=None)), rows).n_content == 3
+
+
 # Losses
 
 
@@ -246,14 +259,31 @@ def test_augmentation_moves_darkens_and_cuts_some_images():
     assert adapted(MOST, 0.9, 1000) == MOST
 
 
+def test_the_hole_and_the_shift_of_an_image_are_independent():
+    ramp = 100.0 + torch.arange(16.0)
+    for axis, x in ((0, ramp[:, None].expand(16, 16)), (1, ramp.expand(16, 16))):
+        seen = augment(x.expand(400, 1, 16, 16), 1.0, torch.Generator().manual_seed(0))[:, 0]
+        shifts, centres = [], []
+        for image in seen:
+            left = image != 0
+            left[:3] = left[-3:] = left[:, :3] = left[:, -3:] = False
+            shifts.append((image - x)[left].median().round().item())
+            centres.append((image == 0).nonzero()[:, axis].float().mean().item())
+        assert set(shifts) == {-2.0, -1.0, 0.0, 1.0, 2.0}
+        assert abs(np.corrcoef(shifts, centres)[0, 1]) < 0.15
+
+
 def test_the_augmentation_adapts_while_training_and_is_part_of_the_state(images):
     x = Rows(torch.from_numpy(images), None, torch.arange(24).remainder(2)[:, None], torch.zeros(24, 0), 2)
-    network = CGGANNetwork(config(shape=(16, 16, 3), channels=2, steps=2, encoder_steps=1))
-    network._certainty = 1.0
-    network.after("discriminator", 0, 1000)
-    assert network.augmentation.item() == pytest.approx(0.01)
-    assert "augmentation" in network.state_dict()
-    fit_adversarial(network, x, AdversarialSettings(batch_size=4))
+    found = []
+    for sign in (1.0, -1.0):
+        network = CGGANNetwork(config(shape=(16, 16, 3), channels=2, steps=3, encoder_steps=1))
+        with torch.no_grad():
+            network.augmentation.fill_(0.4)
+            network.discriminator.projection.linear.layers[-1].bias.fill_(9.0 * sign)
+        fit_adversarial(network, x, AdversarialSettings(batch_size=40))
+        found.append(network.state_dict()["augmentation"].item())
+    assert found == pytest.approx([0.4 + 3 * 0.0004, 0.4 - 3 * 0.0004], abs=1e-6)
 
 
 # Running average and loop

@@ -136,6 +136,7 @@ def test_translate_stays_inside_its_folder(here):
         ),
         (["fit", "photos"], DataError, r"square with sides of .*; got 20 by 20.*size=64"),
         (["fit", "t.csv", "--size", "16"], SettingError, "--size cannot be used here: t.csv is not taken as images"),
+        (["fit", "fotos"], DataError, r"no file at fotos, and no folder of images. Check the path"),
         (["transform", "table", "photos"], SchemaError, "table was fitted on a table, not on images"),
         (["transform", "run", "t.csv"], SchemaError, "fitted on images, not on a table. Pass a folder or .zip"),
         (["translate", "table", "photos", "--to", "red"], SchemaError, "table was not fitted on images"),

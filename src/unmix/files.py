@@ -22,19 +22,37 @@ def replacing(path: Path) -> Iterator[Path]:
     StorageError
         In place of any ``OSError``, such as a full disk; or ``path`` is a folder or a device, which is left as it is.
     """
-    if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "no regular file"
-        raise StorageError(f"{path} is {what}, so it is not replaced. Choose the name of a file.")
-    beside = path.with_name(path.name + ".part")
+    check_replaceable(path)
+    beside = _beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         os.replace(beside, path)
     except OSError as error:
-        raise StorageError(f"{path} could not be written: {error}. Is there space and permission?") from error
+        raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise the ``StorageError`` that ``replacing`` would raise, before there is anything to write."""
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise StorageError(f"{path} is {what}, so it is not replaced. Choose the name of a file.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _beside(path).touch()
+        _beside(path).unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{path} could not be written: {error}. Is there space and permission?")
 
 
 def json_ready(content: Any) -> Any:

@@ -131,6 +131,8 @@ def fit(
     reading = {
         name: value for name, value in (("size", size), ("mode", mode), ("on_error", on_error)) if value is not None
     }
+    if not table.exists():
+        raise DataError(f"There is no file at {table}, and no folder of images. Check the path.")
     if holds_images(table):
         _refuse("images take their domains from their folders", domain=kinds, feature=feature, drop=drop)
         from unmix.cli.images import fit_images

@@ -95,6 +95,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         ------
         DataError, DomainError, SettingError
             Before training starts, with what was expected, what came and what to do.
+        StorageError
+            ``checkpoint`` cannot be written, or is that of other data or settings.
         TrainingError
             The objective became non-finite and stayed so.
         """
@@ -118,6 +120,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 on_epoch=on_epoch,
                 checkpoint=None if checkpoint is None else Path(checkpoint),
                 resume=resume,
+                schema=(data.features, data.domains),
             )
         self._finish(data, network, train, held_out, result, seed)
         return self
@@ -417,6 +420,11 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
 def random_seed(random_state: Any) -> int:
     if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
         if random_state < 0:
-            raise SettingError(f"random_state must be a whole number ≥ 0, or a generator; got {random_state}.")
+            raise SettingError(f"random_state must be a whole number ≥ 0, a RandomState or None; got {random_state}.")
         return int(random_state)
-    return int(check_random_state(random_state).randint(2**31 - 1))
+    try:
+        return int(check_random_state(random_state).randint(2**31 - 1))
+    except ValueError as error:
+        raise SettingError(
+            f"random_state must be a whole number ≥ 0, a RandomState or None; got {random_state!r}."
+        ) from error

@@ -23,12 +23,12 @@ from unmix.estimators.base import random_seed
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
 from unmix.estimators.prepare import column_names, labelled_images, rows_for, separate, without_columns
 from unmix.estimators.progress import block_bar, say
-from unmix.models.cggan import FLOWS, CGGANConfig, CGGANNetwork, FittedGAN, as_images
-from unmix.objectives.sparsity import PENALTIES
+from unmix.estimators.settings import are_numbers, check_gan, is_whole
+from unmix.models.cggan import CGGANConfig, CGGANNetwork, FittedGAN, as_images
 from unmix.train.adversarial import AdversarialSettings, fit_adversarial
 from unmix.train.devices import pick_device
 
-_MIXING_ROWS = 1024
+_MIXING_ROWS, _IMAGE_MIXING_ROWS = 1024, 128
 _CHUNK = 1024
 _PENALTY_ROWS = 64
 _IMAGE_PENALTY_ROWS, _IMAGE_SPARSITY_EVERY, _IMAGE_RECONSTRUCTION = 8, 4, 10.0
@@ -86,7 +86,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     content_, style_ : int arrays
-        Indices of the latents that no domain changes, and of the others: domains make at least a tenth of their spread.
+        Indices of the latents that no domain changes, and of the others: domains make at least a tenth of their
+        spread. With ``mask=False`` the candidates are style, whatever domains make of them.
     importance_ : float array (n_latents,)
         Share of each latent's spread that domains make.
     mixing_ : float array (n_features, n_latents) or (side, side, colours, n_latents)
@@ -157,10 +158,12 @@ class CGGAN(TransformerMixin, BaseEstimator):
         ------
         DataError, DomainError, SettingError
             Before training starts, with what was expected, what came and what to do.
+        StorageError
+            ``checkpoint`` cannot be written, or is that of other data or settings.
         TrainingError
             A loss became non-finite and stayed so.
         """
-        self._check_settings()
+        check_gan(self)
         seed = random_seed(self.random_state)
         features, domains, rows, names = prepare_gan(
             X,
@@ -179,6 +182,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
             f"unmix CGGAN: {len(rows)} rows of shape {config.shape}, {self.n_latents} latents, on {device}",
         )
         say(self.verbose, "\n".join(f"domain {column.describe()}" for column in domains.columns))
+        if self.mixed_precision and device.type != "cuda":
+            say(self.verbose, f"mixed_precision needs CUDA; on {device} everything is computed in float32.")
         settings = AdversarialSettings(
             batch_size=min(int(self.batch_size), len(rows)),
             learning_rate=float(self.learning_rate),
@@ -193,6 +198,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
                 on_block=on_block,
                 checkpoint=None if checkpoint is None else Path(checkpoint),
                 resume=resume,
+                schema=(features, domains),
             )
         self.model_, self.schema_, self.domain_schema_ = FittedGAN.of(network, rows), features, domains
         self.history_, self.n_steps_ = pd.DataFrame(result.history).astype({"step": int}), result.n_steps
@@ -213,8 +219,10 @@ class CGGAN(TransformerMixin, BaseEstimator):
         ``domain``: a label, or a mapping column → value where the model has several domain columns.
         """
         check_is_fitted(self)
-        design = self._design(domain, n_samples)
-        noise = torch.randn(n_samples, self.n_latents, generator=torch.Generator().manual_seed(random_state))
+        if not is_whole(n_samples, 1):
+            raise SettingError(f"n_samples must be a whole number ≥ 1; got {n_samples!r}.")
+        design, source = self._design(domain, n_samples), torch.Generator().manual_seed(random_seed(random_state))
+        noise = torch.randn(n_samples, self.n_latents, generator=source)
         with torch.no_grad():
             z = self.model_.from_noise(noise.to(design.device), design)
         return self._decode(z, design)
@@ -245,8 +253,10 @@ class CGGAN(TransformerMixin, BaseEstimator):
         ``values`` are in standard deviations of the latent; ``y`` are the domains of ``X``, as in ``translate``.
         """
         check_is_fitted(self)
-        if not 0 <= latent < self.n_latents:
-            raise SettingError(f"latent must be between 0 and {self.n_latents - 1}; got {latent!r}.")
+        if not (is_whole(latent, 0) and latent < self.n_latents):
+            raise SettingError(f"latent must be a whole number from 0 to {self.n_latents - 1}; got {latent!r}.")
+        if not are_numbers(values):
+            raise SettingError(f"values must be one or more numbers, such as (-2, 0, 2); got {values!r}.")
         X, y = labelled_images(X, y) if self.schema_ is None else (X, y)
         rows = self._new_rows(X, y, with_domain=True)
         z = torch.from_numpy(self._in_chunks(lambda own: self.model_.encode(own.x), rows)).to(self._device())
@@ -296,25 +306,6 @@ class CGGAN(TransformerMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
-
-    def _check_settings(self) -> None:
-        def need(holds: Any, name: str, expected: str) -> None:
-            if not holds:
-                raise SettingError(f"{name} must be {expected}; got {getattr(self, name)!r}.")
-
-        def whole(value: Any, least: int) -> bool:
-            return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
-
-        for name in ("n_latents", "channels", "max_steps", "encoder_steps", "batch_size", "min_domain_rows"):
-            need(whole(getattr(self, name), 1), name, "a whole number ≥ 1")
-        style = self.n_style
-        need(style is None or (whole(style, 0) and style <= self.n_latents), "n_style", "None or from 0 to n_latents")
-        need(len(self.hidden) and min(self.hidden) >= 1, "hidden", "one or more widths ≥ 1, such as (128, 128)")
-        need(self.flow is False or self.flow in FLOWS, "flow", f"one of {list(FLOWS)} or False")
-        need(self.penalty in PENALTIES, "penalty", f"one of {list(PENALTIES)}")
-        for name in ("mask_weight", "sparsity", "gradient_weight"):
-            need(getattr(self, name) >= 0, name, "≥ 0")
-        need(self.learning_rate > 0, "learning_rate", "> 0")
 
     def _config(self, shape: tuple[int, ...], domains: DomainSchema, seed: int) -> CGGANConfig:
         return CGGANConfig(
@@ -373,28 +364,31 @@ class CGGAN(TransformerMixin, BaseEstimator):
         """Rows in the data's units, or uint8 images."""
         parts = []
         with torch.no_grad():
-            for begin in range(0, len(z), _CHUNK):
-                x = self.model_.decode(z[begin : begin + _CHUNK], design[begin : begin + _CHUNK])
-                parts.append((as_images(x) if self.schema_ is None else x.double()).cpu().numpy())
-        whole = np.concatenate(parts)
-        return whole if self.schema_ is None else self.schema_.restore(whole).astype(self.schema_.dtype, copy=False)
+            for own, domains in zip(z.split(self._at_once()), design.split(self._at_once()), strict=True):
+                x = self.model_.decode(own, domains)
+                parts.append((as_images(x) if self.schema_ is None else x).cpu().numpy())
+        whole, schema = np.concatenate(parts), self.schema_
+        return whole if schema is None else schema.restore(whole.astype(float)).astype(schema.dtype, copy=False)
 
     def _in_chunks(self, function: Any, rows: Rows) -> NDArray[np.float32]:
+        if not len(rows):
+            raise DataError("There are no images; pass at least one.")
+        step = self._at_once()
+        places = [slice(begin, begin + step) for begin in range(0, len(rows), step)]
         with torch.no_grad():
-            return np.concatenate(
-                [
-                    function(rows.take(slice(begin, begin + _CHUNK))).cpu().numpy()
-                    for begin in range(0, len(rows), _CHUNK)
-                ]
-            )
+            return np.concatenate([function(rows.take(place)).cpu().numpy() for place in places])
+
+    def _at_once(self) -> int:
+        """Rows that go through the networks together: an image is wide."""
+        return min(_CHUNK, self.model_.config.rows_at_once())
 
     def _measure_mixing(self, rows: Rows) -> NDArray[np.float64]:
-        chosen = rows.take(slice(None, None, max(1, len(rows) // _MIXING_ROWS)))
+        step = max(1, len(rows) // _MIXING_ROWS) if self.schema_ is not None else -(-len(rows) // _IMAGE_MIXING_ROWS)
+        chosen = rows.take(slice(None, None, step))
         with torch.no_grad():
             absolute, _ = self.model_.mixing(self.model_.encode(chosen.x), chosen.design)
-        if self.schema_ is None:
-            return absolute.permute(2, 3, 1, 0).mul(127.5).double().cpu().numpy()
-        return absolute.T.double().cpu().numpy()
+        mixing = absolute.cpu().double()
+        return (mixing.permute(2, 3, 1, 0) * 127.5 if self.schema_ is None else mixing.T).numpy()
 
     def _set_shapes(self, shape: tuple[int, ...], names: tuple[str, ...] | None) -> None:
         self.domains_, self.n_features_in_ = self.domain_schema_.domains, int(np.prod(shape))

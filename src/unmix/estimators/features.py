@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from unmix.errors import DataError, SchemaError, SettingError
+from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.prepare import as_images
 from unmix.models.features import FeatureNetwork, extract, fingerprint
 from unmix.train.checkpoint import read_state, write_state
@@ -118,14 +118,25 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
     @classmethod
     def load(cls, path: str | Path) -> ImageClassifier:
-        """Read what ``save`` wrote; StorageError where it cannot be read."""
+        """Read what ``save`` wrote; StorageError where that is something else or the parameters do not fit the name."""
         tensors, header = read_state(Path(path))
-        judge = cls(**header["settings"])
-        judge.network_ = FeatureNetwork(
-            header["channels"], len(header["classes"]), judge.width, instance_norm=judge.instance_norm
-        )
-        judge.network_.load_state_dict(tensors)
-        judge.classes_, judge.name_ = np.array(header["classes"]), header["name"]
+        try:
+            judge = cls(**header["settings"])
+            judge.network_ = FeatureNetwork(
+                header["channels"], len(header["classes"]), judge.width, instance_norm=judge.instance_norm
+            )
+            judge.network_.load_state_dict(tensors)
+            judge.classes_, judge.name_ = np.array(header["classes"]), str(header["name"])
+        except (ValueError, TypeError, LookupError, RuntimeError) as error:
+            raise StorageError(
+                f"{path} holds no ImageClassifier, or a damaged one: {type(error).__name__}: {error}. "
+                "Pass a file that ImageClassifier.save wrote."
+            ) from error
+        if not judge.name_.endswith(found := fingerprint(judge.network_)):
+            raise StorageError(
+                f"{path} is damaged: its classifier is {judge.name_}, its parameters have the hash {found}. "
+                "Fit and save it again."
+            )
         return judge
 
     def _images(self, X: Any) -> NDArray[np.uint8]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,9 @@ import numpy as np
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.errors import SettingError
+from unmix.models.cggan import FLOWS
 from unmix.nets.layers import ACTIVATIONS
+from unmix.objectives.sparsity import PENALTIES
 from unmix.train.fit import TrainingSettings
 
 _STEPS_PER_LATENT = 350
@@ -20,22 +24,63 @@ _MOST_EPOCHS = 1_000
 _PATIENCE_SHARE = 0.2
 
 
-def check_common(estimator: Any) -> None:
-    """Raise ``SettingError`` for a shared word that cannot be."""
+def is_whole(value: Any, least: int) -> bool:
+    """Whether ``value`` is a whole number of at least ``least``."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def are_numbers(value: Any) -> bool:
+    """Whether ``value`` is a sequence of one or more finite numbers."""
+    listed = isinstance(value, Sequence | np.ndarray) and getattr(value, "ndim", 1) == 1
+    return listed and len(value) > 0 and all(_is_number(own) for own in value)
+
+
+def _are_widths(value: Any) -> bool:
+    return are_numbers(value) and all(is_whole(own, 1) for own in value)
+
+
+def _needs(estimator: Any) -> Callable[[Any, str, str], None]:
     def need(holds: Any, name: str, expected: str) -> None:
         if not holds:
             raise SettingError(f"{name} must be {expected}; got {getattr(estimator, name)!r}.")
 
+    return need
+
+
+def check_common(estimator: Any) -> None:
+    """Raise ``SettingError`` for a shared word that cannot be."""
+    need = _needs(estimator)
     for name in ("n_latents", "n_restarts", "batch_size", "min_domain_rows"):
         value = getattr(estimator, name)
         need(isinstance(value, int | np.integer) and value >= 1, name, "a whole number ≥ 1")
     epochs = estimator.max_epochs
     need(epochs is None or (isinstance(epochs, int | np.integer) and epochs >= 1), "max_epochs", "None or ≥ 1")
     need(estimator.learning_rate > 0, "learning_rate", "> 0")
-    need(len(estimator.hidden) and min(estimator.hidden) >= 1, "hidden", "one or more widths ≥ 1, such as (64, 64)")
+    need(_are_widths(estimator.hidden), "hidden", "one or more widths ≥ 1, such as (64, 64)")
     need(0 <= estimator.validation_fraction < 1, "validation_fraction", "in [0, 1)")
     need(estimator.missing in ("error", "mask"), "missing", '"error" or "mask"')
+
+
+def check_gan(estimator: Any) -> None:
+    """Raise ``SettingError`` for a word of CG-GAN that cannot be."""
+    need, style = _needs(estimator), estimator.n_style
+    for name in ("n_latents", "channels", "max_steps", "encoder_steps", "batch_size", "min_domain_rows"):
+        need(is_whole(getattr(estimator, name), 1), name, "a whole number ≥ 1")
+    in_range = style is None or (is_whole(style, 0) and style <= estimator.n_latents)
+    need(in_range, "n_style", "None or from 0 to n_latents")
+    need(_are_widths(estimator.hidden), "hidden", "one or more widths ≥ 1, such as (128, 128)")
+    need(estimator.flow is False or estimator.flow in [*FLOWS], "flow", f"one of {[*FLOWS]} or False")
+    need(estimator.penalty in [*PENALTIES], "penalty", f"one of {[*PENALTIES]}")
+    for name in ("mask", "augment", "mixed_precision"):
+        need(isinstance(getattr(estimator, name), bool | np.bool), name, "True or False")
+    for name in ("mask_weight", "sparsity", "gradient_weight"):
+        value = getattr(estimator, name)
+        need(_is_number(value) and value >= 0, name, "≥ 0 and finite")
+    need(_is_number(estimator.learning_rate) and estimator.learning_rate > 0, "learning_rate", "> 0")
 
 
 def planned_epochs(estimator: Any, n_samples: int) -> tuple[int, float]:

@@ -6,6 +6,7 @@ complete.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
@@ -47,12 +48,14 @@ ESTIMATORS: dict[str, type[LatentEstimator]] = {
 }
 _READABLE: dict[str, type[LatentEstimator | CGGAN]] = {**ESTIMATORS, CGGAN.__name__: CGGAN}
 
+_DAMAGE = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
+
 _README = """This folder holds a model fitted by unmix {version}.
 
 config.json        what was asked: estimator, settings, seed, versions
 schema.json        feature columns (names, order, scaling) and domain columns (kinds, levels)
 {files}
-done.json          written last: the folder is complete
+done.json          written last: the folder is complete; the SHA-256 of model.safetensors
 
 Python:        model = unmix.load("{name}"); model.transform(table)
 Command line:  unmix transform {name} table.csv --out latents.csv
@@ -93,7 +96,7 @@ def load(path: str | Path, *, device: str = "auto") -> Any:
     Raises
     ------
     StorageError
-        There is no complete model there, or it was written by a version with another format.
+        There is no complete model there, it is damaged, or it was written by a version with another format.
 
     Examples
     --------
@@ -103,28 +106,14 @@ def load(path: str | Path, *, device: str = "auto") -> Any:
     if not (folder / DONE).is_file():
         what = "is not there" if not folder.exists() else f"holds no {DONE}: no complete model"
         raise StorageError(f"{folder} {what}. Pass a folder written by model.save or `unmix fit`.")
+    place = pick_device(device)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
-        history = pd.read_json(folder / "history.jsonl", orient="records", lines=True)
-        has_restarts = config.get("estimator") != CGGAN.__name__
-        restarts = pd.read_csv(folder / "restarts.csv") if has_restarts else pd.DataFrame()
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{folder} is damaged: {error}. Fit and save the model again.") from error
-    if config.get("format") != FORMAT or config.get("estimator") not in _READABLE:
-        raise StorageError(
-            f"{folder} has format {config.get('format')!r}, estimator {config.get('estimator')!r}; this version of "
-            f"unmix ({__version__}) reads format {FORMAT} and {sorted(_READABLE)}. Use the version that wrote it: "
-            f"{config.get('versions', {}).get('unmix')}."
-        )
-    estimator = _READABLE[config["estimator"]](**config["settings"])
-    tensors, _ = read_state(folder / MODEL)
-    estimator.history_ = history
-    if isinstance(estimator, CGGAN):
-        _restore_gan(estimator, config["fitted"], schema, tensors, pick_device(device))
-    else:
-        _restore(estimator, config["fitted"], schema, tensors, pick_device(device))
-        estimator.restarts_ = restarts
+        estimator = _read(folder)
+    except StorageError:
+        raise
+    except _DAMAGE as error:
+        raise _damaged(folder, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+    estimator.model_.to(place)
     return estimator
 
 
@@ -186,7 +175,43 @@ def _write_files(estimator: LatentEstimator | CGGAN, folder: Path, name: str) ->
     _write_json(folder / "schema.json", {"features": features, "domains": estimator.domain_schema_.to_dict()})
     estimator.history_.to_json(folder / "history.jsonl", orient="records", lines=True, double_precision=15)
     (folder / "README.txt").write_text(_README.format(version=__version__, name=name, files=files), encoding="utf-8")
-    _write_json(folder / DONE, {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    _write_json(folder / DONE, {"finished": finished, "sha256": _sha256(folder / MODEL)})
+
+
+def _read(folder: Path) -> LatentEstimator | CGGAN:
+    """The estimator on the CPU; what is wrong with a file of another shape shows as one of ``_DAMAGE``."""
+    done, config, schema = (
+        json.loads((folder / name).read_text(encoding="utf-8")) for name in (DONE, "config.json", "schema.json")
+    )
+    if config.get("format") != FORMAT or config.get("estimator") not in _READABLE:
+        raise StorageError(
+            f"{folder} has format {config.get('format')!r}, estimator {config.get('estimator')!r}; this version of "
+            f"unmix ({__version__}) reads format {FORMAT} and {sorted(_READABLE)}. Use the version that wrote it: "
+            f"{config.get('versions', {}).get('unmix')}."
+        )
+    # Folders from before the sum was kept have none.
+    if done.get("sha256", expected := _sha256(folder / MODEL)) != expected:
+        raise _damaged(folder, f"{MODEL} is not the file that was saved")
+    tensors, _ = read_state(folder / MODEL)
+    estimator = _READABLE[config["estimator"]](**config["settings"])
+    with (folder / "history.jsonl").open(encoding="utf-8") as stream:
+        estimator.history_ = pd.read_json(stream, orient="records", lines=True)
+    if isinstance(estimator, CGGAN):
+        _restore_gan(estimator, config["fitted"], schema, tensors)
+    else:
+        _restore(estimator, config["fitted"], schema, tensors)
+        estimator.restarts_ = pd.read_csv(folder / "restarts.csv")
+    return estimator
+
+
+def _damaged(folder: Path, what: str) -> StorageError:
+    return StorageError(f"{folder} is damaged: {what}. Fit and save the model again.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _latent_parts(estimator: LatentEstimator, folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -213,16 +238,14 @@ def _gan_parts(estimator: CGGAN) -> tuple[dict[str, Any], dict[str, Any], str]:
     return {"mixing": estimator.mixing_}, fitted, _GAN_FILES
 
 
-def _restore_gan(
-    estimator: CGGAN, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, Tensor], device: torch.device
-) -> None:
+def _restore_gan(estimator: CGGAN, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     domains, features = DomainSchema.from_dict(schema["domains"]), schema["features"]
     images = "image_shape" in features
     estimator.schema_ = None if images else FeatureSchema.from_dict(features)
     shape = tuple(features["image_shape"]) if images else (len(features["names"]),)
     model = FittedGAN(estimator._config(shape, domains, fitted["seed"]))
     model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
-    estimator.model_, estimator.domain_schema_ = model.to(device), domains
+    estimator.model_, estimator.domain_schema_ = model, domains
     estimator.seed_, estimator.n_steps_, estimator.fit_seconds_ = (
         fitted[name] for name in ("seed", "n_steps", "fit_seconds")
     )
@@ -231,13 +254,13 @@ def _restore_gan(
 
 
 def _restore(
-    estimator: LatentEstimator, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, Any], device: Any
+    estimator: LatentEstimator, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, Any]
 ) -> None:
     features, domains = estimator.schema_type.from_dict(schema["features"]), DomainSchema.from_dict(schema["domains"])
     model = FittedModel(estimator._network(features, domains, fitted["seed"], 1).single(0))
     model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
     arrays = {key.removeprefix("description/"): t.numpy() for key, t in tensors.items() if "description/" in key}
-    estimator.model_, estimator.schema_, estimator.domain_schema_ = model.to(device), features, domains
+    estimator.model_, estimator.schema_, estimator.domain_schema_ = model, features, domains
     estimator.description_ = Description(**arrays)
     estimator.n_features_in_ = len(features.names)
     if features.named:

@@ -38,6 +38,7 @@ from unmix.models.players import AdversarialModel, Phase
 from unmix.nets.augment import adapted, augment
 from unmix.nets.gan import VectorDiscriminator, VectorEncoder, VectorGenerator
 from unmix.nets.gan_images import ImageDiscriminator, ImageEncoder, ImageGenerator
+from unmix.nets.jacobian import rows_at_once
 from unmix.nets.layers import Generators, generators
 from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
 from unmix.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty, mask_penalty
@@ -52,8 +53,10 @@ _RAMP = 0.3
 _CLOSING = 0.5
 _LEFT = 0.1
 _FRAME_ROWS = 2048
-_JACOBIAN_ROWS = 512
+_JACOBIAN_ROWS, _IMAGE_JACOBIAN_ROWS = 512, 128
 _OTHER_DOMAINS = 16
+# Numbers of one layer where no gradient is asked for: 16 MB, of which forward mode keeps a good dozen.
+_LAYER = 2**22
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,18 @@ class CGGANConfig:
     @property
     def images(self) -> bool:
         return len(self.shape) > 1
+
+    @property
+    def all_style(self) -> bool:
+        """Whether every candidate is style, however little domains change it."""
+        return self.flow is not None and not self.mask
+
+    def rows_at_once(self, n_columns: int = 1) -> int:
+        """Rows that go through the networks together, with derivatives by ``n_columns`` latents if these are taken."""
+        widths = (*self.shape, *self.hidden)
+        if self.images:
+            widths = (self.shape[0] * self.shape[1] * max(self.channels, self.shape[2]),)
+        return rows_at_once(1, n_columns, max(widths), _LAYER)
 
 
 def _generator(sources: Generators, config: CGGANConfig) -> VectorGenerator | ImageGenerator:
@@ -194,7 +209,7 @@ class CGGANNetwork(AdversarialModel):
         (source,) = generators(config.seed + 1, 1)
         self.discriminator = _discriminator([source], config)
         self.encoder = _encoder([source], config)
-        self.register_buffer("augmentation", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("augmentation", torch.zeros(()))
         self._certainty = 0.0
         self.phases = (
             Phase("discriminator", ("discriminator",), 0, config.steps),
@@ -345,6 +360,8 @@ class FittedGAN(nn.Module):
 
     @property
     def n_content(self) -> int:
+        if self.config.all_style:
+            return self.config.n_latents - self.config.n_style
         return int((self.importance < MASK_THRESHOLD).sum())
 
     def encode(self, x: Tensor) -> Tensor:
@@ -364,11 +381,14 @@ class FittedGAN(nn.Module):
         return self.synthesis.to_noise(self._inward(z), design)
 
     def mixing(self, z: Tensor, design: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of |∂x/∂z| and of ∂x/∂z (n_latents, features of a row ...) over the rows ``z``."""
-        inner = self._inward(z)
-        parts = [self.synthesis.generator.derivatives(inner, design, latent[None])[0] for latent in self.order]
-        jacobian = torch.stack(parts) * self.scale.view(-1, *[1] * parts[0].dim())
-        return jacobian.abs().mean(1), jacobian.mean(1)
+        """Mean of |∂x/∂z| and of ∂x/∂z (n_latents, features of a row ...) over the rows ``z``, few at a time."""
+        inner, absolute, signed = self._inward(z), torch.zeros_like(z[0, 0]), torch.zeros_like(z[0, 0])
+        at_once = self.config.rows_at_once(self.config.n_latents)
+        for own, domains in zip(inner.split(at_once), design.split(at_once), strict=True):
+            part = self.synthesis.generator.derivatives(own, domains, self.order)
+            part = part * self.scale.view(-1, *[1] * (part.dim() - 1))
+            absolute, signed = absolute + part.abs().sum(1), signed + part.sum(1)
+        return absolute / len(z), signed / len(z)
 
     def _inward(self, z: Tensor) -> Tensor:
         return (z * self.scale + self.center)[:, self.order.argsort()]
@@ -385,10 +405,14 @@ class FittedGAN(nn.Module):
         self.center.copy_(z.mean(0))
         self.scale.copy_(z.std(0, correction=0))
         rows = slice(0, _JACOBIAN_ROWS)
+        if self.config.images:
+            rows = slice(None, None, -(-len(z) // _IMAGE_JACOBIAN_ROWS))
         absolute, signed = (
             part.flatten(1) for part in self.mixing(((z - self.center) / self.scale)[rows], design[rows])
         )
         style = importance >= MASK_THRESHOLD
+        if self.config.all_style:
+            style = torch.arange(len(importance), device=importance.device) >= first
         order = torch.argsort(absolute.sum(1) - style * (absolute.sum() + 1.0), descending=True, stable=True)
         strongest = absolute.argmax(1, keepdim=True)
         signs = torch.where(signed.gather(1, strongest)[:, 0] < 0, -1.0, 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ class Phase:
 
 
 class AdversarialModel(nn.Module, ABC):
-    """Several players that take turns within every step."""
+    """Several players that take turns within every step; ``config`` fixes networks and objective."""
 
+    config: Any
     phases: Sequence[Phase]
 
     @abstractmethod

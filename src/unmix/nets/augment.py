@@ -24,14 +24,14 @@ def augment(x: Tensor, probability: float, source: torch.Generator) -> Tensor:
     if probability <= 0:
         return x
     rows, side = len(x), x.shape[2]
-    draws = torch.rand(7, rows, generator=source)
+    draws = torch.rand(8, rows, generator=source)
     chosen = (draws[:3] < probability).float()
     bright = (chosen[0] * (2 * draws[3] - 1) * _BRIGHTNESS).to(x.device)
     x = x + bright[:, None, None, None]
     reach = max(1, round(_SHIFT * side))
     shifts = ((2 * draws[4:6] - 1) * (reach + 0.5)).round().clamp(-reach, reach) * chosen[1]
     x = _moved(x, shifts.long().to(x.device), reach)
-    corners = (draws[[4, 6]] * side).to(x.device)
+    corners = (draws[6:8] * side).to(x.device)
     return x * _mask(corners, chosen[2].to(x.device), side)
 
 

@@ -157,6 +157,8 @@ class DomainPrior(nn.Module, ABC):
         values = torch.baddbmm(self.mean_domain, design, self.effects)
         if self.inner is not None and self.outer is not None:
             values = torch.baddbmm(values, torch.tanh(torch.bmm(design, self.inner)), self.outer)
+        # Matrix products may come in half precision; the domains' effects stay in full.
+        values = values.to(self.mean_domain.dtype)
         if importance is not None:
             values = torch.lerp(self.mean_domain, values, importance.repeat(1, 1, self.n_parameters))
         return values.chunk(self.n_parameters, dim=-1)

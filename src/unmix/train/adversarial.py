@@ -1,12 +1,13 @@
 """The loop of several players: in every step each phase that is due updates its own parameters.
 
-Randomness is a function of (seed, step), and the state is kept at the end of every block of steps, so a resumed run
-takes the same steps as one that never stopped. Where a loss becomes non-finite, the run goes back to the last kept
-state and halves the learning rates.
+Randomness is a function of (seed, step), and a checkpoint holds the state after some step, so a resumed run takes the
+same steps as one that never stopped. Where a loss becomes non-finite, the run goes back to the end of the last block of
+steps and halves the learning rates. Checkpoints are written by the clock, so one within a block holds both states.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,9 +19,9 @@ import torch
 from torch import Tensor
 
 from unmix.data.batches import Rows
-from unmix.errors import StorageError, TrainingError
+from unmix.errors import TrainingError
 from unmix.models.players import AdversarialModel, Phase
-from unmix.train.checkpoint import read_state, write_state
+from unmix.train.checkpoint import Checkpoint, checkpoint_of
 
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 _BETAS = (0.0, 0.99)
@@ -57,6 +58,11 @@ class _Progress:
     rewinds: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> _Progress:
+        return replace(self, history=list(self.history), sums=dict(self.sums), counts=dict(self.counts))
 
 
 def fit_adversarial(
@@ -67,6 +73,7 @@ def fit_adversarial(
     on_block: Callable[[int, dict[str, float]], None] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
+    schema: Any = None,
 ) -> AdversarialResult:
     """Train ``model`` in place, until the last of its phases has ended.
 
@@ -78,42 +85,44 @@ def fit_adversarial(
     on_block : called with (steps done, the new row of the history)
     checkpoint : file for the state of the run, written every few seconds and when the run is interrupted
     resume : go on from ``checkpoint``
+    schema : what names columns and domains, so that a checkpoint of others is refused
 
     Raises
     ------
+    SettingError, StorageError
+        ``resume`` without a checkpoint; the checkpoint cannot be written, or belongs to another run.
     TrainingError
         A loss became non-finite again and again; the message names phase and term, ``history`` holds the record.
     KeyboardInterrupt
-        Passed on after the last completed block has been written to ``checkpoint``.
+        Passed on; ``checkpoint`` holds a state at most ten seconds, or a step, older.
     """
-    run = _Run(model, rows, settings, checkpoint)
+    run = _Run(model, rows, settings, checkpoint_of(checkpoint, model, settings, schema, (rows,), resume=resume))
     if resume:
         run.load()
     started, last_written = time.monotonic() - run.progress.seconds, time.monotonic()
     try:
         while run.progress.step < run.n_steps:
-            done = run.block()
-            run.progress.seconds = time.monotonic() - started
-            if not done:
+            if not run.step():
                 continue
-            run.remember()
-            if on_block is not None:
-                on_block(run.progress.step, run.progress.history[-1])
-            if checkpoint is not None and time.monotonic() - last_written > _SECONDS_BETWEEN_CHECKPOINTS:
+            run.progress.seconds = time.monotonic() - started
+            if run.progress.step % settings.block == 0 or run.progress.step == run.n_steps:
+                run.end_block()
+                if on_block is not None:
+                    on_block(run.progress.step, run.progress.history[-1])
+            if time.monotonic() - last_written > _SECONDS_BETWEEN_CHECKPOINTS:
                 run.save()
                 last_written = time.monotonic()
     except KeyboardInterrupt:
-        if checkpoint is not None:
-            run.save()
+        run.save_interrupted()
         raise
     return AdversarialResult(run.progress.history, run.progress.step, run.progress.seconds)
 
 
 class _Run:
-    """The state of one call of ``fit_adversarial``."""
+    """The state of one call of ``fit_adversarial``; ``good`` is what a rewind goes back to."""
 
     def __init__(
-        self, model: AdversarialModel, rows: Rows, settings: AdversarialSettings, checkpoint: Path | None
+        self, model: AdversarialModel, rows: Rows, settings: AdversarialSettings, checkpoint: Checkpoint | None
     ) -> None:
         self.model, self.rows, self.settings, self.checkpoint = model, rows, settings, checkpoint
         self.device = rows.x.device
@@ -123,54 +132,66 @@ class _Run:
             name: torch.optim.Adam(owned.values(), lr=settings.learning_rate, betas=_BETAS, fused=True)
             for name, owned in self.owned.items()
         }
-        self.progress = _Progress()
-        self.remember()
+        self.progress, self.written = _Progress(), -1
+        self._remember()
 
-    def block(self) -> bool:
-        """Steps up to the end of the block; False where a loss became non-finite and the run went back."""
-        sums: dict[str, Tensor] = {}
-        counts: dict[str, int] = {}
-        end = min(self.progress.step + self.settings.block, self.n_steps)
-        for step in range(self.progress.step, end):
-            source = torch.Generator().manual_seed((self.settings.seed * 1_000_003 + step) % 2**63)
-            for phase in self.model.phases:
-                if not phase.begin <= step < phase.end:
-                    continue
-                terms = {f"{phase.name}_{name}": value for name, value in self._turn(phase, step, source).items()}
-                sick = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
-                if sick:
-                    self._rewind(sick)
-                    return False
-                for name, value in terms.items():
-                    sums[name] = value.detach() + sums.get(name, 0.0)
-                    counts[name] = counts.get(name, 0) + 1
-        self.progress.step = end
-        self.progress.history.append({"step": end, **{name: float(sums[name]) / counts[name] for name in sums}})
+    def step(self) -> bool:
+        """The turn of every phase that is due; False where a loss became non-finite and the run went back."""
+        progress, step = self.progress, self.progress.step
+        source = torch.Generator().manual_seed((self.settings.seed * 1_000_003 + step) % 2**63)
+        for phase in self.model.phases:
+            if not phase.begin <= step < phase.end:
+                continue
+            terms = {f"{phase.name}_{name}": value.item() for name, value in self._turn(phase, step, source).items()}
+            sick = [name for name, value in terms.items() if not math.isfinite(value)]
+            if sick:
+                self._rewind(sick)
+                return False
+            for name, value in terms.items():
+                progress.sums[name] = progress.sums.get(name, 0.0) + value
+                progress.counts[name] = progress.counts.get(name, 0) + 1
+        progress.step += 1
         return True
 
-    def remember(self) -> None:
-        """The last state known to be finite: what a rewind and an interrupted run go back to."""
-        self.good = {name: value.clone() for name, value in self._tensors().items()}
-        self.good_progress = replace(self.progress, history=list(self.progress.history))
+    def end_block(self) -> None:
+        """Means of the block as a row of the history; a rewind does not go back beyond it."""
+        progress = self.progress
+        means = {name: value / progress.counts[name] for name, value in progress.sums.items()}
+        progress.history.append({"step": progress.step, **means})
+        progress.sums, progress.counts = {}, {}
+        self._remember()
 
     def save(self) -> None:
-        assert self.checkpoint is not None
-        write_state(
-            self.checkpoint, self.good, {"progress": asdict(self.good_progress), "settings": asdict(self.settings)}
-        )
+        """Write the state of now, and beside it the one that a rewind goes back to."""
+        tensors, good = self.good
+        now = {} if self.progress.step == good.step else {f"now/{name}": t for name, t in self._tensors().items()}
+        self._write({**tensors, **now}, good, self.progress)
+
+    def save_interrupted(self) -> None:
+        """Write the end of the last block if the file is older: within a step, the state of now is half of one."""
+        tensors, good = self.good
+        if good.step > self.written:
+            self._write(tensors, good, good)
 
     def load(self) -> None:
         assert self.checkpoint is not None
-        tensors, header = read_state(self.checkpoint)
-        own = {name: value.shape for name, value in self._tensors().items()}
-        if header["settings"] != asdict(self.settings) or own != {n: t.shape for n, t in tensors.items()}:
-            raise StorageError(
-                f"{self.checkpoint} belongs to a run with other settings or data; it can be resumed only with "
-                "the same. Start anew without resuming."
-            )
+        tensors, progress = self.checkpoint.read()
         self._restore(tensors)
-        self.progress = _Progress(**header["progress"])
-        self.remember()
+        self.progress = _Progress(**progress["good"])
+        self._remember()
+        now = {name.removeprefix("now/"): tensor for name, tensor in tensors.items() if name.startswith("now/")}
+        if now:
+            self._restore(now)
+        self.progress = _Progress(**progress["now"])
+        self.written = self.progress.step
+
+    def _remember(self) -> None:
+        self.good = {name: value.clone() for name, value in self._tensors().items()}, self.progress.copy()
+
+    def _write(self, tensors: dict[str, Tensor], good: _Progress, now: _Progress) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint.write(tensors, {"good": asdict(good), "now": asdict(now)})
+            self.written = now.step
 
     def _turn(self, phase: Phase, step: int, source: torch.Generator) -> dict[str, Tensor]:
         index = torch.randint(len(self.rows), (self.settings.batch_size,), generator=source).to(self.device)
@@ -195,10 +216,10 @@ class _Run:
         return nullcontext()
 
     def _rewind(self, sick: list[str]) -> None:
-        progress = self.progress
-        progress.rewinds += 1
-        progress.rate *= 0.5
-        self._restore(self.good)
+        (tensors, good), now = self.good, self.progress
+        self._restore(tensors)
+        progress = replace(good.copy(), rewinds=now.rewinds + 1, rate=0.5 * now.rate, seconds=now.seconds)
+        self.progress = progress
         if progress.rewinds > self.settings.max_rewinds:
             raise TrainingError(
                 f"The objective became non-finite after step {progress.step} in the terms {', '.join(sick)}, "

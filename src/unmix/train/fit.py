@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from unmix.data.batches import Rows
-from unmix.errors import StorageError, TrainingError
+from unmix.errors import TrainingError
 from unmix.models.base import LatentModel
-from unmix.train.checkpoint import read_state, write_state
+from unmix.train.checkpoint import Checkpoint, checkpoint_of
 
 _LEAST_GAIN = 1e-3
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
@@ -98,6 +98,7 @@ def fit(
     on_epoch: Callable[[int, list[float]], None] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
+    schema: Any = None,
 ) -> TrainingResult:
     """Train ``model`` in place; at the end every start holds its best state on the held-out rows.
 
@@ -109,15 +110,19 @@ def fit(
     on_epoch : called with (epoch, held-out objective of every start)
     checkpoint : file for the state of the run, written every few seconds and when the run is interrupted
     resume : go on from ``checkpoint``
+    schema : what names columns and domains, so that a checkpoint of others is refused
 
     Raises
     ------
+    SettingError, StorageError
+        ``resume`` without a checkpoint; the checkpoint cannot be written, or belongs to another run.
     TrainingError
         Every start became non-finite again and again; the message names the term, ``history`` holds the record.
     KeyboardInterrupt
         Passed on after the last completed epoch has been written to ``checkpoint``.
     """
-    run = Training(model, train, held_out, settings, checkpoint)
+    kept = checkpoint_of(checkpoint, model, settings, schema, (train, held_out), resume=resume)
+    run = Training(model, train, held_out, settings, kept)
     if resume:
         run.load()
     started = time.monotonic() - run.progress.seconds
@@ -150,7 +155,7 @@ class Training:
     """The state of one call of ``fit``."""
 
     def __init__(
-        self, model: LatentModel, train: Rows, held_out: Rows, settings: TrainingSettings, checkpoint: Path | None
+        self, model: LatentModel, train: Rows, held_out: Rows, settings: TrainingSettings, checkpoint: Checkpoint | None
     ) -> None:
         self.model, self.train, self.settings, self.checkpoint = model, train, settings, checkpoint
         n_scored = max(_LEAST_SCORED, _NUMBERS_SCORED // (model.n_starts * model.config.n_features))
@@ -244,23 +249,13 @@ class Training:
 
     def save(self) -> None:
         assert self.checkpoint is not None
-        write_state(
-            self.checkpoint, self.good, {"progress": asdict(self.good_progress), "settings": asdict(self.settings)}
-        )
+        self.checkpoint.write(self.good, asdict(self.good_progress))
 
     def load(self) -> None:
         assert self.checkpoint is not None
-        tensors, header = read_state(self.checkpoint)
-        own = self._tensors()
-        if header["settings"] != asdict(self.settings) or {n: t.shape for n, t in own.items()} != {
-            n: t.shape for n, t in tensors.items()
-        }:
-            raise StorageError(
-                f"{self.checkpoint} belongs to a run with other settings or data; it can be resumed only with "
-                "the same. Start anew without resuming."
-            )
+        tensors, progress = self.checkpoint.read()
         self._restore(tensors)
-        self.progress = _Progress(**header["progress"])
+        self.progress = _Progress(**progress)
         for parameter in self.parameters.values():
             self.optimizer.state[parameter]["step"].fill_(self.progress.steps)
         self.remember()
