@@ -178,7 +178,7 @@ def test_the_l1_terms_fall_once_the_mask_is_closed(rows):
 
 
 def _image_generator():
-    return perturb(ImageGenerator(generators(0, 1), 3, 0, (6,), (8, 8, 1), 2)).double()
+    return perturb(ImageGenerator(generators(0, 1), 1, 2, 0, (6,), (8, 8, 1), 2)).double()
 
 
 @pytest.mark.parametrize("form", ["vector", "image"])
@@ -220,17 +220,71 @@ def test_one_direction_a_step_is_right_on_average(rows):
 # Images
 
 
-@pytest.mark.parametrize("demodulate", [True, False])
-def test_modulated_convolution_equals_weights_made_for_each_sample(demodulate):
-    layer = perturb(ModulatedConvolution(generators(0, 1), 4, 3, 5, 3, demodulate=demodulate).double())
+def test_modulated_convolution_equals_weights_made_for_each_sample():
+    layer = perturb(ModulatedConvolution(generators(0, 1), 4, 3, 5).double())
     x, style = noise(6, 3, 8, 8, dtype=torch.float64), noise(6, 4, dtype=torch.float64)
     weight, bias = layer.convolution.weight, layer.convolution.bias
     for output, one, own in zip(layer(x, style), x, style, strict=True):
         scale = 1 + own @ layer.scales.layers[0].weight[0] + layer.scales.layers[0].bias[0, 0]
         modulated = weight * scale[None, :, None, None]
-        if demodulate:
-            modulated = modulated / modulated.flatten(1).norm(dim=1)[:, None, None, None]
+        modulated = modulated / modulated.flatten(1).norm(dim=1)[:, None, None, None]
         torch.testing.assert_close(output, conv2d(one[None], modulated, bias, padding=1)[0])
+
+
+def test_style_acts_on_colours_first_and_with_colours_alone_on_nothing_else():
+    z, design = noise(6, 5), torch.zeros(6, 0)
+    z[:, :3] = z[0, :3]
+    for alone in (False, True):
+        generator = ImageGenerator(generators(0, 1), 3, 2, 0, (6,), (16, 16, 3), 4, colours_alone=alone)
+        seen = []
+        generator.second[-1].register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(output))
+        images = generator(z, design)
+        assert (images[1:] - images[0]).abs().flatten(1).amax(1).min() > 0.01
+        torch.testing.assert_close(seen[0], seen[0][:1].expand(6, -1, -1, -1))
+        generator(noise(6, 5, seed=1), design)
+        assert (seen[1] - seen[0]).abs().max() > 0.01
+        perturb(generator)
+        generator(z, design)
+        assert bool((seen[2] - seen[2][:1]).abs().max() > 1e-4) is not alone
+
+
+@pytest.mark.parametrize(("n_content", "n_style"), [(0, 3), (3, 0)])
+def test_images_of_content_alone_and_of_style_alone(n_content, n_style):
+    generator = ImageGenerator(generators(0, 1), n_content, n_style, 0, (6,), (16, 16, 3), 2)
+    images = perturb(generator)(noise(4, 3), torch.zeros(4, 0))
+    assert images.shape == (4, 3, 16, 16)
+    assert images.std(0).max() > 0.01
+
+
+def test_real_images_join_late_and_some_of_what_is_generated_are_translations_of_them(images):
+    x = Rows(torch.from_numpy(images), None, torch.arange(24).remainder(2)[:, None], torch.zeros(24, 0), 2)
+    network = CGGANNetwork(
+        config(shape=(16, 16, 3), channels=2, steps=100, joining=0.2, translated=0.5, reconstruction_weight=7.0)
+    )
+    weights = [network.weights("generator", step)["reconstruction"] for step in (0, 20, 30, 40, 99)]
+    assert weights == pytest.approx([0.0, 0.0, 3.5, 7.0, 7.0])
+    due = ["reconstruction" in network.terms("generator", x, torch.Generator(), step) for step in (0, 20, 21, 99)]
+    assert due == [False, False, True, True]
+    drawn = noise(24, 3)
+    z, target = network._proposed(x, drawn, 29)
+    torch.testing.assert_close(z, network.synthesis.from_noise(drawn, x.design))
+    assert target is z
+    z, target = network._proposed(x, drawn, 30)
+    own = network.encoder(as_floats(x.x[:12]))
+    moved = network.synthesis.from_noise(network.synthesis.to_noise(own, x.design[:12]), x.design[12:])
+    torch.testing.assert_close(z[12:], moved)
+    torch.testing.assert_close(z[:12], network.synthesis.from_noise(drawn, x.design)[:12])
+    assert torch.equal(z, target)
+    # The encoder is not drawn to what it finds in its own translations.
+    assert torch.autograd.grad(target.sum(), [*network.encoder.parameters()], allow_unused=True)[0] is None
+
+
+def test_the_pace_multiplies_what_domains_do():
+    slow, fast = (CGGANNetwork(config(pace=pace)).synthesis for pace in (1.0, 5.0))
+    design = torch.eye(slow.flow.effects.shape[1])
+    torch.testing.assert_close(fast.effects(design), 5 * slow.effects(design))
+    shift = fast.from_noise(torch.zeros(len(design), 3), design)
+    torch.testing.assert_close(shift[:, 1:], fast.effects(design)[:, 0])
 
 
 def test_images_go_to_floats_and_back(images):

@@ -24,12 +24,18 @@ from unmix.metrics import content_accuracy, style_accuracy
 from unmix.metrics.inputs import labels
 
 DIGIT_SETTINGS: dict[str, Any] = {
-    "n_latents": 16,
+    "n_latents": 20,
+    "n_style": 4,
     "hidden": (64, 64),
     "channels": 16,
-    "batch_size": 64,
-    "max_steps": 2500,
-    "encoder_steps": 500,
+    "modulation": "colours",
+    "mask_weight": 0.1,
+    "sparsity": 0.3,
+    "gradient_weight": 0.3,
+    "learning_rate": 3e-3,
+    "batch_size": 32,
+    "max_steps": 2400,
+    "encoder_steps": 300,
 }
 """Settings of ``CGGAN`` for images of 16 × 16 pixels, in minutes on two cores."""
 

@@ -30,8 +30,14 @@ from unmix.train.devices import pick_device
 
 _MIXING_ROWS, _IMAGE_MIXING_ROWS = 1024, 128
 _CHUNK = 1024
-_PENALTY_ROWS = 64
-_IMAGE_PENALTY_ROWS, _IMAGE_SPARSITY_EVERY, _IMAGE_RECONSTRUCTION = 8, 4, 10.0
+_OF_IMAGES: dict[str, Any] = {
+    "penalty_rows": 8,
+    "sparsity_every": 4,
+    "reconstruction_weight": 50.0,
+    "joining": 0.25,
+    "translated": 0.5,
+    "pace": 5.0,
+}
 
 
 @dataclass(eq=False, repr=False)
@@ -49,18 +55,20 @@ class CGGAN(TransformerMixin, BaseEstimator):
     n_latents : int, default 4
         Content and style together. In images, rather 16 or more.
     n_style : int, optional
-        How many latents may be style; the others are content from the start. Default: all.
+        How many latents may be style; the others are content from the start. Default: all, of images a quarter.
     hidden : sequence of int, default (128, 128)
         Widths of the dense networks; for images the last is the width of the modulation.
     channels : int, default 32
         Channels at the full side of an image, twice as many below it.
+    modulation : {"all", "colours"}, default "all"
+        Where style acts in an image: on every layer, or on colours alone, so that no domain changes a shape.
     flow : {"gaussian", "spline", False}, default "gaussian"
         f: location-scale, or a monotone spline. False: a plain conditional generator G(ε, u), as an ablation.
     mask : bool, default True
         Whether the mask is learnt. False: every candidate is style.
     mask_weight : float, default 0.02
     sparsity : float, default 0.02
-        α, weight of the L1 term of ∂x/∂z_s. 0: flow and mask alone.
+        α, weight of the L1 term of ∂x/∂z_s, of images per pixel and colour. 0: flow and mask alone.
     penalty : {"l1", "log", "l2"}, default "l1"
         Form of that term, as in ``CGVAE``.
     gradient_weight : float, default 0.2
@@ -121,6 +129,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
     n_style: int | None = None
     hidden: Sequence[int] = (128, 128)
     channels: int = 32
+    modulation: str = "all"
     flow: str | bool = "gaussian"
     mask: bool = True
     mask_weight: float = 0.02
@@ -310,7 +319,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
     def _config(self, shape: tuple[int, ...], domains: DomainSchema, seed: int) -> CGGANConfig:
         return CGGANConfig(
             n_latents=int(self.n_latents),
-            n_style=int(self.n_latents if self.n_style is None else self.n_style),
+            n_style=self._most_style(images=len(shape) > 1),
             shape=shape,
             n_design=domains.n_design,
             interactions=len(domains.columns) > 1 or domains.n_continuous > 0,
@@ -326,10 +335,14 @@ class CGGAN(TransformerMixin, BaseEstimator):
             steps=int(self.max_steps),
             encoder_steps=int(self.encoder_steps),
             seed=seed,
-            penalty_rows=_IMAGE_PENALTY_ROWS if len(shape) > 1 else _PENALTY_ROWS,
-            sparsity_every=_IMAGE_SPARSITY_EVERY if len(shape) > 1 else 1,
-            reconstruction_weight=_IMAGE_RECONSTRUCTION if len(shape) > 1 else 1.0,
+            modulation=self.modulation,
+            **(_OF_IMAGES if len(shape) > 1 else {}),
         )
+
+    def _most_style(self, *, images: bool) -> int:
+        if self.n_style is not None:
+            return int(self.n_style)
+        return max(1, int(self.n_latents) // 4) if images else int(self.n_latents)
 
     def _new_rows(self, X: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
         schema, domains = self.schema_, self.domain_schema_

@@ -12,7 +12,7 @@ import numpy as np
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.errors import SettingError
-from unmix.models.cggan import FLOWS
+from unmix.models.cggan import FLOWS, MODULATIONS
 from unmix.nets.layers import ACTIVATIONS
 from unmix.objectives.sparsity import PENALTIES
 from unmix.train.fit import TrainingSettings
@@ -75,6 +75,7 @@ def check_gan(estimator: Any) -> None:
     need(_are_widths(estimator.hidden), "hidden", "one or more widths ≥ 1, such as (128, 128)")
     need(estimator.flow is False or estimator.flow in [*FLOWS], "flow", f"one of {[*FLOWS]} or False")
     need(estimator.penalty in [*PENALTIES], "penalty", f"one of {[*PENALTIES]}")
+    need(estimator.modulation in MODULATIONS, "modulation", f"one of {[*MODULATIONS]}")
     for name in ("mask", "augment", "mixed_precision"):
         need(isinstance(getattr(estimator, name), bool | np.bool), name, "True or False")
     for name in ("mask_weight", "sparsity", "gradient_weight"):

@@ -45,6 +45,7 @@ from unmix.objectives.adversarial import discriminator_loss, generator_loss, gra
 from unmix.objectives.sparsity import PENALTIES, jacobian_weights
 
 FLOWS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
+MODULATIONS = ("all", "colours")
 
 
 MASK_THRESHOLD = 0.1
@@ -67,7 +68,10 @@ class CGGANConfig:
     last is the width of the modulation and of the discriminator's features, and ``channels`` those at the full side.
     ``flow``: "gaussian", "spline" or None, a plain conditional generator. The exact derivatives by ``directions``
     style latents are taken at the first ``penalty_rows`` rows in every ``sparsity_every``-th step, the R1 term in every
-    ``gradient_every``-th; both weigh accordingly more.
+    ``gradient_every``-th; both weigh accordingly more. ``joining``: share of the steps before real rows are encoded at
+    all; as many more later they have their full weight, and from half-way between on the share ``translated`` of what
+    the generator makes are rows of the data, moved to another domain. ``pace``: how many times as fast as other
+    parameters the effects of domains may grow.
     """
 
     n_latents: int
@@ -77,6 +81,7 @@ class CGGANConfig:
     interactions: bool = False
     hidden: tuple[int, ...] = (128, 128)
     channels: int = 32
+    modulation: str = "all"
     flow: str | None = "gaussian"
     mask: bool = True
     mask_weight: float = 0.02
@@ -94,6 +99,9 @@ class CGGANConfig:
     averaging: float = 0.002
     latent_weight: float = 1.0
     reconstruction_weight: float = 1.0
+    joining: float = 0.0
+    translated: float = 0.0
+    pace: float = 1.0
 
     @property
     def images(self) -> bool:
@@ -115,7 +123,17 @@ class CGGANConfig:
 def _generator(sources: Generators, config: CGGANConfig) -> VectorGenerator | ImageGenerator:
     n_design = config.n_design if config.flow is None else 0
     if config.images:
-        return ImageGenerator(sources, config.n_latents, n_design, config.hidden, config.shape, config.channels)
+        n_content = config.n_latents - config.n_style
+        return ImageGenerator(
+            sources,
+            n_content,
+            config.n_style,
+            n_design,
+            config.hidden,
+            config.shape,
+            config.channels,
+            colours_alone=config.modulation == "colours",
+        )
     return VectorGenerator(sources, config.n_latents, n_design, config.hidden, config.shape[0])
 
 
@@ -149,7 +167,7 @@ class Synthesis(nn.Module):
     def __init__(self, config: CGGANConfig) -> None:
         super().__init__()
         sources = generators(config.seed, 1)
-        self.n_content = config.n_latents - config.n_style
+        self.n_content, self.pace = config.n_latents - config.n_style, config.pace
         self.flow: DomainPrior | None = None
         if config.flow is not None:
             self.flow = FLOWS[config.flow](sources, config.n_style, config.n_design, config.interactions)
@@ -172,7 +190,7 @@ class Synthesis(nn.Module):
 
     def style(self, design: Tensor) -> PriorDistribution | None:
         """Distribution of the style latents of every row; None without a flow."""
-        return None if self.flow is None else self.flow(design, self.mask[None, None])
+        return None if self.flow is None else self.flow(self.pace * design, self.mask[None, None])
 
     def from_noise(self, noise: Tensor, design: Tensor) -> Tensor:
         """``z`` (rows, n_latents) of ``noise`` ε in the domains of ``design``."""
@@ -193,7 +211,7 @@ class Synthesis(nn.Module):
     def effects(self, design: Tensor) -> Tensor:
         """What each row's domain changes in the parameters of the flow (rows, parameters, n_style)."""
         assert self.flow is not None
-        return torch.cat(self.flow.parameters_of(design)).transpose(0, 1)
+        return torch.cat(self.flow.parameters_of(self.pace * design)).transpose(0, 1)
 
 
 class CGGANNetwork(AdversarialModel):
@@ -237,7 +255,7 @@ class CGGANNetwork(AdversarialModel):
                 "mask": config.mask_weight * fallen,
                 "sparsity": config.sparsity * config.sparsity_every * risen * max(fallen, _LEFT),
                 "latents": config.latent_weight,
-                "reconstruction": config.reconstruction_weight,
+                "reconstruction": config.reconstruction_weight * self._joined(step),
             },
             "encoder": {"latents": 1.0, "reconstruction": 1.0, "real": 1.0},
         }[phase]
@@ -273,8 +291,8 @@ class CGGANNetwork(AdversarialModel):
     def _discriminator_terms(self, rows: Rows, noise: Tensor, source: torch.Generator, step: int) -> dict[str, Tensor]:
         design, real = rows.design, as_floats(rows.x)
         with torch.no_grad():
-            generated = self.synthesis(self.synthesis.from_noise(noise, design), design)
-            generated = self.synthesis.observed(generated, source)
+            z, _ = self._proposed(rows, noise, step)
+            generated = self.synthesis.observed(self.synthesis(z, design), source)
         penalised = step % self.config.gradient_every == 0
         real = self._seen(real, source).detach().requires_grad_(penalised)
         score = self.discriminator(real, design)
@@ -287,17 +305,38 @@ class CGGANNetwork(AdversarialModel):
 
     def _generator_terms(self, rows: Rows, noise: Tensor, source: torch.Generator, step: int) -> dict[str, Tensor]:
         config, design = self.config, rows.design
-        z = self.synthesis.from_noise(noise, design)
+        z, target = self._proposed(rows, noise, step)
         generated, real = self.synthesis.observed(self.synthesis(z, design), source), as_floats(rows.x)
         terms = {"logistic": generator_loss(self.discriminator(self._seen(generated, source), design))}
-        found = self.encoder(torch.cat([generated, real]))
-        terms["latents"] = (found[: len(z)] - z).square().mean()
-        terms["reconstruction"] = (self.synthesis(found[len(z) :], design) - real).square().mean()
+        joined = self._joined(step) > 0
+        found = self.encoder(torch.cat([generated, real]) if joined else generated)
+        terms["latents"] = (found[: len(z)] - target).square().mean()
+        if joined:
+            terms["reconstruction"] = (self.synthesis(found[len(z) :], design) - real).square().mean()
         if config.mask and config.flow is not None:
             terms["mask"] = mask_penalty(self.synthesis.effects(design))
         if config.sparsity > 0 and config.n_style > 0 and step % config.sparsity_every == 0:
             terms["sparsity"] = self._sparsity(z, design, source)
         return terms
+
+    def _joined(self, step: int) -> float:
+        """How far real rows take part: 0 before ``joining``, 1 at twice of it."""
+        begin = self.config.joining * self.config.steps
+        return min(1.0, max(0.0, step - begin) / begin) if begin > 0 else 1.0
+
+    def _proposed(self, rows: Rows, noise: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Latents of what is generated, and what the encoder should find in it.
+
+        The last of them are latents of the first real rows, moved to the domains of the last rows.
+        """
+        design = rows.design
+        z = self.synthesis.from_noise(noise, design)
+        moving = int(self.config.translated * len(z)) if 2 * self._joined(step) >= 1 else 0
+        if not moving:
+            return z, z
+        own = self.synthesis.to_noise(self.encoder(as_floats(rows.x[:moving])), design[:moving])
+        moved = self.synthesis.from_noise(own, design[-moving:])
+        return torch.cat([z[:-moving], moved]), torch.cat([z[:-moving], moved.detach()])
 
     def _sparsity(self, z: Tensor, design: Tensor, source: torch.Generator) -> Tensor:
         config = self.config
@@ -308,7 +347,8 @@ class CGGANNetwork(AdversarialModel):
         jacobian = self.synthesis.generator.derivatives(z[:n_rows], design[:n_rows], columns)
         spread = z[:, columns].std(0, correction=0)
         weights = jacobian_weights(jacobian.flatten(2).transpose(0, 1)[None], spread[None])
-        return PENALTIES[config.penalty](weights)[0] * (config.n_style / count)
+        per_entry = 1.0 / math.prod(config.shape) if config.images else 1.0
+        return PENALTIES[config.penalty](weights)[0] * (config.n_style / count * per_entry)
 
     def _encoder_terms(self, rows: Rows, noise: Tensor, source: torch.Generator) -> dict[str, Tensor]:
         """Latents of generated rows, and what becomes of generated and of real rows on the way there and back."""
