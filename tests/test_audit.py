@@ -219,6 +219,13 @@ def test_dependence_within_domains():
     assert audit.finding("C2").verdict == "fails"
     assert verdicts(audit) == ["block", "block", "identified"]
     assert "depends on z1 within domains" in audit.latents["reason"][0]
+    # Of latents that do not change, but that the structure separates, it is the dependence that makes a block.
+    stub, alike, one = problem(SPARSE, 1)
+    alike[:, 1] = 0.8 * alike[:, 0] + 0.6 * alike[:, 1]
+    audit = audit_of(stub, alike, one)
+    assert verdicts(audit) == ["block", "block", "identified"]
+    assert "depends on z1 within domains" in audit.latents["reason"][0]
+    stub, z, labels = problem(SPARSE, 4)
     spread = z.copy()
     spread[:, 2] = np.abs(z[:, 0]) * np.random.default_rng(3).standard_normal(len(z))
     assert audit_of(stub, spread, labels).finding("C2").evidence["dependent_pairs"][0][:2] == ["z0", "z2"]

@@ -180,10 +180,13 @@ def route_shares(support: Support, routes: Routes) -> Floats:
 def _above(signal: Floats, noise: Floats) -> int:
     """Rank of ``signal`` (domains, columns) that ``noise`` (draws, domains, columns) does not explain, step by step."""
     left, singular, right = np.linalg.svd(signal)
+    turned, limit = left.T @ noise @ right.T, np.inf
     for rank, size in enumerate(singular):
-        # With this rank, what is beyond the directions found is noise there (Robin and Smith 2000).
-        rest = left[:, rank:].T @ noise @ right[rank:].T
-        if size <= np.quantile(np.linalg.norm(rest, ord=2, axis=(1, 2)), 1 - _LEVEL):
+        # With this rank, what is beyond the directions found is noise there (Robin and Smith 2000). Fewer dimensions
+        # have less noise, so that what exceeds the last limit exceeds this one.
+        if size <= limit:
+            limit = np.quantile(np.linalg.norm(turned[:, rank:, rank:], ord=2, axis=(1, 2)), 1 - _LEVEL)
+        if size <= limit:
             return rank
     return len(singular)
 

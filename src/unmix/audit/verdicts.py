@@ -129,15 +129,15 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, str]:
     if not others:
         return "identified", f"{_routes(found, i)}{said or ' One start only: whether it repeats is not known.'}"
     together = listed([names[j] for j in others])
-    if not found.changes.changing[i]:
+    direct = [j for j in others if not found.separated[i, j]]
+    tied = [names[j] for j in direct if found.dependent[i, j]]
+    if not found.changes.changing[i] and len(tied) < len(direct):
         return (
             "unsupported",
             f"It does not change between domains, and the structure leaves it together with {together}.",
         )
-    tied = [names[j] for j in others if found.dependent[i, j]]
     if tied:
         return "block", f"It depends on {listed(tied)} within domains.{said}"
-    direct = [j for j in others if not found.separated[i, j]]
     unsure = [names[j] for j in direct if found.probability[i, j] >= 1 - SURE]
     if unsure:
         return "block", f"Whether it is separate from {listed(unsure)} is not sure: it hangs on uncertain edges.{said}"
