@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from audit_stubs import DENSE, SPARSE, Folded, Linear, Told, audit_of, problem, verdicts
+from audit_stubs import DENSE, SPARSE, Folded, FoldedFarOut, Linear, Told, audit_of, problem, verdicts
 from scipy.stats import rankdata
 
 import unmix
@@ -206,6 +206,13 @@ def test_a_fold_does_not_come_back():
     assert verdicts(audit) == ["unsupported", "identified", "identified"]
     assert "does not come back" in audit.latents["reason"][0]
     assert audit.finding("invertibility").verdict == "fails"
+
+
+def test_a_fold_far_out_comes_back_in_part_only():
+    audit = audit_of(*problem(SPARSE, 3, "mean", kind=FoldedFarOut))
+    assert verdicts(audit) == ["unsupported", "identified", "identified"]
+    back = audit.finding("invertibility").evidence["round_trip_r2"]
+    assert 0.7 < back["z0"] < 0.95 < back["z1"]
 
 
 def test_dependence_within_domains():
