@@ -36,6 +36,7 @@ from scipy.stats import rankdata
 from unmix import CGVAE, datasets
 from unmix.bench.run import append_row, read_rows
 from unmix.datasets import MixingData
+from unmix.errors import SettingError
 from unmix.metrics.recovery import correlation
 from unmix.theory import free_sets
 
@@ -104,6 +105,17 @@ def draw_problem(seed: int) -> dict[str, Any]:
     return words
 
 
+def draw_data(words: dict[str, Any], n_samples: int) -> tuple[dict[str, Any], MixingData]:
+    """The problem as it could be drawn, and its data: a sparse flow without room for extra edges goes without them."""
+    try:
+        return words, datasets.make_sparse_mixing(**words, n_samples=n_samples)
+    except SettingError:
+        if words["mixing"] != "flow" or not words["violation"]:
+            raise
+    words = words | {"violation": 0.0}
+    return words, datasets.make_sparse_mixing(**words, n_samples=n_samples)
+
+
 def audit_problem(seed: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Problem, findings and latents of the fitted model; or the problem and its error."""
     torch.set_num_threads(1)
@@ -121,7 +133,7 @@ def audit_problem(seed: int, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _fit_and_audit(seed: int, words: dict[str, Any], extra: int, settings: dict[str, Any]) -> dict[str, Any]:
     n_samples = settings["samples"]
-    data = datasets.make_sparse_mixing(**words, n_samples=n_samples + _TEST_ROWS)
+    words, data = draw_data(words, n_samples + _TEST_ROWS)
     model = CGVAE(
         words["n_latents"] + extra,
         n_restarts=settings["restarts"],
@@ -148,6 +160,7 @@ def _fit_and_audit(seed: int, words: dict[str, Any], extra: int, settings: dict[
             }
         )
     return {
+        **words,
         "agreement": model.agreement_,
         "findings": {finding.condition: finding.verdict for finding in audit.findings},
         "latents": latents,

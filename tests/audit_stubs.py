@@ -49,6 +49,13 @@ class Folded(Linear):
         return super().jacobian(z) * signs[:, None]
 
 
+class FoldedFarOut(Linear):
+    """The first latent folds at 1.6 only."""
+
+    def decode(self, z):
+        return super().decode(torch.cat([torch.minimum(z[:, :1], 3.2 - z[:, :1]), z[:, 1:]], 1))
+
+
 class Told(Linear):
     """The encoder moves every latent by the domain that it is told, whatever the features are."""
 

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from unmix.errors import SettingError
+
 SOURCE = Path(__file__).parents[1] / "benchmarks" / "audit_calibration.py"
 DENSE, SPLIT = np.ones((8, 3), dtype=int), np.array([[1, 1, 0]] * 3 + [[0, 0, 1]] * 2)
 
@@ -71,6 +73,16 @@ def test_the_table_counts_latents_problems_and_failures(study):
     perfect = study.reliability([problem(str(k), ["identified"], [0.99]) for k in range(20)]).iloc[0]
     assert perfect["of_these_right_low"] == pytest.approx(0.025 ** (1 / 20), abs=1e-3)
     assert study.reliability(problems[2:]).iloc[0]["failed"] == 1
+
+
+def test_a_flow_without_room_for_extra_edges_goes_without_them(study):
+    words = study.draw_problem(1028)
+    assert (words["mixing"], words["violation"]) == ("flow", 0.3)
+    drawn, data = study.draw_data(words, 60)
+    assert drawn == words | {"violation": 0.0}
+    assert (data.full_support == data.support).all()
+    with pytest.raises(SettingError):
+        study.draw_data(words | {"violation": 0.0, "n_domains": 0}, 60)
 
 
 def test_a_problem_that_fails_is_a_row_with_its_error(study, monkeypatch):

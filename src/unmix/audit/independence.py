@@ -15,6 +15,13 @@ shuffles is taken off, :math:`\sqrt{\max(0, Q_{ij} - \bar Q) / \sum_u n_u}`, nea
 same: 0.2 counts, 0.4 in a single domain. An excess of 0 means that the correlations are no larger than those of
 shuffled rows, not that they are 0. The test could have failed if its limit lies below an excess of 0.4.
 
+**What independence rules out.** Latents :math:`z_i, z_j` that are turned into each other are dependent wherever their
+scales are not the same up to one factor: in units c of their ratio, a turn by an angle θ correlates them by
+:math:`\sin 2θ\; t_u` in domain u, :math:`t_u = \tanh(\log(s_{u,i}/s_{u,j}) - \log c)`. Half of all angles would show,
+being correlated by 0.2, where the root mean square of :math:`t_u` over domains, beyond sampling and for the least
+telling c, is :math:`0.2 \sqrt 2`. Such a pair cannot have been turned; one that is independent but changes alike could
+have been, by a rotation; and one that is dependent, or not tested, by any map.
+
 Posterior means shrink toward their mean, and what they share of the observation noise correlates them a little; so
 small sizes are no failure, and a true dependence comes out somewhat weakened.
 """
@@ -37,6 +44,8 @@ Ints = NDArray[np.int64]
 CONDITION = "C2 independence"
 _SIZE = 0.2
 _SIZE_IN_ONE = 2 * _SIZE
+_SHOWN = np.sqrt(2.0) * _SIZE
+_UNITS = 41
 _LEVEL = 0.05
 _SHUFFLES = 200
 _FEW_SHUFFLES = 60
@@ -107,6 +116,28 @@ def check_independence(subject: Subject) -> tuple[Finding, Bools]:
         f"square over domains); shuffled rows have {chance[first, second]:.2f} ({rows})."
     )
     return Finding(CONDITION, "holds", True, sentence, evidence), dependent
+
+
+def zeros_by_turning(subject: Subject, finding: Finding, dependent: Bools) -> Ints:
+    """Zeros that turning each pair (n_latents, n_latents) by itself could make without a trace within domains.
+
+    ``finding`` and ``dependent`` are what ``check_independence`` says.
+    """
+    n, (z, labels) = subject.n_latents, subject.tested
+    free = np.where(dependent | (not finding.could_fail), 2, 1)
+    np.fill_diagonal(free, 0)
+    if n < 2 or len(subject.large) < 2:
+        return free
+    rows = np.bincount(labels).astype(float)
+    spread = np.stack([z[labels == domain].std(axis=0) for domain in range(len(rows))])
+    ratio = np.log(np.maximum(spread, 1e-12))[:, :, None] - np.log(np.maximum(spread, 1e-12))[:, None, :]
+    # A model chooses the scales of its latents; those that hide the turn best count.
+    low, high = ratio.min(axis=0), ratio.max(axis=0)
+    units = low + (high - low) * np.linspace(0.0, 1.0, _UNITS)[:, None, None, None]
+    hidden = (rows[:, None, None] * np.tanh(ratio - units) ** 2).sum(axis=1).min(axis=0) / rows.sum()
+    # Sampling alone gives log s_i / s_j a variance of 1 / n_u.
+    shown = np.sqrt(np.maximum(hidden - len(rows) / rows.sum(), 0.0))
+    return np.where((free == 1) & (shown >= _SHOWN), 0, free)
 
 
 def _compare(actual: Floats, shuffled: Floats, sizes: Ints) -> _Test:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from unmix.audit.agreement import Repeats, check_agreement
 from unmix.audit.changes import ROUTES, Changes, check_changes, route_shares
 from unmix.audit.finding import Finding, counted, listed
-from unmix.audit.independence import check_independence
+from unmix.audit.independence import check_independence, zeros_by_turning
 from unmix.audit.invertibility import check_invertibility
 from unmix.audit.positivity import check_positivity
 from unmix.audit.remedies import Remedy, blocks, find_remedies
@@ -64,11 +64,11 @@ def audit_subject(subject: Subject) -> Audit:
     if not active or len(subject.latents) < LEAST_ROWS:
         return _nothing(subject, positivity, faults.by_latent)
     part = subject.only(active)
-    sparsity, support = check_sparsity(part)
+    independence, dependent = check_independence(part)
+    sparsity, support = check_sparsity(part, zeros_by_turning(part, independence, dependent))
     agreement, repeats = check_agreement(part)
     asked = _asked(repeats, len(active))
     changes_found, changes = check_changes(part, support, asked)
-    independence, dependent = check_independence(part)
     invertibility, no_inverse = check_invertibility(subject)
     faulty = no_inverse | faults.by_latent
     own = {place: faulty[i] for place, i in enumerate(active) if i in faulty}
@@ -129,15 +129,15 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, str]:
     if not others:
         return "identified", f"{_routes(found, i)}{said or ' One start only: whether it repeats is not known.'}"
     together = listed([names[j] for j in others])
-    if not found.changes.changing[i]:
+    direct = [j for j in others if not found.separated[i, j]]
+    tied = [names[j] for j in direct if found.dependent[i, j]]
+    if not found.changes.changing[i] and len(tied) < len(direct):
         return (
             "unsupported",
             f"It does not change between domains, and the structure leaves it together with {together}.",
         )
-    tied = [names[j] for j in others if found.dependent[i, j]]
     if tied:
         return "block", f"It depends on {listed(tied)} within domains.{said}"
-    direct = [j for j in others if not found.separated[i, j]]
     unsure = [names[j] for j in direct if found.probability[i, j] >= 1 - SURE]
     if unsure:
         return "block", f"Whether it is separate from {listed(unsure)} is not sure: it hangs on uncertain edges.{said}"
