@@ -6,7 +6,8 @@ Every seed is a problem: 2 to 5 latents, dense to sparse mixings of three forms,
 latents that do not change, dependence within domains, weak extra edges, and one latent too many asked of the model.
 Seeds below 2000 are for tuning, from 2000 on for the claim; a run takes one kind. One line a problem, written as soon
 as it is done; a problem that fails is a line with its error. Lines that are there are not computed again, so the same
-command goes on where it stopped; it refuses to go on with other settings.
+command goes on where it stopped; it refuses to go on with other settings. ``--models`` keeps the fitted models, so that
+another version of the audit can be held against the same fits.
 
 For every latent of the fitted model: its verdict, its largest absolute correlation with a true latent on rows that the
 model has not seen, and whether the theory identifies that true latent, counted from the true support and the true
@@ -33,6 +34,7 @@ import torch
 from joblib import Parallel, delayed
 from scipy.stats import rankdata
 
+import unmix
 from unmix import CGVAE, datasets
 from unmix.bench.run import append_row, read_rows
 from unmix.datasets import MixingData
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
+    parser.add_argument("--models", type=Path, help="folder that keeps the fitted models: audits without fitting again")
     parser.add_argument("--retry-failed", action="store_true", help="compute again what ended in an error")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/audit_tuning.jsonl"))
     arguments = parser.parse_args()
@@ -73,7 +76,7 @@ def main() -> None:
     ]
     print(f"{len(seeds)} problems, {len(missing)} to do", flush=True)
     parallel = Parallel(n_jobs=arguments.jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
-    for row in parallel(delayed(audit_problem)(seed, settings) for seed in missing):
+    for row in parallel(delayed(audit_problem)(seed, settings, arguments.models) for seed in missing):
         append_row(arguments.out, row)
         done[row["key"]] = row
         found = row["error"] or ", ".join(f"{own['verdict']} {own['correlation']:.2f}" for own in row["latents"])
@@ -116,7 +119,7 @@ def draw_data(words: dict[str, Any], n_samples: int) -> tuple[dict[str, Any], Mi
     return words, datasets.make_sparse_mixing(**words, n_samples=n_samples)
 
 
-def audit_problem(seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+def audit_problem(seed: int, settings: dict[str, Any], models: Path | None = None) -> dict[str, Any]:
     """Problem, findings and latents of the fitted model; or the problem and its error."""
     torch.set_num_threads(1)
     started, words = time.monotonic(), draw_problem(seed)
@@ -125,23 +128,31 @@ def audit_problem(seed: int, settings: dict[str, Any]) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            row |= _fit_and_audit(seed, words, extra, settings)
+            row |= _fit_and_audit(seed, words, extra, settings, models)
     except Exception as error:  # one problem that cannot be drawn or fitted must not end the study
         row |= {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc(limit=-3)}
     return row | {"seconds": round(time.monotonic() - started, 1)}
 
 
-def _fit_and_audit(seed: int, words: dict[str, Any], extra: int, settings: dict[str, Any]) -> dict[str, Any]:
+def _fit_and_audit(
+    seed: int, words: dict[str, Any], extra: int, settings: dict[str, Any], models: Path | None
+) -> dict[str, Any]:
     n_samples = settings["samples"]
     words, data = draw_data(words, n_samples + _TEST_ROWS)
-    model = CGVAE(
-        words["n_latents"] + extra,
-        n_restarts=settings["restarts"],
-        max_epochs=settings["epochs"],
-        random_state=seed,
-        verbose=0,
-    )
-    model.fit(data.x[:n_samples], data.domains[:n_samples])
+    kept = None if models is None else models / str(seed)
+    if kept is not None and kept.exists():
+        model = unmix.load(kept)
+    else:
+        model = CGVAE(
+            words["n_latents"] + extra,
+            n_restarts=settings["restarts"],
+            max_epochs=settings["epochs"],
+            random_state=seed,
+            verbose=0,
+        )
+        model.fit(data.x[:n_samples], data.domains[:n_samples])
+        if kept is not None:
+            model.save(kept)
     audit = model.audit()
     true, found = data.z[n_samples:], model.transform(data.x[n_samples:])
     strength = np.abs(correlation(true, found))

@@ -60,13 +60,17 @@ def main() -> None:
             "(chance: 1 in 4 each).\n",
             _table(pd.read_csv(sachs)),
         ]
+    parts += _audit(RESULTS / "audit.csv") + _gan_on_vectors(RESULTS / "cggan_vectors.csv")
+    parts += _digits(RESULTS / "digits.csv")
     (ROOT / "docs/results.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
-    _update_readme(pd.DataFrame(read_rows(RESULTS / "targets" / ROWS).values()), pd.read_csv(sachs))
+    _update_readme(
+        pd.DataFrame(read_rows(RESULTS / "targets" / ROWS).values()), pd.read_csv(sachs), RESULTS / "audit.csv"
+    )
     page = ROOT / "docs/speed.md"
     page.write_text(speed_page(page.read_text(encoding="utf-8"), RESULTS / "speed"), encoding="utf-8")
 
 
-def _update_readme(targets: pd.DataFrame, sachs: pd.DataFrame) -> None:
+def _update_readme(targets: pd.DataFrame, sachs: pd.DataFrame, audit: Path) -> None:
     """Replace what stands between the marks."""
     sizes = ["n_latents", "n_features", "n_domains"]
     scores = summary.finished(targets).groupby([*sizes, "method"])["mcc"].agg(["mean", "min"])
@@ -91,6 +95,8 @@ def _update_readme(targets: pd.DataFrame, sachs: pd.DataFrame) -> None:
         f"agree at {', '.join(names)}. {hits.min():.1f} to {hits.max():.1f} of {sachs['targets'].max()} interventions "
         "move the latent that drives their known target; by chance it would be about two. That is weak evidence.",
     )
+    if audit.exists():
+        paragraphs = (*paragraphs, _audit_in_words(audit))
     before_table, *after_table = [textwrap.fill(paragraph, 128) for paragraph in paragraphs]
     text = "\n\n".join([before_table, _table(table), *after_table]) + "\n"
     readme = ROOT / "README.md"
@@ -115,6 +121,63 @@ def speed_page(text: str, folder: Path) -> str:
         return f"<!-- {name} -->\n{body}\n<!-- end -->"
 
     return re.sub(r"<!-- (?P<name>(?!end)\w+) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
+
+
+def _audit_in_words(path: Path) -> str:
+    whole = pd.read_csv(path).iloc[0]
+    return (
+        f"The audit, on {whole['problems']} generated problems of every kind that nothing was chosen on: of "
+        f"{whole['called_identified']} latents called identified {_percent(whole, 'of_these_right')} correlate at 0.95 "
+        f"or more with a true one; of {whole['right_and_conditions_hold']} that do so and whose conditions truly hold it "
+        f"names {_percent(whole, 'of_these_called')}."
+    )
+
+
+def _percent(row: pd.Series, name: str) -> str:
+    return f"{row[name]:.0%} [{row[name + '_low']:.0%}, {row[name + '_high']:.0%}]"
+
+
+def _audit(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    whole = pd.read_csv(path).rename(columns={"right_and_conditions_hold": "right_and_hold"})
+    shown = whole.drop(columns="failed").rename(columns=lambda name: name.replace("of_these_", ""))
+    said = (
+        "\n## Audit\n\n`python benchmarks/audit_calibration.py --first-seed 2000 --problems 200`: verdicts against known "
+        f"truths. {_audit_in_words(path)} {whole['failed'].iloc[0]:.0f} problems failed. By kind of problem: `right`, "
+        "share of all latents that correlate at 0.95 or more with a true one on fresh rows; then those called "
+        "identified, the share of them that is right with its interval from resampling problems; those that are right "
+        "and whose conditions hold by the truth, and the share of them that is called identified.\n"
+    )
+    return [said, _table(shown)]
+
+
+def _gan_on_vectors(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    rows = pd.read_csv(path)
+    shown = ["content_r2", "domain_accuracy", "chance", "n_style", "mcc", "support_auroc", "entries_below_0.1"]
+    columns = ["method", "seed", *shown, "true_zeros", "seconds"]
+    mean = rows.groupby("method", sort=False)[[*shown, "seconds"]].mean().round(3).reset_index()
+    said = (
+        "\n## CG-GAN on rows\n\n`python benchmarks/cggan_vectors.py`: four latents of which two never change, eight "
+        "features, six domains. Content R²: of the unchanging true latents from those found to be content, held out; "
+        "`domain_accuracy`: of a classifier that reads the domain from them; `n_style`: latents found to be style, "
+        "two in truth (iMSDA is told so). Means:\n"
+    )
+    return [said, _table(mean), "\nEvery fit:\n", _table(rows[columns])]
+
+
+def _digits(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    said = (
+        "\n## Two-colour digits\n\n`python benchmarks/digits.py`: held-out digits translated to the three other pairs "
+        "of colours. `content`, `style`: share of the translations that keep their digit and that reach the colours, "
+        "as judges see it, with 95 % intervals over images; `real_content`: what the judge reads of real held-out "
+        "digits.\n"
+    )
+    return [said, _table(pd.read_csv(path))]
 
 
 def _study(name: str, words: str, rows: pd.DataFrame) -> list[str]:
