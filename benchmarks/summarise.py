@@ -128,8 +128,8 @@ def _audit_in_words(path: Path) -> str:
     return (
         f"The audit, on {whole['problems']} generated problems of every kind that nothing was chosen on: of "
         f"{whole['called_identified']} latents called identified {_percent(whole, 'of_these_right')} correlate at 0.95 "
-        f"or more with a true one; of {whole['right_and_conditions_hold']} that do so and whose conditions truly hold it "
-        f"names {_percent(whole, 'of_these_called')}."
+        f"or more with a true one; of {whole['right_and_conditions_hold']} that do so and whose conditions truly hold "
+        f"it names {_percent(whole, 'of_these_called')}."
     )
 
 
@@ -143,9 +143,9 @@ def _audit(path: Path) -> list[str]:
     whole = pd.read_csv(path).rename(columns={"right_and_conditions_hold": "right_and_hold"})
     shown = whole.drop(columns="failed").rename(columns=lambda name: name.replace("of_these_", ""))
     said = (
-        "\n## Audit\n\n`python benchmarks/audit_calibration.py --first-seed 2000 --problems 200`: verdicts against known "
-        f"truths. {_audit_in_words(path)} {whole['failed'].iloc[0]:.0f} problems failed. By kind of problem: `right`, "
-        "share of all latents that correlate at 0.95 or more with a true one on fresh rows; then those called "
+        "\n## Audit\n\n`python benchmarks/audit_calibration.py --first-seed 2000 --problems 200`: verdicts against "
+        f"known truths. {_audit_in_words(path)} {whole['failed'].iloc[0]:.0f} problems failed. By kind of problem: "
+        "`right`, share of all latents that correlate at 0.95 or more with a true one on fresh rows; then those called "
         "identified, the share of them that is right with its interval from resampling problems; those that are right "
         "and whose conditions hold by the truth, and the share of them that is called identified.\n"
     )
