@@ -61,7 +61,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
     channels : int, default 32
         Channels at the full side of an image, twice as many below it.
     modulation : {"all", "colours"}, default "all"
-        Where style acts in an image: on every layer, or on colours alone, so that no domain changes a shape.
+        What style does to an image. "all": it modulates every layer. "colours": content draws one grey picture, and
+        style gives it two colours; no domain changes a shape.
     flow : {"gaussian", "spline", False}, default "gaussian"
         f: location-scale, or a monotone spline. False: a plain conditional generator G(ε, u), as an ablation.
     mask : bool, default True

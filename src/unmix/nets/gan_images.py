@@ -73,23 +73,26 @@ class ModulatedConvolution(nn.Module):
 
 
 class Colouring(nn.Module):
-    """An affine map of the colours of all pixels, one for each style: of any sign, so that dark may become light."""
+    """An affine map from ``n_inputs`` values of every pixel to its colours, one for each style.
 
-    def __init__(self, sources: Generators, n_style: int, n_colours: int) -> None:
+    Of any sign, so that dark may become light.
+    """
+
+    def __init__(self, sources: Generators, n_style: int, n_inputs: int, n_colours: int) -> None:
         super().__init__()
-        self.map = StackedMLP(sources, n_style, (), n_colours**2)
+        self.shape = (n_colours, n_inputs)
+        self.map = StackedMLP(sources, n_style, (), n_colours * n_inputs)
         self.offsets = StackedMLP(sources, n_style, (), n_colours, last_gain=_OFFSET_GAIN)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        colours = self.map(style[None])[0].unflatten(1, (x.shape[1], x.shape[1]))
-        mixed = torch.einsum("boi,bihw->bohw", colours, x)
-        return mixed + self.offsets(style[None])[0][:, :, None, None]
+        colours = self.map(style[None])[0].unflatten(1, self.shape)
+        return torch.einsum("boi,bihw->bohw", colours, x) + self.offsets(style[None])[0][:, :, None, None]
 
 
 class ImageGenerator(nn.Module):
     """``x = G(z)`` or ``G(z, u)``: content lays out a 4x4 image, doubled and convolved under the modulation of style.
 
-    ``colours_alone``: style modulates the maps from channels to colours and no other layer.
+    ``colours_alone``: content draws one grey picture, and style gives its colours and does nothing else.
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class ImageGenerator(nn.Module):
         super().__init__()
         side, _, n_colours = shape
         sizes, width = widths(side, channels), hidden[-1]
-        modulating = 0 if colours_alone else width
+        modulating, n_drawn = (0, 1) if colours_alone else (width, n_colours)
         self.n_content, self.conditional = n_content, n_design > 0
         self.mapping = StackedMLP(sources, max(n_style + n_design, 1), hidden[:-1], width)
         self.constant = nn.Parameter(normal_parameter(sources, (sizes[0], _SMALLEST, _SMALLEST), 1.0).detach()[0])
@@ -117,8 +120,8 @@ class ImageGenerator(nn.Module):
             ModulatedConvolution(sources, modulating, a, b) for a, b in zip(before, sizes, strict=True)
         )
         self.second = nn.ModuleList(ModulatedConvolution(sources, modulating, b, b) for b in sizes)
-        self.colours = nn.ModuleList(Convolution(sources, b, n_colours, 1) for b in sizes)
-        self.colouring = Colouring(sources, width, n_colours)
+        self.drawn = nn.ModuleList(Convolution(sources, b, n_drawn, 1) for b in sizes)
+        self.colouring = Colouring(sources, width, n_drawn, n_colours)
 
     def forward(self, z: Tensor, design: Tensor) -> Tensor:
         content, style = z[:, : self.n_content], z[:, self.n_content :]
@@ -128,12 +131,12 @@ class ImageGenerator(nn.Module):
         # Convolutions of few channels are up to twice as fast with channels last.
         hidden = (self.constant + layout).contiguous(memory_format=torch.channels_last)
         image: Tensor | None = None
-        for first, second, colours in zip(self.first, self.second, self.colours, strict=True):
+        for first, second, drawn in zip(self.first, self.second, self.drawn, strict=True):
             hidden = functional.silu(first(hidden, style))
             if image is not None:
                 hidden, image = _doubled(hidden), _doubled(image)
             hidden = functional.silu(second(hidden, style))
-            own = colours(hidden)
+            own = drawn(hidden)
             image = own if image is None else image + own
         assert image is not None
         coloured: Tensor = self.colouring(image, style)
