@@ -241,6 +241,19 @@ def test_dependence_within_domains():
     assert "too few to see" in few.finding("C2").sentence
 
 
+def test_changes_count_for_nothing_where_latents_depend_on_each_other():
+    """T1 takes every shared latent to be independent of the others: z2, tied to neither, loses its separation too."""
+    stub, z, labels = problem(DENSE, 12)
+    free = audit_of(stub, z, labels)
+    assert verdicts(free) == ["identified"] * 3
+    z[:, 1] = 0.8 * z[:, 0] + 0.6 * z[:, 1]
+    tied = audit_of(stub, z, labels)
+    assert verdicts(tied) == ["block"] * 3
+    assert "where latents are independent within domains, and z0 and z1 are not" in tied.latents["reason"][2]
+    # No number of domains makes up for that.
+    assert not any("domain" in remedy.sentence for remedy in tied.remedies)
+
+
 def test_dependence_in_a_single_domain_is_seen():
     stub, z, labels = problem(SPARSE, 8)
     own = labels == 3

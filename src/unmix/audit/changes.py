@@ -20,10 +20,14 @@ more than it does with the domain labels shuffled, refitted in the same way. Shu
 rank, whatever the prior has learnt. An encoder q(z | x, u) can also move a latent by the label that it is told, and
 does so with a wrong one: rows are decoded and encoded again with shuffled labels, and a latent must change by twice
 what that gives.
+
+Both routes rest on independence within domains (C2). Where a latent of S depends on any other one, they count for
+nothing, and no number of domains makes up for it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -32,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmix.audit.finding import Finding, Verdict, counted, listed
-from unmix.audit.sparsity import Sets, Support
+from unmix.audit.sparsity import SURE, Sets, Support
 from unmix.audit.subject import LEAST_ROWS, Subject
 
 Floats = NDArray[np.float64]
@@ -59,6 +63,7 @@ class Changes:
     Attributes
     ----------
     present : int, domains with enough rows
+    dependent : (n_latents,) bool, latents that depend on another within domains
     location, scale, shape : (n_latents,) bool, what changes by more than with shuffled labels
     share : (n_latents,), share of the variance that lies between domains
     natural : (domains, 2 n_latents), (1/s², m/s²) by moments, centred, in units of its sampling noise
@@ -67,6 +72,7 @@ class Changes:
     """
 
     present: int
+    dependent: Bools
     location: Bools
     scale: Bools
     shape: Bools
@@ -116,16 +122,22 @@ class Changes:
 
     def separates(self, shared: Shared) -> bool:
         """Whether the route "changes" separates a pair that shares these latents."""
-        return 2 * len(shared) < self.present and self.ranks(shared)[0] == 2 * len(shared)
+        return self.lacking(shared) == 0 and 2 * len(shared) < self.present
 
     def by_scales(self, shared: Shared) -> bool:
         """Whether the scales of these latents span every direction while their locations stay."""
         own = sorted(shared)
         stays = ~self.location[own] | (self.share[own] < _SAME_LOCATION)
-        return len(own) < self.present and bool(stays.all()) and self.ranks(shared)[1] == len(own)
+        apart = bool(stays.all()) and not self.dependent[own].any()
+        return apart and len(own) < self.present and self.ranks(shared)[1] == len(own)
 
-    def lacking(self, shared: Shared) -> int:
-        """Further domains, differing in a new direction each, with which the route "changes" would separate."""
+    def lacking(self, shared: Shared) -> float:
+        """Further domains, differing in a new direction each, with which the route "changes" would separate.
+
+        Infinitely many where one of these latents depends on another within domains.
+        """
+        if self.dependent[sorted(shared)].any():
+            return math.inf
         return 2 * len(shared) - self.ranks(shared)[0]
 
     def _rank(self, latents: list[int], columns: list[int]) -> int:
@@ -149,7 +161,7 @@ class Routes(Protocol):
 
     def by_scales(self, shared: Shared) -> bool: ...
 
-    def lacking(self, shared: Shared) -> int: ...
+    def lacking(self, shared: Shared) -> float: ...
 
 
 def pair_routes(sets: Sets, routes: Routes) -> Ints:
@@ -191,14 +203,15 @@ def _above(signal: Floats, noise: Floats) -> int:
     return len(singular)
 
 
-def measure_changes(subject: Subject) -> Changes:
-    """Moments of every domain, their noise, the shuffled labels and the fitted prior."""
+def measure_changes(subject: Subject, dependent: Bools) -> Changes:
+    """Moments of every domain, their noise, the shuffled labels and the fitted prior; ``dependent`` (n_latents,)."""
     z, labels = subject.tested
     n_domains, n_latents = len(subject.large), subject.n_latents
     if n_domains < 2:
         never = np.zeros(n_latents, dtype=bool)
         nothing = np.zeros((1, 2 * n_latents))
-        return Changes(max(n_domains, 1), never, never, never, np.zeros(n_latents), nothing, nothing[None], None)
+        share = np.zeros(n_latents)
+        return Changes(max(n_domains, 1), dependent, never, never, never, share, nothing, nothing[None], None)
     rng = np.random.default_rng(0)
     spread = np.maximum(z.std(axis=0), _LEAST_SD)
     order = np.argsort(labels, kind="stable")
@@ -218,7 +231,7 @@ def measure_changes(subject: Subject) -> Changes:
     if subject.slopes is not None and subject.curvatures is not None:
         both = np.concatenate([subject.curvatures * spread**2, subject.slopes * spread], axis=2)[:, subject.large]
         fitted = both - both.mean(axis=1, keepdims=True)
-    return Changes(n_domains, location, scale, shape, actual[0], natural, noise, fitted)
+    return Changes(n_domains, dependent, location, scale, shape, actual[0], natural, noise, fitted)
 
 
 def _by_labels_alone(subject: Subject) -> Floats:
@@ -267,13 +280,13 @@ def _differences(z: Floats, labels: Ints, weights: Floats) -> Floats:
     return np.stack(shares)
 
 
-def check_changes(subject: Subject, support: Support, asked: Floats) -> tuple[Finding, Changes]:
-    """C3 for the pairs that the structure does not separate in the share ``asked`` of the draws."""
-    changes = measure_changes(subject)
+def check_changes(subject: Subject, support: Support, dependent: Bools) -> tuple[Finding, Changes]:
+    """C3 for the pairs that the structure does not surely separate; ``dependent`` (n_latents, n_latents) as in C2."""
+    changes = measure_changes(subject, np.asarray(dependent.any(axis=1)))
     names = subject.names
     shares = route_shares(support, changes)
-    left = np.triu(shares[STRUCTURE] < asked, 1)
-    met = left & (1.0 - shares[0] >= asked)
+    left = np.triu(shares[STRUCTURE] < SURE, 1)
+    met = left & (1.0 - shares[0] >= SURE)
     changing = [names[i] for i in np.flatnonzero(changes.changing)]
     evidence = {
         "domains_present": changes.present if len(subject.large) else 0,

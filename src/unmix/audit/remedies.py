@@ -6,6 +6,7 @@ that a single latent drives, one latent less. The count is that of the most like
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,7 @@ class _MoreDomains:
     def by_scales(self, shared: Shared) -> bool:
         return self.routes.by_scales(shared)
 
-    def lacking(self, shared: Shared) -> int:
+    def lacking(self, shared: Shared) -> float:
         return max(0, self.routes.lacking(shared) - self.extra)
 
 
@@ -68,7 +69,7 @@ class _Renumbered:
     def by_scales(self, shared: Shared) -> bool:
         return self.routes.by_scales(self._outward(shared))
 
-    def lacking(self, shared: Shared) -> int:
+    def lacking(self, shared: Shared) -> float:
         return self.routes.lacking(self._outward(shared))
 
 
@@ -115,7 +116,8 @@ def _identified(support: Bools, routes: Routes) -> set[int]:
 def _more_domains(support: Bools, routes: Routes, names: list[str], single: set[int]) -> list[Remedy]:
     """The fewest domains that mend something, and the fewest that mend most."""
     n, sets, lost = len(names), free_sets(support), undetermined(support)
-    lacking = sorted({routes.lacking(sets[a] & sets[b]) for a in range(n) for b in range(a + 1, n)} - {0})
+    counts = {routes.lacking(sets[a] & sets[b]) for a in range(n) for b in range(a + 1, n)}
+    lacking = sorted(int(count) for count in counts if 0 < count < math.inf)
     found: list[Remedy] = []
     best: set[int] = set()
     for extra in lacking:

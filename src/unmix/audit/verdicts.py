@@ -1,8 +1,8 @@
 r"""All checks of one model, joined into a verdict for every latent.
 
 A pair of latents is *separated* if some route of ``docs/theory.md`` separates it in nine tenths of the draws of the
-support, or in half of them where the starts agree on both latents at 0.98 or more, and the two do not depend on each
-other within domains. Pairs that are not separated form a graph over the latents; its components are the blocks.
+support, and the two do not depend on each other within domains. Pairs that are not separated form a graph over the
+latents; its components are the blocks.
 
 - unsupported: the latent has collapsed, is discrete or a duplicate, cannot be read off the features, differs from start
   to start (``agreement``), or stands in a block without changing between domains;
@@ -36,8 +36,6 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-_STRONG = 0.98
-_LIKELY = 0.5
 _PAIR_COLUMNS = ["a", "b", "separated", "probability", "route", "domains_needed"]
 _PAIR_COLUMNS += ["directions_needed", "directions", "condition"]
 
@@ -67,14 +65,13 @@ def audit_subject(subject: Subject) -> Audit:
     independence, dependent = check_independence(part)
     sparsity, support = check_sparsity(part, zeros_by_turning(part, independence, dependent))
     agreement, repeats = check_agreement(part)
-    asked = _asked(repeats, len(active))
-    changes_found, changes = check_changes(part, support, asked)
+    changes_found, changes = check_changes(part, support, dependent)
     invertibility, no_inverse = check_invertibility(subject)
     faulty = no_inverse | faults.by_latent
     own = {place: faulty[i] for place, i in enumerate(active) if i in faulty}
     shares = route_shares(support, changes)
     probability = 1.0 - shares[0]
-    separated = (probability >= asked) & ~dependent
+    separated = (probability >= SURE) & ~dependent
     np.fill_diagonal(separated, True)
     route = np.where(separated, shares[1:].argmax(axis=0) + 1, 0)
     evidence = _Evidence(part, support, changes, own, repeats, separated, probability, route, dependent)
@@ -97,14 +94,6 @@ def audit_subject(subject: Subject) -> Audit:
         edge_probability=edges,
         feature_names=subject.feature_names,
     )
-
-
-def _asked(repeats: Repeats | None, n_latents: int) -> Floats:
-    """Share of the draws in which a pair must be separated: less where the starts find both latents again."""
-    if repeats is None:
-        return np.full((n_latents, n_latents), SURE)
-    strong = repeats.median >= _STRONG
-    return np.where(strong[:, None] & strong[None, :], _LIKELY, SURE)
 
 
 def _verdicts(found: _Evidence, mended: list[Remedy]) -> list[dict[str, Any]]:
@@ -141,6 +130,13 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, str]:
     unsure = [names[j] for j in direct if found.probability[i, j] >= 1 - SURE]
     if unsure:
         return "block", f"Whether it is separate from {listed(unsure)} is not sure: it hangs on uncertain edges.{said}"
+    sets = found.support.likely()
+    between = sorted({k for j in direct for k in sets[i] & sets[j] if found.changes.dependent[k]})
+    if between:
+        return "block", (
+            f"Nothing separates it from {together}: changes count only where latents are independent within domains, "
+            f"and {listed([names[k] for k in between])} {'is' if len(between) == 1 else 'are'} not.{said}"
+        )
     return "block", (
         f"Nothing separates it from {together}: that would take {int(found.support.needed()[i, direct].max())} domains "
         f"that differ enough, and there are {found.changes.present}.{said}"
@@ -158,9 +154,7 @@ def _routes(found: _Evidence, i: int) -> str:
             parts.append(f"from {listed(others)} by {by}")
     if not parts:
         return "It is the only latent."
-    unsure = [f"{names[j]} ({p:.0%})" for j, p in enumerate(found.probability[i]) if j != i and p < SURE]
-    lean = f" Only in part of the drawn supports from {listed(unsure)}; the starts' agreement makes up for it."
-    return f"Separated {', '.join(parts)}.{lean if unsure else ''}"
+    return f"Separated {', '.join(parts)}."
 
 
 def _pairs(found: _Evidence) -> pd.DataFrame:
