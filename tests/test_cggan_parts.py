@@ -124,6 +124,34 @@ def test_without_a_mask_every_candidate_is_style(rows, n_style):
     assert FittedGAN.of(CGGANNetwork(config(mask=False, flow=None)), rows).n_content == 3
 
 
+def test_content_is_turned_to_the_sparsest_mixing_and_nothing_else_changes(rows):
+    """z0 moves features 0 and 1, z1 feature 2, z2 (style) feature 3; a rotation of the content hides that."""
+    network = CGGANNetwork(config(n_style=1, hidden=(6,)))
+    with torch.no_grad():
+        network.averaged.flow.effects[0, :, 0] = torch.tensor([-2.0, 2.0])
+        first, last = network.averaged.generator.network.layers
+        latent = torch.tensor([0, 0, 0, 1, 1, 2])
+        first.weight.mul_(torch.arange(3)[:, None] == latent)
+        last.weight.mul_(latent[:, None] == torch.tensor([0, 0, 1, 2]))
+    turned = torch.linalg.qr(noise(2, 2, seed=4).double())[0]
+    content, truth = torch.tensor([0, 1]), network.averaged.generator(noise(5, 3), torch.eye(2)[[0] * 5])
+    before = network.encoder(rows.x)
+    network.averaged.generator.turn(content, turned)
+    network.encoder.turn(content, turned)
+    # What turns the latents turns generator and encoder along.
+    z = torch.cat([noise(5, 3)[:, :2] @ turned.T.float(), noise(5, 3)[:, 2:]], 1)
+    torch.testing.assert_close(network.averaged.generator(z, torch.eye(2)[[0] * 5]), truth)
+    torch.testing.assert_close(network.encoder(rows.x)[:, :2], before[:, :2] @ turned.T.float())
+    fitted = FittedGAN.of(network, rows)
+    absolute, _ = fitted.mixing(noise(50, 3), rows.design[:50])
+    assert fitted.n_content == 2
+    assert sorted((absolute > 0.01).sum(1)[:2].tolist()) == [1, 2]
+    assert (absolute > 0.01)[2].tolist() == [False, False, False, True]
+    torch.testing.assert_close(
+        fitted.decode(fitted.encode(rows.x), rows.design), network.averaged(network.encoder(rows.x), rows.design)
+    )
+
+
 # Losses
 
 

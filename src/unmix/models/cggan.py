@@ -20,7 +20,8 @@ domain, that is content. From there on both weights fall, because L1 terms also 
 α to a tenth. α has risen from 0 over the first steps, or latents could die before they are of use.
 
 After the adversarial steps the encoder learns to read the averaged generator, whose weights follow the generator's
-exponentially.
+exponentially. Content is N(0, I), whatever its rotation; of rows of features, the sparsest mixing chooses the one that
+is kept (``objectives/turning.py``), which changes neither what is generated nor how rows are read.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from unmix.nets.layers import Generators, generators
 from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
 from unmix.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty, mask_penalty
 from unmix.objectives.sparsity import PENALTIES, jacobian_weights
+from unmix.objectives.turning import best_rotation
 
 FLOWS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
 MODULATIONS = ("all", "colours")
@@ -441,18 +443,17 @@ class FittedGAN(nn.Module):
         first = self.config.n_latents - self.config.n_style
         if self.config.mask:
             self.synthesis.mask[importance[first:] < MASK_THRESHOLD] = 0.0
-        z = self.synthesis.from_noise(noise, design)
-        self.center.copy_(z.mean(0))
-        self.scale.copy_(z.std(0, correction=0))
-        rows = slice(0, _JACOBIAN_ROWS)
-        if self.config.images:
-            rows = slice(None, None, -(-len(z) // _IMAGE_JACOBIAN_ROWS))
-        absolute, signed = (
-            part.flatten(1) for part in self.mixing(((z - self.center) / self.scale)[rows], design[rows])
-        )
         style = importance >= MASK_THRESHOLD
         if self.config.all_style:
             style = torch.arange(len(importance), device=importance.device) >= first
+        z = self.synthesis.from_noise(noise, design)
+        rows = slice(None, None, -(-len(z) // (_IMAGE_JACOBIAN_ROWS if self.config.images else _JACOBIAN_ROWS)))
+        self._turn_content((~style).nonzero()[:, 0], z[rows], design[rows])
+        self.center.copy_(z.mean(0))
+        self.scale.copy_(z.std(0, correction=0))
+        absolute, signed = (
+            part.flatten(1) for part in self.mixing(((z - self.center) / self.scale)[rows], design[rows])
+        )
         order = torch.argsort(absolute.sum(1) - style * (absolute.sum() + 1.0), descending=True, stable=True)
         strongest = absolute.argmax(1, keepdim=True)
         signs = torch.where(signed.gather(1, strongest)[:, 0] < 0, -1.0, 1.0)
@@ -463,6 +464,17 @@ class FittedGAN(nn.Module):
         ):
             own.copy_(values[order].clone())
         self.order.copy_(order)
+
+    def _turn_content(self, content: Tensor, z: Tensor, design: Tensor) -> None:
+        generator, encoder = self.synthesis.generator, self.encoder
+        if not isinstance(generator, VectorGenerator) or not isinstance(encoder, VectorEncoder) or len(content) < 2:
+            return
+        jacobian = generator.derivatives(z, design, content).transpose(0, 1).cpu().double()
+        with torch.enable_grad():
+            rotation = best_rotation(jacobian, self.config.seed)
+        if rotation is not None:
+            generator.turn(content, rotation)
+            encoder.turn(content, rotation)
 
     def _importance(self, noise: Tensor, design: Tensor, source: torch.Generator) -> Tensor:
         """sd over domains of what the same ε becomes, by the sd of the latent: (n_latents,)."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unmix.nets.jacobian import mlp_with_jacobian
-from unmix.nets.layers import Generators, StackedMLP, normal_parameter
+from unmix.nets.layers import Generators, StackedLinear, StackedMLP, normal_parameter
 
 
 class VectorGenerator(nn.Module):
@@ -41,6 +41,13 @@ class VectorGenerator(nn.Module):
         """Exact ∂x/∂z_i (len(latents), rows, n_features) for every i of ``latents``."""
         _, jacobian = mlp_with_jacobian(self.network, self._inputs(z, design)[None], len(z))
         return jacobian[0, :, latents].transpose(0, 1)
+
+    @torch.no_grad()
+    def turn(self, latents: Tensor, rotation: Tensor) -> None:
+        """Be, for ``latents`` that ``rotation`` has turned, what it was for them before."""
+        first = self.network.layers[0]
+        assert isinstance(first, StackedLinear)
+        first.weight[:, latents] = rotation.to(first.weight) @ first.weight[:, latents]
 
     def _inputs(self, z: Tensor, design: Tensor) -> Tensor:
         return torch.cat([z, design], dim=1) if self.conditional else z
@@ -83,3 +90,11 @@ class VectorEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.network(x[None])[0]
         return output
+
+    @torch.no_grad()
+    def turn(self, latents: Tensor, rotation: Tensor) -> None:
+        """Give ``latents`` as ``rotation`` turns them."""
+        last = self.network.layers[-1]
+        assert isinstance(last, StackedLinear)
+        for part in (last.weight, last.bias):
+            part[:, :, latents] = part[:, :, latents] @ rotation.to(part).T

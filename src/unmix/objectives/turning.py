@@ -11,6 +11,9 @@ does not change, and what is left of the objective is cheap enough to be searche
 The first two terms are the divergence from the best Gaussian prior with a mean and a variance for each latent and
 domain: approximate joint diagonalisation of the domains' covariances C_u (Pham 2001). The last is nearly a count of the
 entries of the mixing, each worth λ nats. F does not see scale, sign or order of the latents.
+
+Latents that are N(0, I) in every domain keep their distribution under rotations alone; there sparsity decides, and a
+small λ leaves the first two terms to hold B to a rotation, to whose nearest it is then set.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ CANDIDATES = 16
 _STEPS = 150
 _RATE = 0.05
 _LEAST_GAIN = 1e-3
+_ROTATION_COST = 0.01
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,19 @@ def best_turn(moments: Moments, cost: float, seed: int) -> Tensor | None:
             return None
         turn = turns[best] / _variances(turns[best : best + 1], total)[0].sqrt().unsqueeze(-1)
     return _in_order(turn, total)
+
+
+def best_rotation(jacobian: Tensor, seed: int) -> Tensor | None:
+    """The rotation (latents, latents) of N(0, I) that leaves fewest entries; None where none is better than none.
+
+    ``jacobian`` (rows, latents, features), in float64.
+    """
+    identity = torch.eye(jacobian.shape[1], dtype=jacobian.dtype)
+    turn = best_turn(Moments(identity[None], identity.new_ones(1), identity, jacobian), _ROTATION_COST, seed)
+    if turn is None:
+        return None
+    left, _, right = torch.linalg.svd(turn)
+    return left @ right
 
 
 def _variances(turns: Tensor, covariance: Tensor) -> Tensor:
