@@ -106,7 +106,7 @@ def test_every_term_can_be_computed_in_half_precision(form, flow):
 
 def test_the_loop_runs_in_half_precision(monkeypatch):
     monkeypatch.setattr(
-        "unmix.train.adversarial._Run._precision", lambda _: torch.autocast("cpu", dtype=torch.bfloat16)
+        "unmix.train.adversarial.AdversarialRun._precision", lambda _: torch.autocast("cpu", dtype=torch.bfloat16)
     )
     network = CGGANNetwork(image_config(steps=4, encoder_steps=2))
     result = fit_adversarial(network, image_rows(30), AdversarialSettings(batch_size=8, block=2))

@@ -112,7 +112,7 @@ def test_the_state_of_the_augmentation_is_resumed_too(tmp_path, always, images, 
 def test_the_estimator_resumes_to_the_bit(kind, tmp_path, always, frame, labels, images, monkeypatch):
     data, settings = ((frame, labels), TINY) if kind == "table" else (images, IMAGES)
     expected = CGGAN(**settings).fit(*data)
-    step = adversarial._Run.step
+    step = adversarial.AdversarialRun.step
 
     def stopping(run):
         if run.progress.step == 3:
@@ -120,7 +120,7 @@ def test_the_estimator_resumes_to_the_bit(kind, tmp_path, always, frame, labels,
         return step(run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(adversarial._Run, "step", stopping)
+        patch.setattr(adversarial.AdversarialRun, "step", stopping)
         with pytest.raises(KeyboardInterrupt):
             CGGAN(**settings).fit(*data, checkpoint=tmp_path / "c")
     again = CGGAN(**settings).fit(*data, checkpoint=tmp_path / "c", resume=True)
@@ -180,7 +180,7 @@ def test_a_checkpoint_that_cannot_be_is_refused_before_training(model, frame, la
         raise AssertionError("training has started")
 
     monkeypatch.setattr("unmix.train.fit.Training.epoch", trained)
-    monkeypatch.setattr(adversarial._Run, "step", trained)
+    monkeypatch.setattr(adversarial.AdversarialRun, "step", trained)
     (tmp_path / "file").write_text("")
     save_file({"x": torch.zeros(2)}, tmp_path / "foreign")
     save_file({"x": torch.zeros(2)}, tmp_path / "list", metadata={"unmix": "[1]"})

@@ -96,7 +96,9 @@ def fit_adversarial(
     KeyboardInterrupt
         Passed on; ``checkpoint`` holds a state at most ten seconds, or a step, older.
     """
-    run = _Run(model, rows, settings, checkpoint_of(checkpoint, model, settings, schema, (rows,), resume=resume))
+    run = AdversarialRun(
+        model, rows, settings, checkpoint_of(checkpoint, model, settings, schema, (rows,), resume=resume)
+    )
     if resume:
         run.load()
     started, last_written = time.monotonic() - run.progress.seconds, time.monotonic()
@@ -118,7 +120,7 @@ def fit_adversarial(
     return AdversarialResult(run.progress.history, run.progress.step, run.progress.seconds)
 
 
-class _Run:
+class AdversarialRun:
     """The state of one call of ``fit_adversarial``; ``good`` is what a rewind goes back to."""
 
     def __init__(
