@@ -173,8 +173,8 @@ def _digits(path: Path) -> list[str]:
     if not path.exists():
         return []
     said = (
-        "\n## Two-colour digits\n\n`python benchmarks/digits.py`: held-out digits translated to the three other pairs "
-        "of colours. `content`, `style`: share of the translations that keep their digit and that reach the colours, "
+        "\n## Two-colour digits\n\n`python benchmarks/translation.py`: held-out digits translated to the three other "
+        "pairs of colours. `content`, `style`: share of the translations that keep their digit and reach the colours, "
         "as judges see it, with 95 % intervals over images; `real_content`: what the judge reads of real held-out "
         "digits. Means over seeds, and how many more digits all terms keep than a method without some of them, paired "
         "over seeds, with the 95 % interval of Student's t:\n"

@@ -1,19 +1,23 @@
-"""Does CG-GAN translate two-colour digits: does the digit stay, are the target's colours reached?
+"""Does CG-GAN translate images: does the content stay, is the target's style reached?
 
-    python benchmarks/digits.py --seeds 500 501 502 --out benchmarks/results/digits.csv
+    python benchmarks/translation.py --data digits --seeds 500 501 502
+    python benchmarks/translation.py --data emoji --methods all --seeds 500
 
-Trains on four fifths of ``load_digits_two_colours(16)``, translates every image of the last fifth to the three other
-domains, and lets classifiers judge that were trained on the real images of the four fifths. One row a fit: seed,
-method, content and style accuracy with 95 % intervals, what the judges reach on real held-out images, reconstruction
-error of held-out images, style latents found, seconds. Methods are settings of ``CGGAN``: a plain conditional
-generator; flow without mask; flow and mask; all terms. ``--pictures FOLDER`` writes a grid of each fit: real above
-its translations. Rows already in the file are not computed again.
+Trains on four fifths of ``load_digits_two_colours(16)`` or ``load_emoji()``, translates every image of the last fifth
+to the other domains, and lets classifiers judge that were trained on the real images of the four fifths: of the digit,
+or of the role (one of 27), and of the domain. One row a fit in ``results/<data>.csv``: seed, method, content and style
+accuracy with 95 % intervals, what the judges reach on real held-out images, reconstruction error of held-out images,
+style latents found, seconds. Methods are settings of ``CGGAN``: a plain conditional generator; flow without mask; flow
+and mask; all terms. ``--pictures FOLDER`` writes a grid of each fit: real above its translations. Rows already in the
+file are not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,7 @@ import pandas as pd
 import torch
 
 from unmix import CGGAN, datasets, image_grid, judge_translations, train_judges
-from unmix.bench.translation import DIGIT_SETTINGS, Judges
+from unmix.bench.translation import DIGIT_SETTINGS, EMOJI_SETTINGS, Judges
 from unmix.datasets import ImageData
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -31,32 +35,36 @@ METHODS: dict[str, dict[str, Any]] = {
     "flow without mask": {"mask": False, "sparsity": 0.0},
     "no flow": {"flow": False, "sparsity": 0.0},
 }
+DATA: dict[str, tuple[Callable[[], ImageData], str, dict[str, Any]]] = {
+    "digits": (partial(datasets.load_digits_two_colours, 16), "digit", DIGIT_SETTINGS),
+    "emoji": (datasets.load_emoji, "role", EMOJI_SETTINGS),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[500, 501, 502])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--steps", type=int, default=DIGIT_SETTINGS["max_steps"], help="adversarial steps")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/digits.csv"))
+    parser.add_argument("--data", default="digits", choices=list(DATA))
+    parser.add_argument("--steps", type=int, help="adversarial steps; default: those of the settings")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/<data>.csv")
     parser.add_argument("--pictures", type=Path)
     arguments = parser.parse_args()
-    done = pd.read_csv(arguments.out) if arguments.out.exists() else pd.DataFrame()
-    data = datasets.load_digits_two_colours(16)
-    content, held_out = data.factors["digit"].astype(int).to_numpy(), np.arange(len(data.images)) % 5 == 0
+    load, factor, settings = DATA[arguments.data]
+    out, steps = arguments.out or Path(f"benchmarks/results/{arguments.data}.csv"), arguments.steps
+    steps = settings["max_steps"] if steps is None else steps
+    done, data = pd.read_csv(out) if out.exists() else pd.DataFrame(), load()
+    content, held_out = data.factors[factor].to_numpy(), np.arange(len(data.images)) % 5 == 0
     judges = train_judges(data.images, content, data.domains, held_out)
     for seed in arguments.seeds:
         for method in arguments.methods:
-            steps = arguments.steps
             if len(done) and ((done[["seed", "method", "steps"]] == [seed, method, steps]).all(axis=1)).any():
                 continue
-            model = CGGAN(
-                **{**DIGIT_SETTINGS, "max_steps": steps, "random_state": seed, "verbose": 0, **METHODS[method]}
-            )
+            model = CGGAN(**{**settings, "max_steps": steps, "random_state": seed, "verbose": 0, **METHODS[method]})
             row = {"seed": seed, "method": method, "steps": steps, **measure(model, data, content, held_out, judges)}
             done = pd.concat([done, pd.DataFrame([row])], ignore_index=True)
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            done.to_csv(arguments.out, index=False)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            done.to_csv(out, index=False)
             print(pd.DataFrame([row]).T.to_string(header=False), flush=True)
             if arguments.pictures is not None:
                 arguments.pictures.mkdir(parents=True, exist_ok=True)
