@@ -1,6 +1,6 @@
 """Does CG-GAN find content, style and the mixing? Known truth: generated problems with latents that no domain changes.
 
-    python benchmarks/cggan_vectors.py --seeds 500 501 502 503 504 --out benchmarks/results/cggan_vectors.csv
+    python benchmarks/cggan_vectors.py --seeds 510 511 512 513 514 --out benchmarks/results/cggan_vectors.csv
 
 One row a fit: data seed, method, R² of the unchanging true latents from the content latents (linear and nonlinear, held
 out), accuracy of a classifier that reads the domain from the content latents (rows it did not learn from) beside
@@ -8,7 +8,8 @@ chance, number of style latents found, MCC with its interval, area under the ROC
 entries of the mixing below 0.1 beside that of true zeros, seconds. The problem is ``make_sparse_mixing`` with 4 latents
 of which 2 never change, 8 features, 6 domains and 12,000 rows. Latents are those of rows that no model has seen, a
 tenth of all. Methods: CG-GAN; without the Jacobian term; without that and the mask; a plain conditional generator;
-CG-VAE; iMSDA, which alone is told that there are two style latents. Rows already in the file are not computed again.
+CG-VAE; iMSDA, which alone is told that there are two style latents. CG-GAN takes the best of three starts, by how well
+rows come back; CG-VAE and iMSDA of four, by their objectives. Rows already in the file are not computed again.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ from unmix import CGGAN, CGVAE, IMSDA, datasets, metrics
 from unmix.datasets import MixingData
 from unmix.models.cggan import MASK_THRESHOLD
 
+STARTS = 3
 METHODS: dict[str, Any] = {
-    "CG-GAN": CGGAN,
-    "CG-GAN, no Jacobian term": partial(CGGAN, sparsity=0.0),
-    "CG-GAN, no mask": partial(CGGAN, mask=False, sparsity=0.0),
-    "CG-GAN, no flow": partial(CGGAN, flow=False, sparsity=0.0),
+    "CG-GAN": partial(CGGAN, n_restarts=STARTS),
+    "CG-GAN, no Jacobian term": partial(CGGAN, n_restarts=STARTS, sparsity=0.0),
+    "CG-GAN, no mask": partial(CGGAN, n_restarts=STARTS, mask=False, sparsity=0.0),
+    "CG-GAN, no flow": partial(CGGAN, n_restarts=STARTS, flow=False, sparsity=0.0),
     "CG-VAE": CGVAE,
     "iMSDA": partial(IMSDA, n_style=2),
 }
@@ -42,7 +44,7 @@ PROBLEM = {"n_latents": 4, "n_unchanging": 2, "n_features": 8, "n_domains": 6, "
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[500, 501, 502, 503, 504])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[510, 511, 512, 513, 514])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cggan_vectors.csv"))
     arguments = parser.parse_args()

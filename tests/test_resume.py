@@ -7,7 +7,7 @@ import torch
 from conftest import QUICK
 from safetensors.torch import save_file
 
-from unmix import CGGAN, CGVAE, SettingError, StorageError
+from unmix import CGGAN, CGVAE, SettingError, StorageError, load
 from unmix.data.batches import Rows
 from unmix.models.cggan import CGGANConfig, CGGANNetwork
 from unmix.train import adversarial
@@ -128,6 +128,42 @@ def test_the_estimator_resumes_to_the_bit(kind, tmp_path, always, frame, labels,
     np.testing.assert_array_equal(again.transform(data[0]), expected.transform(data[0]))
     np.testing.assert_array_equal(again.mixing_, expected.mixing_)
     np.testing.assert_array_equal(again.sample(3, domain="b"), expected.sample(3, domain="b"))
+
+
+@pytest.mark.parametrize("stop", [2, 8])
+def test_several_starts_keep_the_best_and_resume_to_the_bit(stop, tmp_path, always, frame, labels, monkeypatch):
+    """TINY takes six steps a start."""
+    ones = [CGGAN(**{**TINY, "random_state": seed}).fit(frame, labels) for seed in (0, 1000)]
+    errors = [one.history_["encoder_real"].iloc[-1] for one in ones]
+    best = ones[int(np.argmin(errors))]
+    expected = CGGAN(**{**TINY, "random_state": 0, "n_restarts": 2}).fit(frame, labels)
+    np.testing.assert_array_equal(expected.start_errors_, errors)
+    pd.testing.assert_frame_equal(expected.history_, best.history_)
+    np.testing.assert_array_equal(expected.transform(frame), best.transform(frame))
+    step, taken = adversarial.AdversarialRun.step, []
+
+    def stopping(run):
+        if len(taken) == stop:
+            raise KeyboardInterrupt
+        taken.append(run)
+        return step(run)
+
+    path, settings = tmp_path / "c.safetensors", {**TINY, "random_state": 0, "n_restarts": 2}
+    with monkeypatch.context() as patch:
+        patch.setattr(adversarial.AdversarialRun, "step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            CGGAN(**settings).fit(frame, labels, checkpoint=path)
+    taken.clear()
+    stop = 100
+    with monkeypatch.context() as patch:
+        patch.setattr(adversarial.AdversarialRun, "step", stopping)
+        again = CGGAN(**settings).fit(frame, labels, checkpoint=path, resume=True)
+    assert 0 < len(taken) < 2 * expected.n_steps_
+    np.testing.assert_array_equal(again.start_errors_, errors)
+    np.testing.assert_array_equal(again.transform(frame), expected.transform(frame))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c.safetensors"]
+    loaded = load(again.save(tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.start_errors_, errors)
 
 
 # Other settings, other data

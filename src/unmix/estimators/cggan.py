@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -25,7 +25,7 @@ from unmix.estimators.prepare import column_names, labelled_images, rows_for, se
 from unmix.estimators.progress import block_bar, say
 from unmix.estimators.settings import are_numbers, check_gan, is_whole
 from unmix.models.cggan import CGGANConfig, CGGANNetwork, FittedGAN, as_images
-from unmix.train.adversarial import AdversarialSettings, fit_adversarial
+from unmix.train.adversarial import AdversarialSettings, fit_starts
 from unmix.train.devices import pick_device
 
 _MIXING_ROWS, _IMAGE_MIXING_ROWS = 1024, 128
@@ -78,6 +78,9 @@ class CGGAN(TransformerMixin, BaseEstimator):
         Adaptive augmentation of what the discriminator sees; images only.
     max_steps : int, default 8000
         Adversarial steps.
+    n_restarts : int, default 1
+        Starts, one after another; the one that gives the data back best after encoding them is kept. On rows of
+        features one of several ends in a local optimum, with content folded.
     encoder_steps : int, default 1000
         Steps in which the encoder, trained with the generator until then, learns to read the averaged one.
     batch_size : int, default 256
@@ -104,7 +107,10 @@ class CGGAN(TransformerMixin, BaseEstimator):
     support_ : bool array (n_features, n_latents), tables only
         ``mixing_ >= 0.1``.
     history_ : DataFrame
-        One row a hundred steps: mean of every term of the discriminator, the generator and the encoder.
+        One row a hundred steps of the start that is kept: mean of every term of discriminator, generator and encoder.
+    start_errors_ : float array (n_restarts,)
+        What the starts are compared by: mean squared difference between the data and what the averaged generator makes
+        of their latents, over the last hundred steps; of rows in variances of a feature.
     domains_ : tuple of str
     n_features_in_, n_steps_ : int
     fit_seconds_ : float
@@ -139,6 +145,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
     gradient_weight: float = 0.2
     augment: bool = True
     max_steps: int = 8000
+    n_restarts: int = 1
     encoder_steps: int = 1000
     batch_size: int = 256
     learning_rate: float = 1e-3
@@ -185,7 +192,6 @@ class CGGAN(TransformerMixin, BaseEstimator):
         )
         device = pick_device(self.device)
         config = self._config(tuple(rows.x.shape[1:]), domains, seed)
-        network = CGGANNetwork(config).to(device)
         rows = rows.to(device)
         say(
             self.verbose,
@@ -200,17 +206,20 @@ class CGGAN(TransformerMixin, BaseEstimator):
             mixed_precision=self.mixed_precision,
             seed=seed,
         )
-        with block_bar(self.verbose, config.steps + config.encoder_steps) as on_block:
-            result = fit_adversarial(
-                network,
+        with block_bar(self.verbose, config.steps + config.encoder_steps, int(self.n_restarts)) as on_block:
+            network, result, errors = fit_starts(
+                lambda own: CGGANNetwork(replace(config, seed=own)).to(device),
+                int(self.n_restarts),
                 rows,
                 settings,
+                error="encoder_real",
                 on_block=on_block,
                 checkpoint=None if checkpoint is None else Path(checkpoint),
                 resume=resume,
                 schema=(features, domains),
             )
         self.model_, self.schema_, self.domain_schema_ = FittedGAN.of(network, rows), features, domains
+        self.start_errors_ = np.array(errors)
         self.history_, self.n_steps_ = pd.DataFrame(result.history).astype({"step": int}), result.n_steps
         self.seed_, self.fit_seconds_ = seed, result.seconds
         self._set_shapes(config.shape, names)

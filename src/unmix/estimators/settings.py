@@ -68,7 +68,8 @@ def check_common(estimator: Any) -> None:
 def check_gan(estimator: Any) -> None:
     """Raise ``SettingError`` for a word of CG-GAN that cannot be."""
     need, style = _needs(estimator), estimator.n_style
-    for name in ("n_latents", "channels", "max_steps", "encoder_steps", "batch_size", "min_domain_rows"):
+    counts = ("n_latents", "channels", "max_steps", "n_restarts", "encoder_steps", "batch_size", "min_domain_rows")
+    for name in counts:
         need(is_whole(getattr(estimator, name), 1), name, "a whole number ≥ 1")
     in_range = style is None or (is_whole(style, 0) and style <= estimator.n_latents)
     need(in_range, "n_style", "None or from 0 to n_latents")

@@ -234,7 +234,12 @@ def _latent_parts(estimator: LatentEstimator, folder: Path) -> tuple[dict[str, A
 
 
 def _gan_parts(estimator: CGGAN) -> tuple[dict[str, Any], dict[str, Any], str]:
-    fitted = {"seed": estimator.seed_, "n_steps": estimator.n_steps_, "fit_seconds": estimator.fit_seconds_}
+    fitted = {
+        "seed": estimator.seed_,
+        "n_steps": estimator.n_steps_,
+        "fit_seconds": estimator.fit_seconds_,
+        "start_errors": estimator.start_errors_.tolist(),
+    }
     return {"mixing": estimator.mixing_}, fitted, _GAN_FILES
 
 
@@ -249,6 +254,7 @@ def _restore_gan(estimator: CGGAN, fitted: dict[str, Any], schema: dict[str, Any
     estimator.seed_, estimator.n_steps_, estimator.fit_seconds_ = (
         fitted[name] for name in ("seed", "n_steps", "fit_seconds")
     )
+    estimator.start_errors_ = np.array(fitted["start_errors"])
     estimator._set_shapes(shape, tuple(features["names"]) if not images and features["named"] else None)
     estimator._set_mixing(tensors["mixing"].numpy())
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from unmix.train.checkpoint import Checkpoint, checkpoint_of
 
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 _BETAS = (0.0, 0.99)
+Model = TypeVar("Model", bound=AdversarialModel)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def fit_adversarial(
     rows : Rows on the model's device
     settings : AdversarialSettings
     on_block : called with (steps done, the new row of the history)
-    checkpoint : file for the state of the run, written every few seconds and when the run is interrupted
+    checkpoint : file for the state of the run, written every few seconds, at the end and when the run is interrupted
     resume : go on from ``checkpoint``
     schema : what names columns and domains, so that a checkpoint of others is refused
 
@@ -117,7 +118,55 @@ def fit_adversarial(
     except KeyboardInterrupt:
         run.save_interrupted()
         raise
+    run.save()
     return AdversarialResult(run.progress.history, run.progress.step, run.progress.seconds)
+
+
+def fit_starts(
+    model_of: Callable[[int], Model],
+    n_starts: int,
+    rows: Rows,
+    settings: AdversarialSettings,
+    *,
+    error: str,
+    on_block: Callable[[int, dict[str, float]], None] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    schema: Any = None,
+) -> tuple[Model, AdversarialResult, list[float]]:
+    """``fit_adversarial`` from several starts, one after another: the model that ends with the least ``error``.
+
+    ``model_of`` makes the model of a seed; seeds of the starts are 1,000 apart. ``error`` is a column of the history;
+    its last value for every start comes back as well. Further starts have checkpoints of their own beside
+    ``checkpoint`` until all are done. The other arguments and what is raised are those of ``fit_adversarial``.
+    """
+    paths = [checkpoint] + [
+        None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-start{start}{checkpoint.suffix}")
+        for start in range(1, n_starts)
+    ]
+    best: tuple[Model, AdversarialResult] | None = None
+    errors: list[float] = []
+    seconds = 0.0
+    for start, path in enumerate(paths):
+        model = model_of(settings.seed + 1000 * start)
+        result = fit_adversarial(
+            model,
+            rows,
+            replace(settings, seed=settings.seed + 1000 * start),
+            on_block=on_block,
+            checkpoint=path,
+            resume=resume and (start == 0 or (path is not None and path.exists())),
+            schema=schema,
+        )
+        seconds += result.seconds
+        errors.append(result.history[-1][error])
+        if best is None or errors[-1] < min(errors[:-1]):
+            best = model, result
+    for path in paths[1:]:
+        if path is not None:
+            path.unlink(missing_ok=True)
+    assert best is not None
+    return best[0], replace(best[1], seconds=seconds), errors
 
 
 class AdversarialRun:
