@@ -7,6 +7,7 @@ from audit_stubs import DENSE, SPARSE, Folded, FoldedFarOut, Linear, Told, audit
 from scipy.stats import rankdata
 
 import unmix
+from unmix.audit.changes import tied
 from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
 from unmix.data.domains import Encoded
@@ -250,8 +251,54 @@ def test_changes_count_for_nothing_where_latents_depend_on_each_other():
     tied = audit_of(stub, z, labels)
     assert verdicts(tied) == ["block"] * 3
     assert "where latents are independent within domains, and z0 and z1 are not" in tied.latents["reason"][2]
-    # No number of domains makes up for that.
+    # No number of domains makes up for that, and C3 says why.
     assert not any("domain" in remedy.sentence for remedy in tied.remedies)
+    said = tied.finding("C3").sentence
+    assert said.endswith("changes count for nothing, because latents depend on each other within domains.")
+    assert tied.finding("C3").evidence["pairs_that_dependence_bars"] == 3
+
+
+def test_dependence_across_free_sets_bars_changes_and_remedies_know_it():
+    """z0 and z1 share their features; z0 depends on z2, which has features of its own."""
+    support = np.array([[1, 1, 0], [1, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1]])
+    stub, z, labels = problem(support, 12)
+    assert verdicts(audit_of(stub, z, labels)) == ["identified"] * 3
+    z[:, 2] = 0.8 * z[:, 0] + 0.6 * z[:, 2]
+    audit = audit_of(stub, z, labels)
+    assert verdicts(audit) == ["block"] * 3
+    # A feature that z0 alone drives would separate z1; z0 stays with z2, whatever is measured.
+    for remedy in audit.remedies:
+        assert remedy.change.startswith("A model without z") or not {"z0", "z2"} & set(remedy.mends)
+    sets = [frozenset({0, 1}), frozenset({0, 1}), frozenset({2})]
+    dependent = np.zeros((3, 3), dtype=bool)
+    assert tied(sets, 0, 1, dependent) == set()
+    dependent[0, 2] = dependent[2, 0] = True
+    assert tied(sets, 0, 1, dependent) == {0}
+    assert tied(sets, 1, 2, dependent) == {0, 2}
+
+
+def test_scales_count_only_where_shapes_stay():
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(8, 2)) + np.sign(rng.normal(size=(8, 2)))
+    sizes, labels = np.array([[1, 1], [3, 1], [1, 3], [3, 3]]), np.repeat(np.arange(4), 400)
+    for skewed in (False, True):
+        own = rng.gamma(1.0, size=(1600, 2)) - 1 if skewed else rng.normal(size=(1600, 2))
+        if skewed:
+            own *= np.where((labels[:, None] + np.arange(2)) % 2, 1, -1)
+        audit = unmix.audit_decoder(lambda z: z @ mixing.T, own * sizes[labels], labels)
+        assert audit.pairs["route"].tolist() == ["none" if skewed else "scales"]
+
+
+def test_one_of_several_domains_tells_nothing_of_changes():
+    stub, z, labels = problem(DENSE, 5)
+    only = audit_of(stub, z[labels == 1], labels[labels == 1])
+    assert only.finding("C3").verdict == "cannot tell"
+    assert (
+        "All rows are of u1, one of 5 domains: whether anything changes cannot be tested."
+        in only.finding("C3").sentence
+    )
+    assert only.latents["reason"].str.startswith("Whether it changes between domains cannot be tested").all()
+    assert not any("more domain" in remedy.sentence for remedy in only.remedies)
 
 
 def test_dependence_in_a_single_domain_is_seen():
@@ -360,7 +407,7 @@ def test_absent_and_small_domains_and_few_rows():
     assert {finding.verdict for finding in tiny.findings} == {"cannot tell"}
     assert "There are 8 rows" in tiny.finding("C1").sentence
     assert verdicts(tiny) == ["unsupported"] * 3
-    assert "only 8 rows" in tiny.latents["reason"][0]
+    assert "there are 8 rows, and 20 are needed" in tiny.latents["reason"][0]
     scattered = audit_of(stub, z[::20], labels[::20])
     assert scattered.finding("C3").verdict == "cannot tell"
     assert "Fewer than two domains have 20 rows" in scattered.finding("C3").sentence
@@ -373,7 +420,7 @@ def test_continuous_domains_become_parts():
     rows = Rows.build(np.zeros((120, 2)), Encoded(np.zeros((120, 0), np.int64), values), (), False)
     strata = stratify(rows, np.zeros(120, dtype=np.int64))
     assert np.bincount(strata.labels).tolist() == [20] * 6
-    assert strata.names(["all"])[0] == "all, part 1 of 6"
+    assert strata.names(["all"])[0] == "all (part 1 of 6)"
     assert (np.diff(strata.design[:, 0]) > 0).all()
 
 

@@ -31,7 +31,7 @@ def test_values_on_the_support_can_free_what_the_support_does_not():
     assert special.finding("C4").evidence["free_sets"]["z0"] == ["z0"]
     assert special.pairs["probability"].tolist() == [0.0, 0.0, 1.0]
     assert verdicts(special)[0] == "unsupported"
-    assert "leaves it together with" in special.latents["reason"][0]
+    assert "the structure does not separate it from z1 and z2" in special.latents["reason"][0]
 
 
 @pytest.mark.parametrize(("n_latents", "n_features"), [(3, 9), (3, 60), (6, 60), (12, 60)])

@@ -199,7 +199,10 @@ def test_plan_on_the_command_line(tmp_path):
     assert "calcium: block {calcium, stress}" in command("plan", path, "--domains", 2).stdout
     drawn = command("plan", "--density", 0.3, "--latents", 3, "--features", 9, "--domains", 3, "--json")
     assert [latent["name"] for latent in json.loads(drawn.stdout)["latents"]] == ["z0", "z1", "z2"]
-    assert "100 random supports of density 0.3" in command("plan", "--density", 0.3, "--domains", 3).stdout
+    assert (
+        "100 random supports, each entry in use with probability 0.3"
+        in command("plan", "--density", 0.3, "--domains", 3).stdout
+    )
     for words, error, message in [
         ((path, "--density", 0.3), SettingError, "either the file of a support or --density"),
         ((), SettingError, "either the file of a support or --density"),
@@ -215,6 +218,11 @@ def test_plan_on_the_command_line(tmp_path):
     assert nothing.startswith("No number of domains separates any latent")
     assert "a: unsupported. No feature depends on it." in nothing
     assert json.loads(command("plan", path, "--json").stdout)["domains_needed"] is None
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match="must hold 0 and 1, one row for each feature"):
-        raise command("plan", path).exception
+    for text, message in (
+        ("a,b\n1,2\n", "must hold 0 and 1, one row for each feature"),
+        ("1,0\n0,1\n", "has no header: its first line is 1, 0"),
+        ("a,a\n0,1\n", "names the latent 'a' twice"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=message):
+            raise command("plan", path).exception

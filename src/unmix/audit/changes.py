@@ -21,13 +21,12 @@ rank, whatever the prior has learnt. An encoder q(z | x, u) can also move a late
 does so with a wrong one: rows are decoded and encoded again with shuffled labels, and a latent must change by twice
 what that gives.
 
-Both routes rest on independence within domains (C2). Where a latent of S depends on any other one, they count for
-nothing, and no number of domains makes up for it.
+Both routes rest on independence within domains (C2). Where a latent of S depends on any other one, or one of N_a on one
+of N_b, they count for nothing, and no number of domains makes up for it (``tied``).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -51,7 +50,7 @@ _SHUFFLES = 200
 _RESAMPLES = 200
 _LEVEL = 0.05
 _WEAKEST = 0.1
-_SAME_LOCATION = 0.02
+_SAME = 0.02
 _BEYOND_LABELS = 2.0
 _LEAST_SD = 1e-3
 
@@ -63,20 +62,20 @@ class Changes:
     Attributes
     ----------
     present : int, domains with enough rows
-    dependent : (n_latents,) bool, latents that depend on another within domains
     location, scale, shape : (n_latents,) bool, what changes by more than with shuffled labels
     share : (n_latents,), share of the variance that lies between domains
+    shape_share : (n_latents,), the same of the measure of shape
     natural : (domains, 2 n_latents), (1/s², m/s²) by moments, centred, in units of its sampling noise
     noise : (resamples, domains, 2 n_latents), what resampling rows adds to it
     fitted : (points, domains, 2 n_latents), (η'', η') of the fitted prior, centred; None where it knows no domains
     """
 
     present: int
-    dependent: Bools
     location: Bools
     scale: Bools
     shape: Bools
     share: Floats
+    shape_share: Floats
     natural: Floats
     noise: Floats
     fitted: Floats | None
@@ -122,22 +121,18 @@ class Changes:
 
     def separates(self, shared: Shared) -> bool:
         """Whether the route "changes" separates a pair that shares these latents."""
-        return self.lacking(shared) == 0 and 2 * len(shared) < self.present
+        return 2 * len(shared) < self.present and self.lacking(shared) == 0
 
     def by_scales(self, shared: Shared) -> bool:
-        """Whether the scales of these latents span every direction while their locations stay."""
+        """Whether the scales of these latents span every direction while their locations and shapes stay."""
         own = sorted(shared)
-        stays = ~self.location[own] | (self.share[own] < _SAME_LOCATION)
-        apart = bool(stays.all()) and not self.dependent[own].any()
-        return apart and len(own) < self.present and self.ranks(shared)[1] == len(own)
+        stays = ~self.location[own] | (self.share[own] < _SAME)
+        same = ~self.shape[own] | (self.shape_share[own] < _SAME)
+        alike = bool((stays & same).all())
+        return alike and len(own) < self.present and self.ranks(shared)[1] == len(own)
 
-    def lacking(self, shared: Shared) -> float:
-        """Further domains, differing in a new direction each, with which the route "changes" would separate.
-
-        Infinitely many where one of these latents depends on another within domains.
-        """
-        if self.dependent[sorted(shared)].any():
-            return math.inf
+    def lacking(self, shared: Shared) -> int:
+        """Further domains, differing in a new direction each, with which the route "changes" would separate."""
         return 2 * len(shared) - self.ranks(shared)[0]
 
     def _rank(self, latents: list[int], columns: list[int]) -> int:
@@ -161,28 +156,46 @@ class Routes(Protocol):
 
     def by_scales(self, shared: Shared) -> bool: ...
 
-    def lacking(self, shared: Shared) -> float: ...
+    def lacking(self, shared: Shared) -> int: ...
 
 
-def pair_routes(sets: Sets, routes: Routes) -> Ints:
-    """Index into ``ROUTES`` of what separates every pair (n_latents, n_latents), for free sets ``sets``."""
+def tied(sets: Sets, a: int, b: int, dependent: Bools) -> set[int]:
+    """Latents whose dependence within domains keeps changes from separating a and b, for free sets ``sets``."""
+    found = {i for i in sets[a] & sets[b] if dependent[i].any()}
+    for i in sets[a]:
+        found |= {k for j in sets[b] if dependent[i, j] for k in (i, j)}
+    return found
+
+
+def pair_routes(sets: Sets, routes: Routes, dependent: Bools) -> Ints:
+    """Index into ``ROUTES`` of what separates every pair (n_latents, n_latents), for free sets ``sets``.
+
+    ``dependent`` (n_latents, n_latents): pairs that depend on each other within domains.
+    """
     n = len(sets)
     shared = {(a, b): sets[a] & sets[b] for a in range(n) for b in range(a + 1, n)}
-    scales = {pair: routes.by_scales(s) for pair, s in shared.items() if s}
+    some = bool(dependent.any())
+    barred = {pair: some and bool(tied(sets, *pair, dependent)) for pair, s in shared.items() if s}
+    scales = {pair: not barred[pair] and routes.by_scales(s) for pair, s in shared.items() if s}
     # A latent whose square has no mixed derivative for any pair that shares it depends on one estimated latent alone.
     spoilt = {i for pair, good in scales.items() if not good for i in shared[pair]}
     result = np.zeros((n, n), dtype=np.int64)
     for (a, b), s in shared.items():
-        route = STRUCTURE if not s else CHANGES if routes.separates(s) else 0 if s & spoilt else SCALES
+        if not s:
+            route = STRUCTURE
+        elif barred[a, b]:
+            route = 0
+        else:
+            route = CHANGES if routes.separates(s) else 0 if s & spoilt else SCALES
         result[a, b] = result[b, a] = route
     return result
 
 
-def route_shares(support: Support, routes: Routes) -> Floats:
+def route_shares(support: Support, routes: Routes, dependent: Bools) -> Floats:
     """Share of the draws of the support in which each of ``ROUTES`` separates each pair (4, n_latents, n_latents)."""
     total = np.zeros((len(ROUTES), support.n_latents, support.n_latents))
     for sets, share in support.distinct():
-        found = pair_routes(sets, routes)
+        found = pair_routes(sets, routes, dependent)
         for route in range(len(ROUTES)):
             total[route] += share * (found == route)
     # Sums of shares; without rounding nine tenths in ten parts would be less than nine tenths.
@@ -203,15 +216,24 @@ def _above(signal: Floats, noise: Floats) -> int:
     return len(singular)
 
 
-def measure_changes(subject: Subject, dependent: Bools) -> Changes:
-    """Moments of every domain, their noise, the shuffled labels and the fitted prior; ``dependent`` (n_latents,)."""
+def measure_changes(subject: Subject) -> Changes:
+    """Moments of every domain, their noise, the shuffled labels and the fitted prior."""
     z, labels = subject.tested
     n_domains, n_latents = len(subject.large), subject.n_latents
     if n_domains < 2:
         never = np.zeros(n_latents, dtype=bool)
         nothing = np.zeros((1, 2 * n_latents))
-        share = np.zeros(n_latents)
-        return Changes(max(n_domains, 1), dependent, never, never, never, share, nothing, nothing[None], None)
+        return Changes(
+            max(n_domains, 1),
+            never,
+            never,
+            never,
+            np.zeros(n_latents),
+            np.zeros(n_latents),
+            nothing,
+            nothing[None],
+            None,
+        )
     rng = np.random.default_rng(0)
     spread = np.maximum(z.std(axis=0), _LEAST_SD)
     order = np.argsort(labels, kind="stable")
@@ -231,7 +253,7 @@ def measure_changes(subject: Subject, dependent: Bools) -> Changes:
     if subject.slopes is not None and subject.curvatures is not None:
         both = np.concatenate([subject.curvatures * spread**2, subject.slopes * spread], axis=2)[:, subject.large]
         fitted = both - both.mean(axis=1, keepdims=True)
-    return Changes(n_domains, dependent, location, scale, shape, actual[0], natural, noise, fitted)
+    return Changes(n_domains, location, scale, shape, actual[0], actual[2], natural, noise, fitted)
 
 
 def _by_labels_alone(subject: Subject) -> Floats:
@@ -282,9 +304,9 @@ def _differences(z: Floats, labels: Ints, weights: Floats) -> Floats:
 
 def check_changes(subject: Subject, support: Support, dependent: Bools) -> tuple[Finding, Changes]:
     """C3 for the pairs that the structure does not surely separate; ``dependent`` (n_latents, n_latents) as in C2."""
-    changes = measure_changes(subject, np.asarray(dependent.any(axis=1)))
+    changes = measure_changes(subject)
     names = subject.names
-    shares = route_shares(support, changes)
+    shares = route_shares(support, changes, dependent)
     left = np.triu(shares[STRUCTURE] < SURE, 1)
     met = left & (1.0 - shares[0] >= SURE)
     changing = [names[i] for i in np.flatnonzero(changes.changing)]
@@ -303,7 +325,12 @@ def check_changes(subject: Subject, support: Support, dependent: Bools) -> tuple
         "pairs_that_need_changes": int(left.sum()),
         "pairs_with_enough": int(met.sum()),
     }
-    verdict, could_fail, sentence = _judge(subject, changes, left, met)
+    sets = support.likely()
+    barred = np.zeros_like(left)
+    for a, b in np.argwhere(left & ~met):
+        barred[a, b] = bool(tied(sets, a, b, dependent))
+    evidence["pairs_that_dependence_bars"] = int(barred.sum())
+    verdict, could_fail, sentence = _judge(subject, changes, left, met, barred)
     return Finding(CONDITION, verdict, could_fail, sentence, evidence), changes
 
 
@@ -318,8 +345,11 @@ def _weakest(changes: Changes) -> dict[str, float] | None:
     }
 
 
-def _judge(subject: Subject, changes: Changes, left: Bools, met: Bools) -> tuple[Verdict, bool, str]:
-    """Verdict, whether it could have failed, sentence; ``left``: pairs that need changes, ``met``: that have them."""
+def _judge(subject: Subject, changes: Changes, left: Bools, met: Bools, barred: Bools) -> tuple[Verdict, bool, str]:
+    """Verdict, whether it could have failed, sentence.
+
+    ``left``: pairs that need changes; ``met``: that have them; ``barred``: that dependence keeps from using them.
+    """
     n, names = subject.n_latents, subject.names
     needed = int(left.sum())
     costs = (
@@ -328,16 +358,21 @@ def _judge(subject: Subject, changes: Changes, left: Bools, met: Bools) -> tuple
         else "That costs nothing here: the structure leaves no pair to the changes."
     )
     if len(subject.large) < 2:
-        if len(subject.domains) > 1:
-            sentence = f"Fewer than two domains have {LEAST_ROWS} rows: whether anything changes cannot be tested."
-            return "cannot tell", False, sentence
+        if subject.untested_domains:
+            few = f"Fewer than two domains have {LEAST_ROWS} rows"
+            if len(subject.domains) == 1:
+                few = f"All rows are of {subject.domains[0]}, one of {1 + len(subject.absent)} domains"
+            return "cannot tell", False, f"{few}: whether anything changes cannot be tested."
         return "fails", True, f"There is one domain, so nothing changes. {costs}"
     if not changes.changing.any():
         sentence = "No latent differs between domains by more than it does with the domain labels shuffled."
         return "fails", True, f"{sentence} {costs}"
     changing = [names[i] for i in np.flatnonzero(changes.changing)]
-    which = f"All {counted(n, 'latent')}" if len(changing) == n > 1 else f"{len(changing)} of {counted(n, 'latent')}"
-    said = f"{which} ({listed(changing)}) differ between domains by more than with shuffled labels."
+    which = f"{len(changing)} of {n}" if len(changing) < n else "Both" if n == 2 else f"All {n}"
+    differ = "differs" if len(changing) == 1 else "differ"
+    said = f"{which} latents ({listed(changing)}) {differ} between domains by more than with shuffled labels."
+    if n == 1:
+        said = f"{names[0]} differs between domains by more than with shuffled labels."
     if not needed:
         if len(changing) == n:
             return "holds", True, f"{said} The structure leaves no pair to them."
@@ -345,5 +380,14 @@ def _judge(subject: Subject, changes: Changes, left: Bools, met: Bools) -> tuple
     if met.sum() == needed:
         sentence = f"{said} {costs} The domains differ in enough directions for all of them."
         return "holds", True, sentence
-    lacking = [f"{names[a]} from {names[b]}" for a, b in np.argwhere(left & ~met)]
-    return "fails", True, f"{said} {costs} The domains do not surely differ in enough directions for {listed(lacking)}."
+    lacking, bars = (
+        [f"{names[a]} from {names[b]}" for a, b in np.argwhere(left & ~met & part)] for part in (~barred, barred)
+    )
+    sentence = f"{said} {costs}"
+    if lacking:
+        sentence += f" The domains do not surely differ in enough directions for {listed(lacking)}."
+    if bars:
+        sentence += (
+            f" For {listed(bars)} changes count for nothing, because latents depend on each other within domains."
+        )
+    return "fails", True, sentence

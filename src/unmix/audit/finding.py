@@ -46,6 +46,11 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
+def there(number: int, thing: str) -> str:
+    """What follows "there": "is 1 domain", "are 3 domains"."""
+    return f"{'is' if number == 1 else 'are'} {counted(number, thing)}"
+
+
 def listed(names: list[str], most: int = 5) -> str:
     """Names in a sentence: "z0, z1 and z2"."""
     shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]

@@ -111,9 +111,10 @@ def check_independence(subject: Subject) -> tuple[Finding, Bools]:
         sentence = f"{rows} are too few to see even a dependence of {2 * _SIZE} in all of them."
         return Finding(CONDITION, "cannot tell", False, sentence, evidence), dependent
     sentence = (
-        f"No pair depends on each other within domains by {max(_SIZE, pooled.visible):.2f} or more beyond chance. The "
-        f"largest rank correlation is {seen.max():.2f} ({subject.names[first]} and {subject.names[second]}, root mean "
-        f"square over domains); shuffled rows have {chance[first, second]:.2f} ({rows})."
+        f"No two latents depend on each other within domains by {max(_SIZE, pooled.visible):.2f} or more beyond "
+        f"chance. The largest rank correlation is {seen.max():.2f} ({subject.names[first]} and "
+        f"{subject.names[second]}, root mean square over domains); shuffled rows have {chance[first, second]:.2f} "
+        f"({rows})."
     )
     return Finding(CONDITION, "holds", True, sentence, evidence), dependent
 

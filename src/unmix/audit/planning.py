@@ -141,10 +141,11 @@ def plan(support: ArrayLike, n_domains: int, names: Sequence[str] | None = None)
         count, routes = domains_needed(part), _Generic(int(n_domains))
         lost = undetermined(part)
         needed = max((int(count.pairs[i].max()) for i in range(len(used)) if i not in lost), default=None)
-        for block in blocks(pair_routes(free_sets(part), routes) > 0):
+        independent = np.zeros((len(used), len(used)), dtype=bool)
+        for block in blocks(pair_routes(free_sets(part), routes, independent) > 0):
             for i in block:
                 rows[used[i]] = _row(own_names, i, block, int(count.pairs[i].max()), i in lost, int(n_domains))
-        remedies = find_remedies(part, routes, own_names)
+        remedies = find_remedies(part, routes, own_names, independent)
     return Plan(pd.DataFrame(rows), int(n_domains), needed, 2 * n + 1, remedies)
 
 

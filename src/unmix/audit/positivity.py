@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, Verdict, listed
+from unmix.audit.finding import Finding, Verdict, listed, there
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.audit.subject import LEAST_ROWS, Subject
 from unmix.metrics.recovery import correlation
@@ -42,7 +42,7 @@ def check_positivity(subject: Subject) -> tuple[Finding, Faults]:
     """C1, and the latents that it finds unusable."""
     names = subject.names
     if len(subject.latents) < LEAST_ROWS:
-        sentence = f"There are {len(subject.latents)} rows; the tests of the latents need at least {LEAST_ROWS}."
+        sentence = f"There {there(len(subject.latents), 'row')}; the tests of the latents need at least {LEAST_ROWS}."
         return Finding(CONDITION, "cannot tell", False, sentence), Faults({})
     collapsed = _collapsed(subject)
     faults = collapsed | {i: words for i, words in _others(subject).items() if i not in collapsed}

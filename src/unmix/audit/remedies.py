@@ -1,12 +1,12 @@
 """What would help: the count is run again with one thing changed, and what it mends is read off.
 
 Changes that are tried: more domains (each one a new direction in which the latents concerned differ), one more feature
-that a single latent drives, one latent less. The count is that of the most likely support with generic values.
+that a single latent drives, one latent fewer. The count is that of the most likely support with generic values, or of a
+dense one where the zeros are not credible; latents that depend on each other within domains stay together.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +49,7 @@ class _MoreDomains:
     def by_scales(self, shared: Shared) -> bool:
         return self.routes.by_scales(shared)
 
-    def lacking(self, shared: Shared) -> float:
+    def lacking(self, shared: Shared) -> int:
         return max(0, self.routes.lacking(shared) - self.extra)
 
 
@@ -69,7 +69,7 @@ class _Renumbered:
     def by_scales(self, shared: Shared) -> bool:
         return self.routes.by_scales(self._outward(shared))
 
-    def lacking(self, shared: Shared) -> float:
+    def lacking(self, shared: Shared) -> int:
         return self.routes.lacking(self._outward(shared))
 
 
@@ -84,44 +84,52 @@ def alone(separated: Bools) -> set[int]:
     return {own[0] for own in blocks(separated) if len(own) == 1}
 
 
-def find_remedies(support: Bools, routes: Routes, names: list[str]) -> list[Remedy]:
-    """Changes that would make further latents identified, cheapest first and those that give up a latent last."""
-    single, n = _identified(support, routes), len(names)
+def find_remedies(
+    support: Bools, routes: Routes, names: list[str], dependent: Bools, *, domains_tested: bool = True
+) -> list[Remedy]:
+    """Changes that would make further latents identified, cheapest first and those that give up a latent last.
+
+    ``dependent`` (n_latents, n_latents): pairs that depend on each other within domains. What further domains would do
+    is left open where those that are there could not be tested.
+    """
+    single, n = _identified(support, routes, dependent), len(names)
     stuck = [i for i in range(n) if i not in single]
     if not stuck:
         return []
-    found = _more_domains(support, routes, names, single)
+    found = _more_domains(support, routes, names, single, dependent) if domains_tested else []
     features, fewer = [], []
     for i in stuck[:_MOST_TRIED]:
         with_feature = np.vstack([support, np.arange(n) == i])
-        mended = _identified(with_feature, routes) - single
+        mended = _identified(with_feature, routes, dependent) - single
         features.append((len(mended), f"One more feature that {names[i]} alone drives", mended))
         old = tuple(j for j in range(n) if j != i)
-        rest = _identified(support[:, list(old)], _Renumbered(routes, old)) if old else set()
+        own = np.ix_(old, old)
+        rest = _identified(support[:, list(old)], _Renumbered(routes, old), dependent[own]) if old else set()
         mended = {old[j] for j in rest} - single
-        fewer.append((len(mended), f"A model without {names[i]}, one latent less,", mended))
+        fewer.append((len(mended), f"A model without {names[i]}, one latent fewer,", mended))
     with_features, with_fewer = (
         [Remedy(change, tuple(names[i] for i in sorted(mended)), 1)] if size else []
         for size, change, mended in (max(tried, key=lambda item: item[0]) for tried in (features, fewer))
     )
-    # A latent less comes last: it mends the count, but what it stood for is still in the data.
+    # A latent fewer comes last: it mends the count, but what it stood for is still in the data.
     return sorted(with_features + found, key=lambda remedy: remedy.cost) + with_fewer
 
 
-def _identified(support: Bools, routes: Routes) -> set[int]:
+def _identified(support: Bools, routes: Routes, dependent: Bools) -> set[int]:
     """Latents that are separated from every other one and can be read off the features at all."""
-    return alone(pair_routes(free_sets(support), routes) > 0) - undetermined(support)
+    separated = (pair_routes(free_sets(support), routes, dependent) > 0) & ~dependent
+    return alone(separated) - undetermined(support)
 
 
-def _more_domains(support: Bools, routes: Routes, names: list[str], single: set[int]) -> list[Remedy]:
+def _more_domains(support: Bools, routes: Routes, names: list[str], single: set[int], dependent: Bools) -> list[Remedy]:
     """The fewest domains that mend something, and the fewest that mend most."""
     n, sets, lost = len(names), free_sets(support), undetermined(support)
-    counts = {routes.lacking(sets[a] & sets[b]) for a in range(n) for b in range(a + 1, n)}
-    lacking = sorted(int(count) for count in counts if 0 < count < math.inf)
+    lacking = sorted({routes.lacking(sets[a] & sets[b]) for a in range(n) for b in range(a + 1, n)} - {0})
     found: list[Remedy] = []
     best: set[int] = set()
     for extra in lacking:
-        mended = alone(pair_routes(sets, _MoreDomains(routes, extra)) > 0) - lost - single
+        separated = (pair_routes(sets, _MoreDomains(routes, extra), dependent) > 0) & ~dependent
+        mended = alone(separated) - lost - single
         if len(mended) > len(best):
             shared = frozenset().union(*(sets[a] & sets[b] for a in mended for b in range(n) if b != a))
             must = listed([names[i] for i in sorted(shared)])

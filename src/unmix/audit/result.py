@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, counted
+from unmix.audit.finding import Finding, counted, there
 from unmix.audit.remedies import Remedy
 from unmix.files import json_ready
 
@@ -41,7 +41,8 @@ class Audit:
         ("structure", "changes", "scales", "none"), ``domains_needed``; of the latents that the pair shares on the most
         likely support, ``directions_needed`` and ``directions`` (in which they change for sure) and the ``condition``
         number of their difference vectors (missing where there are not domains enough)
-    remedies : list of Remedy, what would identify more latents, cheapest first
+    remedies : list of Remedy
+        What is superfluous, then what would identify more latents, cheapest first.
     domains_present, domains_needed, domains_needed_without_sparsity : int
     edge_probability : float array (n_features, n_latents)
     feature_names : tuple of str
@@ -62,7 +63,10 @@ class Audit:
         return next(finding for finding in self.findings if finding.condition.startswith(condition))
 
     def separated(self) -> Bools:
-        """Whether each pair of latents (n_latents, n_latents) is separated; the diagonal is True."""
+        """Whether each pair of latents (n_latents, n_latents) is separated; the diagonal is True.
+
+        Latents that are superfluous, or that could not be tested, are separated from none.
+        """
         names = list(self.latents["name"])
         result = np.eye(len(names), dtype=bool)
         for pair in self.pairs.to_dict("records"):
@@ -107,18 +111,19 @@ class Audit:
                 ("unsupported", "not supported by these data"),
             )
         ]
+        found = f"Of {counted(len(self.latents), 'latent')}: {', '.join(said)}."
+        if not len(self.pairs):
+            return found
         return (
-            f"Of {counted(len(self.latents), 'latent')}: {', '.join(said)}. With this mixing "
-            f"{counted(self.domains_needed, 'domain')} would separate all (without sparsity "
-            f"{self.domains_needed_without_sparsity}); there are {self.domains_present}."
+            f"{found} With latents independent within domains, the most likely support takes "
+            f"{counted(self.domains_needed, 'domain')} to separate all (without sparsity "
+            f"{self.domains_needed_without_sparsity}); there {there(self.domains_present, 'domain')}."
         )
 
     def __str__(self) -> str:
         lines = [self.summary(), ""]
-        for row in self.latents.to_dict("records"):
-            lines.append(verdict_line(row))
-            lines += [f"    {row['remedy']}"] if row["remedy"] else []
-        lines.append("")
+        lines += [verdict_line(row) for row in self.latents.to_dict("records")]
+        lines += [*(f"→ {remedy.sentence}" for remedy in self.remedies), ""]
         for finding in self.findings:
             open_ = "" if finding.could_fail else " (these data could not have failed it)"
             lines.append(f"{finding.condition}: {finding.verdict}{open_}. {finding.sentence}")

@@ -115,6 +115,8 @@ def audit_decoder(
     >>> audit.finding("agreement").verdict
     'cannot tell'
     """
+    if not callable(decode):
+        raise DataError(f"decode must be a function from latents to features; got {type(decode).__name__}.")
     latents = _matrix(z, "z")
     n_rows, n = latents.shape
     features = _decoded(decode, latents)
@@ -156,7 +158,10 @@ def _kept(x: Floats, decoded: Floats) -> Floats:
 
 
 def _matrix(values: ArrayLike, what: str, shape: tuple[int, ...] | None = None, whose: str = "z") -> Floats:
-    matrix = np.asarray(values, dtype=float)
+    try:
+        matrix = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} must be a matrix of numbers: {error}.") from error
     if matrix.ndim != 2 or 0 in matrix.shape or (shape is not None and matrix.shape != shape):
         expected = f"{shape}, the shape of {whose}" if shape is not None else "(n_samples ≥ 1, n_latents ≥ 1)"
         raise DataError(

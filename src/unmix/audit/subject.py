@@ -50,7 +50,7 @@ class Strata:
         names = []
         for group in self.group:
             seen[group] += 1
-            part = f", part {seen[group]} of {parts[group]}" if parts[group] > 1 else ""
+            part = f" (part {seen[group]} of {parts[group]})" if parts[group] > 1 else ""
             names.append(f"{domains[group]}{part}")
         return tuple(names)
 
@@ -145,6 +145,11 @@ class Subject:
     def large(self) -> Ints:
         """Strata with enough rows for a test."""
         return np.flatnonzero(self.counts >= LEAST_ROWS)
+
+    @property
+    def untested_domains(self) -> bool:
+        """Whether there are several domains, but no two with rows enough to compare them."""
+        return len(self.large) < 2 and len(self.domains) + len(self.absent) > 1
 
     @cached_property
     def tested(self) -> tuple[Floats, Ints]:

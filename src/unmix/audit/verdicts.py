@@ -22,8 +22,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.audit.agreement import Repeats, check_agreement
-from unmix.audit.changes import ROUTES, Changes, check_changes, route_shares
-from unmix.audit.finding import Finding, counted, listed
+from unmix.audit.changes import ROUTES, Changes, check_changes, route_shares, tied
+from unmix.audit.finding import Finding, counted, listed, there
 from unmix.audit.independence import check_independence, zeros_by_turning
 from unmix.audit.invertibility import check_invertibility
 from unmix.audit.positivity import check_positivity
@@ -36,6 +36,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
+_REST = ("C2 independence", "C3 changes", "C4 sparsity", "invertibility", "agreement")
 _PAIR_COLUMNS = ["a", "b", "separated", "probability", "route", "domains_needed"]
 _PAIR_COLUMNS += ["directions_needed", "directions", "condition"]
 
@@ -69,7 +70,7 @@ def audit_subject(subject: Subject) -> Audit:
     invertibility, no_inverse = check_invertibility(subject)
     faulty = no_inverse | faults.by_latent
     own = {place: faulty[i] for place, i in enumerate(active) if i in faulty}
-    shares = route_shares(support, changes)
+    shares = route_shares(support, changes, dependent)
     probability = 1.0 - shares[0]
     separated = (probability >= SURE) & ~dependent
     np.fill_diagonal(separated, True)
@@ -77,7 +78,9 @@ def audit_subject(subject: Subject) -> Audit:
     evidence = _Evidence(part, support, changes, own, repeats, separated, probability, route, dependent)
     # Where the zeros are not credible the changes must do everything, and what is counted is a dense mixing.
     counted_on = support.edges if support.credible else np.ones_like(support.edges)
-    mended = find_remedies(counted_on, changes, list(part.names))
+    mended = find_remedies(
+        counted_on, changes, list(part.names), dependent, domains_tested=not subject.untested_domains
+    )
     rows = [_row(name, "unsupported", faults.by_latent.get(i, "")) for i, name in enumerate(subject.names)]
     for place, row in zip(active, _verdicts(evidence, mended), strict=True):
         rows[place] = row
@@ -117,29 +120,31 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, str]:
     said = "" if found.repeats is None else f" {found.repeats.said(i)}"
     if not others:
         return "identified", f"{_routes(found, i)}{said or ' One start only: whether it repeats is not known.'}"
-    together = listed([names[j] for j in others])
     direct = [j for j in others if not found.separated[i, j]]
-    tied = [names[j] for j in direct if found.dependent[i, j]]
-    if not found.changes.changing[i] and len(tied) < len(direct):
-        return (
-            "unsupported",
-            f"It does not change between domains, and the structure leaves it together with {together}.",
-        )
-    if tied:
-        return "block", f"It depends on {listed(tied)} within domains.{said}"
-    unsure = [names[j] for j in direct if found.probability[i, j] >= 1 - SURE]
+    bound = [names[j] for j in direct if found.dependent[i, j]]
+    unsure = [names[j] for j in direct if not found.dependent[i, j] and found.probability[i, j] >= 1 - SURE]
+    open_ = [j for j in direct if not found.dependent[i, j]]
+    if not found.changes.changing[i] and open_:
+        still = "It does not change between domains"
+        if found.subject.untested_domains:
+            still = "Whether it changes between domains cannot be tested"
+        surely = "does not surely separate" if unsure else "does not separate"
+        return "unsupported", f"{still}, and the structure {surely} it from {listed([names[j] for j in open_])}."
+    if bound:
+        return "block", f"It depends on {listed(bound)} within domains.{said}"
     if unsure:
         return "block", f"Whether it is separate from {listed(unsure)} is not sure: it hangs on uncertain edges.{said}"
     sets = found.support.likely()
-    between = sorted({k for j in direct for k in sets[i] & sets[j] if found.changes.dependent[k]})
-    if between:
+    bars = sorted(set().union(*(tied(sets, i, j, found.dependent) for j in direct)))
+    together = listed([names[j] for j in direct])
+    if bars:
         return "block", (
             f"Nothing separates it from {together}: changes count only where latents are independent within domains, "
-            f"and {listed([names[k] for k in between])} {'is' if len(between) == 1 else 'are'} not.{said}"
+            f"and {listed([names[k] for k in bars])} are not.{said}"
         )
     return "block", (
         f"Nothing separates it from {together}: that would take {int(found.support.needed()[i, direct].max())} domains "
-        f"that differ enough, and there are {found.changes.present}.{said}"
+        f"that differ enough, and there {there(found.changes.present, 'domain')}.{said}"
     )
 
 
@@ -209,13 +214,16 @@ def _with_fewer(subject: Subject, superfluous: list[int]) -> list[Remedy]:
 
 def _nothing(subject: Subject, positivity: Finding, faults: dict[int, str]) -> Audit:
     """The audit where there is too little to test anything."""
-    why = positivity.sentence
-    rest = ("C2 independence", "C3 changes", "C4 sparsity", "invertibility", "agreement")
-    few = f"is not supported: there are only {len(subject.latents)} rows"
+    enough = len(subject.latents) >= LEAST_ROWS
+    why = "No latent is left to test." if enough else positivity.sentence
+    few = f"cannot be tested: there {there(len(subject.latents), 'row')}, and {LEAST_ROWS} are needed"
+    rest = [Finding(condition, "cannot tell", False, why) for condition in _REST]
+    if enough:
+        rest[_REST.index("invertibility")] = check_invertibility(subject)[0]
     n = subject.n_latents
     return Audit(
         latents=_table([_row(name, "unsupported", faults.get(i, few)) for i, name in enumerate(subject.names)]),
-        findings=[positivity, *(Finding(condition, "cannot tell", False, why) for condition in rest)],
+        findings=[positivity, *rest],
         pairs=pd.DataFrame(columns=_PAIR_COLUMNS),
         remedies=[],
         domains_present=len(subject.domains),

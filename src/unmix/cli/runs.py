@@ -117,8 +117,9 @@ def plan_support(
         found, needs = plan_typical(float(density or 0.0), latents, features, domains, random_state=seed)
         low, middle, high = (int(np.quantile(needs, q, method="inverted_cdf")) for q in (0.1, 0.5, 0.9))
         said = (
-            f"{len(needs)} random supports of density {density}: they need {low} to {high} domains (median {middle}); "
-            f"{(needs <= domains).mean():.0%} need no more than {domains}. A typical one:\n\n"
+            f"{len(needs)} random supports, each entry in use with probability {density}, every feature with a latent: "
+            f"they need {low} to {high} domains (median {middle}); {(needs <= domains).mean():.0%} need no more than "
+            f"{domains}. A typical one:\n\n"
         )
     typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if as_json else f"{said}{found}")
 

@@ -94,6 +94,12 @@ def read_support(path: str | Path) -> pd.DataFrame:
     first = frame.columns[0]
     if not pd.api.types.is_numeric_dtype(frame[first]):
         frame = frame.set_index(first)
+    names = [str(name) for name in frame.columns]
+    if all(name in ("0", "1") or name.rpartition(".")[0] in ("0", "1") for name in names):
+        raise DataError(f"{path} has no header: its first line is {', '.join(names)}. Put the latents' names there.")
+    again = [name for name in names if name.rpartition(".")[0] in names and name.rpartition(".")[2].isdigit()]
+    if again:
+        raise DataError(f"{path} names the latent {again[0].rpartition('.')[0]!r} twice. Give each its own name.")
     values = frame.apply(pd.to_numeric, errors="coerce")
     if not values.shape[1] or not values.isin([0, 1]).to_numpy().all():
         raise DataError(

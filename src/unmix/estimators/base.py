@@ -234,6 +234,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         """
         check_is_fitted(self)
         rows = None
+        if X is None and y is not None:
+            raise DataError("audit takes domains only together with their rows: audit(X, y), or audit() alone.")
         if X is not None:
             table, y = separate(X, y)
             new = self._new_rows(table, y, with_domain=True)

@@ -108,8 +108,10 @@ def verdict_map(audit: Audit) -> str:
 
 
 def pair_map(audit: Audit) -> str | None:
-    """Pairs of latents that nothing separates, dark; None if all are separated."""
-    names, separated = list(audit.latents["name"]), audit.separated()
+    """Pairs of latents that are not separated, dark; None if all that were tested are separated."""
+    every = list(audit.latents["name"])
+    tested = [i for i, name in enumerate(every) if name in {*audit.pairs["a"], *audit.pairs["b"]}]
+    names, separated = [every[i] for i in tested], audit.separated()[np.ix_(tested, tested)]
     if separated.all():
         return None
 

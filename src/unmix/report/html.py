@@ -77,7 +77,9 @@ def render(content: ReportContent) -> str:
         verdicts=picture(
             figures.verdict_map(content.audit),
             "Features in rows and latents in columns, coloured by the verdict on the latent",
-        ),
+        )
+        if content.audit.edge_probability.any()
+        else None,
         pairs=None if pairs is None else picture(pairs, "Latents in rows and columns; pairs not separated are dark"),
         latents=[latent_words(content, i) for i in range(len(latents))],
         mixing=picture(
@@ -118,7 +120,7 @@ def render(content: ReportContent) -> str:
 def audited_words(row: Mapping[Hashable, Any]) -> str:
     """The verdict on one latent, in plain words."""
     if row["verdict"] == "identified":
-        return "identified: one factor, up to its sign and scale."
+        return "identified: one factor, up to the units and the bend of its scale."
     if row["verdict"] == "unsupported":
         return "not supported by these data."
     others = listed([name for name in row["block"] if name != row["name"]])
