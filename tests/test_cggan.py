@@ -1,5 +1,6 @@
 """CG-GAN, the estimator: its contract on tables and on images, ablations, report, messages."""
 
+import copy
 import json
 import re
 import zipfile
@@ -75,6 +76,22 @@ def test_contract_on_a_table(fitted, frame, labels, tmp_path):
     np.testing.assert_array_equal(again.style_, fitted.style_)
     pd.testing.assert_frame_equal(again.history_, fitted.history_, check_dtype=False)
     assert json.loads((tmp_path / "model" / "config.json").read_text())["fitted"]["n_steps"] == 12
+
+
+def test_words_changed_after_the_fit_change_nothing(fitted, frame, tmp_path):
+    model = copy.deepcopy(fitted).set_params(n_latents=5, hidden=(3,))
+    np.testing.assert_array_equal(model.sample(3, domain="a"), fitted.sample(3, domain="a"))
+    assert len(model.get_feature_names_out()) == 3
+    again = unmix.load(model.save(tmp_path / "model"))
+    assert again.n_latents == 3
+    np.testing.assert_array_equal(again.transform(frame), fitted.transform(frame))
+    with pytest.raises(SettingError, match="latent must be a whole number from 0 to 2; got 4"):
+        model.traverse(frame, np.repeat("a", len(frame)), latent=4)
+
+
+def test_content_has_no_importance(fitted):
+    assert (fitted.importance_[fitted.content_] == 0).all()
+    assert (fitted.importance_[fitted.style_] >= 0.1).all()
 
 
 def test_latents_are_standard_over_what_is_generated(fitted):
@@ -304,6 +321,11 @@ def test_images_that_carry_domains_need_no_y(fitted_images, images, tmp_path):
         (r"learning_rate must be > 0; got 0", {"learning_rate": 0}),
         (r"learning_rate must be > 0; got '1e-3'", {"learning_rate": "1e-3"}),
         (r"mask must be True or False; got 'no'", {"mask": "no"}),
+        (r"n_style must be ≥ 1, or domains change nothing", {"n_style": 0}),
+        (r"n_restarts must be a whole number ≥ 1; got 0", {"n_restarts": 0}),
+        (r"auxiliary must be None, or a mapping", {"auxiliary": "x"}),
+        (r"verbose must be 0, 1 or 2; got None", {"verbose": None}),
+        (r"device=None cannot be used here", {"device": None}),
         (r"random_state must be a whole number ≥ 0, a RandomState or None; got 'x'", {"random_state": "x"}),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from conftest import QUICK
 from safetensors.torch import save_file
 
-from unmix import CGGAN, CGVAE, SettingError, StorageError, load
+from unmix import CGGAN, CGVAE, SettingError, StorageError, TrainingError, load
 from unmix.data.batches import Rows
 from unmix.models.cggan import CGGANConfig, CGGANNetwork
 from unmix.train import adversarial
@@ -164,6 +164,26 @@ def test_several_starts_keep_the_best_and_resume_to_the_bit(stop, tmp_path, alwa
     assert [entry.name for entry in tmp_path.iterdir()] == ["c.safetensors"]
     loaded = load(again.save(tmp_path / "model"))
     np.testing.assert_array_equal(loaded.start_errors_, errors)
+
+
+def test_one_start_may_fail_and_what_an_earlier_run_left_is_removed(tmp_path, frame, labels, monkeypatch):
+    fit = adversarial.fit_adversarial
+
+    def failing(model, *arguments, **words):
+        if model.config.seed in seeds:
+            raise TrainingError("sick", [])
+        return fit(model, *arguments, **words)
+
+    monkeypatch.setattr(adversarial, "fit_adversarial", failing)
+    stale = tmp_path / "c-start1.safetensors"
+    stale.write_text("of another run")
+    settings, seeds = {**TINY, "random_state": 0, "n_restarts": 2}, [0]
+    model = CGGAN(**settings).fit(frame, labels, checkpoint=tmp_path / "c.safetensors")
+    assert np.isinf(model.start_errors_).tolist() == [True, False]
+    assert not stale.exists()
+    seeds.append(1000)
+    with pytest.raises(TrainingError, match="sick"):
+        CGGAN(**settings).fit(frame, labels)
 
 
 # Other settings, other data

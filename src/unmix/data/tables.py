@@ -152,14 +152,14 @@ def check_values(matrix: Floats, names: Sequence[str], missing: str) -> None:
         if np.isfinite(matrix.sum()):
             return
     _refuse_where(np.isinf(matrix), names, "infinite values (inf)", "Replace them or drop those rows before fitting.")
-    if missing == "error":
-        _refuse_where(
-            np.isnan(matrix),
-            names,
-            "missing values (NaN)",
-            'Fill them, drop those rows, or pass missing="mask" (command line: --missing mask) to leave them out of '
-            "the likelihood.",
-        )
+    if missing != "mask":
+        mend = "Fill them, or drop those rows."
+        if missing == "error":
+            mend = (
+                'Fill them, drop those rows, or fit with missing="mask" (command line: --missing mask) to leave them '
+                "out of the likelihood."
+            )
+        _refuse_where(np.isnan(matrix), names, "missing values (NaN)", mend)
 
 
 def check_trainable(matrix: Floats, names: Sequence[str]) -> None:

@@ -326,7 +326,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         self.model_, self.schema_, self.domain_schema_ = found.model, data.features, data.domains
         self.n_latents_, self.domains_ = found.model.n_latents, data.domains.domains
         self.seed_, self.stop_reason_, self.n_epochs_ = seed, result.stop_reason, result.n_epochs
-        self.fit_seconds_ = result.seconds
+        self.fit_seconds_, self.fitted_params_ = result.seconds, self.get_params()
         self.settings_ = {"n_train": len(train), "n_held_out": len(data.held_out)}
         self.history_ = pd.DataFrame(result.history).astype({"epoch": int, "start": int})
         self.best_restart_, self.agreement_ = found.best, found.agreed.mean

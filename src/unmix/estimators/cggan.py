@@ -110,7 +110,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
         One row a hundred steps of the start that is kept: mean of every term of discriminator, generator and encoder.
     start_errors_ : float array (n_restarts,)
         What the starts are compared by: mean squared difference between the data and what the averaged generator makes
-        of their latents, over the last hundred steps; of rows in variances of a feature.
+        of their latents, over the last block of steps; of rows in variances of a feature. Infinite where the
+        training of a start failed.
     domains_ : tuple of str
     n_features_in_, n_steps_ : int
     fit_seconds_ : float
@@ -206,20 +207,20 @@ class CGGAN(TransformerMixin, BaseEstimator):
             mixed_precision=self.mixed_precision,
             seed=seed,
         )
-        with block_bar(self.verbose, config.steps + config.encoder_steps, int(self.n_restarts)) as on_block:
+        with block_bar(self.verbose, (config.steps + config.encoder_steps) * int(self.n_restarts)) as on_block:
             network, result, errors = fit_starts(
                 lambda own: CGGANNetwork(replace(config, seed=own)).to(device),
                 int(self.n_restarts),
                 rows,
                 settings,
-                error="encoder_real",
+                judged_by="encoder_real",
                 on_block=on_block,
                 checkpoint=None if checkpoint is None else Path(checkpoint),
                 resume=resume,
                 schema=(features, domains),
             )
         self.model_, self.schema_, self.domain_schema_ = FittedGAN.of(network, rows), features, domains
-        self.start_errors_ = np.array(errors)
+        self.start_errors_, self.fitted_params_ = np.array(errors), self.get_params()
         self.history_, self.n_steps_ = pd.DataFrame(result.history).astype({"step": int}), result.n_steps
         self.seed_, self.fit_seconds_ = seed, result.seconds
         self._set_shapes(config.shape, names)
@@ -241,7 +242,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
         if not is_whole(n_samples, 1):
             raise SettingError(f"n_samples must be a whole number ≥ 1; got {n_samples!r}.")
         design, source = self._design(domain, n_samples), torch.Generator().manual_seed(random_seed(random_state))
-        noise = torch.randn(n_samples, self.n_latents, generator=source)
+        noise = torch.randn(n_samples, self.model_.config.n_latents, generator=source)
         with torch.no_grad():
             z = self.model_.from_noise(noise.to(design.device), design)
         return self._decode(z, design)
@@ -272,14 +273,15 @@ class CGGAN(TransformerMixin, BaseEstimator):
         ``values`` are in standard deviations of the latent; ``y`` are the domains of ``X``, as in ``translate``.
         """
         check_is_fitted(self)
-        if not (is_whole(latent, 0) and latent < self.n_latents):
-            raise SettingError(f"latent must be a whole number from 0 to {self.n_latents - 1}; got {latent!r}.")
+        n_latents = self.model_.config.n_latents
+        if not (is_whole(latent, 0) and latent < n_latents):
+            raise SettingError(f"latent must be a whole number from 0 to {n_latents - 1}; got {latent!r}.")
         if not are_numbers(values):
             raise SettingError(f"values must be one or more numbers, such as (-2, 0, 2); got {values!r}.")
         X, y = labelled_images(X, y) if self.schema_ is None else (X, y)
         rows = self._new_rows(X, y, with_domain=True)
         z = torch.from_numpy(self._in_chunks(lambda own: self.model_.encode(own.x), rows)).to(self._device())
-        column = torch.arange(self.n_latents, device=z.device) == latent
+        column = torch.arange(n_latents, device=z.device) == latent
         return np.stack([self._decode(torch.where(column, float(value), z), rows.design) for value in values])
 
     def report(
@@ -309,7 +311,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
         return write_gan_report(self, Path(path), shown, extractor, judged)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write model, schema, history and tables into the folder ``path`` and return it; ``unmix.load`` reads it.
+        """Write model, schema and history into the folder ``path`` and return it; ``unmix.load`` reads it.
 
         An existing folder that is not empty is refused unless ``overwrite=True``.
         """
@@ -321,7 +323,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
     def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[np.object_]:
         """Names of the latents: z0, z1, …"""
         check_is_fitted(self)
-        return np.array([f"z{i}" for i in range(self.n_latents)], dtype=object)
+        return np.array([f"z{i}" for i in range(self.model_.config.n_latents)], dtype=object)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
@@ -371,7 +373,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
                 f"The model was fitted on the columns {list(schema.names)}, in this order; got "
                 f"{list(names) if names else matrix.shape[1]}. Select them from the table first."
             )
-        check_values(matrix, schema.names, "error")
+        check_values(matrix, schema.names, "refuse")
         encoded = domains.encode(y, len(matrix)) if with_domain else None
         return rows_for(matrix, schema, domains, encoded, False).to(self._device())
 
@@ -423,7 +425,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
     def _set_mixing(self, mixing: NDArray[np.float64]) -> None:
         self.mixing_, self.importance_ = mixing, self.model_.importance.cpu().numpy()
         self.content_ = np.arange(self.model_.n_content)
-        self.style_ = np.arange(self.model_.n_content, self.n_latents)
+        self.style_ = np.arange(self.model_.n_content, self.model_.config.n_latents)
         if self.schema_ is not None:
             self.support_ = mixing >= SUPPORT_THRESHOLD
 

@@ -71,27 +71,20 @@ def epoch_bar(verbose: int, max_epochs: int) -> Iterator[OnEpoch]:
 
 
 @contextmanager
-def block_bar(verbose: int, n_steps: int, n_starts: int = 1) -> Iterator[OnBlock]:
-    """A function to call after every block of steps of an adversarial run; ``verbose=2`` adds a line a tenth.
-
-    Starts follow each other: a step that is no later than the last one begins another.
-    """
+def block_bar(verbose: int, n_steps: int) -> Iterator[OnBlock]:
+    """A function to call after every block of steps of an adversarial run; ``verbose=2`` adds a line a tenth."""
     columns = (TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=verbose < 1) as bar:
-        task = bar.add_task("training", total=n_steps * n_starts)
-        shown, last, start = 0, 0, 0
+        task = bar.add_task("training", total=n_steps)
+        shown = 0
 
         def on_block(step: int, row: dict[str, float]) -> None:
-            nonlocal shown, last, start
-            if step <= last:
-                start, shown = start + 1, 0
-            last = step
-            bar.update(task, completed=start * n_steps + step)
+            nonlocal shown
+            bar.update(task, completed=step)
             if step * 10 // n_steps > shown:
                 shown = step * 10 // n_steps
                 terms = ", ".join(f"{name} {value:.3g}" for name, value in row.items() if name != "step")
-                which = f"start {start + 1}, " if n_starts > 1 else ""
-                say(verbose, f"{which}step {step}: {terms}", level=2)
+                say(verbose, f"step {step}: {terms}", level=2)
 
         yield on_block
 

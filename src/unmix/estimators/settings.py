@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -73,6 +73,12 @@ def check_gan(estimator: Any) -> None:
         need(is_whole(getattr(estimator, name), 1), name, "a whole number ≥ 1")
     in_range = style is None or (is_whole(style, 0) and style <= estimator.n_latents)
     need(in_range, "n_style", "None or from 0 to n_latents")
+    need(style != 0 or estimator.flow is False, "n_style", "≥ 1, or domains change nothing (0 takes flow=False)")
+    auxiliary = estimator.auxiliary
+    need(
+        auxiliary is None or isinstance(auxiliary, Mapping), "auxiliary", "None, or a mapping of columns to their kind"
+    )
+    need(is_whole(estimator.verbose, 0) or isinstance(estimator.verbose, bool), "verbose", "0, 1 or 2")
     need(_are_widths(estimator.hidden), "hidden", "one or more widths ≥ 1, such as (128, 128)")
     need(estimator.flow is False or estimator.flow in [*FLOWS], "flow", f"one of {[*FLOWS]} or False")
     need(estimator.penalty in [*PENALTIES], "penalty", f"one of {[*PENALTIES]}")

@@ -195,6 +195,7 @@ def _read(folder: Path) -> LatentEstimator | CGGAN:
         raise _damaged(folder, f"{MODEL} is not the file that was saved")
     tensors, _ = read_state(folder / MODEL)
     estimator = _READABLE[config["estimator"]](**config["settings"])
+    estimator.fitted_params_ = estimator.get_params()
     with (folder / "history.jsonl").open(encoding="utf-8") as stream:
         estimator.history_ = pd.read_json(stream, orient="records", lines=True)
     if isinstance(estimator, CGGAN):
@@ -280,8 +281,8 @@ def _restore(
 
 
 def _settings(estimator: LatentEstimator | CGGAN) -> dict[str, Any]:
-    """Constructor words as JSON can hold them; a random state that is not a number becomes the seed it gave."""
-    settings = dict(estimator.get_params())
+    """Constructor words of the fit as JSON can hold them; a random state becomes the seed that it gave."""
+    settings = dict(estimator.fitted_params_)
     settings["random_state"] = estimator.seed_
     settings["auxiliary"] = None if settings["auxiliary"] is None else dict(settings["auxiliary"])
     return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}

@@ -446,6 +446,8 @@ class FittedGAN(nn.Module):
         style = importance >= MASK_THRESHOLD
         if self.config.all_style:
             style = torch.arange(len(importance), device=importance.device) >= first
+        # The mask has just closed for what is content.
+        importance = torch.where(style, importance, torch.zeros_like(importance))
         z = self.synthesis.from_noise(noise, design)
         rows = slice(None, None, -(-len(z) // (_IMAGE_JACOBIAN_ROWS if self.config.images else _JACOBIAN_ROWS)))
         self._turn_content((~style).nonzero()[:, 0], z[rows], design[rows])

@@ -7,6 +7,7 @@ steps and halves the learning rates. Checkpoints are written by the clock, so on
 
 from __future__ import annotations
 
+import glob
 import math
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from unmix.train.checkpoint import Checkpoint, checkpoint_of
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 _BETAS = (0.0, 0.99)
 Model = TypeVar("Model", bound=AdversarialModel)
+OnBlock = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def fit_adversarial(
     rows: Rows,
     settings: AdversarialSettings,
     *,
-    on_block: Callable[[int, dict[str, float]], None] | None = None,
+    on_block: OnBlock | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     schema: Any = None,
@@ -128,45 +130,71 @@ def fit_starts(
     rows: Rows,
     settings: AdversarialSettings,
     *,
-    error: str,
-    on_block: Callable[[int, dict[str, float]], None] | None = None,
+    judged_by: str,
+    on_block: OnBlock | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     schema: Any = None,
 ) -> tuple[Model, AdversarialResult, list[float]]:
-    """``fit_adversarial`` from several starts, one after another: the model that ends with the least ``error``.
+    """``fit_adversarial`` from several starts, one after another: the model that ends with the least error.
 
-    ``model_of`` makes the model of a seed; seeds of the starts are 1,000 apart. ``error`` is a column of the history;
-    its last value for every start comes back as well. Further starts have checkpoints of their own beside
-    ``checkpoint`` until all are done. The other arguments and what is raised are those of ``fit_adversarial``.
+    ``model_of`` makes the model of a seed; seeds of the starts are 1,000 apart. ``judged_by`` is that column of
+    the history; its last value for every start comes back as well. Further starts have checkpoints of their own beside
+    ``checkpoint`` until all are done. A start whose training fails has an infinite error; only where all fail, the
+    last failure is raised. The other arguments and what is raised are those of ``fit_adversarial``; ``on_block`` is
+    called with the steps done in all starts.
     """
-    paths = [checkpoint] + [
-        None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-start{start}{checkpoint.suffix}")
-        for start in range(1, n_starts)
-    ]
+    paths = [checkpoint, *(_beside(checkpoint, start) for start in range(1, n_starts))]
+    if not resume:
+        _forget_starts(checkpoint)
     best: tuple[Model, AdversarialResult] | None = None
+    failure: TrainingError | None = None
     errors: list[float] = []
     seconds = 0.0
     for start, path in enumerate(paths):
         model = model_of(settings.seed + 1000 * start)
-        result = fit_adversarial(
-            model,
-            rows,
-            replace(settings, seed=settings.seed + 1000 * start),
-            on_block=on_block,
-            checkpoint=path,
-            resume=resume and (start == 0 or (path is not None and path.exists())),
-            schema=schema,
-        )
+        before = start * max(phase.end for phase in model.phases)
+        try:
+            result = fit_adversarial(
+                model,
+                rows,
+                replace(settings, seed=settings.seed + 1000 * start),
+                on_block=None if on_block is None else _after(on_block, before),
+                checkpoint=path,
+                resume=resume and (start == 0 or (path is not None and path.exists())),
+                schema=schema,
+            )
+        except TrainingError as error:
+            failure = error
+            errors.append(math.inf)
+            continue
         seconds += result.seconds
-        errors.append(result.history[-1][error])
+        errors.append(result.history[-1][judged_by])
         if best is None or errors[-1] < min(errors[:-1]):
             best = model, result
-    for path in paths[1:]:
-        if path is not None:
-            path.unlink(missing_ok=True)
-    assert best is not None
+    _forget_starts(checkpoint)
+    if best is None:
+        assert failure is not None
+        raise failure
     return best[0], replace(best[1], seconds=seconds), errors
+
+
+def _after(on_block: OnBlock, before: int) -> OnBlock:
+    return lambda step, row: on_block(before + step, row)
+
+
+def _beside(checkpoint: Path | None, start: int) -> Path | None:
+    """The checkpoint of a further start."""
+    return None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-start{start}{checkpoint.suffix}")
+
+
+def _forget_starts(checkpoint: Path | None) -> None:
+    """Remove the checkpoints of further starts, of this run or of an earlier one in the same place."""
+    if checkpoint is not None and checkpoint.parent.is_dir():
+        for path in checkpoint.parent.glob(
+            f"{glob.escape(checkpoint.stem)}-start[0-9]*{glob.escape(checkpoint.suffix)}"
+        ):
+            path.unlink(missing_ok=True)
 
 
 class AdversarialRun:

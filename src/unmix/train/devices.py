@@ -16,7 +16,7 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise SettingError(
             f'device={name!r} cannot be used here: {error}. Pass "auto", "cpu", "cuda" or "mps".'
         ) from error
