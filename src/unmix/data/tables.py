@@ -146,7 +146,10 @@ def numeric_matrix(table: Any) -> Floats:
 
 
 def check_values(matrix: Floats, names: Sequence[str], missing: str) -> None:
-    """Refuse infinite values always, and NaN unless ``missing`` is "mask"; the message names rows and columns."""
+    """Refuse infinite values always, and NaN unless ``missing`` is "mask"; the message names rows and columns.
+
+    ``missing``: "mask", "error", or "refuse" for models that cannot be fitted with "mask", whose name it leaves out.
+    """
     with np.errstate(all="ignore"):
         # A finite sum has finite summands: one pass and no array beside the data.
         if np.isfinite(matrix.sum()):

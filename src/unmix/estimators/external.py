@@ -72,7 +72,7 @@ class CEBRA(TransformerMixin, BaseEstimator):
             X,
             y,
             n_latents=self.n_latents,
-            missing="error",
+            missing="refuse",
             auxiliary=self.auxiliary,
             min_domain_rows=self.min_domain_rows,
             validation_fraction=0.0,
@@ -103,7 +103,7 @@ class CEBRA(TransformerMixin, BaseEstimator):
         matrix = numeric_matrix(table)
         if matrix.shape[1] != self.n_features_in_:
             raise SchemaError(f"CEBRA was fitted on {self.n_features_in_} features; got {matrix.shape[1]}.")
-        check_values(matrix, self.schema_.names, "error")
+        check_values(matrix, self.schema_.names, "refuse")
         latents = self.model_.transform(self.schema_.standardise(matrix))
         return np.asarray(latents).astype(output_dtype(table), copy=False)
 

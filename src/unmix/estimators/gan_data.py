@@ -29,7 +29,7 @@ def prepare_gan(
             X,
             y,
             n_latents=n_latents,
-            missing="error",
+            missing="refuse",
             auxiliary=auxiliary,
             min_domain_rows=min_domain_rows,
             validation_fraction=0.0,
