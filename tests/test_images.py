@@ -335,8 +335,17 @@ def test_images_that_no_model_can_learn_from(fitted, sprites):
     refuse(SettingError, "penalty_rows must be a whole number ≥ 1", images, domains, penalty_rows=0)
     with pytest.raises(SchemaError, match=r"images of shape \(16, 16, 3\); got \(16, 16, 1\)"):
         fitted.transform(images[..., :1])
-    with pytest.raises(SettingError, match="latent must be from 0 to 1"):
-        fitted.traverse(images[0], 2)
+    for latent in (2, -1, "a", 1.5, True):
+        with pytest.raises(SettingError, match="latent must be a whole number from 0 to 1"):
+            fitted.traverse(images[0], latent)
+    for values in ("ab", [], [0.0, float("nan")], 1.0, None):
+        with pytest.raises(SettingError, match="values must be one or more numbers"):
+            fitted.traverse(images[0], 0, values)
+    for name, wrong in (("sparsity", "a"), ("learning_rate", "a"), ("validation_fraction", "a"), ("kl_weight", None)):
+        refuse(SettingError, f"{name} must be", images, domains, **{name: wrong})
+    for words in ({"n_samples": 0}, {"n_samples": 1.5}, {"random_state": "a"}, {"random_state": -1}):
+        with pytest.raises(SettingError, match=f"{next(iter(words))} must be a whole number"):
+            fitted.sample(domain=0, **words)
 
 
 @pytest.fixture(scope="module")
