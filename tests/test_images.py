@@ -1,7 +1,9 @@
 """Images: what is read and refused, the embedded data, the convolutional networks, and the estimator."""
 
+import errno
 import io
 import os
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -24,6 +26,7 @@ from unmix import (
     read_images,
 )
 from unmix.data.batches import ImageRows
+from unmix.data.images import check_images
 from unmix.datasets import load_digits_two_colours, load_emoji
 from unmix.datasets.builtin import TWO_COLOURS
 from unmix.estimators.prepare import prepare_images
@@ -176,12 +179,89 @@ def test_arrays_and_settings_that_cannot_be(pictures):
         read_images(np.zeros((12, 9, 10, 4), np.uint8))
     with pytest.raises(DataError, match=r"got shape \(12, 9\). Pass one array of all images"):
         read_images(pictures[..., 0, 0])
-    for size in (16.0, "16", (8, 8, 3), (8.0, 8)):
+    with pytest.raises(DataError, match=r"got shape \(9, 10, 3\), which looks like one image.*Pass image\[None\]"):
+        read_images(pictures[0])
+    for size in (16.0, "16", (8, 8, 3), (8.0, 8), True, (8, True)):
         with pytest.raises(SettingError, match=r"size must be one number of pixels or \(height, width\)"):
             read_images(pictures, size=size)
     for limit in ("2GB", None, float("nan"), -1):
         with pytest.raises(SettingError, match="max_memory must be a number of bytes, such as 2e9"):
             read_images(pictures, max_memory=limit)
+
+
+def test_what_was_read_can_be_read_again(folder):
+    (folder / "a" / "note.png").write_text("hello")
+    with pytest.warns(DataWarning, match="a/note.png"):
+        table = read_images(folder, on_error="skip")
+    again = read_images(table, size=8, mode="L")
+    assert again.images.shape == (12, 8, 8, 1)
+    assert (again.domains.tolist(), again.paths, again.skipped) == (table.domains.tolist(), table.paths, table.skipped)
+    assert read_images(table, np.arange(12) % 2).domains.tolist() == ["0", "1"] * 6
+
+
+def test_a_link_to_itself_is_a_damaged_file(folder):
+    os.symlink("loop.png", folder / "a" / "loop.png")
+    with pytest.raises(DataError, match=r"a/loop.png could not be opened \(Too many levels"):
+        read_images(folder)
+    with pytest.warns(DataWarning, match="1 of 13 files left out: a/loop.png could not be opened"):
+        assert len(read_images(folder, on_error="skip")) == 12
+    (folder / "list.csv").write_text("path,domain\na/00.png,a\na/loop.png,a\n")
+    with pytest.raises(DataError, match=r"a/loop.png could not be opened"):
+        read_images(folder / "list.csv")
+
+
+def test_names_that_are_not_utf8(folder, pictures):
+    try:
+        for name in (b"a/\xff.png", b"\xfe/01.png"):
+            path = folder / os.fsdecode(name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(png(pictures[0]))
+    except OSError:
+        pytest.skip("This file system takes no such names.")
+    with pytest.raises(DataError, match=r"a/\\udcff.png has a name that is not UTF-8"):
+        read_images(folder)
+    with pytest.warns(DataWarning, match=r"2 of 14 files left out: a/\\udcff.png .*; \\udcfe/01.png"):
+        table = read_images(folder, on_error="skip")
+    assert sorted(set(table.domains)) == ["a", "b"]
+    assert "".join([*table.paths, *table.skipped]).isascii()
+
+
+@pytest.mark.parametrize("around", ["", "around/"])
+def test_a_file_beside_the_domains_is_refused_or_skipped(around, folder, tmp_path):
+    members = {f"{around}{p.relative_to(folder).as_posix()}": p.read_bytes() for p in folder.rglob("*.png")}
+    archive = zipped(tmp_path / "set.zip", {f"{around}README.txt": b"hello", **members})
+    with pytest.raises(DataError, match=f"{around}README.txt lies in no folder of a domain"):
+        read_images(archive)
+    with pytest.warns(DataWarning, match=f"1 of 13 files left out: {around}README.txt lies in no folder of a domain"):
+        table = read_images(archive, on_error="skip")
+    assert sorted(set(table.domains)) == ["a", "b"]
+
+
+def test_a_full_disk_is_said_before_anything_is_written(folder, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def unable(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(DataError, match=r"3240 bytes of images found no room in .*No space left on device"):
+        read_images(folder, max_memory=10)
+    monkeypatch.setattr(os, "posix_fallocate", unable, raising=False)
+    assert len(read_images(folder, max_memory=10)) == 12
+
+
+def test_a_check_of_images_takes_no_memory_of_their_size():
+    images = np.zeros((2000, 64, 64, 3), np.uint8)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="All images are the same"):
+            check_images(images)
+        assert tracemalloc.get_traced_memory()[1] < images.nbytes / 20
+    finally:
+        tracemalloc.stop()
+    images[-1, -1, -1, -1] = 1
+    check_images(images)
 
 
 def test_paths_that_leave_their_folder(folder, pictures, tmp_path):
