@@ -1,6 +1,7 @@
 """Images: what is read and refused, the embedded data, the convolutional networks, and the estimator."""
 
 import errno
+import hashlib
 import io
 import os
 import tracemalloc
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.exceptions import NotFittedError
 
 import unmix
 from unmix import (
@@ -30,6 +32,7 @@ from unmix.data.images import check_images
 from unmix.datasets import load_digits_two_colours, load_emoji
 from unmix.datasets.builtin import TWO_COLOURS
 from unmix.estimators.prepare import prepare_images
+from unmix.models.features import fingerprint
 from unmix.nets.convolution import ConvolutionalDecoder, ConvolutionalEncoder
 from unmix.nets.layers import generators
 from unmix.report.images import heat, some_of_each
@@ -453,6 +456,41 @@ def test_any_module_extracts_features(pictures):
     features, name = image_features(torch.nn.AvgPool2d((9, 10)), pictures)
     np.testing.assert_allclose(features, pictures.mean(axis=(1, 2)) / 255, rtol=1e-5)
     assert name.startswith("AvgPool2d-")
+    assert name == image_features(torch.nn.AvgPool2d((9, 10)), pictures)[1]
+    assert name != image_features(torch.nn.AvgPool2d((3, 10)), pictures)[1]
+
+
+def test_a_network_keeps_the_name_that_it_had():
+    network = torch.nn.Linear(2, 1)
+    torch.nn.init.constant_(network.weight, 0.5)
+    torch.nn.init.zeros_(network.bias)
+    digest = hashlib.sha256()
+    for word, values in (("weight", [0.5, 0.5]), ("bias", [0.0])):
+        digest.update(word.encode() + np.array(values, np.float32).tobytes())
+    assert fingerprint(network) == digest.hexdigest()[:8]
+
+
+def test_extractors_that_are_none(pictures):
+    class Pair(torch.nn.Module):
+        def forward(self, x):
+            return x, x
+
+    for wrong in ("inception", None, ImageClassifier):
+        with pytest.raises(SettingError, match=r"extractor must be a fitted ImageClassifier or a torch.nn.Module"):
+            image_features(wrong, pictures)
+    with pytest.raises(NotFittedError):
+        image_features(ImageClassifier(), pictures)
+    grey = torch.nn.Conv2d(1, 2, 3)
+    grey.train()
+    with pytest.raises(
+        DataError, match=r"extractor Conv2d failed on images .* of shape \(12, 3, 9, 10\): RuntimeError"
+    ):
+        image_features(grey, pictures)
+    assert grey.training
+    with pytest.raises(DataError, match=r"extractor Pair must make one tensor \(12, n_features\).*got a tuple"):
+        image_features(Pair(), pictures)
+    with pytest.raises(DataError, match=r"extractor Flatten must make one tensor .*got shape \(3240,\)"):
+        image_features(torch.nn.Flatten(0), pictures)
 
 
 def test_the_classifier_takes_what_read_images_returns(pictures):
@@ -474,10 +512,51 @@ def test_classifier_messages(judge, pictures):
         ImageClassifier().fit(pictures, [0, 1])
     with pytest.raises(DataError, match="two classes or more"):
         ImageClassifier().fit(pictures, np.zeros(12))
-    with pytest.raises(SettingError, match="width must be a whole number"):
-        ImageClassifier(width=0).fit(pictures, np.arange(12) % 2)
+    for labels, message in (
+        ([None, "b"] * 6, "y has missing labels, first at image 0"),
+        (["a", float("nan")] * 6, "y has missing labels, first at image 1"),
+        (np.array([0.0, np.nan] * 6), "y has missing labels, first at image 1"),
+        ([0, "a"] * 6, "all text or all numbers; got int, str"),
+        (np.array(["a", 0] * 6, dtype=object), "all text or all numbers; got int, str"),
+        ([[0, 1], [0]] * 6, "all text or all numbers; got list"),
+    ):
+        with pytest.raises(DataError, match=message):
+            ImageClassifier().fit(pictures, labels)
     with pytest.raises(SchemaError, match="fitted on 3 channels; got 1"):
         judge.predict(pictures[..., :1])
+    for call in ("predict", "features"):
+        with pytest.raises(NotFittedError):
+            getattr(ImageClassifier(), call)(pictures)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("width", (0, 1.5, "a", True)),
+        ("max_epochs", (0, 1.5, None)),
+        ("batch_size", ("a", 2.5, 0)),
+        ("learning_rate", (-1, 0, "a", float("nan"), None)),
+        ("instance_norm", ("x", 1)),
+        ("random_state", (None, "a", -1, 2**64)),
+    ],
+)
+def test_settings_of_the_classifier_that_cannot_be(name, values, pictures):
+    for value in values:
+        with pytest.raises(SettingError, match=f"^{name} must be .*; got "):
+            ImageClassifier(**{name: value}).fit(pictures, np.arange(12) % 2)
+
+
+def test_numbers_of_numpy_are_settings_and_labels(pictures, tmp_path):
+    settings = {"width": np.int64(2), "max_epochs": np.int32(1), "instance_norm": np.bool(True)}
+    labels = np.arange(12) % 2
+    judge = ImageClassifier(**settings).fit(pictures, labels.astype(object))
+    again = ImageClassifier.load(judge.save(tmp_path / "judge"))
+    np.testing.assert_array_equal(again.predict(pictures), judge.predict(pictures))
+    assert judge.classes_.dtype.kind == "i"
+    assert ImageClassifier(width=2, max_epochs=1).fit(pictures, pd.Series(list("ab") * 6)).classes_.tolist() == [
+        "a",
+        "b",
+    ]
 
 
 def test_grids(pictures, tmp_path):
