@@ -236,6 +236,13 @@ def test_an_unsuccessful_fit_leaves_nothing_and_a_refit_keeps_the_old_model(fram
         ({"decoder": "conv"}, "decoder must be one of"),
         ({"sparsity": -1.0}, "sparsity must be ≥ 0"),
         ({"sparsity": float("inf")}, "sparsity must be ≥ 0 and finite; got inf"),
+        ({"sparsity": "a"}, "sparsity must be ≥ 0 and finite; got 'a'"),
+        ({"kl_weight": None}, "kl_weight must be ≥ 0 and finite; got None"),
+        ({"learning_rate": "a"}, "learning_rate must be > 0 and finite; got 'a'"),
+        ({"learning_rate": float("nan")}, "learning_rate must be > 0 and finite; got nan"),
+        ({"validation_fraction": "a"}, r"validation_fraction must be in \[0, 1\); got 'a'"),
+        ({"prior": []}, "prior must be one of"),
+        ({"n_spare": True}, "n_spare must be a whole number ≥ 0; got True"),
         ({"random_state": -1}, "random_state must be a whole number ≥ 0, a RandomState or None; got -1"),
         ({"random_state": "x"}, "random_state must be a whole number ≥ 0, a RandomState or None; got 'x'"),
         ({"hidden": 128}, r"hidden must be one or more widths ≥ 1, such as \(64, 64\); got 128"),
@@ -248,6 +255,13 @@ def test_an_unsuccessful_fit_leaves_nothing_and_a_refit_keeps_the_old_model(fram
 def test_settings_that_cannot_be(settings, message, frame, labels):
     with pytest.raises(SettingError, match=message):
         CGVAE(**{**QUICK, **settings}).fit(frame, labels)
+
+
+def test_samples_that_cannot_be(fitted):
+    domain = fitted.domains_[0]
+    for words in ({"n_samples": 0}, {"n_samples": "a"}, {"random_state": None}, {"random_state": 2**64}):
+        with pytest.raises(SettingError, match=f"{next(iter(words))} must be a whole number"):
+            fitted.sample(domain=domain, **words)
 
 
 def test_storage_refuses(fitted, frame, tmp_path):

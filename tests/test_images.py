@@ -1,7 +1,10 @@
 """Images: what is read and refused, the embedded data, the convolutional networks, and the estimator."""
 
+import errno
+import hashlib
 import io
 import os
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -9,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.exceptions import NotFittedError
 
 import unmix
 from unmix import (
@@ -24,9 +28,11 @@ from unmix import (
     read_images,
 )
 from unmix.data.batches import ImageRows
+from unmix.data.images import check_images
 from unmix.datasets import load_digits_two_colours, load_emoji
 from unmix.datasets.builtin import TWO_COLOURS
 from unmix.estimators.prepare import prepare_images
+from unmix.models.features import fingerprint
 from unmix.nets.convolution import ConvolutionalDecoder, ConvolutionalEncoder
 from unmix.nets.layers import generators
 from unmix.report.images import heat, some_of_each
@@ -176,12 +182,89 @@ def test_arrays_and_settings_that_cannot_be(pictures):
         read_images(np.zeros((12, 9, 10, 4), np.uint8))
     with pytest.raises(DataError, match=r"got shape \(12, 9\). Pass one array of all images"):
         read_images(pictures[..., 0, 0])
-    for size in (16.0, "16", (8, 8, 3), (8.0, 8)):
+    with pytest.raises(DataError, match=r"got shape \(9, 10, 3\), which looks like one image.*Pass image\[None\]"):
+        read_images(pictures[0])
+    for size in (16.0, "16", (8, 8, 3), (8.0, 8), True, (8, True)):
         with pytest.raises(SettingError, match=r"size must be one number of pixels or \(height, width\)"):
             read_images(pictures, size=size)
     for limit in ("2GB", None, float("nan"), -1):
         with pytest.raises(SettingError, match="max_memory must be a number of bytes, such as 2e9"):
             read_images(pictures, max_memory=limit)
+
+
+def test_what_was_read_can_be_read_again(folder):
+    (folder / "a" / "note.png").write_text("hello")
+    with pytest.warns(DataWarning, match="a/note.png"):
+        table = read_images(folder, on_error="skip")
+    again = read_images(table, size=8, mode="L")
+    assert again.images.shape == (12, 8, 8, 1)
+    assert (again.domains.tolist(), again.paths, again.skipped) == (table.domains.tolist(), table.paths, table.skipped)
+    assert read_images(table, np.arange(12) % 2).domains.tolist() == ["0", "1"] * 6
+
+
+def test_a_link_to_itself_is_a_damaged_file(folder):
+    os.symlink("loop.png", folder / "a" / "loop.png")
+    with pytest.raises(DataError, match=r"a/loop.png could not be opened \(Too many levels"):
+        read_images(folder)
+    with pytest.warns(DataWarning, match="1 of 13 files left out: a/loop.png could not be opened"):
+        assert len(read_images(folder, on_error="skip")) == 12
+    (folder / "list.csv").write_text("path,domain\na/00.png,a\na/loop.png,a\n")
+    with pytest.raises(DataError, match=r"a/loop.png could not be opened"):
+        read_images(folder / "list.csv")
+
+
+def test_names_that_are_not_utf8(folder, pictures):
+    try:
+        for name in (b"a/\xff.png", b"\xfe/01.png"):
+            path = folder / os.fsdecode(name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(png(pictures[0]))
+    except OSError:
+        pytest.skip("This file system takes no such names.")
+    with pytest.raises(DataError, match=r"a/\\udcff.png has a name that is not UTF-8"):
+        read_images(folder)
+    with pytest.warns(DataWarning, match=r"2 of 14 files left out: a/\\udcff.png .*; \\udcfe/01.png"):
+        table = read_images(folder, on_error="skip")
+    assert sorted(set(table.domains)) == ["a", "b"]
+    assert "".join([*table.paths, *table.skipped]).isascii()
+
+
+@pytest.mark.parametrize("around", ["", "around/"])
+def test_a_file_beside_the_domains_is_refused_or_skipped(around, folder, tmp_path):
+    members = {f"{around}{p.relative_to(folder).as_posix()}": p.read_bytes() for p in folder.rglob("*.png")}
+    archive = zipped(tmp_path / "set.zip", {f"{around}README.txt": b"hello", **members})
+    with pytest.raises(DataError, match=f"{around}README.txt lies in no folder of a domain"):
+        read_images(archive)
+    with pytest.warns(DataWarning, match=f"1 of 13 files left out: {around}README.txt lies in no folder of a domain"):
+        table = read_images(archive, on_error="skip")
+    assert sorted(set(table.domains)) == ["a", "b"]
+
+
+def test_a_full_disk_is_said_before_anything_is_written(folder, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def unable(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(DataError, match=r"3240 bytes of images found no room in .*No space left on device"):
+        read_images(folder, max_memory=10)
+    monkeypatch.setattr(os, "posix_fallocate", unable, raising=False)
+    assert len(read_images(folder, max_memory=10)) == 12
+
+
+def test_a_check_of_images_takes_no_memory_of_their_size():
+    images = np.zeros((2000, 64, 64, 3), np.uint8)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="All images are the same"):
+            check_images(images)
+        assert tracemalloc.get_traced_memory()[1] < images.nbytes / 20
+    finally:
+        tracemalloc.stop()
+    images[-1, -1, -1, -1] = 1
+    check_images(images)
 
 
 def test_paths_that_leave_their_folder(folder, pictures, tmp_path):
@@ -335,8 +418,17 @@ def test_images_that_no_model_can_learn_from(fitted, sprites):
     refuse(SettingError, "penalty_rows must be a whole number ≥ 1", images, domains, penalty_rows=0)
     with pytest.raises(SchemaError, match=r"images of shape \(16, 16, 3\); got \(16, 16, 1\)"):
         fitted.transform(images[..., :1])
-    with pytest.raises(SettingError, match="latent must be from 0 to 1"):
-        fitted.traverse(images[0], 2)
+    for latent in (2, -1, "a", 1.5, True):
+        with pytest.raises(SettingError, match="latent must be a whole number from 0 to 1"):
+            fitted.traverse(images[0], latent)
+    for values in ("ab", [], [0.0, float("nan")], 1.0, None):
+        with pytest.raises(SettingError, match="values must be one or more numbers"):
+            fitted.traverse(images[0], 0, values)
+    for name, wrong in (("sparsity", "a"), ("learning_rate", "a"), ("validation_fraction", "a"), ("kl_weight", None)):
+        refuse(SettingError, f"{name} must be", images, domains, **{name: wrong})
+    for words in ({"n_samples": 0}, {"n_samples": 1.5}, {"random_state": "a"}, {"random_state": -1}):
+        with pytest.raises(SettingError, match=f"{next(iter(words))} must be a whole number"):
+            fitted.sample(domain=0, **words)
 
 
 @pytest.fixture(scope="module")
@@ -364,6 +456,41 @@ def test_any_module_extracts_features(pictures):
     features, name = image_features(torch.nn.AvgPool2d((9, 10)), pictures)
     np.testing.assert_allclose(features, pictures.mean(axis=(1, 2)) / 255, rtol=1e-5)
     assert name.startswith("AvgPool2d-")
+    assert name == image_features(torch.nn.AvgPool2d((9, 10)), pictures)[1]
+    assert name != image_features(torch.nn.AvgPool2d((3, 10)), pictures)[1]
+
+
+def test_a_network_keeps_the_name_that_it_had():
+    network = torch.nn.Linear(2, 1)
+    torch.nn.init.constant_(network.weight, 0.5)
+    torch.nn.init.zeros_(network.bias)
+    digest = hashlib.sha256()
+    for word, values in (("weight", [0.5, 0.5]), ("bias", [0.0])):
+        digest.update(word.encode() + np.array(values, np.float32).tobytes())
+    assert fingerprint(network) == digest.hexdigest()[:8]
+
+
+def test_extractors_that_are_none(pictures):
+    class Pair(torch.nn.Module):
+        def forward(self, x):
+            return x, x
+
+    for wrong in ("inception", None, ImageClassifier):
+        with pytest.raises(SettingError, match=r"extractor must be a fitted ImageClassifier or a torch.nn.Module"):
+            image_features(wrong, pictures)
+    with pytest.raises(NotFittedError):
+        image_features(ImageClassifier(), pictures)
+    grey = torch.nn.Conv2d(1, 2, 3)
+    grey.train()
+    with pytest.raises(
+        DataError, match=r"extractor Conv2d failed on images .* of shape \(12, 3, 9, 10\): RuntimeError"
+    ):
+        image_features(grey, pictures)
+    assert grey.training
+    with pytest.raises(DataError, match=r"extractor Pair must make one tensor \(12, n_features\).*got a tuple"):
+        image_features(Pair(), pictures)
+    with pytest.raises(DataError, match=r"extractor Flatten must make one tensor .*got shape \(3240,\)"):
+        image_features(torch.nn.Flatten(0), pictures)
 
 
 def test_the_classifier_takes_what_read_images_returns(pictures):
@@ -385,10 +512,51 @@ def test_classifier_messages(judge, pictures):
         ImageClassifier().fit(pictures, [0, 1])
     with pytest.raises(DataError, match="two classes or more"):
         ImageClassifier().fit(pictures, np.zeros(12))
-    with pytest.raises(SettingError, match="width must be a whole number"):
-        ImageClassifier(width=0).fit(pictures, np.arange(12) % 2)
+    for labels, message in (
+        ([None, "b"] * 6, "y has missing labels, first at image 0"),
+        (["a", float("nan")] * 6, "y has missing labels, first at image 1"),
+        (np.array([0.0, np.nan] * 6), "y has missing labels, first at image 1"),
+        ([0, "a"] * 6, "all text or all numbers; got int, str"),
+        (np.array(["a", 0] * 6, dtype=object), "all text or all numbers; got int, str"),
+        ([[0, 1], [0]] * 6, "all text or all numbers; got list"),
+    ):
+        with pytest.raises(DataError, match=message):
+            ImageClassifier().fit(pictures, labels)
     with pytest.raises(SchemaError, match="fitted on 3 channels; got 1"):
         judge.predict(pictures[..., :1])
+    for call in ("predict", "features"):
+        with pytest.raises(NotFittedError):
+            getattr(ImageClassifier(), call)(pictures)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("width", (0, 1.5, "a", True)),
+        ("max_epochs", (0, 1.5, None)),
+        ("batch_size", ("a", 2.5, 0)),
+        ("learning_rate", (-1, 0, "a", float("nan"), None)),
+        ("instance_norm", ("x", 1)),
+        ("random_state", (None, "a", -1, 2**64)),
+    ],
+)
+def test_settings_of_the_classifier_that_cannot_be(name, values, pictures):
+    for value in values:
+        with pytest.raises(SettingError, match=f"^{name} must be .*; got "):
+            ImageClassifier(**{name: value}).fit(pictures, np.arange(12) % 2)
+
+
+def test_numbers_of_numpy_are_settings_and_labels(pictures, tmp_path):
+    settings = {"width": np.int64(2), "max_epochs": np.int32(1), "instance_norm": np.bool(True)}
+    labels = np.arange(12) % 2
+    judge = ImageClassifier(**settings).fit(pictures, labels.astype(object))
+    again = ImageClassifier.load(judge.save(tmp_path / "judge"))
+    np.testing.assert_array_equal(again.predict(pictures), judge.predict(pictures))
+    assert judge.classes_.dtype.kind == "i"
+    assert ImageClassifier(width=2, max_epochs=1).fit(pictures, pd.Series(list("ab") * 6)).classes_.tolist() == [
+        "a",
+        "b",
+    ]
 
 
 def test_grids(pictures, tmp_path):

@@ -1,9 +1,22 @@
 """Judges of translated images, against translations that are known to be right, half right, or wrong."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.exceptions import NotFittedError
 
-from unmix import DataError, ImageClassifier, datasets, judge_translations, metrics, train_judges
+from unmix import (
+    CGGAN,
+    CGVAE,
+    DataError,
+    ImageClassifier,
+    SettingError,
+    datasets,
+    judge_translations,
+    metrics,
+    read_images,
+    train_judges,
+)
 from unmix.datasets.builtin import TWO_COLOURS
 
 
@@ -140,6 +153,44 @@ def test_what_is_held_out_must_be_a_mask(digits):
             train_judges(data.images, content, data.domains, wrong)
     with pytest.raises(DataError, match="content must hold one label for each of 1797 rows"):
         train_judges(data.images, content[:5], data.domains, held_out)
+
+
+def test_what_read_images_returns_can_be_judged(digits):
+    data, content, held_out, judges = digits
+    few = np.flatnonzero(held_out)[:40]
+    table = read_images(data.images[few], data.domains[few])
+    found = judge_translations(Painter(), judges, table, content[few], None)
+    expected = judge_translations(Painter(), judges, data.images[few], content[few], data.domains[few])
+    pd.testing.assert_frame_equal(found, expected)
+    half = np.arange(40) % 2 == 0
+    trained = [
+        train_judges(images, content[few], domains, half, width=2, max_epochs=1)
+        for images, domains in ((table, None), (data.images[few], data.domains[few]))
+    ]
+    assert trained[0].style.name_ == trained[1].style.name_
+
+
+def test_models_and_judges_that_are_none(digits):
+    data, content, held_out, judges = digits
+    given = data.images[held_out], content[held_out], data.domains[held_out]
+    with pytest.raises(SettingError, match="judges must be what train_judges returned; got tuple"):
+        judge_translations(Painter(), (judges.content, judges.style), *given)
+    for wrong in (None, "model", CGVAE()):
+        with pytest.raises(SettingError, match="model must be a fitted CGGAN, or have domains_ and translate"):
+            judge_translations(wrong, judges, *given)
+    with pytest.raises(NotFittedError):
+        judge_translations(CGGAN(), judges, *given)
+    with pytest.raises(DataError, match="There is nothing at photos"):
+        judge_translations(Painter(), judges, "photos", *given[1:])
+    with pytest.raises(DataError, match="There is nothing at photos"):
+        train_judges("photos", content, data.domains, held_out)
+
+    class Lonely(Painter):
+        domains_ = (data.domains[0],)
+
+    own = given[2] == data.domains[0]
+    with pytest.raises(DataError, match="there is no other to translate them to"):
+        judge_translations(Lonely(), judges, *(part[own] for part in given))
 
 
 def test_only_features_of_content_see_that_a_perfect_translation_keeps_it(digits, tmp_path):

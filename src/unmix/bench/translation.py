@@ -16,10 +16,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
-from unmix.errors import DataError
+from unmix.errors import DataError, SettingError
 from unmix.estimators.features import ImageClassifier
+from unmix.estimators.prepare import as_images
 from unmix.metrics import content_accuracy, style_accuracy
 from unmix.metrics.inputs import labels
 
@@ -66,9 +69,9 @@ class Judges:
 
 
 def train_judges(
-    images: NDArray[np.uint8],
+    images: Any,
     content: ArrayLike,
-    domains: ArrayLike,
+    domains: ArrayLike | None,
     held_out: ArrayLike,
     *,
     width: int = 32,
@@ -78,8 +81,9 @@ def train_judges(
 
     Parameters
     ----------
-    images : uint8 array (n_images, height, width, channels)
+    images : uint8 array (n_images, height, width, channels), or any form that ``read_images`` knows or returns
     content, domains : labels (n_images,)
+        ``domains=None``: those that ``images`` bring along.
     held_out : bool array (n_images,)
         The images on which the judges are judged, and which are to be translated.
     width, max_epochs : as of ``ImageClassifier``
@@ -87,9 +91,16 @@ def train_judges(
     Raises
     ------
     DataError
-        Labels or ``held_out`` do not fit the images, or all images are on one side.
+        The images cannot be used, labels or ``held_out`` do not fit them, or all images are on one side.
+    SettingError
+        ``width`` or ``max_epochs`` is impossible.
     """
-    held = np.asarray(held_out)
+    table, domains = as_images(images, domains)
+    images = table.images
+    try:
+        held = np.asarray(held_out)
+    except ValueError:
+        held = np.array(None)
     if held.dtype != bool or held.shape != (len(images),) or held.all() or not held.any():
         raise DataError(
             f"held_out must be True for some and False for others of {len(images)} images; got {held.dtype} of shape "
@@ -105,7 +116,7 @@ def train_judges(
 
 
 def judge_translations(
-    model: Any, judges: Judges, images: NDArray[np.uint8], content: ArrayLike, domains: ArrayLike
+    model: Any, judges: Judges, images: Any, content: ArrayLike, domains: ArrayLike | None
 ) -> pd.DataFrame:
     """Translate every image to every other domain, and let the judges read what comes out.
 
@@ -113,7 +124,7 @@ def judge_translations(
     ----------
     model : a fitted ``CGGAN``, or anything with ``domains_`` and ``translate(images, domains, to=...)``
     judges : what ``train_judges`` returned
-    images, content, domains : images that the judges did not see, and their labels
+    images, content, domains : images that the judges did not see, and their labels, as in ``train_judges``
 
     Returns
     -------
@@ -121,7 +132,25 @@ def judge_translations(
         One row a target domain and one for all: shares with 95 % intervals. Columns: ``to``, ``n`` (translated
         images), ``content``, ``content_low``, ``content_high``, the same of ``style``, and ``real_content``,
         ``real_style``: what the judges reach on real images.
+
+    Raises
+    ------
+    SettingError
+        ``model`` cannot translate, or ``judges`` are none.
+    DataError
+        The images or labels cannot be used, or there is no other domain to translate them to.
     """
+    if not isinstance(judges, Judges):
+        raise SettingError(f"judges must be what train_judges returned; got {type(judges).__name__}.")
+    if isinstance(model, BaseEstimator) and callable(getattr(model, "translate", None)):
+        check_is_fitted(model)
+    if not (callable(getattr(model, "translate", None)) and hasattr(model, "domains_")):
+        raise SettingError(
+            "model must be a fitted CGGAN, or have domains_ and translate(images, domains, to=...); got "
+            f"{type(model).__name__}."
+        )
+    table, domains = as_images(images, domains)
+    images = table.images
     words, own = (
         np.array(labels(name, part, len(images))) for name, part in (("content", content), ("domains", domains))
     )
@@ -135,6 +164,11 @@ def judge_translations(
         targets += [target] * len(moved)
         kept.append(judges.content.predict(made))
         reached.append(judges.style.predict(made))
+    if not places:
+        raise DataError(
+            f"The model knows the domains {[*map(str, model.domains_)]}, and all images belong to one of them: there "
+            "is no other to translate them to."
+        )
     source = np.concatenate(places)
     scores = {
         "content": content_accuracy(np.concatenate(kept), words[source], domains=targets, source=source),

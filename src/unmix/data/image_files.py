@@ -14,11 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any
+from typing import IO
 
 from unmix.data.tables import read_table
 from unmix.errors import DataError
 
+_ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".webp"),
+)
 _MEMBER_BYTES = 256 * 2**20
 _ARCHIVE_BYTES = 2**30
 _ARCHIVE_RATIO = 100
@@ -51,6 +55,14 @@ def holds_images(path: Path) -> bool:
     return {"path", "domain"} == {name.strip('"') for name in names}
 
 
+def _inside(path: Path, folder: Path) -> bool:
+    """Whether a path stays in a resolved folder; unlike ``Path.resolve``, a link to itself is no error here."""
+    try:
+        return Path(os.path.realpath(path)).is_relative_to(folder)
+    except ValueError:
+        return True
+
+
 def folder_files(root: Path) -> list[ImageFile]:
     inside = root.resolve()
     found = []
@@ -58,11 +70,11 @@ def folder_files(root: Path) -> list[ImageFile]:
         folders[:] = sorted(name for name in folders if not _hidden(name))
         for name in [*folders, *sorted(name for name in names if not _hidden(name))]:
             path = Path(place, name)
-            if path.is_symlink() and (name in folders or not path.resolve().is_relative_to(inside)):
+            if path.is_symlink() and (name in folders or not _inside(path, inside)):
                 raise _leaves(path.relative_to(root).as_posix(), root)
             if name not in folders:
                 found.append((path.relative_to(root).parts, path))
-    return [ImageFile("/".join(parts), domain, _reader(path)) for parts, domain, path in _with_domain(found)]
+    return _with_domain([(parts, _reader(path)) for parts, path in found])
 
 
 def listed_files(path: Path) -> list[ImageFile]:
@@ -75,7 +87,7 @@ def listed_files(path: Path) -> list[ImageFile]:
     inside = path.parent.resolve()
     files = []
     for name, domain in zip(frame["path"].astype(str), frame["domain"].astype(str), strict=True):
-        if not (inside / name).resolve().is_relative_to(inside):
+        if not _inside(inside / name, inside):
             raise _leaves(name, path.parent)
         files.append(ImageFile(name, domain, _reader(inside / name)))
     return files
@@ -90,6 +102,15 @@ def _reader(path: Path) -> Callable[[], IO[bytes]]:
             return path.open("rb")
         except OSError as error:
             raise UnreadableError(f"could not be opened ({error.strerror})") from error
+        except ValueError as error:
+            raise UnreadableError(f"has a name that no file can have ({error})") from error
+
+    return read
+
+
+def _refusal(reason: str) -> Callable[[], IO[bytes]]:
+    def read() -> IO[bytes]:
+        raise UnreadableError(reason)
 
     return read
 
@@ -98,7 +119,7 @@ def _reader(path: Path) -> Callable[[], IO[bytes]]:
 def opened_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise DataError(f"{path} is damaged or not a .zip: {error}.") from error
     with archive:
         yield archive
@@ -127,21 +148,34 @@ def archive_files(archive: zipfile.ZipFile, path: Path) -> list[ImageFile]:
     def reader(member: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
         return lambda: io.BytesIO(archive.read(member))
 
-    return [ImageFile("/".join(parts), domain, reader(member)) for parts, domain, member in _with_domain(found)]
+    return _with_domain([(parts, reader(member)) for parts, member in found])
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _with_domain(found: Sequence[tuple[tuple[str, ...], Any]]) -> list[tuple[tuple[str, ...], str, Any]]:
-    """The first folder is the domain; a single folder around all the others is not."""
+def _with_domain(found: Sequence[tuple[tuple[str, ...], Callable[[], IO[bytes]]]]) -> list[ImageFile]:
+    """The first folder is the domain; a single folder around all the others is not.
+
+    A file in no folder of a domain, or with a name that is not UTF-8, is refused when it is read.
+    """
+    shown = [tuple(_text(part) for part in parts) for parts, _ in found]
+    # A README beside the domains, in the folder around them, makes that folder no domain.
+    likely = [parts for parts in shown if PurePosixPath(parts[-1]).suffix.lower() in ("", *_ENDINGS)] or shown
     depth = 0
-    while found and all(len(parts) > depth + 2 for parts, _ in found) and len({p[depth] for p, _ in found}) == 1:
+    while likely and all(len(parts) > depth + 2 for parts in likely) and len({parts[depth] for parts in likely}) == 1:
         depth += 1
-    loose = ["/".join(parts) for parts, _ in found if len(parts) < depth + 2]
-    if loose:
-        raise DataError(
-            f"{loose[0]} lies in no folder of a domain. Expected one folder for each domain: move it there."
-        )
-    return [(parts, parts[depth], item) for parts, item in found]
+    files = []
+    for (parts, read), names in zip(found, shown, strict=True):
+        if names != parts:
+            read = _refusal("has a name that is not UTF-8 (rename it)")
+        elif len(parts) < depth + 2:
+            read = _refusal("lies in no folder of a domain (move it into one)")
+        files.append(ImageFile("/".join(names), names[min(depth, len(names) - 1)], read))
+    return files
+
+
+def _text(name: str) -> str:
+    """A name that can be written: bytes that are not UTF-8 become escapes."""
+    return name.encode(errors="backslashreplace").decode()

@@ -14,13 +14,15 @@ contrast inside an image is kept and a pixel that never changes does no harm.
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -76,10 +78,11 @@ def read_images(
 
     Parameters
     ----------
-    source : path or array
+    source : path, array or ImageTable
         A folder or .zip with one folder for each domain (deeper folders belong to the domain; one folder around them
         all is skipped); a .csv or .tsv with the columns ``path``, from the list's own folder on, and ``domain``;
-        or a uint8 array (n_images, height, width) or (n_images, height, width, channels).
+        a uint8 array (n_images, height, width) or (n_images, height, width, channels); or what this function
+        returned before, or another object with ``images`` and ``domains``.
     domains : labels (n_images,), optional
         For an array; without them all images belong to one domain. Files have their domain already.
     size : int or (height, width), optional
@@ -89,8 +92,9 @@ def read_images(
         Convert every image to grey or to colour; transparent parts become white. Default: all files must be grey,
         or all in colour.
     on_error : {"raise", "skip"}, default "raise"
-        What to do with a file that is damaged or no image: refuse it, or leave it out with a ``DataWarning`` that
-        names it. A path that leaves its folder is always refused.
+        What to do with a file that is damaged or no image, lies in no folder of a domain, or has a name that is not
+        UTF-8: refuse it, or leave it out with a ``DataWarning`` that names it. A path that leaves its folder is always
+        refused.
     max_memory : float, default 2e9
         Bytes of images above which they are kept in a temporary file, mapped into memory, which the system
         removes when the program ends.
@@ -114,6 +118,10 @@ def read_images(
     >>> read_images("photos", size=64, mode="RGB")                             # doctest: +SKIP
     """
     shape = _checked_settings(size, mode, on_error, max_memory)
+    if hasattr(source, "images"):
+        own = getattr(source, "domains", None) if domains is None else domains
+        table = _from_array(source.images, own, shape, mode)
+        return replace(source, images=table.images, domains=table.domains) if isinstance(source, ImageTable) else table
     if not isinstance(source, str | Path):
         return _from_array(source, domains, shape, mode)
     if domains is not None:
@@ -141,7 +149,8 @@ def check_images(images: Images) -> None:
             f"Expected images of at least {LEAST_SIDE} × {LEAST_SIDE} pixels; got {height} × {width}. Scale them up: "
             f"read_images(…, size={LEAST_SIDE})."
         )
-    if bool((images == images[:1]).all()):
+    # One by one: a comparison of all would take as much memory as the images, which may be mapped from a file.
+    if all(np.array_equal(image, images[0]) for image in images[1:]):
         raise DataError("All images are the same. Check how they were read.")
 
 
@@ -195,7 +204,8 @@ def _checked_settings(size: Any, mode: str | None, on_error: str, limit: Any) ->
     if size is None:
         return None
     sides = tuple(size) if isinstance(size, Sequence | np.ndarray) and not isinstance(size, str) else (size, size)
-    if len(sides) != 2 or not all(isinstance(side, int | np.integer) and 1 <= side <= 4096 for side in sides):
+    whole = all(isinstance(side, int | np.integer) and not isinstance(side, bool) for side in sides)
+    if len(sides) != 2 or not whole or not all(1 <= side <= 4096 for side in sides):
         raise SettingError(f"size must be one number of pixels or (height, width), from 1 to 4096; got {size!r}.")
     return int(sides[0]), int(sides[1])
 
@@ -213,6 +223,11 @@ def _from_array(source: Any, domains: ArrayLike | None, shape: tuple[int, int] |
         raise DataError(
             f"Expected images as uint8, 0 to 255; got an array of {images.dtype}. Convert it: "
             "(255 * images).round().astype('uint8') where it runs from 0 to 1."
+        )
+    if images.ndim == 3 and images.shape[2] in MODES.values():
+        raise DataError(
+            f"Expected an array of several images; got shape {images.shape}, which looks like one image (height, "
+            "width, channels). Pass image[None]; if these are many grey images, pass images[..., None]."
         )
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[3] not in MODES.values():
@@ -234,7 +249,9 @@ def _advice(shape: tuple[int, ...]) -> str:
         return "Move the channels to the end: images.transpose(0, 2, 3, 1)."
     if len(shape) == 4 and shape[3] == 4:
         return "Leave the transparency out: images[..., :3]."
-    return "Pass one array of all images." if len(shape) == 2 else "Convert them to grey or to colour."
+    if len(shape) == 2:
+        return "Pass one array of all images, or image[None] of a single one."
+    return "Convert them to grey or to colour."
 
 
 def _domain_texts(domains: ArrayLike | None, n_images: int) -> NDArray[np.str_]:
@@ -371,9 +388,21 @@ def _storage(shape: tuple[int, ...], limit: float) -> Images:
     try:
         # Without a name from the start, so nothing is left behind however the program ends.
         with tempfile.TemporaryFile() as file:
+            _reserve(file.fileno(), math.prod(shape))
             return np.memmap(file, np.uint8, "w+", shape=shape)
     except OSError as error:
         raise DataError(
             f"{math.prod(shape)} bytes of images found no room in {tempfile.gettempdir()}: {error}. Set TMPDIR to a "
             "larger disk, pass a smaller size=, or raise max_memory."
         ) from error
+
+
+def _reserve(file: int, n_bytes: int) -> None:
+    """Take the room now: writing to a mapped file that finds the disk full kills the program."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, n_bytes)
+        except OSError as error:
+            # Some file systems cannot.
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise

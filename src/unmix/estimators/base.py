@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -30,7 +29,7 @@ from unmix.errors import DataError, DomainError, SchemaError, SettingError
 from unmix.estimators.finish import finish_starts, restarts_table
 from unmix.estimators.prepare import Prepared, output_dtype, prepare, rows_for, separate, without_columns
 from unmix.estimators.progress import announce, epoch_bar, say
-from unmix.estimators.settings import check_common, planned_epochs, training_settings
+from unmix.estimators.settings import check_common, is_number, is_whole, planned_epochs, training_settings
 from unmix.models.base import LatentModel
 from unmix.objectives.elbo import gaussian_nll
 from unmix.train.devices import pick_device
@@ -168,11 +167,15 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     def _draw(self, n_samples: int, domain: Any, random_state: int) -> tuple[torch.Tensor, torch.Generator]:
         """Latents of one domain, and the generator that drew them."""
         check_is_fitted(self)
+        if not is_whole(n_samples, 1):
+            raise SettingError(f"n_samples must be a whole number ≥ 1; got {n_samples!r}.")
+        if not (is_whole(random_state, 0) and random_state < 2**63):
+            raise SettingError(f"random_state must be a whole number from 0 to 2⁶³ - 1; got {random_state!r}.")
         if not self.uses_domains and domain is not None:
             raise DomainError(f"{type(self).__name__} has one prior for all domains; leave domain={domain!r} out.")
         if self.uses_domains and domain is None and self.domain_schema_.columns:
             raise DataError(f"Say which domain to sample: one of {list(self.domains_)}.")
-        generator = torch.Generator().manual_seed(random_state)
+        generator = torch.Generator().manual_seed(int(random_state))
         design = self._design(domain, n_samples)
         noise = torch.randn(n_samples, self.n_latents_, generator=generator).to(self._device())
         with torch.no_grad():
@@ -298,13 +301,14 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         return tags
 
     def _need_one_of(self, name: str, known: Iterable[str]) -> None:
-        if getattr(self, name) not in known:
+        if getattr(self, name) not in [*known]:
             raise SettingError(f"{name} must be one of {list(known)}; got {getattr(self, name)!r}.")
 
     def _need_at_least_zero(self, *names: str) -> None:
         for name in names:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise SettingError(f"{name} must be ≥ 0 and finite; got {getattr(self, name)!r}.")
+            value = getattr(self, name)
+            if not (is_number(value) and value >= 0):
+                raise SettingError(f"{name} must be ≥ 0 and finite; got {value!r}.")
 
     def planned_epochs(self, n_samples: int) -> float:
         """Passes over so many rows that ``fit`` plans: ``max_epochs``, or 350 steps a latent, at least 2,800."""

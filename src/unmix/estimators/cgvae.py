@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.errors import SettingError
 from unmix.estimators.base import LatentEstimator
+from unmix.estimators.settings import is_whole
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
 from unmix.objectives.sparsity import PENALTIES
@@ -136,5 +135,5 @@ class CGVAE(LatentEstimator):
         for name, known in (("decoder", DECODERS), ("prior", PRIORS), ("penalty", PENALTIES)):
             self._need_one_of(name, known)
         self._need_at_least_zero("sparsity", "kl_weight")
-        if not (isinstance(self.n_spare, int | np.integer) and self.n_spare >= 0):
+        if not is_whole(self.n_spare, 0):
             raise SettingError(f"n_spare must be a whole number ≥ 0; got {self.n_spare!r}.")

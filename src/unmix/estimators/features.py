@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -15,6 +17,7 @@ from torch import nn
 
 from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.prepare import as_images
+from unmix.estimators.settings import is_number, is_whole
 from unmix.models.features import FeatureNetwork, extract, fingerprint
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.classify import fit_classifier
@@ -70,28 +73,26 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         DataError
-            The labels do not fit the images, or there is one class only.
+            The labels do not fit the images, some are missing, text and numbers are mixed, or there is one class only.
+        SettingError
+            A setting is impossible.
         """
+        self._check_settings()
         table, y = as_images(X, y)
-        images, labels = table.images, np.asarray(y)
-        if labels.shape != (len(images),):
-            came = "none" if y is None else f"shape {labels.shape}"
-            raise DataError(f"Expected one label for each of {len(images)} images; got {came}. Pass them as y.")
+        images, labels = table.images, _labels(y, len(table))
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise DataError(f"A classifier needs two classes or more; all labels are {classes[0]!r}.")
-        for name in ("width", "max_epochs", "batch_size"):
-            if not getattr(self, name) >= 1:
-                raise SettingError(f"{name} must be a whole number ≥ 1; got {getattr(self, name)!r}.")
-        network = FeatureNetwork(images.shape[3], len(classes), self.width, self.random_state, self.instance_norm)
+        seed = int(self.random_state)
+        network = FeatureNetwork(images.shape[3], len(classes), int(self.width), seed, bool(self.instance_norm))
         fit_classifier(
             network,
             images,
             codes,
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            seed=self.random_state,
+            max_epochs=int(self.max_epochs),
+            batch_size=int(self.batch_size),
+            learning_rate=float(self.learning_rate),
+            seed=seed,
         )
         self.network_, self.classes_ = network, classes
         kind = "-instance-norm" if self.instance_norm else ""
@@ -100,7 +101,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable label of every image."""
-        labels: NDArray[Any] = self.classes_[extract(self.network_, self._images(X)).argmax(axis=1)]
+        images = self._images(X)
+        labels: NDArray[Any] = self.classes_[extract(self.network_, images).argmax(axis=1)]
         return labels
 
     def features(self, X: Any) -> NDArray[np.float64]:
@@ -111,7 +113,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     def save(self, path: str | Path) -> Path:
         """Write one .safetensors file, from which ``ImageClassifier.load`` reads the same extractor."""
         check_is_fitted(self)
-        header = {"settings": self.get_params(), "classes": self.classes_.tolist(), "name": self.name_}
+        settings = {
+            name: value.item() if isinstance(value, np.generic) else value for name, value in self.get_params().items()
+        }
+        header = {"settings": settings, "classes": self.classes_.tolist(), "name": self.name_}
         channels = self.network_.convolutions[0].in_channels
         write_state(Path(path), self.network_.state_dict(), {**header, "channels": channels})
         return Path(path)
@@ -139,6 +144,18 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             )
         return judge
 
+    def _check_settings(self) -> None:
+        def need(holds: bool, name: str, expected: str) -> None:
+            if not holds:
+                raise SettingError(f"{name} must be {expected}; got {getattr(self, name)!r}.")
+
+        for name in ("width", "max_epochs", "batch_size"):
+            need(is_whole(getattr(self, name), 1), name, "a whole number ≥ 1")
+        need(is_number(self.learning_rate) and self.learning_rate > 0, "learning_rate", "> 0 and finite")
+        need(isinstance(self.instance_norm, bool | np.bool), "instance_norm", "True or False")
+        in_range = is_whole(self.random_state, 0) and self.random_state < 2**63
+        need(in_range, "random_state", "a whole number from 0 to 2⁶³ - 1")
+
     def _images(self, X: Any) -> NDArray[np.uint8]:
         check_is_fitted(self)
         images = as_images(X)[0].images
@@ -146,6 +163,29 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         if images.shape[3] != channels:
             raise SchemaError(f"The classifier was fitted on {channels} channels; got {images.shape[3]}.")
         return images
+
+
+def _labels(y: Any, n_images: int) -> NDArray[Any]:
+    """Labels (n_images,), all text or all numbers."""
+    try:
+        # In an array of its own choice numpy makes text of numbers, and of NaN, beside text.
+        labels = np.asarray(y) if hasattr(y, "dtype") else np.asarray(y, dtype=object)
+    except ValueError as error:
+        raise DataError(f"y must hold one label an image: {error}. Pass a list or an array of them.") from error
+    if labels.shape != (n_images,):
+        came = "none" if y is None else f"shape {labels.shape}"
+        raise DataError(f"Expected one label for each of {n_images} images; got {came}. Pass them as y.")
+    missing = np.flatnonzero(pd.isna(labels))
+    if len(missing):
+        raise DataError(f"y has missing labels, first at image {missing[0]}. Leave those images out.")
+    if labels.dtype == object and all(isinstance(label, str) for label in labels):
+        labels = labels.astype(str)
+    elif labels.dtype == object and all(isinstance(label, Real | np.bool) for label in labels):
+        labels = np.asarray(labels.tolist())
+    if labels.dtype.kind not in "biufU":
+        kinds = sorted({type(label).__name__ for label in labels})
+        raise DataError(f"Labels must be all text or all numbers; got {', '.join(kinds)}. Make all text.")
+    return labels
 
 
 class _Features(nn.Module):
@@ -161,10 +201,22 @@ def image_features(extractor: ImageClassifier | nn.Module, images: Any) -> tuple
     """Features (n_images, n_features) and the name of what made them, as ``metrics.fid`` and the others take them.
 
     ``extractor`` is a fitted ``ImageClassifier``, or any module from images (batch, channels, height, width) in
-    0 … 1 to features; its name is its class and a hash of its parameters.
+    0 … 1 to features; its name is its class and a hash of its parameters, or of its text where it has none.
+
+    Raises
+    ------
+    SettingError
+        ``extractor`` is neither.
+    DataError
+        The images cannot be used, or the module fails on them or gives no features.
     """
     if isinstance(extractor, ImageClassifier):
         return extractor.features(images), extractor.name_
+    if not isinstance(extractor, nn.Module):
+        raise SettingError(
+            "extractor must be a fitted ImageClassifier or a torch.nn.Module from images to features; got "
+            f"{extractor!r}. Pass one of them."
+        )
     return extract(extractor, as_images(images)[0].images), f"{type(extractor).__name__}-{fingerprint(extractor)}"
 
 

@@ -18,6 +18,7 @@ from unmix.data.images import ImageSchema
 from unmix.errors import SchemaError, SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import Prepared, as_images, image_rows, labelled_images, prepare_images
+from unmix.estimators.settings import are_numbers, is_whole
 from unmix.files import replacing
 from unmix.labels import labels_frame
 from unmix.models.base import LatentModel
@@ -117,8 +118,10 @@ class CGVAEImages(LatentEstimator):
     def traverse(self, image: Any, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)) -> NDArray[Any]:
         """Images (len(values), …) of one image (height, width, channels) with one latent set to each of ``values``."""
         check_is_fitted(self)
-        if not 0 <= latent < self.n_latents_:
-            raise SettingError(f"latent must be from 0 to {self.n_latents_ - 1}; got {latent}.")
+        if not (is_whole(latent, 0) and latent < self.n_latents_):
+            raise SettingError(f"latent must be a whole number from 0 to {self.n_latents_ - 1}; got {latent!r}.")
+        if not are_numbers(values):
+            raise SettingError(f"values must be one or more numbers, such as (-2, 0, 2); got {values!r}.")
         z = np.repeat(self.transform(np.asarray(image)[None]), len(values), axis=0)
         z[:, latent] = values
         return self.inverse_transform(z)
@@ -212,7 +215,7 @@ class CGVAEImages(LatentEstimator):
         self._need_at_least_zero("sparsity", "kl_weight")
         for name, least in (("n_spare", 0), ("penalty_rows", 1)):
             value = getattr(self, name)
-            if not (isinstance(value, int | np.integer) and value >= least):
+            if not is_whole(value, least):
                 raise SettingError(f"{name} must be a whole number ≥ {least}; got {value!r}.")
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:

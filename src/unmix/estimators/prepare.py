@@ -108,13 +108,8 @@ def as_images(X: Any, y: Any = None) -> tuple[ImageTable, Any]:
 
     Where ``y`` is None: the domains that a path or an object brings along, and None for an array.
     """
-    carries = isinstance(X, str | Path) or hasattr(X, "images")
-    if isinstance(X, ImageTable):
-        table = X
-    elif hasattr(X, "images"):
-        table = read_images(X.images, X.domains)
-    else:
-        table = read_images(X)
+    carries = isinstance(X, str | Path) or (hasattr(X, "images") and hasattr(X, "domains"))
+    table = X if isinstance(X, ImageTable) else read_images(X)
     return table, (table.domains if y is None and carries else y)
 
 

@@ -29,14 +29,15 @@ def is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite number."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def are_numbers(value: Any) -> bool:
     """Whether ``value`` is a sequence of one or more finite numbers."""
     listed = isinstance(value, Sequence | np.ndarray) and getattr(value, "ndim", 1) == 1
-    return listed and len(value) > 0 and all(_is_number(own) for own in value)
+    return listed and len(value) > 0 and all(is_number(own) for own in value)
 
 
 def _are_widths(value: Any) -> bool:
@@ -55,13 +56,12 @@ def check_common(estimator: Any) -> None:
     """Raise ``SettingError`` for a shared word that cannot be."""
     need = _needs(estimator)
     for name in ("n_latents", "n_restarts", "batch_size", "min_domain_rows"):
-        value = getattr(estimator, name)
-        need(isinstance(value, int | np.integer) and value >= 1, name, "a whole number ≥ 1")
-    epochs = estimator.max_epochs
-    need(epochs is None or (isinstance(epochs, int | np.integer) and epochs >= 1), "max_epochs", "None or ≥ 1")
-    need(estimator.learning_rate > 0, "learning_rate", "> 0")
+        need(is_whole(getattr(estimator, name), 1), name, "a whole number ≥ 1")
+    epochs, rate, fraction = estimator.max_epochs, estimator.learning_rate, estimator.validation_fraction
+    need(epochs is None or is_whole(epochs, 1), "max_epochs", "None or ≥ 1 and whole")
+    need(is_number(rate) and rate > 0, "learning_rate", "> 0 and finite")
     need(_are_widths(estimator.hidden), "hidden", "one or more widths ≥ 1, such as (64, 64)")
-    need(0 <= estimator.validation_fraction < 1, "validation_fraction", "in [0, 1)")
+    need(is_number(fraction) and 0 <= fraction < 1, "validation_fraction", "in [0, 1)")
     need(estimator.missing in ("error", "mask"), "missing", '"error" or "mask"')
 
 
@@ -87,8 +87,8 @@ def check_gan(estimator: Any) -> None:
         need(isinstance(getattr(estimator, name), bool | np.bool), name, "True or False")
     for name in ("mask_weight", "sparsity", "gradient_weight"):
         value = getattr(estimator, name)
-        need(_is_number(value) and value >= 0, name, "≥ 0 and finite")
-    need(_is_number(estimator.learning_rate) and estimator.learning_rate > 0, "learning_rate", "> 0")
+        need(is_number(value) and value >= 0, name, "≥ 0 and finite")
+    need(is_number(estimator.learning_rate) and estimator.learning_rate > 0, "learning_rate", "> 0")
 
 
 def planned_epochs(estimator: Any, n_samples: int) -> tuple[int, float]:
@@ -139,6 +139,7 @@ def vae_words(
 def check_vae(estimator: Any, *weights: str) -> None:
     """Raise ``SettingError`` for a word of all baselines that cannot be, or a weight below 0."""
     estimator._need_one_of("activation", ACTIVATIONS)
-    if estimator.noise_std is not None and not estimator.noise_std > 0:
-        raise SettingError(f"noise_std must be None or > 0; got {estimator.noise_std!r}.")
+    noise = estimator.noise_std
+    if noise is not None and not (is_number(noise) and noise > 0):
+        raise SettingError(f"noise_std must be None or > 0; got {noise!r}.")
     estimator._need_at_least_zero(*weights)

@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unmix.errors import DataError
+
 _CHUNK = 256
 _LEAST = 1e-5
 
@@ -65,23 +67,50 @@ def as_input(images: NDArray[np.uint8]) -> Tensor:
 
 
 def extract(module: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """What ``module`` makes of images (n, height, width, channels), flattened: (n, n_features)."""
+    """What ``module`` makes of images (n, height, width, channels), flattened: (n, n_features).
+
+    Raises
+    ------
+    DataError
+        The module fails on the images, or gives something else than one tensor with a row for each.
+    """
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     training = module.training
     module.eval()
     parts = []
-    with torch.no_grad():
-        for begin in range(0, len(images), _CHUNK):
-            part = module(as_input(images[begin : begin + _CHUNK]).to(device))
-            parts.append(part.flatten(1).cpu().double().numpy())
-    module.train(training)
+    try:
+        with torch.no_grad():
+            for begin in range(0, len(images), _CHUNK):
+                part = _features(module, as_input(images[begin : begin + _CHUNK]).to(device))
+                parts.append(part.reshape(len(part), -1).cpu().double().numpy())
+    finally:
+        module.train(training)
     return np.concatenate(parts)
 
 
+def _features(module: nn.Module, x: Tensor) -> Tensor:
+    name = type(module).__name__
+    try:
+        found = module(x)
+    except Exception as error:
+        raise DataError(
+            f"The extractor {name} failed on images (batch, channels, height, width) of shape {tuple(x.shape)}: "
+            f"{type(error).__name__}: {error}. Pass a module that takes such images, or convert them."
+        ) from error
+    if not isinstance(found, Tensor) or found.shape[:1] != x.shape[:1]:
+        came = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise DataError(
+            f"The extractor {name} must make one tensor ({len(x)}, n_features) of {len(x)} images; got {came}. "
+            "Wrap it in a module that returns the features alone."
+        )
+    return found
+
+
 def fingerprint(module: nn.Module) -> str:
-    """First 8 hexadecimal digits of the SHA-256 of names and values of the state."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
+    """First 8 hexadecimal digits of the SHA-256 of names and values of the state; of its text where it has none."""
+    state = module.state_dict()
+    digest = hashlib.sha256(b"" if state else repr(module).encode())
+    for name, value in state.items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:8]
