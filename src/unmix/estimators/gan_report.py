@@ -212,9 +212,13 @@ def _starts(model: Any) -> list[PageTable]:
 def _with_mean(score: Score) -> list[str]:
     ends = [*zip(score.details["low"], score.details["high"], strict=True), score.interval]
     return [
-        f"{value:.3g} ({low:.3g} to {high:.3g})"
+        f"{_short(value)} ({_short(low)} to {_short(high)})"
         for value, (low, high) in zip([*score.per_factor, score], ends, strict=True)
     ]
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _judged_table(judged: Any) -> PageTable:
