@@ -14,7 +14,7 @@ from PIL import Image
 import unmix
 from unmix import CGGAN, DataError, DomainError, SchemaError, SettingError, cli
 from unmix.datasets import ImageData
-from unmix.estimators.gan_report import _traversed
+from unmix.estimators.gan_report import _drawn, _traversed
 from unmix.report.figures import _BLUE, term_curves
 
 TINY = {"n_latents": 3, "hidden": (6, 5), "max_steps": 8, "encoder_steps": 4, "batch_size": 32, "verbose": 0}
@@ -207,7 +207,7 @@ def test_the_report_compares_by_domain_and_shows_what_was_judged(fitted_images, 
     judged = unmix.judge_translations(fitted_images, judges, x, content, y)
     page = fitted_images.report(tmp_path / "r.html", x, y, judged=judged, extractor=judges.content).read_text()
     assert judges.content.name_ in page
-    assert "cnn-32-untrained-" in fitted_images.report(tmp_path / "s.html", x, y).read_text()
+    assert f"features of {judges.content.name_}, as passed." in page
     rows = re.findall(r"<td>(a|b|mean|all)</td><td>(\d*)</td><td>([^<]*)</td><td>([^<]*)</td>", page)
     assert [row[:2] for row in rows] == [
         ("a", "36"),
@@ -227,6 +227,65 @@ def test_the_report_compares_by_domain_and_shows_what_was_judged(fitted_images, 
     assert [row[2].split(" ")[0] for row in rows[3:]] == [f"{value:.3g}" for value in (*expected.per_factor, expected)]
     with pytest.raises(DataError, match=r"judged lacks the columns \['to', .*Pass what unmix.judge_translations"):
         fitted_images.report(tmp_path / "t.html", judged=pd.DataFrame())
+    with pytest.raises(DataError, match=r"judged has no rows. Pass what unmix.judge_translations returned"):
+        fitted_images.report(tmp_path / "t.html", judged=judged.iloc[:0])
+    with pytest.raises(DataError, match=r"judged must be the table that .*; got 0.5"):
+        fitted_images.report(tmp_path / "t.html", judged=0.5)
+
+
+def test_by_default_the_report_trains_its_features_on_the_domains(fitted_images, images, tmp_path):
+    x, y = np.tile(images[0], (3, 1, 1, 1)), np.tile(images[1], 3)
+    pages = [fitted_images.report(tmp_path / f"{k}.html", x, y).read_text() for k in range(2)]
+    assert pages[0] == pages[1]
+    order = np.argsort(y, kind="stable")
+    judge = unmix.ImageClassifier(max_epochs=10, batch_size=32).fit(x[order], y[order])
+    words = f"features of {judge.name_}, a small network trained for this page to tell the domains of these 72 real"
+    assert words in pages[0]
+    one = fitted_images.report(tmp_path / "one.html", x[y == "a"], y[y == "a"]).read_text()
+    assert re.search(r"features of cnn-32-untrained-\w{8}, a network that was never trained\.", one)
+
+
+def test_an_extractor_that_makes_no_features_is_refused(fitted, fitted_images, images, tmp_path):
+    cases = [
+        (r"extractor must be a fitted ImageClassifier, or a torch.nn.Module .*; got 'inception'", "inception", images),
+        ("got an ImageClassifier that was not fitted", unmix.ImageClassifier(), images),
+        (r"Linear cannot take images of shape \(16, 16, 3\)", torch.nn.Linear(5, 2), images),
+        ("pass the images as X, y too", torch.nn.Flatten(), ()),
+    ]
+    for message, extractor, shown in cases:
+        with pytest.raises(SettingError, match=message):
+            fitted_images.report(tmp_path / "r.html", *shown, extractor=extractor)
+    with pytest.raises(SettingError, match=r"this model was fitted on a table. Leave it out"):
+        fitted.report(tmp_path / "r.html", extractor=torch.nn.Flatten())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_samples_are_not_those_of_the_one_noise(fitted_images):
+    own, same = (section.images for section in _drawn(fitted_images, ["z0", "z1", "z2"])[:2])
+    np.testing.assert_array_equal(own[0], fitted_images.sample(8, domain="a"))
+    assert all((first != second).any() for first, second in zip(own, same, strict=True))
+
+
+def test_a_folder_from_before_start_errors_is_read(fitted, tmp_path):
+    folder = fitted.save(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    del config["fitted"]["start_errors"]
+    (folder / "config.json").write_text(json.dumps(config))
+    old = unmix.load(folder)
+    assert np.isnan(old.start_errors_).tolist() == [True]
+    again = unmix.load(old.save(tmp_path / "n"))
+    assert (again.start_errors_.dtype, again.start_errors_.shape) == (np.dtype(float), (1,))
+    assert "Content and style" in again.report(tmp_path / "r.html").read_text()
+
+
+def test_the_report_compares_several_starts(fitted, frame, labels, tmp_path):
+    title = "Which start gives the data back best?"
+    model = CGGAN(**TINY, n_restarts=2).fit(frame, labels)
+    page = model.report(tmp_path / "r.html").read_text()
+    rows = re.findall(r"<tr><td>(\d)</td><td>([\d.e-]+)</td><td>(kept|)</td></tr>", page.split(title)[1])
+    assert [row[1] for row in rows] == [f"{error:.4g}" for error in model.start_errors_]
+    assert [row[2] for row in rows].index("kept") == model.start_errors_.argmin()
+    assert title not in fitted.report(tmp_path / "s.html").read_text()
 
 
 def test_the_report_of_several_domain_columns_says_what_it_leaves_out(images, tmp_path):

@@ -1,5 +1,6 @@
 """The command line on images: fit, transform and translate a folder; nothing is overwritten, nothing half written."""
 
+import functools
 import os
 import zipfile
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 import unmix
 from unmix import DataError, DomainError, SchemaError, SettingError, StorageError
-from unmix.cli import app
+from unmix.cli import _in_options, app
 from unmix.datasets import load_digits_two_colours
 
 FIT = ["fit", "photos", "--out", "run", "--steps", "2", "--latents", "3", "--size", "16", "--verbose", "0"]
@@ -117,6 +118,85 @@ def test_translate_stays_inside_its_folder(here):
             run("translate", "run", f"photos/{name}", "--to", "red", "--out", "inside")
         (here / "photos" / name).unlink()
     assert not (here / "inside").exists()
+
+
+def test_the_page_of_the_fit_is_not_replaced_by_a_poorer_one(here):
+    page = (here / "run" / "report.html").read_text()
+    with pytest.raises(StorageError, match=r"run/report.html exists.*A run keeps no images.*Pass --out"):
+        run("report", "run")
+    assert (here / "run" / "report.html").read_text() == page
+    assert run("report", "run", "--out", "again.html").exit_code == 0
+    assert "Real images, translated" not in (here / "again.html").read_text()
+    unmix.load("run").save("bare")
+    assert run("report", "bare").exit_code == 0
+    assert (here / "bare" / "report.html").exists()
+
+
+def test_the_readme_of_a_run_speaks_of_its_images(here):
+    text = (here / "run" / "README.txt").read_text()
+    assert "unmix transform run photos --out latents.csv" in text
+    assert "unmix translate run photos --to DOMAIN --out translated" in text
+    assert "size and channels of the images" in text
+    assert "table.csv" not in text
+
+
+def test_new_images_that_cannot_be_read(here):
+    (here / "spoilt" / "green").mkdir(parents=True)
+    Image.open("photos/green/00.png").save("spoilt/green/00.png")
+    (here / "spoilt" / "green" / "broken.png").write_bytes(b"no image")
+    for words in (["transform", "run", "spoilt", "--out", "spoilt.csv"], ["translate", "run", "spoilt", "--to", "red"]):
+        words = words if "--out" in words else [*words, "--out", "moved"]
+        with pytest.raises(DataError, match=r"green/broken.png is not an image") as error:
+            run(*words)
+        assert _in_options(str(error.value)).endswith("or pass --on-error skip to leave such files out.")
+        with pytest.warns(unmix.errors.DataWarning, match="1 of 2 files left out"):
+            done = run(*words, "--on-error", "skip")
+        assert done.output.startswith("1 images")
+    assert everything(here / "moved") == ["green", "green/00.png"]
+    (here / "t.csv").write_text("a\n1\n")
+    with pytest.raises(SettingError, match=r"--on-error cannot be used here: t.csv is not taken as images"):
+        run("transform", "run", "t.csv", "--out", "z.csv", "--on-error", "skip")
+
+
+def test_messages_name_the_options(here):
+    said = {
+        ("fit", "photos"): "Scale them: --size 64.",
+        ("fit", "sizes"): "Pass --size with a number of pixels to scale them.",
+        ("fit", "modes"): "Pass --mode RGB or --mode L to convert them.",
+    }
+    for place, size, mode in (("sizes", 32, "RGB"), ("modes", 16, "L")):
+        (here / place / "a").mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(here / place / "a" / "0.png")
+        Image.new(mode, (size, size)).save(here / place / "a" / "1.png")
+    for words, message in said.items():
+        with pytest.raises(DataError) as error:
+            run(*words, "--out", "absent")
+        assert _in_options(str(error.value)).endswith(message)
+
+
+def test_the_demo_of_images_keeps_its_judges_and_refuses_what_has_no_effect(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words, option in (
+        (["--steps", "5"], "--steps cannot be used here: it is for the demo with --images"),
+        (["--images", "--latents", "4"], "--latents cannot be used here"),
+        (["--images", "--epochs", "0"], "--epochs cannot be used here"),
+    ):
+        with pytest.raises(SettingError, match=option):
+            run("demo", *words, "--out", "demo")
+    assert not (tmp_path / "demo").exists()
+    monkeypatch.setattr(
+        "unmix.cli.runs.DIGIT_SETTINGS",
+        {"n_latents": 3, "hidden": (6,), "channels": 2, "max_steps": 2, "encoder_steps": 1, "verbose": 0},
+    )
+    small = functools.partial(unmix.train_judges, width=2, max_epochs=1)
+    monkeypatch.setattr("unmix.cli.runs.train_judges", small)
+    done = run("demo", "--images", "--steps", "1", "--out", "demo")
+    page = (tmp_path / "demo" / "report.html").read_text()
+    for kind, n_classes in (("content", 10), ("style", 4)):
+        judge = unmix.ImageClassifier.load(tmp_path / "demo" / f"judge-{kind}.safetensors")
+        assert len(judge.classes_) == n_classes
+        assert f"demo/judge-{kind}.safetensors ({judge.name_})" in done.output
+        assert (f"features of {judge.name_}, as passed" in page) == (kind == "content")
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,28 @@ def test_intervals_by_domain_are_drawn_within_domains(three_domains):
         assert score.chance < score
 
 
+def test_dipd_by_domain():
+    rng = np.random.default_rng(19)
+    first, step, domains = rng.standard_normal((90, 3)), rng.standard_normal((90, 3)), np.arange(90) % 3 + 8
+    second = first + step * np.array([0.1, 0.3, 0.9])[np.arange(90) % 3, None]
+    score = metrics.dipd(first, second, extractor="pixels", domains=domains)
+    alone = [metrics.dipd(first[domains == u], second[domains == u], extractor="pixels") for u in (8, 9, 10)]
+    np.testing.assert_allclose(score.per_factor, alone)
+    assert score == pytest.approx(np.mean(alone))
+    assert score.details["relative"] == pytest.approx(score / score.chance)
+    np.testing.assert_allclose(score.details["distances"], np.linalg.norm(first - second, axis=1))
+    frame = score.to_frame()
+    assert frame["domain"].tolist() == ["8", "9", "10"]
+    assert frame["n"].tolist() == [30, 30, 30]
+    assert ((frame["low"] < frame["score"]) & (frame["score"] < frame["high"])).all()
+    # Drawn over all pairs together, the mean would vary with the numbers of each domain that a resample has.
+    assert np.diff(score.interval)[0] < np.diff(metrics.dipd(first, second, extractor="pixels").interval)[0]
+    with pytest.raises(DataError, match=r"domains must hold one label for each of 90 rows"):
+        metrics.dipd(first, second, extractor="x", domains=[1])
+    with pytest.raises(DataError, match=r"Domain 'a' has 1 pair; pass two or more"):
+        metrics.dipd(first, second, extractor="x", domains=["a", *["b"] * 89])
+
+
 def test_domains_of_both_sets_must_be_the_same(three_domains):
     real, made, of_real, of_made = three_domains
     for metric in (metrics.fid, metrics.kid):

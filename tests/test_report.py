@@ -44,6 +44,22 @@ def test_report_in_a_browser(browser, fitted, tmp_path, width):
     page.close()
 
 
+@pytest.mark.parametrize("kind", ["images", "table"])
+def test_long_names_stay_on_a_narrow_page(browser, kind, frame, tmp_path):
+    names = [letter * 90 for letter in "ab"]
+    if kind == "images":
+        x = np.random.default_rng(0).integers(0, 256, (48, 16, 16, 3), dtype=np.uint8)
+        words = {"n_latents": 2, "hidden": (4,), "channels": 2, "max_steps": 1, "encoder_steps": 1, "batch_size": 8}
+        y = np.repeat(names, 24)
+        path = unmix.CGGAN(**words, verbose=0).fit(x, y).report(tmp_path / "r.html", x, y)
+    else:
+        path = CGVAE(**QUICK).fit(frame, np.resize(names, len(frame))).report(tmp_path / "r.html")
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.close()
+
+
 def test_downloads_are_the_tables(fitted, tmp_path):
     text = fitted.report(tmp_path / "report.html").read_text(encoding="utf-8")
     found = dict(re.findall(r'href="data:text/csv;base64,([^"]+)" download="([a-z]+)\.csv"', text))

@@ -5,6 +5,7 @@ Here stand words and options; what a command does is imported when it runs, so t
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -64,6 +65,14 @@ _PLAN_EXAMPLES = """Examples:
   unmix plan --density 0.3 --latents 6 --features 20 --domains 4 --json
 """
 
+_IN_OPTIONS = (
+    (r"(?:unmix\.)?read_images\((?:\.\.\.|…), size=(\d+)\)", r"--size \1"),
+    (r"\bsize=\(height, width\)", "--size with a number of pixels"),
+    (r'\bmode="(\w+)"', r"--mode \1"),
+    (r'\bon_error="(\w+)"', r"--on-error \1"),
+    ("pass a smaller size=, or raise max_memory", "or take a smaller --size"),
+)
+
 
 @app.command(epilog=_FIT_EXAMPLES)
 def fit(
@@ -83,7 +92,7 @@ def fit(
     sparsity: Annotated[float | None, typer.Option(help="Weight of the sparse-mixing penalty.")] = None,
     prior: Annotated[str | None, typer.Option(help="gaussian or spline.")] = None,
     decoder: Annotated[str | None, typer.Option(help="dense or feature.")] = None,
-    restarts: Annotated[int | None, typer.Option(help="Starts trained together.")] = None,
+    restarts: Annotated[int | None, typer.Option(help="Starts: trained together, by CGGAN one after another.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 350 steps a latent, 2,800 or more.")] = None,
     missing: Annotated[
         str | None, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
@@ -152,11 +161,12 @@ def transform(
     out: Annotated[Path, typer.Option(help="File to write: .csv or .parquet.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    on_error: Annotated[str | None, typer.Option(help="Images: raise, or skip what cannot be read.")] = None,
 ) -> None:
     """Latents of new rows; no domain is needed."""
     from unmix.cli.runs import transform_table
 
-    transform_table(run, table, out, device=device, overwrite=overwrite)
+    transform_table(run, table, out, device=device, overwrite=overwrite, on_error=on_error)
 
 
 @app.command(epilog="Example:\n\n  unmix translate runs/photos summer_photos --to winter --out as_winter")
@@ -166,11 +176,12 @@ def translate(
     to: Annotated[str, typer.Option(help="The domain to carry them to.")],
     out: Annotated[Path, typer.Option(help="New folder for the PNG files, each under the path of its image.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    on_error: Annotated[str | None, typer.Option(help="Images: raise, or skip what cannot be read.")] = None,
 ) -> None:
     """Images as they would be in another domain."""
     from unmix.cli.images import translate_images
 
-    translate_images(run, images, to, out, device=device)
+    translate_images(run, images, to, out, device=device, on_error=on_error)
 
 
 @app.command(epilog=_AUDIT_EXAMPLES)
@@ -210,7 +221,7 @@ def report(
     run: Annotated[Path, typer.Argument(help="Run folder of unmix fit, or of model.save.")],
     out: Annotated[Path | None, typer.Option(help="File to write. Default: report.html in the run folder.")] = None,
 ) -> None:
-    """Write the report of a fitted model again."""
+    """Write the report of a fitted model again; of a model of images without what the run did not keep."""
     from unmix.cli.runs import report_run
 
     report_run(run, out)
@@ -219,7 +230,7 @@ def report(
 @app.command(epilog="Examples:\n\n  unmix demo --out unmix-demo\n\n  unmix demo --images --out unmix-demo-images")
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("unmix-demo"),
-    latents: Annotated[int, typer.Option(help="Number of latent factors.")] = 4,
+    latents: Annotated[int | None, typer.Option(help="Number of latent factors. Default: 4.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 350 steps a latent, 2,800 or more.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     images: Annotated[bool, typer.Option("--images", help="Handwritten digits in four pairs of colours.")] = False,
@@ -231,8 +242,10 @@ def demo(
     from unmix.cli.runs import demo_images_run, demo_run
 
     if images:
+        _refuse("they are for the demo without --images", latents=latents, epochs=epochs)
         demo_images_run(out, steps, seed, overwrite=overwrite, resume=resume)
     else:
+        _refuse("it is for the demo with --images", steps=steps)
         demo_run(out, latents, epochs, seed, overwrite=overwrite, resume=resume)
 
 
@@ -263,13 +276,20 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except UnmixError as error:
-        typer.echo(f"unmix: {error}", err=True)
+        typer.echo(f"unmix: {_in_options(str(error))}", err=True)
         sys.exit(2)
+
+
+def _in_options(message: str) -> str:
+    """A message that names arguments of ``read_images``, with the options of the command line in their place."""
+    for words, options in _IN_OPTIONS:
+        message = re.sub(words, options, message)
+    return message
 
 
 def _refuse(reason: str, **options: object) -> None:
     """Options that would have no effect."""
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value not in (None, [], {})]
     if given:
         raise SettingError(f"{', '.join(given)} cannot be used here: {reason}. Leave the option out.")
 

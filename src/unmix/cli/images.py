@@ -57,15 +57,17 @@ def fit_images(
     write_results(model, table, out, write_report=lambda path: model.report(path, table), beside=_places(table))
 
 
-def transform_images(model: Any, source: Path, out: Path) -> None:
+def transform_images(model: Any, source: Path, out: Path, on_error: str | None = None) -> None:
     """Write the latents of images beside their paths and domains."""
-    table = _read_as(model, source)
+    table = _read_as(model, source, on_error)
     latents = pd.DataFrame(model.transform(table), columns=model.get_feature_names_out())
     write_table(pd.concat([_places(table), latents], axis=1), out)
     typer.echo(f"{len(table)} images × {latents.shape[1]} latents → {out}")
 
 
-def translate_images(run: Path, source: Path, target: str, out: Path, *, device: str) -> None:
+def translate_images(
+    run: Path, source: Path, target: str, out: Path, *, device: str, on_error: str | None = None
+) -> None:
     """Write every image as it would be in another domain, as PNG under its own path in a new folder."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise StorageError(f"{out} exists. Choose another --out: nothing is overwritten.")
@@ -78,7 +80,7 @@ def translate_images(run: Path, source: Path, target: str, out: Path, *, device:
         raise SchemaError(f"{run} was not fitted on images. Translate rows in Python, or pass a run of images.")
     if not holds_images(source):
         raise DataError(f"There are no images at {source}. Pass a folder, a .zip, or a list of paths and domains.")
-    table = _read_as(model, source)
+    table = _read_as(model, source, on_error)
     names = _names(table)
     made = move(table, to=target)
     try:
@@ -108,11 +110,12 @@ def _names(table: ImageTable) -> list[str]:
     return names
 
 
-def _read_as(model: Any, source: Path) -> ImageTable:
+def _read_as(model: Any, source: Path, on_error: str | None) -> ImageTable:
     """Images in the size and mode of those that the model was fitted on."""
     shape = model.schema_.shape if isinstance(model.schema_, ImageSchema) else model.image_shape_
     height, width, channels = shape
-    return read_images(source, size=(height, width), mode="L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    return read_images(source, size=(height, width), mode=mode, on_error=on_error or "raise")
 
 
 def _places(table: ImageTable) -> pd.DataFrame:

@@ -24,12 +24,14 @@ from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
+from unmix.estimators.features import ImageClassifier
 from unmix.estimators.storage import DONE, load
 
 CHECKPOINT = "checkpoint.safetensors"
 INTERRUPTED = "interrupted.txt"
 _REPORT = "report.html"
 _LATENTS = "latents.csv"
+_DEMO_LATENTS = 4
 
 
 def fit_table(
@@ -51,7 +53,9 @@ def fit_table(
     write_results(model, x, out)
 
 
-def transform_table(run: Path, table: Path, out: Path, *, device: str, overwrite: bool) -> None:
+def transform_table(
+    run: Path, table: Path, out: Path, *, device: str, overwrite: bool, on_error: str | None = None
+) -> None:
     """Write the latents of a file's rows beside its other columns."""
     if out.exists() and not overwrite:
         raise StorageError(f"{out} exists. Choose another name, or add --overwrite.")
@@ -63,7 +67,9 @@ def transform_table(run: Path, table: Path, out: Path, *, device: str, overwrite
             raise SchemaError(f"{run} was fitted on a table, not on images. Pass a file with its feature columns.")
         from unmix.cli.images import transform_images
 
-        return transform_images(model, table, out)
+        return transform_images(model, table, out, on_error)
+    if on_error is not None:
+        raise SettingError(f"--on-error cannot be used here: {table} is not taken as images. Leave the option out.")
     _needs_table(model, run)
     frame = read_table(table)
     features = _features(model, frame, table)
@@ -127,16 +133,23 @@ def plan_support(
 def report_run(run: Path, out: Path | None) -> None:
     """Write a run's report again."""
     model = load(run, device="cpu")
-    target = model.report(out or run / _REPORT)
+    own = run / _REPORT
+    if out is None and own.exists() and not isinstance(model.schema_, FeatureSchema):
+        raise StorageError(
+            f"{own} exists, and may show images and what was measured on them. A run keeps no images, so that a page "
+            "written again would lack all that. Pass --out with another name."
+        )
+    target = model.report(out or own)
     typer.echo(f"report → {target}")
 
 
-def demo_run(out: Path, latents: int, epochs: int | None, seed: int, *, overwrite: bool, resume: bool) -> None:
+def demo_run(out: Path, latents: int | None, epochs: int | None, seed: int, *, overwrite: bool, resume: bool) -> None:
     """Fit the demo's data and say which interventions move the latent of their target."""
     claim(out, overwrite=overwrite, resume=resume)
     data = datasets.load_sachs()
     typer.echo(data.description)
     x = pd.DataFrame(data.x, columns=data.feature_names)
+    latents = _DEMO_LATENTS if latents is None else latents
     model = CGVAE(n_latents=latents, max_epochs=epochs, random_state=seed)
     train(model, x, pd.DataFrame({"condition": data.domains}), out, resume=resume)
     found = intervention_targets(
@@ -169,6 +182,7 @@ def demo_images_run(out: Path, steps: int | None, seed: int, *, overwrite: bool,
         out,
         {"translations.csv": found},
         lambda path: model.report(path, images[held_out], domains[held_out], extractor=judges.content, judged=found),
+        judges={"judge-content.safetensors": judges.content, "judge-style.safetensors": judges.style},
     )
     typer.echo("\nHeld-out images translated: share whose digit, and whose target colours, a classifier reads:")
     typer.echo(found.drop(columns=["real_content", "real_style"]).round(3).to_string(index=False))
@@ -198,20 +212,25 @@ def write_results(
     tables: Mapping[str, pd.DataFrame] | None = None,
     write_report: Callable[[Path], Any] | None = None,
     beside: pd.DataFrame | None = None,
+    judges: Mapping[str, ImageClassifier] | None = None,
 ) -> None:
-    """Model, tables and report into the run folder; ``beside`` are columns to stand before the latents."""
+    """Model, tables, judges and report into the run folder; ``beside`` are columns to stand before the latents."""
     model.save(out, overwrite=True)
     latents = pd.DataFrame(model.transform(x), columns=model.get_feature_names_out())
     latents = latents if beside is None else pd.concat([beside, latents], axis=1)
     written = {_LATENTS: latents, **(tables or {})}
     for name, table in written.items():
         write_table(table, out / name)
+    for name, judge in (judges or {}).items():
+        judge.save(out / name)
     (write_report or model.report)(out / _REPORT)
     for name in (CHECKPOINT, INTERRUPTED):
         (out / name).unlink(missing_ok=True)
     saved = ["mixing.csv", "effects.csv", "restarts.csv"] if isinstance(model, LatentEstimator) else []
     places = ", ".join(str(out / name) for name in [*saved, *written])
     typer.echo(f"\nreport  {out / _REPORT}\nmodel   {out}\ntables  {places}")
+    if judges:
+        typer.echo("judges  " + ", ".join(f"{out / name} ({judge.name_})" for name, judge in judges.items()))
 
 
 def claim(out: Path, *, overwrite: bool, resume: bool) -> None:

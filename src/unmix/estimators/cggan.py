@@ -297,7 +297,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
         X, y : images and their domains, as in ``translate``, optional
             Some of each domain are shown translated, and FID and KID compare them with generated ones.
         extractor : optional
-            What makes the features of FID and KID, as ``image_features`` takes it. Default: an untrained network.
+            What makes the features of FID and KID, as ``image_features`` takes it. Default: an ``ImageClassifier``
+            trained for the page on the domains of ``X``; one that was never trained where only one domain is compared.
         judged : DataFrame, optional
             What ``judge_translations`` returned, to be shown.
         """

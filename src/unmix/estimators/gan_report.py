@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from unmix.data.images import ImageTable
-from unmix.errors import DataError
-from unmix.estimators.features import image_features, untrained_features
+from unmix.errors import DataError, SettingError
+from unmix.estimators.features import ImageClassifier, image_features, untrained_features
 from unmix.estimators.storage import _versions
 from unmix.files import replacing
 from unmix.labels import labels_frame
@@ -35,6 +35,7 @@ from unmix.report.images import (
 from unmix.report.parts import Picture, picture
 
 _LEAST_COMPARED, _MOST_COMPARED = 20, 500
+_EXTRACTOR: dict[str, Any] = {"max_epochs": 10, "batch_size": 32, "random_state": 0}
 _JUDGED = ("to", "n", "content", "content_low", "content_high", "style", "style_low", "style_high")
 _REAL = ("real_content", "real_style")
 
@@ -43,6 +44,8 @@ def write_gan_report(
     model: Any, path: Path, shown: tuple[ImageTable, Any] | None, extractor: Any, judged: pd.DataFrame | None
 ) -> Path:
     """Write the page of ``model``; the images of ``shown``, with their domains, are translated and compared."""
+    if extractor is not None:
+        _check_extractor(model, shown, extractor)
     names = [f"{name} · {'content' if i in model.content_ else 'style'}" for i, name in _latents(model)]
     sections: list[ImageSection] = []
     pictures: list[Picture] = []
@@ -64,6 +67,7 @@ def write_gan_report(
         sections.append(moves_section(_maps(model), names))
         notes.append(left_out([column.name for column in model.domain_schema_.columns]))
     bars = figures.importance_bars(model.importance_, names, MASK_THRESHOLD)
+    tables += _starts(model)
     pictures += [
         picture(bars, "One bar a latent: the share of its spread that domains make", "Content and style"),
         picture(figures.term_curves(model.history_), "Terms of the players by step, one panel each", "Training"),
@@ -90,6 +94,28 @@ def write_gan_report(
     return path
 
 
+def _check_extractor(model: Any, shown: tuple[ImageTable, Any] | None, extractor: Any) -> None:
+    """Refuse what makes no features, before the page is begun."""
+    if model.schema_ is not None:
+        raise SettingError("extractor makes features of images; this model was fitted on a table. Leave it out.")
+    expected = "a fitted ImageClassifier, or a torch.nn.Module from images to features"
+    fitted = not isinstance(extractor, ImageClassifier) or hasattr(extractor, "network_")
+    if not (isinstance(extractor, ImageClassifier | torch.nn.Module) and fitted):
+        came = repr(extractor) if fitted else "an ImageClassifier that was not fitted"
+        raise SettingError(
+            f"extractor must be {expected}; got {came}. Without it, a small one is trained on the domains."
+        )
+    if shown is None:
+        raise SettingError("extractor is for comparing real images with generated ones: pass the images as X, y too.")
+    try:
+        image_features(extractor, shown[0].images[:2])
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise SettingError(
+            f"extractor must be {expected}; {type(extractor).__name__} cannot take images of shape "
+            f"{model.image_shape_}: {error}"
+        ) from error
+
+
 def _latents(model: Any) -> list[tuple[int, str]]:
     return list(enumerate(map(str, model.get_feature_names_out())))
 
@@ -100,7 +126,8 @@ def _maps(model: Any) -> Any:
 
 def _drawn(model: Any, names: list[str]) -> list[ImageSection]:
     own = np.stack([model.sample(SHOWN, domain=domain, random_state=k) for k, domain in enumerate(model.domains_)])
-    same = np.stack([model.sample(SHOWN, domain=domain) for domain in model.domains_])
+    other = len(model.domains_)
+    same = np.stack([model.sample(SHOWN, domain=domain, random_state=other) for domain in model.domains_])
     others = f"as in the first sample of {model.domains_[0]}"
     return [
         *domain_sections(own, same, model.domains_),
@@ -141,7 +168,7 @@ def _distances(model: Any, table: ImageTable, groups: Any, extractor: Any) -> Pa
         ]
     )
     both = np.concatenate([table.images[np.concatenate(chosen)], made])
-    features, name = untrained_features(both) if extractor is None else image_features(extractor, both)
+    features, name, origin = _features(both, labels, extractor)
     halves = (features[: len(labels)], features[len(labels) :])
     words: dict[str, Any] = {"extractor": name, "domains_real": labels, "domains_generated": labels}
     scores = {
@@ -152,27 +179,56 @@ def _distances(model: Any, table: ImageTable, groups: Any, extractor: Any) -> Pa
     frame["images"] = [*map(str, scores["FID"].details["n"]), ""]
     for kind, score in scores.items():
         frame[kind] = _with_mean(score)
-    kind = "an untrained network, " if extractor is None else ""
     text = (
-        f"Real against as many generated images, features of {kind}{name}, 95 % intervals in brackets; smaller is "
+        f"Real against as many generated images, features of {name}{origin}. 95 % intervals in brackets; smaller is "
         f"better. Images of one kind, shuffled, have FID {scores['FID'].chance:.2g}, KID {scores['KID'].chance:.2g}. "
         "Numbers compare only within one extractor and one number of images."
     )
     return PageTable("Are generated images like real ones?", text, frame)
 
 
+def _features(both: Any, labels: Any, extractor: Any) -> tuple[Any, str, str]:
+    """Features of real images, which ``labels`` name, and then of generated ones; who made them, and how it came."""
+    if extractor is not None:
+        return *image_features(extractor, both), ", as passed"
+    if len(np.unique(labels)) < 2:
+        return *untrained_features(both), ", a network that was never trained"
+    trained = ImageClassifier(**_EXTRACTOR).fit(both[: len(labels)], labels)
+    words = f", a small network trained for this page to tell the domains of these {len(labels)} real images apart"
+    return *image_features(trained, both), words
+
+
+def _starts(model: Any) -> list[PageTable]:
+    """The errors of several starts; a folder of an older version may lack them."""
+    errors = model.start_errors_
+    if len(errors) < 2 or np.isnan(errors).all():
+        return []
+    frame = pd.DataFrame({"start": range(len(errors)), "error": [f"{error:.4g}" for error in errors]})
+    frame[""] = np.where(np.arange(len(errors)) == np.nanargmin(errors), "kept", "")
+    text = "Mean squared difference between the data and what is made of their latents, over the last hundred steps."
+    return [PageTable("Which start gives the data back best?", text, frame)]
+
+
 def _with_mean(score: Score) -> list[str]:
     ends = [*zip(score.details["low"], score.details["high"], strict=True), score.interval]
     return [
-        f"{value:.3g} ({low:.3g} to {high:.3g})"
+        f"{_short(value)} ({_short(low)} to {_short(high)})"
         for value, (low, high) in zip([*score.per_factor, score], ends, strict=True)
     ]
 
 
-def _judged_table(judged: pd.DataFrame) -> PageTable:
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _judged_table(judged: Any) -> PageTable:
+    if not isinstance(judged, pd.DataFrame):
+        raise DataError(f"judged must be the table that unmix.judge_translations returned; got {judged!r}.")
     lacking = [name for name in (*_JUDGED, *_REAL) if name not in judged]
     if lacking:
         raise DataError(f"judged lacks the columns {lacking}. Pass what unmix.judge_translations returned.")
+    if judged.empty:
+        raise DataError("judged has no rows. Pass what unmix.judge_translations returned, one row a target and all.")
     frame = pd.DataFrame({"to": judged["to"], "images": judged["n"]})
     for name in ("content", "style"):
         ends = judged[[name, f"{name}_low", f"{name}_high"]].to_numpy()

@@ -53,13 +53,24 @@ _DAMAGE = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeE
 _README = """This folder holds a model fitted by unmix {version}.
 
 config.json        what was asked: estimator, settings, seed, versions
-schema.json        feature columns (names, order, scaling) and domain columns (kinds, levels)
+{schema}
 {files}
 done.json          written last: the folder is complete; the SHA-256 of model.safetensors
 
-Python:        model = unmix.load("{name}"); model.transform(table)
-Command line:  unmix transform {name} table.csv --out latents.csv
+{use}
 """
+_OF_TABLES = {
+    "schema": "schema.json        feature columns (names, order, scaling) and domain columns (kinds, levels)",
+    "use": """Python:        model = unmix.load("{name}"); model.transform(table)
+Command line:  unmix transform {name} table.csv --out latents.csv""",
+}
+_OF_IMAGES = {
+    "schema": "schema.json        size and channels of the images, and domain columns (kinds, levels)",
+    "use": """Python:        model = unmix.load("{name}"); model.transform(images)
+Command line:  unmix transform {name} photos --out latents.csv
+               unmix translate {name} photos --to DOMAIN --out translated
+               where photos is a folder with one folder for each domain, a .zip of it, or a list""",
+}
 _LATENT_FILES = """model.safetensors  the kept start's parameters, and the arrays behind the report
 history.jsonl      held-out objective and its terms, one line an epoch and start
 restarts.csv       one line a start
@@ -174,7 +185,9 @@ def _write_files(estimator: LatentEstimator | CGGAN, folder: Path, name: str) ->
     features = {"image_shape": list(estimator.image_shape_)} if columns is None else columns.to_dict()
     _write_json(folder / "schema.json", {"features": features, "domains": estimator.domain_schema_.to_dict()})
     estimator.history_.to_json(folder / "history.jsonl", orient="records", lines=True, double_precision=15)
-    (folder / "README.txt").write_text(_README.format(version=__version__, name=name, files=files), encoding="utf-8")
+    words = _OF_TABLES if isinstance(columns, FeatureSchema) else _OF_IMAGES
+    text = _README.format(version=__version__, schema=words["schema"], files=files, use=words["use"].format(name=name))
+    (folder / "README.txt").write_text(text, encoding="utf-8")
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     _write_json(folder / DONE, {"finished": finished, "sha256": _sha256(folder / MODEL)})
 
@@ -255,7 +268,8 @@ def _restore_gan(estimator: CGGAN, fitted: dict[str, Any], schema: dict[str, Any
     estimator.seed_, estimator.n_steps_, estimator.fit_seconds_ = (
         fitted[name] for name in ("seed", "n_steps", "fit_seconds")
     )
-    estimator.start_errors_ = np.array(fitted["start_errors"])
+    # Folders from before the errors were kept have none.
+    estimator.start_errors_ = np.array(fitted.get("start_errors", [np.nan] * int(estimator.n_restarts)), dtype=float)
     estimator._set_shapes(shape, tuple(features["names"]) if not images and features["named"] else None)
     estimator._set_mixing(tensors["mixing"].numpy())
 

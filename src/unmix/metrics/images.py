@@ -11,8 +11,8 @@ one Inception network give what the literature prints as "FID". Rows are images.
 - Domain-invariant perceptual distance (DIPD): mean over pairs of
   :math:`\|f(x_n^{(1)}) - f(x_n^{(2)})\|_2`, images that share the noise and differ in domain.
 
-With domain labels of both sets, ``fid`` and ``kid`` compare domain by domain, and their value is the mean over domains.
-Resamples are then drawn within domains.
+With domain labels, of both sets for ``fid`` and ``kid``, of the pairs for ``dipd``, each compares domain by domain, and
+its value is the mean over domains. Resamples are then drawn within domains.
 
 All three: smaller is better. DIPD with features that were trained to tell domains apart measures the domain
 itself, and calls a perfect translation bad: take features of a judge of content, or of a network that drops style by
@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from unmix.errors import DataError, DomainError, SettingError
 from unmix.labels import natural_order
@@ -202,6 +202,7 @@ def dipd(
     features_second: ArrayLike,
     *,
     extractor: str,
+    domains: ArrayLike | None = None,
     n_bootstrap: int = 200,
     random_state: int = 0,
 ) -> Score:
@@ -215,6 +216,8 @@ def dipd(
         ``ImageClassifier(instance_norm=True)`` fitted on content labels.
     extractor : str
         Name of what made the features; kept in ``settings`` and to be printed with the value.
+    domains : labels (n_pairs,), optional
+        The domain of each pair, such as the one that its image was carried to.
     n_bootstrap : int, default 200
         Resamples of the pairs behind ``interval``.
     random_state : int, default 0
@@ -222,13 +225,14 @@ def dipd(
     Returns
     -------
     Score
-        ``per_factor`` has the one value. ``chance`` is the distance of shuffled pairs, which share no noise:
-        ``details["relative"]`` is the value as a share of it. ``details["distances"]`` (n_pairs,).
+        ``per_factor`` has one value for each domain, or the one value. ``chance`` is the distance of pairs shuffled
+        within domains, which share no noise: ``details["relative"]`` is the value as a share of it.
+        ``details["distances"]`` (n_pairs,); with domains also ``domain``, ``low``, ``high``, ``n`` as of ``fid``.
 
     Raises
     ------
     DataError
-        The two arrays do not have the same shape, or fewer than two rows.
+        The two arrays do not have the same shape, or fewer than two rows (of a domain).
     SettingError
         ``extractor`` is not a name.
 
@@ -248,9 +252,12 @@ def dipd(
     if len(first) != len(second):
         raise DataError(f"Row n of both arrays must be one pair; got {len(first)} and {len(second)} rows.")
     distances = np.linalg.norm(first - second, axis=1)
-    value = float(distances.mean())
-    boots = distances[rng.integers(len(distances), size=(n_bootstrap, len(distances)))].mean(axis=1)
-    chance = float(np.linalg.norm(first - second[rng.permutation(len(second))], axis=1).mean())
+    names, places = _pairs_by_domain(len(first), domains)
+    parts = [(first[own], second[own]) for own in places]
+    values = np.array([distances[own].mean() for own in places])
+    drawn = (distances[own][rng.integers(len(own), size=(n_bootstrap, len(own)))] for own in places)
+    boots = np.stack([own.mean(axis=1) for own in drawn], axis=1)
+    chance = float(np.mean([np.linalg.norm(a - b[rng.permutation(len(b))], axis=1).mean() for a, b in parts]))
     settings = {
         "extractor": extractor,
         "n_pairs": len(first),
@@ -258,8 +265,9 @@ def dipd(
         "n_bootstrap": n_bootstrap,
         "random_state": random_state,
     }
-    details = {"distances": distances, "relative": value / chance if chance > 0 else float("nan")}
-    return Score(value, np.array([value]), interval(value, boots, low=0.0), chance, details, settings)
+    relative = float(values.mean()) / chance if chance > 0 else float("nan")
+    details = {"distances": distances, "relative": relative}
+    return _mean_score(values, boots, chance, names, parts, details, settings, low=0.0)
 
 
 def squared_discrepancy(a: Floats, b: Floats) -> float:
@@ -305,6 +313,19 @@ def _by_domain(
         if min(counts) < 2:
             raise DataError(f"Domain {name!r} has {counts[0]} real and {counts[1]} generated images; pass two or more.")
     return names, [(real[first == name], made[second == name]) for name in names]
+
+
+def _pairs_by_domain(n_pairs: int, domains: ArrayLike | None) -> tuple[tuple[str, ...], list[NDArray[np.int64]]]:
+    """Names of the domains and the places of the pairs of each; without labels no name and all places."""
+    if domains is None:
+        return (), [np.arange(n_pairs)]
+    words = np.array(labels("domains", domains, n_pairs))
+    names = natural_order(words.tolist())
+    places = [np.flatnonzero(words == name) for name in names]
+    for name, own in zip(names, places, strict=True):
+        if len(own) < 2:
+            raise DataError(f"Domain {name!r} has 1 pair; pass two or more.")
+    return names, places
 
 
 def _mean_score(
