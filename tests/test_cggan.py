@@ -89,6 +89,11 @@ def test_words_changed_after_the_fit_change_nothing(fitted, frame, tmp_path):
         model.traverse(frame, np.repeat("a", len(frame)), latent=4)
 
 
+def test_the_page_of_rows_takes_no_rows(fitted, frame, labels, tmp_path):
+    with pytest.raises(SettingError, match="shows no rows"):
+        fitted.report(tmp_path / "r.html", frame, labels)
+
+
 def test_content_has_no_importance(fitted):
     assert (fitted.importance_[fitted.content_] == 0).all()
     assert (fitted.importance_[fitted.style_] >= 0.1).all()

@@ -305,8 +305,10 @@ class CGGAN(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         from unmix.estimators.gan_report import write_gan_report
 
+        if X is not None and self.schema_ is not None:
+            raise SettingError("The page of a model of rows shows no rows: leave out X and y.")
         shown = None
-        if X is not None and self.schema_ is None:
+        if X is not None:
             shown = labelled_images(X, y)
             self._new_rows(*shown, with_domain=True)
         return write_gan_report(self, Path(path), shown, extractor, judged)
