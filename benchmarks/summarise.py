@@ -135,7 +135,7 @@ def _audit_in_words(path: Path) -> str:
 
 
 def _percent(row: pd.Series, name: str) -> str:
-    return f"{row[name]:.0%} [{row[name + '_low']:.0%}, {row[name + '_high']:.0%}]"
+    return f"{row[name]:.1%} [{row[name + '_low']:.1%}, {row[name + '_high']:.1%}]"
 
 
 def _audit(path: Path) -> list[str]:
@@ -144,11 +144,12 @@ def _audit(path: Path) -> list[str]:
     whole = pd.read_csv(path).rename(columns={"right_and_conditions_hold": "right_and_hold"})
     shown = whole.drop(columns="failed").rename(columns=lambda name: name.replace("of_these_", ""))
     said = (
-        "\n## Audit\n\n`python benchmarks/audit_calibration.py --first-seed 2200 --problems 200`: verdicts against "
-        f"known truths. {_audit_in_words(path)} {whole['failed'].iloc[0]:.0f} problems failed. By kind of problem: "
-        "`right`, share of all latents that correlate at 0.95 or more with a true one on fresh rows; then those called "
-        "identified, the share of them that is right with its interval from resampling problems; those that are right "
-        "and whose conditions hold by the truth, and the share of them that is called identified.\n"
+        "\n## Audit\n\n`python benchmarks/audit_calibration.py --first-seed 2200 --problems "
+        f"{whole['problems'].iloc[0]}`: verdicts against known truths. {_audit_in_words(path)} "
+        f"{whole['failed'].iloc[0]:.0f} problems failed. By kind of problem: `right`, share of all latents that correlate "
+        "at 0.95 or more with a true one on fresh rows; then those called identified, the share of them that is right "
+        "with its interval from resampling problems; those that are right and whose conditions hold by the truth, and "
+        "the share of them that is called identified.\n"
     )
     return [said, _table(shown)]
 
