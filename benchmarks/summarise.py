@@ -146,10 +146,10 @@ def _audit(path: Path) -> list[str]:
     said = (
         "\n## Audit\n\n`python benchmarks/audit_calibration.py --first-seed 2200 --problems "
         f"{whole['problems'].iloc[0]}`: verdicts against known truths. {_audit_in_words(path)} "
-        f"{whole['failed'].iloc[0]:.0f} problems failed. By kind of problem: `right`, share of all latents that correlate "
-        "at 0.95 or more with a true one on fresh rows; then those called identified, the share of them that is right "
-        "with its interval from resampling problems; those that are right and whose conditions hold by the truth, and "
-        "the share of them that is called identified.\n"
+        f"{whole['failed'].iloc[0]:.0f} problems failed. By kind of problem: `right`, share of all latents that "
+        "correlate at 0.95 or more with a true one on fresh rows; then those called identified, the share of them that "
+        "is right with its interval from resampling problems; those that are right and whose conditions hold by the "
+        "truth, and the share of them that is called identified.\n"
     )
     return [said, _table(shown)]
 
