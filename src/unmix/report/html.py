@@ -120,7 +120,7 @@ def render(content: ReportContent) -> str:
 def audited_words(row: Mapping[Hashable, Any]) -> str:
     """The verdict on one latent, in plain words."""
     if row["verdict"] == "identified":
-        return "identified: one factor, up to the units and the bend of its scale."
+        return "identified: one factor, up to a one-to-one change of its scale."
     if row["verdict"] == "unsupported":
         return "not supported by these data."
     others = listed([name for name in row["block"] if name != row["name"]])
