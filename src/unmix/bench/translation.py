@@ -52,8 +52,8 @@ EMOJI_SETTINGS: dict[str, Any] = {
     "gradient_weight": 0.3,
     "learning_rate": 2e-3,
     "batch_size": 32,
-    "max_steps": 4000,
-    "encoder_steps": 400,
+    "max_steps": 1500,
+    "encoder_steps": 200,
 }
 """Settings of ``CGGAN`` for the emoji, 32 × 32 pixels in three drawing styles."""
 
