@@ -194,8 +194,8 @@ def _emoji(path: Path) -> list[str]:
     if not path.exists():
         return []
     said = (
-        "\n## Emoji\n\n`python benchmarks/translation.py --data emoji --methods all --seeds 500`: held-out emoji drawn in "
-        "the two other vendors' styles; `content` is the role, one of 27. The style is reached and the role is lost.\n"
+        "\n## Emoji\n\n`python benchmarks/translation.py --data emoji --methods all --seeds 500`: held-out emoji drawn "
+        "in the two other vendors' styles; `content` is the role, one of 27.\n"
     )
     return [said, _table(pd.read_csv(path))]
 
