@@ -1,6 +1,6 @@
 """Is the audit right? Its verdicts against the known truth, on generated problems over the whole range.
 
-    python benchmarks/audit_calibration.py --first-seed 2200 --problems 200 --out benchmarks/results/audit.jsonl
+    python benchmarks/audit_calibration.py --first-seed 2200 --problems 400 --out benchmarks/results/audit.jsonl
 
 Every seed is a problem: 2 to 5 latents, dense to sparse mixings of three forms, 1 to 12 domains, changes of all kinds,
 latents that do not change, dependence within domains, weak extra edges, and one latent too many asked of the model.

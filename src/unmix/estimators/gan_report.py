@@ -205,7 +205,7 @@ def _starts(model: Any) -> list[PageTable]:
         return []
     frame = pd.DataFrame({"start": range(len(errors)), "error": [f"{error:.4g}" for error in errors]})
     frame[""] = np.where(np.arange(len(errors)) == np.nanargmin(errors), "kept", "")
-    text = "Mean squared difference between the data and what is made of their latents, over the last hundred steps."
+    text = "Mean squared difference between the data and what is made of their latents, over the last steps."
     return [PageTable("Which start gives the data back best?", text, frame)]
 
 
