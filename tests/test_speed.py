@@ -181,3 +181,16 @@ def test_the_speed_page_gets_its_tables_from_the_results(tmp_path, monkeypatch):
     assert filled.startswith("a\n")
     assert filled.endswith("c\n")
     assert speed_page(filled, tmp_path) == filled
+
+
+def test_the_time_to_an_answer_is_taken_after_every_epoch(speed, frame, labels):
+    import convergence
+
+    model = unmix.CGVAE(n_latents=2, n_restarts=1, max_epochs=3, hidden=(4,), verbose=0)
+    with convergence.remembered(model) as (networks, states):
+        model.fit(frame, labels)
+    assert [seconds for seconds, _ in states] == sorted(seconds for seconds, _ in states)
+    assert (len(networks), len(states)) == (1, 3)
+    first, last = states[0][1], states[-1][1]
+    assert set(first) == set(networks[0].state_dict())
+    assert not torch.equal(first["decoder.network.layers.0.weight"], last["decoder.network.layers.0.weight"])

@@ -42,14 +42,14 @@ def remembered(model: Any) -> Iterator[tuple[list[LatentModel], States]]:
 
     def watched(*arguments: Any) -> LatentModel:
         network = build(*arguments)
-        narrow, started = network.narrow, time.perf_counter()
+        rearrange, started = network.rearrange, time.perf_counter()
 
-        def after_epoch(rows: Rows, progress: float) -> None:
-            narrow(rows, progress)
+        def after_epoch(*words: Any) -> None:
+            rearrange(*words)
             state = {name: value.clone() for name, value in network.state_dict().items()}
             states.append((time.perf_counter() - started, state))
 
-        network.narrow = after_epoch  # type: ignore[method-assign]
+        network.rearrange = after_epoch  # type: ignore[method-assign]
         networks.append(network)
         return network
 

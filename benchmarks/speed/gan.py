@@ -69,7 +69,7 @@ def rows_of(options: Options) -> list[dict[str, Any]]:
     for threads, name in itertools.product(options.threads, names):
         torch.set_num_threads(threads)
         ways, batch_size = steppers(name)
-        seconds = interleaved(ways, 2 if options.quick else 15)
+        seconds = interleaved(ways, 2 if options.quick else 7)
         own = ratio(seconds["with"], seconds["without"])
         found.append({"problem": name, "threads": threads, "rows_a_second": 4 * batch_size / own["seconds"], **own})
     return found

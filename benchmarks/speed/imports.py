@@ -1,49 +1,37 @@
-"""CPU seconds of ``import torch`` alone, with ``import unmix`` after it, and with the first use of an estimator.
+"""Seconds of ``import torch``, of ``import unmix`` after it, and of the first use of an estimator after both.
 
     python benchmarks/speed/imports.py
 
-Each in a new interpreter, in turn; ``seconds`` is the CPU time of the whole interpreter, ``ratio`` is over torch alone,
-``extra_seconds`` the median of the differences within a repeat.
+Each repeat is a new interpreter that times the three in a row; ``ratio`` is over torch in the same interpreter.
 """
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
-from measure import Options, ratio, run
+from measure import Options, fresh, ratio, run
 
-PROGRAMS = {
-    "import torch": "import torch",
-    "import torch, unmix": "import torch, unmix",
-    "import torch, unmix; unmix.CGVAE": "import torch, unmix; unmix.CGVAE",
-}
+PROGRAMS = ("import torch", "import unmix", "unmix.CGVAE")
+CODE = """
+import json, time
+times = [time.perf_counter()]
+import torch
+times.append(time.perf_counter())
+import unmix
+times.append(time.perf_counter())
+unmix.CGVAE
+times.append(time.perf_counter())
+print(json.dumps({"seconds": [after - before for before, after in zip(times, times[1:])]}))
+"""
 
 
 def rows_of(options: Options) -> list[dict[str, Any]]:
     repeats = 2 if options.quick else 15
-    seconds = {name: np.empty(repeats) for name in PROGRAMS}
-    for code in PROGRAMS.values():
-        _cpu_seconds(code)
-    for repeat in range(repeats):
-        for name, code in PROGRAMS.items():
-            seconds[name][repeat] = _cpu_seconds(code)
-    base = seconds["import torch"]
-    return [
-        {"program": name, **ratio(own, base), "extra_seconds": float(np.median(own - base)), "threads": 1}
-        for name, own in seconds.items()
-    ]
-
-
-def _cpu_seconds(code: str) -> float:
-    """User and system time of a new interpreter."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", code], check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    fresh(CODE, 1)
+    seconds = np.array([fresh(CODE, 1)["seconds"] for _ in range(repeats)])
+    base = seconds[:, 0]
+    return [{"program": name, **ratio(own, base), "threads": 1} for name, own in zip(PROGRAMS, seconds.T, strict=True)]
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ shuffle gives the limit for every pair (multiplicity), and the two share the lev
 
 A dependence must also be strong enough to matter. Its *excess* is what is left when the mean :math:`\bar Q` of the
 shuffles is taken off, :math:`\sqrt{\max(0, Q_{ij} - \bar Q) / \sum_u n_u}`, near :math:`|r|` where all domains have the
-same: 0.2 counts, 0.4 in a single domain. An excess of 0 means that the correlations are no larger than those of
-shuffled rows, not that they are 0. The test could have failed if its limit lies below an excess of 0.4.
+same: 0.14 counts, 0.4 in a single domain. An excess of 0 means that the correlations are no larger than those of
+shuffled rows, not that they are 0. The test could have failed if its limit lies below an excess of 0.28.
 
 **What independence rules out.** Latents :math:`z_i, z_j` that are turned into each other are dependent wherever their
 scales are not the same up to one factor: in units c of their ratio, a turn by an angle θ correlates them by
@@ -42,9 +42,9 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 CONDITION = "C2 independence"
-_SIZE = 0.2
-_SIZE_IN_ONE = 2 * _SIZE
-_SHOWN = np.sqrt(2.0) * _SIZE
+_SIZE = 0.14
+_SIZE_IN_ONE = 0.4
+_SHOWN = 0.2 * np.sqrt(2.0)
 _UNITS = 41
 _LEVEL = 0.05
 _SHUFFLES = 200
