@@ -138,9 +138,9 @@ def _audit_in_words(path: Path) -> str:
         return said
     own = pd.read_csv(few).iloc[0]
     return (
-        f"{said} With the 800 rows alone that the fit held out: of {own['called_identified']} "
-        f"{_percent(own, 'of_these_right')} right, of {own['right_and_conditions_hold']} "
-        f"{_percent(own, 'of_these_called')} named."
+        f"{said} With the 800 rows alone that the fit held out (`--audited held-out`), "
+        f"{_percent(own, 'of_these_right')} of {own['called_identified']} are right, and it names "
+        f"{_percent(own, 'of_these_called')} of {own['right_and_conditions_hold']}."
     )
 
 
