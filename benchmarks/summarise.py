@@ -138,7 +138,7 @@ def _audit_in_words(path: Path) -> str:
         return said
     own = pd.read_csv(few).iloc[0]
     return (
-        f"{said} With the 800 rows alone that the fit held out (`--audited held-out`), "
+        f"{said} With the 800 rows alone that the fit held out, "
         f"{_percent(own, 'of_these_right')} of {own['called_identified']} are right, and it names "
         f"{_percent(own, 'of_these_called')} of {own['right_and_conditions_hold']}."
     )
@@ -155,7 +155,8 @@ def _audit(path: Path) -> list[str]:
     shown = whole.drop(columns="failed").rename(columns=lambda name: name.replace("of_these_", ""))
     said = (
         "\n## Audit\n\n`python benchmarks/audit_calibration.py --first-seed 2600 --problems "
-        f"{whole['problems'].iloc[0]}`: verdicts against known truths. {_audit_in_words(path)} "
+        f"{whole['problems'].iloc[0]}`, and with `--audited held-out`: verdicts against known truths. "
+        f"{_audit_in_words(path)} "
         f"{whole['failed'].iloc[0]:.0f} problems failed. By kind of problem, with 8,000 rows: `right`, share of all "
         "latents that correlate at 0.95 or more with a true one on further rows; then those called identified, the "
         "share of them that is right with its interval from resampling problems; those that are right and whose "
