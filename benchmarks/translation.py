@@ -1,6 +1,7 @@
 """Does CG-GAN translate images: does the content stay, is the target's style reached?
 
     python benchmarks/translation.py --data digits --seeds 500 501 502
+    python benchmarks/translation.py --data digits-all-layers
     python benchmarks/translation.py --data emoji --methods all --seeds 500
 
 Trains on four fifths of ``load_digits_two_colours(16)`` or ``load_emoji()``, translates every image of the last fifth
@@ -8,8 +9,9 @@ to the other domains, and lets classifiers judge that were trained on the real i
 or of the role (one of 27), and of the domain. One row a fit in ``results/<data>.csv``: seed, method, content and style
 accuracy with 95 % intervals, what the judges reach on real held-out images, reconstruction error of held-out images,
 style latents found, seconds. Methods are settings of ``CGGAN``: a plain conditional generator; flow without mask; flow
-and mask; all terms. ``--pictures FOLDER`` writes a grid of each fit: real above its translations. Rows already in the
-file are not computed again.
+and mask; all terms. With ``digits-all-layers`` style acts on every layer, as by default, and not on colours alone, so
+that nothing but the objective keeps it from the shapes. ``--pictures FOLDER`` writes a grid of each fit: real above its
+translations. Rows already in the file are not computed again.
 """
 
 from __future__ import annotations
@@ -35,8 +37,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "flow without mask": {"mask": False, "sparsity": 0.0},
     "no flow": {"flow": False, "sparsity": 0.0},
 }
+_digits = partial(datasets.load_digits_two_colours, 16)
 DATA: dict[str, tuple[Callable[[], ImageData], str, dict[str, Any]]] = {
-    "digits": (partial(datasets.load_digits_two_colours, 16), "digit", DIGIT_SETTINGS),
+    "digits": (_digits, "digit", DIGIT_SETTINGS),
+    "digits-all-layers": (_digits, "digit", {**DIGIT_SETTINGS, "modulation": "all"}),
     "emoji": (datasets.load_emoji, "role", EMOJI_SETTINGS),
 }
 
@@ -51,7 +55,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path)
     arguments = parser.parse_args()
     load, factor, settings = DATA[arguments.data]
-    out, steps = arguments.out or Path(f"benchmarks/results/{arguments.data}.csv"), arguments.steps
+    name = arguments.data.replace("-", "_")
+    out, steps = arguments.out or Path(f"benchmarks/results/{name}.csv"), arguments.steps
     steps = settings["max_steps"] if steps is None else steps
     done, data = pd.read_csv(out) if out.exists() else pd.DataFrame(), load()
     content, held_out = data.factors[factor].to_numpy(), np.arange(len(data.images)) % 5 == 0

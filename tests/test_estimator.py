@@ -243,6 +243,8 @@ def test_an_unsuccessful_fit_leaves_nothing_and_a_refit_keeps_the_old_model(fram
         ({"validation_fraction": "a"}, r"validation_fraction must be in \[0, 1\); got 'a'"),
         ({"prior": []}, "prior must be one of"),
         ({"n_spare": True}, "n_spare must be a whole number ≥ 0; got True"),
+        ({"penalty_rows": 0}, "penalty_rows must be a whole number ≥ 1; got 0"),
+        ({"penalty_every": 0.5}, "penalty_every must be a whole number ≥ 1; got 0.5"),
         ({"random_state": -1}, "random_state must be a whole number ≥ 0, a RandomState or None; got -1"),
         ({"random_state": "x"}, "random_state must be a whole number ≥ 0, a RandomState or None; got 'x'"),
         ({"hidden": 128}, r"hidden must be one or more widths ≥ 1, such as \(64, 64\); got 128"),

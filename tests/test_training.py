@@ -12,7 +12,7 @@ from unmix.data.batches import Rows, split_rows
 from unmix.files import replacing
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork, Schedule
 from unmix.train.checkpoint import read_state
-from unmix.train.fit import TrainingSettings, fit
+from unmix.train.fit import Training, TrainingSettings, fit
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("part", [1.0, 1 / 3])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(rows, tmp_path, part):
-    settings = TrainingSettings(max_epochs=8, epoch_part=part, batch_size=64, patience=None)
+@pytest.mark.parametrize("words", [{}, {"epoch_part": 1 / 3}, {"penalty_every": 2}])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(rows, tmp_path, words):
+    settings = TrainingSettings(max_epochs=8, batch_size=64, patience=None, **words)
     whole, parts = network(), network()
     expected = fit(whole, rows, rows, settings)
     with pytest.raises(KeyboardInterrupt):
@@ -67,6 +67,48 @@ def test_epochs_of_a_part_take_turns_until_every_row_has_had_its_own(rows):
     assert not torch.equal(*passes)
     for taken in passes:
         assert torch.equal(taken.sort(dim=0).values, rows.x.sort(dim=0).values)
+
+
+@pytest.mark.parametrize("decoder", ["dense", "feature"])
+def test_a_penalty_that_is_due_in_every_third_step_weighs_three_times_as_much_there(rows, decoder):
+    seen = []
+
+    class Watched(CGVAENetwork):
+        def terms(self, *arguments):
+            seen.append(super().terms(*arguments))
+            return seen[-1]
+
+    model = Watched(CGVAEConfig(n_latents=2, n_features=4, n_design=2, n_starts=2, decoder=decoder))
+    loop = Training(model, rows, rows, TrainingSettings(max_epochs=8, penalty_every=3), None)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(5):
+        losses = loop.step(torch.arange(50), generator, 0.4)
+        terms, weights = seen[-1], model.weights(0.4)
+        assert ("sparsity" in terms) == (step in (0, 3))
+        expected = terms["reconstruction"] + terms["kl"] + terms["shrinkage"]
+        if "sparsity" in terms:
+            assert (terms["sparsity"] > 0).all()
+            expected = expected + 3 * weights["sparsity"] * terms["sparsity"]
+        torch.testing.assert_close(losses, expected.detach())
+    loop._score(torch.zeros(2))
+    whole = seen[-1]["reconstruction"] + seen[-1]["kl"] + seen[-1]["shrinkage"] + 0.5 * 0.2 * seen[-1]["sparsity"]
+    torch.testing.assert_close(torch.tensor(loop.latest), whole.detach())
+
+
+def test_where_the_penalty_is_taken_is_what_the_estimator_says(monkeypatch):
+    taken = []
+    original = CGVAENetwork.terms
+
+    def terms(self, rows, noise, n_train, penalty_rows, progress):
+        if torch.is_grad_enabled():
+            taken.append(penalty_rows)
+        return original(self, rows, noise, n_train, penalty_rows, progress)
+
+    monkeypatch.setattr(CGVAENetwork, "terms", terms)
+    x = np.random.default_rng(0).standard_normal((200, 4))
+    words = {**QUICK, "n_latents": 2, "max_epochs": 2, "batch_size": 60}
+    CGVAE(penalty_rows=7, penalty_every=2, **words).fit(x, np.arange(200) % 2)
+    assert taken == [7, 0, 7, 0, 7, 0]
 
 
 @pytest.mark.parametrize(

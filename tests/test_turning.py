@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from unmix.data.batches import Rows
+from unmix.models import turning
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
 from unmix.models.turning import strata, turn_latents
 from unmix.nets.layers import generators
@@ -212,3 +213,18 @@ def test_a_singular_candidate_does_not_end_the_search():
     turns = torch.stack([torch.eye(3), torch.zeros(3, 3)]).double()
     found = turning_objective(turns, moments(MIXING, CHANGING), 0.01)
     assert torch.isfinite(found).tolist() == [True, False]
+
+
+def test_of_many_features_the_search_sees_some_and_counts_for_all(monkeypatch):
+    monkeypatch.setattr(turning, "_NUMBERS", 16 * 3 * 32 * 2)
+    seen = []
+    monkeypatch.setattr(turning, "best_turn", lambda moments, cost, seed: seen.append((moments.jacobian, cost)))
+    network, rows = CGVAENetwork(CGVAEConfig(3, 6, 3, n_starts=1, spare=0, seed=4)), some_rows()
+    with torch.no_grad():
+        turn_latents(network, rows, network.alive[:, 0], 0.5, seed=0)
+        z = network.encode(rows.x, None).mean[:, ::19]
+        whole = network.decode_with_jacobian(z, 32)[1][0].double()
+    ((jacobian, cost),) = seen
+    taken = torch.randperm(6, generator=torch.Generator().manual_seed(0))[:2].sort()[0]
+    torch.testing.assert_close(jacobian, whole[..., taken])
+    assert cost == 0.5 * 6 / 2

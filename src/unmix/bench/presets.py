@@ -21,9 +21,12 @@ _BASELINES = (
     "PCA",
 )
 _FORMS = ("both, L1", "both, squared", "both, feature decoder", "both, spline prior")
+_SUBSAMPLED = ("both, all rows", "both, 8 rows", "both, every 2nd step", "both, every 4th step")
 _FIRST_SEED = 500
 
 Grid = dict[str, Sequence[Any]]
+_SMALL: Grid = {"n_latents": [4], "n_features": [8], "density": [0.5]}
+_LARGE: Grid = {"n_latents": [8], "n_features": [24], "density": [0.3]}
 
 
 def quick(n_seeds: int = 2) -> Study:
@@ -34,10 +37,9 @@ def quick(n_seeds: int = 2) -> Study:
 
 def targets(n_seeds: int = 5) -> Study:
     """Supports that the theory guarantees: 4 latents in 2 and 4 domains, 8 latents in 5."""
-    small: Grid = {"n_domains": [2, 4], "n_latents": [4], "n_features": [8], "density": [0.5]}
-    large: Grid = {"n_domains": [5], "n_latents": [8], "n_features": [24], "density": [0.3]}
     methods = _named(*ABLATIONS)
-    return Study("targets", [Block(methods, small), Block(methods, large)], _seeds(n_seeds), {"guaranteed": True})
+    blocks = [Block(methods, {"n_domains": [2, 4], **_SMALL}), Block(methods, {"n_domains": [5], **_LARGE})]
+    return Study("targets", blocks, _seeds(n_seeds), {"guaranteed": True})
 
 
 def claim(n_seeds: int = 3) -> Study:
@@ -62,6 +64,13 @@ def violation(n_seeds: int = 2) -> Study:
     return Study("violation", blocks, _seeds(n_seeds), {"guaranteed": True})
 
 
+def penalty(n_seeds: int = 5) -> Study:
+    """The penalty at 32 rows of each batch, against all of them, fewer of them, and fewer steps."""
+    methods = _named("both", *_SUBSAMPLED)
+    blocks = [Block(methods, {"n_domains": [4], **_SMALL}), Block(methods, {"n_domains": [5], **_LARGE})]
+    return Study("penalty", blocks, _seeds(n_seeds), {"guaranteed": True})
+
+
 def scale(n_seeds: int = 2) -> Study:
     """From 4 latents and 8 features to 20 and 200."""
     methods = _named(*ABLATIONS, "FastICA")
@@ -74,7 +83,7 @@ def scale(n_seeds: int = 2) -> Study:
 
 
 PRESETS: dict[str, Callable[..., Study]] = {
-    preset.__name__: preset for preset in (quick, targets, claim, violation, scale)
+    preset.__name__: preset for preset in (quick, targets, claim, violation, penalty, scale)
 }
 
 

@@ -310,6 +310,12 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             if not (is_number(value) and value >= 0):
                 raise SettingError(f"{name} must be ≥ 0 and finite; got {value!r}.")
 
+    def _need_whole(self, **least: int) -> None:
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if not is_whole(value, smallest):
+                raise SettingError(f"{name} must be a whole number ≥ {smallest}; got {value!r}.")
+
     def planned_epochs(self, n_samples: int) -> float:
         """Passes over so many rows that ``fit`` plans: ``max_epochs``, or 350 steps a latent, at least 2,800."""
         epochs, part = planned_epochs(self, n_samples)

@@ -213,10 +213,7 @@ class CGVAEImages(LatentEstimator):
         for name, known in (("prior", PRIORS), ("penalty", PENALTIES), ("missing", ("error",))):
             self._need_one_of(name, known)
         self._need_at_least_zero("sparsity", "kl_weight")
-        for name, least in (("n_spare", 0), ("penalty_rows", 1)):
-            value = getattr(self, name)
-            if not is_whole(value, least):
-                raise SettingError(f"{name} must be a whole number ≥ {least}; got {value!r}.")
+        self._need_whole(n_spare=0, penalty_rows=1)
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         return replace(super()._training_settings(n_samples, seed, has_held_out), evaluation_rows=_EVALUATION_ROWS)

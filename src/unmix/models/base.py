@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class LatentModel(nn.Module, ABC):
     ``noise_std`` of the observations is learnt from ``initial_noise`` on where it is None.
     """
 
+    penalties: ClassVar[tuple[str, ...]] = ()
     log_noise: Tensor
 
     def __init__(
@@ -92,7 +93,8 @@ class LatentModel(nn.Module, ABC):
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
         """Terms of the objective (starts,), each a mean over the rows in nats; ``noise`` (starts, batch, n_noise).
 
-        A penalty on derivatives looks at the first ``penalty_rows`` rows; at ``progress`` 1 they are the final ones.
+        A penalty on derivatives looks at the first ``penalty_rows`` rows; where these are 0 the ``penalties`` are left
+        out. At ``progress`` 1 the terms are the final ones.
         """
 
     @abstractmethod

@@ -114,6 +114,7 @@ class CGVAENetwork(LatentModel):
     ``n_latents`` counts the spare ones; ``alive`` (starts, 1, latents) is 0 for those that have been dropped.
     """
 
+    penalties = ("sparsity",)
     alive: Tensor
 
     def __init__(self, config: CGVAEConfig) -> None:
@@ -143,11 +144,11 @@ class CGVAENetwork(LatentModel):
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
         posterior = self.encode(rows.x, rows.observed)
         z = posterior.sample(noise) * self.alive
-        output, sparsity = self._decode_and_penalise(z, penalty_rows)
+        output, penalties = self._decode_and_penalise(z, penalty_rows)
         return {
             "reconstruction": gaussian_nll(rows.x, output, self._log_noise_at(progress), rows.observed).mean(1),
             "kl": self.kl(rows, posterior, z, self.alive),
-            "sparsity": sparsity,
+            **penalties,
             "shrinkage": self.domain_prior.shrinkage() / n_train,
         }
 
@@ -216,15 +217,18 @@ class CGVAENetwork(LatentModel):
         network.load_state_dict(own | {"alive": own["alive"][..., kept]})
         return network
 
-    def _decode_and_penalise(self, z: Tensor, penalty_rows: int) -> tuple[Tensor, Tensor]:
-        latent_std = (z.var(1, correction=0) + _LEAST_VARIANCE).sqrt() * self.alive[:, 0]
+    def _decode_and_penalise(self, z: Tensor, penalty_rows: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Features of every row, and the penalties unless ``penalty_rows`` is 0."""
+        if penalty_rows == 0:
+            return self.decode(z), {}
         if self.config.sparsity == 0:
-            return self.decode(z), z.new_zeros(self.n_starts)
+            return self.decode(z), {"sparsity": z.new_zeros(self.n_starts)}
+        latent_std = (z.var(1, correction=0) + _LEAST_VARIANCE).sqrt() * self.alive[:, 0]
         penalty = PENALTIES[self.config.penalty]
         if isinstance(self.decoder, FeatureDecoder):
-            return self.decode(z), penalty(group_weights(self.decoder.group_norms(), latent_std))
+            return self.decode(z), {"sparsity": penalty(group_weights(self.decoder.group_norms(), latent_std))}
         output, weights = self._weights_of(z, penalty_rows, latent_std)
-        return output, penalty(weights)
+        return output, {"sparsity": penalty(weights)}
 
     def _weights_of(self, z: Tensor, n_rows: int, latent_std: Tensor) -> tuple[Tensor, Tensor]:
         """Features of every row, and w (starts, latents, features) of the first ``n_rows``, within the budget."""

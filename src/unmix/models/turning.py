@@ -11,7 +11,10 @@ from unmix.data.batches import Rows
 from unmix.nets.jacobian import rows_at_once
 from unmix.objectives.turning import CANDIDATES, Moments, best_turn
 
-_LEAST_ROWS, _MOST_JACOBIANS = 20, 256
+_LEAST_ROWS = 20
+_LEAST_JACOBIANS, _MOST_JACOBIANS = 32, 256
+# Derivatives of all candidates: the search takes as long as they are many.
+_NUMBERS = 2**20
 _PARTS = 4
 
 
@@ -31,10 +34,10 @@ def turn_latents(model: Any, rows: Rows, alive: Tensor, cost: float, seed: int) 
         mean, factor = posterior.mean[start], factors[start]
         averages = membership @ mean
         within = torch.stack([_covariance(mean[own > 0], factor[own > 0], kept) for own in membership])
-        jacobian = _jacobian(model, start, mean, kept)
+        jacobian = _jacobian(model, start, mean, kept, seed)
         moments = Moments(within, counts.cpu().double() / counts.sum().cpu(), _covariance(mean, factor, kept), jacobian)
         with torch.enable_grad():
-            found = best_turn(moments, cost, seed)
+            found = best_turn(moments, cost * model.config.n_features / jacobian.shape[2], seed)
         if found is None:
             continue
         turn = torch.eye(model.n_latents, device=mean.device)
@@ -75,9 +78,19 @@ def _covariance(mean: Tensor, factor: Tensor, kept: Tensor) -> Tensor:
     return (centred.T @ centred + torch.einsum("bij,bkj->ik", factor, factor)) / len(mean)
 
 
-def _jacobian(model: Any, start: int, mean: Tensor, kept: Tensor) -> Tensor:
-    """Derivatives (rows, kept latents, features) of one start at as many rows as the search can hold, in float64."""
-    n_rows = rows_at_once(CANDIDATES, len(kept), model.config.n_features)
-    z = mean[:: -(-len(mean) // min(_MOST_JACOBIANS, n_rows))]
-    _, jacobian = model.decode_with_jacobian(z.expand(model.n_starts, -1, -1), len(z))
-    return jacobian[start][:, kept].cpu().double()
+def _jacobian(model: Any, start: int, mean: Tensor, kept: Tensor, seed: int) -> Tensor:
+    """Derivatives (rows, kept latents, features) of one start, in float64, as many as the search can take.
+
+    Of 256 rows; of fewer where features are many, and where 32 rows are still too much, by as many features as it can
+    take, drawn at random: the rest of the mixing is taken to be like them.
+    """
+    n_features = model.config.n_features
+    n_rows = rows_at_once(CANDIDATES, len(kept), n_features, _NUMBERS)
+    n_rows = min(max(n_rows, _LEAST_JACOBIANS), _MOST_JACOBIANS)
+    z = mean[:: -(-len(mean) // n_rows)]
+    jacobian = model.decode_with_jacobian(z.expand(model.n_starts, -1, -1), len(z))[1][start][:, kept].cpu().double()
+    n_taken = max(1, _NUMBERS // (CANDIDATES * len(kept) * len(z)))
+    if n_taken >= n_features:
+        return jacobian
+    taken = torch.randperm(n_features, generator=torch.Generator().manual_seed(seed))[:n_taken]
+    return jacobian[..., taken.sort()[0]]

@@ -39,6 +39,7 @@ _NUMBERS_SCORED = 2**24
 class TrainingSettings:
     """``patience`` in epochs (None: never stop early); ``warmup`` is the share of training in which the rate rises.
 
+    The model's penalties are due in every ``penalty_every``-th step and weigh that many times as much there.
     An epoch takes ``epoch_part`` of the training rows, and the next one others, until all had their turn. At most
     ``evaluation_rows`` held-out rows, evenly spaced, are scored after it; fewer where they are very wide.
     The learning rate rises linearly to ``learning_rate`` and falls along a cosine to 0 at ``max_epochs``.
@@ -51,6 +52,7 @@ class TrainingSettings:
     patience: int | None = None
     warmup: float = 0.1
     penalty_rows: int = 32
+    penalty_every: int = 1
     evaluation_rows: int = 4096
     max_rewinds: int = 5
     seed: int = 0
@@ -205,9 +207,10 @@ class Training:
 
     def step(self, index: Tensor, generator: torch.Generator, done: float) -> Tensor | None:
         """One step on the training rows ``index``; the losses (starts,), or None where one of them was not finite."""
-        noise = self._noise(generator, len(index), self.model.n_starts)
-        terms = self.model.terms(self.train.take(index), noise, len(self.train), self.settings.penalty_rows, done)
-        losses = self._weighted(terms, done)
+        settings, noise = self.settings, self._noise(generator, len(index), self.model.n_starts)
+        penalty_rows = settings.penalty_rows if self.progress.steps % settings.penalty_every == 0 else 0
+        terms = self.model.terms(self.train.take(index), noise, len(self.train), penalty_rows, done)
+        losses = self._weighted(terms, done, settings.penalty_every)
         if not _all_finite(losses):
             self._rewind(terms, losses)
             return None
@@ -334,8 +337,11 @@ class Training:
     def _failed(self, start: int) -> bool:
         return self.progress.failures[start] > self.settings.max_rewinds
 
-    def _weighted(self, terms: dict[str, Tensor], done: float) -> Tensor:
-        weights = self.model.weights(done)
+    def _weighted(self, terms: dict[str, Tensor], done: float, penalties: int = 1) -> Tensor:
+        """Sum of the weighted terms (starts,), in which the model's penalties count ``penalties`` times."""
+        weights = dict(self.model.weights(done))
+        if penalties > 1:
+            weights |= {name: weights[name] * penalties for name in self.model.penalties}
         return reduce(operator.add, [_times(weights[name], value) for name, value in terms.items()])
 
     def _generator(self, epoch: int) -> torch.Generator:
