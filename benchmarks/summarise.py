@@ -285,7 +285,9 @@ def _picture(name: str, settings: pd.DataFrame, method: str) -> str:
 
 def _table(frame: pd.DataFrame) -> str:
     def cell(value: object) -> str:
-        return "" if value is None or value != value else f"{value:.4g}" if isinstance(value, float) else str(value)
+        return (
+            "" if value is None or value != value else f"{value + 0.0:.4g}" if isinstance(value, float) else str(value)
+        )
 
     head = ["| " + " | ".join(map(str, frame.columns)) + " |", "|" + "---|" * frame.shape[1]]
     return "\n".join(head + ["| " + " | ".join(map(cell, row)) + " |" for row in frame.astype(object).to_numpy()])

@@ -289,7 +289,7 @@ def test_the_report_compares_several_starts(fitted, frame, labels, tmp_path):
     page = model.report(tmp_path / "r.html").read_text()
     rows = re.findall(r"<tr><td>(\d)</td><td>([\d.e-]+)</td><td>(kept|)</td></tr>", page.split(title)[1])
     assert [row[1] for row in rows] == [f"{error:.4g}" for error in model.start_errors_]
-    assert [row[2] for row in rows].index("kept") == model.start_errors_.argmin()
+    assert [row[2] for row in rows].index("kept") == model.best_restart_
     assert title not in fitted.report(tmp_path / "s.html").read_text()
 
 

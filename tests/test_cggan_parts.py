@@ -202,6 +202,20 @@ def test_the_l1_terms_fall_once_the_mask_is_closed(rows):
     assert [at["mask"] for at in weights] == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.1, 0.004])
 
 
+def test_a_model_is_as_complex_as_it_has_latents_that_domains_move():
+    assert CGGANNetwork(config(flow=None)).complexity() == 0
+    network = CGGANNetwork(config())
+    flow = network.averaged.flow
+    with torch.no_grad():
+        flow.effects.zero_()
+        assert network.complexity() == 0
+        flow.effects[..., 0] = 1.0
+        flow.effects[0, 0, 0] = -1.0
+        assert network.complexity() == 1
+        network.averaged.mask[0] = 0.0
+        assert network.complexity() == 0
+
+
 # Exact derivatives
 
 

@@ -1,5 +1,7 @@
 """Checkpoints: written by the clock, resumed to the bit, and only by the run that they belong to."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from safetensors.torch import save_file
 from unmix import CGGAN, CGVAE, SettingError, StorageError, TrainingError, load
 from unmix.data.batches import Rows
 from unmix.models.cggan import CGGANConfig, CGGANNetwork
+from unmix.models.players import Phase
 from unmix.train import adversarial
 from unmix.train.adversarial import AdversarialSettings, fit_adversarial
 
@@ -164,6 +167,37 @@ def test_several_starts_keep_the_best_and_resume_to_the_bit(stop, tmp_path, alwa
     assert [entry.name for entry in tmp_path.iterdir()] == ["c.safetensors"]
     loaded = load(again.save(tmp_path / "model"))
     np.testing.assert_array_equal(loaded.start_errors_, errors)
+    assert loaded.best_restart_ == expected.best_restart_
+
+
+@pytest.mark.parametrize(
+    ("errors", "complexities", "kept"),
+    [
+        ((1.0, 1.09, 1.05), (3, 2, 2), 2),
+        ((1.0, 1.11), (3, 2), 0),
+        ((1.05, 1.0), (2, 2), 1),
+        ((1.05, 1.0), (2, 3), 0),
+        ((np.inf, 2.0), (1, 3), 1),
+    ],
+)
+def test_of_starts_that_are_as_good_the_simplest_is_kept(monkeypatch, errors, complexities, kept):
+    def fit(model, rows, settings, **words):
+        if not np.isfinite(model.error):
+            raise TrainingError("sick", [])
+        return adversarial.AdversarialResult([{"error": model.error}], 1, 2.0)
+
+    def model_of(seed):
+        start = seed // 1000
+        return SimpleNamespace(
+            error=errors[start], complexity=lambda: complexities[start], phases=[Phase("a", (), 0, 1)]
+        )
+
+    monkeypatch.setattr(adversarial, "fit_adversarial", fit)
+    settings = adversarial.AdversarialSettings()
+    model, result, start, found = adversarial.fit_starts(model_of, len(errors), None, settings, judged_by="error")
+    assert (model.error, start, found) == (errors[kept], kept, [*errors])
+    assert result.history == [{"error": errors[kept]}]
+    assert result.seconds == 2.0 * np.isfinite(errors).sum()
 
 
 def test_one_start_may_fail_and_what_an_earlier_run_left_is_removed(tmp_path, frame, labels, monkeypatch):
@@ -179,7 +213,10 @@ def test_one_start_may_fail_and_what_an_earlier_run_left_is_removed(tmp_path, fr
     stale.write_text("of another run")
     settings, seeds = {**TINY, "random_state": 0, "n_restarts": 2}, [0]
     model = CGGAN(**settings).fit(frame, labels, checkpoint=tmp_path / "c.safetensors")
-    assert np.isinf(model.start_errors_).tolist() == [True, False]
+    again = load(model.save(tmp_path / "model"))
+    for one in (model, again):
+        assert np.isinf(one.start_errors_).tolist() == [True, False]
+        assert one.best_restart_ == 1
     assert not stale.exists()
     seeds.append(1000)
     with pytest.raises(TrainingError, match="sick"):

@@ -67,7 +67,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
         f: location-scale, or a monotone spline. False: a plain conditional generator G(ε, u), as an ablation.
     mask : bool, default True
         Whether the mask is learnt. False: every candidate is style.
-    mask_weight : float, default 0.02
+    mask_weight : float, default 0.04
     sparsity : float, default 0.02
         α, weight of the L1 term of ∂x/∂z_s, of images per pixel and colour. 0: flow and mask alone.
     penalty : {"l1", "log", "l2"}, default "l1"
@@ -79,8 +79,9 @@ class CGGAN(TransformerMixin, BaseEstimator):
     max_steps : int, default 8000
         Adversarial steps.
     n_restarts : int, default 1
-        Starts, one after another; the one that gives the data back best after encoding them is kept. On rows of
-        features one of several ends in a local optimum, with content folded.
+        Starts, one after another; the one that gives the data back best after encoding them is kept, and of those
+        that do so within a tenth of the best, the one with fewest style latents. On rows of features one of several
+        ends in a local optimum, with content folded or taken for style.
     encoder_steps : int, default 1000
         Steps in which the encoder, trained with the generator until then, learns to read the averaged one.
     batch_size : int, default 256
@@ -112,6 +113,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
         What the starts are compared by: mean squared difference between the data and what the averaged generator makes
         of their latents, over the last block of steps; of rows in variances of a feature. Infinite where the
         training of a start failed.
+    best_restart_ : int
+        The start that is kept.
     domains_ : tuple of str
     n_features_in_, n_steps_ : int
     fit_seconds_ : float
@@ -140,7 +143,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
     modulation: str = "all"
     flow: str | bool = "gaussian"
     mask: bool = True
-    mask_weight: float = 0.02
+    mask_weight: float = 0.04
     sparsity: float = 0.02
     penalty: str = "l1"
     gradient_weight: float = 0.2
@@ -208,7 +211,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
             seed=seed,
         )
         with block_bar(self.verbose, (config.steps + config.encoder_steps) * int(self.n_restarts)) as on_block:
-            network, result, errors = fit_starts(
+            network, result, kept, errors = fit_starts(
                 lambda own: CGGANNetwork(replace(config, seed=own)).to(device),
                 int(self.n_restarts),
                 rows,
@@ -220,7 +223,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
                 schema=(features, domains),
             )
         self.model_, self.schema_, self.domain_schema_ = FittedGAN.of(network, rows), features, domains
-        self.start_errors_, self.fitted_params_ = np.array(errors), self.get_params()
+        self.start_errors_, self.best_restart_, self.fitted_params_ = np.array(errors), kept, self.get_params()
         self.history_, self.n_steps_ = pd.DataFrame(result.history).astype({"step": int}), result.n_steps
         self.seed_, self.fit_seconds_ = seed, result.seconds
         self._set_shapes(config.shape, names)

@@ -204,8 +204,11 @@ def _starts(model: Any) -> list[PageTable]:
     if len(errors) < 2 or np.isnan(errors).all():
         return []
     frame = pd.DataFrame({"start": range(len(errors)), "error": [f"{error:.4g}" for error in errors]})
-    frame[""] = np.where(np.arange(len(errors)) == np.nanargmin(errors), "kept", "")
-    text = "Mean squared difference between the data and what is made of their latents, over the last steps."
+    frame[""] = np.where(np.arange(len(errors)) == model.best_restart_, "kept", "")
+    text = (
+        "Mean squared difference between the data and what is made of their latents, over the last steps. Of starts "
+        "within a tenth of the best, the one with fewest style latents is kept."
+    )
     return [PageTable("Which start gives the data back best?", text, frame)]
 
 

@@ -253,6 +253,7 @@ def _gan_parts(estimator: CGGAN) -> tuple[dict[str, Any], dict[str, Any], str]:
         "n_steps": estimator.n_steps_,
         "fit_seconds": estimator.fit_seconds_,
         "start_errors": estimator.start_errors_.tolist(),
+        "best_restart": estimator.best_restart_,
     }
     return {"mixing": estimator.mixing_}, fitted, _GAN_FILES
 
@@ -268,8 +269,11 @@ def _restore_gan(estimator: CGGAN, fitted: dict[str, Any], schema: dict[str, Any
     estimator.seed_, estimator.n_steps_, estimator.fit_seconds_ = (
         fitted[name] for name in ("seed", "n_steps", "fit_seconds")
     )
-    # Folders from before the errors were kept have none.
-    estimator.start_errors_ = np.array(fitted.get("start_errors", [np.nan] * int(estimator.n_restarts)), dtype=float)
+    # Folders from before the errors were kept have none; JSON knows no infinity.
+    errors = fitted.get("start_errors", [np.nan] * int(estimator.n_restarts))
+    estimator.start_errors_ = np.array([np.inf if error is None else error for error in errors], dtype=float)
+    least = 0 if np.isnan(estimator.start_errors_).all() else int(np.nanargmin(estimator.start_errors_))
+    estimator.best_restart_ = fitted.get("best_restart", least)
     estimator._set_shapes(shape, tuple(features["names"]) if not images and features["named"] else None)
     estimator._set_mixing(tensors["mixing"].numpy())
 

@@ -86,7 +86,7 @@ class CGGANConfig:
     modulation: str = "all"
     flow: str | None = "gaussian"
     mask: bool = True
-    mask_weight: float = 0.02
+    mask_weight: float = 0.04
     sparsity: float = 0.02
     penalty: str = "l1"
     gradient_weight: float = 0.2
@@ -273,14 +273,25 @@ class CGGANNetwork(AdversarialModel):
             if self.config.mask and step == int(_CLOSING * self.config.steps):
                 self._close()
 
+    @torch.no_grad()
+    def complexity(self) -> int:
+        """Style latents that domains move: where the data come back as well, the influence of domains is least."""
+        return int(self._moved().sum())
+
+    def _moved(self) -> Tensor:
+        """Whether domains move each style latent (n_style,), by the size of what they change in its flow."""
+        averaged = self.averaged
+        if averaged.flow is None:
+            return averaged.mask.new_zeros(0, dtype=torch.bool)
+        effects = averaged.effects(torch.eye(self.config.n_design, device=averaged.mask.device))
+        return (effects.square().sum(1).mean(0).sqrt() >= MASK_THRESHOLD) & (averaged.mask > 0)
+
     def _close(self) -> None:
         """Style latents that domains hardly move become content for good, and the mask term may fade."""
-        flow = self.averaged.flow
-        if flow is not None:
-            design = torch.eye(self.config.n_design, device=self.averaged.mask.device)
-            size = self.averaged.effects(design).square().sum(1).mean(0).sqrt()
+        if self.averaged.flow is not None:
+            moved = self._moved()
             for synthesis in (self.synthesis, self.averaged):
-                synthesis.mask[size < MASK_THRESHOLD] = 0.0
+                synthesis.mask[~moved] = 0.0
 
     @property
     def _augmenting(self) -> bool:

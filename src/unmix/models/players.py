@@ -37,5 +37,9 @@ class AdversarialModel(nn.Module, ABC):
     def weights(self, phase: str, step: int) -> Mapping[str, float]:
         """Weight of every term of ``phase`` in this step."""
 
+    def complexity(self) -> int:
+        """Of two trained models that bring the data back about as well, the one with less of this is kept."""
+        return 0
+
     def after(self, phase: str, step: int, batch_size: int) -> None:
         """Called after the step of ``phase``: running averages and the like."""

@@ -25,6 +25,7 @@ from unmix.models.players import AdversarialModel, Phase
 from unmix.train.checkpoint import Checkpoint, checkpoint_of
 
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
+_AS_GOOD = 1.1
 _BETAS = (0.0, 0.99)
 Model = TypeVar("Model", bound=AdversarialModel)
 OnBlock = Callable[[int, dict[str, float]], None]
@@ -135,19 +136,20 @@ def fit_starts(
     checkpoint: Path | None = None,
     resume: bool = False,
     schema: Any = None,
-) -> tuple[Model, AdversarialResult, list[float]]:
-    """``fit_adversarial`` from several starts, one after another: the model that ends with the least error.
+) -> tuple[Model, AdversarialResult, int, list[float]]:
+    """``fit_adversarial`` from several starts, one after another: the simplest of the models that end with least error.
 
     ``model_of`` makes the model of a seed; seeds of the starts are 1,000 apart. ``judged_by`` is that column of
-    the history; its last value for every start comes back as well. Further starts have checkpoints of their own beside
-    ``checkpoint`` until all are done. A start whose training fails has an infinite error; only where all fail, the
-    last failure is raised. The other arguments and what is raised are those of ``fit_adversarial``; ``on_block`` is
-    called with the steps done in all starts.
+    the history; which start is kept and the last value of every start come back as well. Of models within a tenth of
+    the least error the one of least ``complexity`` is kept, then the one of least error. Further starts have
+    checkpoints of their own beside ``checkpoint`` until all are done. A start whose training fails has an infinite
+    error; only where all fail, the last failure is raised. The other arguments and what is raised are those of
+    ``fit_adversarial``; ``on_block`` is called with the steps done in all starts.
     """
     paths = [checkpoint, *(_beside(checkpoint, start) for start in range(1, n_starts))]
     if not resume:
         _forget_starts(checkpoint)
-    best: tuple[Model, AdversarialResult] | None = None
+    trained: dict[int, tuple[Model, AdversarialResult]] = {}
     failure: TrainingError | None = None
     errors: list[float] = []
     seconds = 0.0
@@ -170,13 +172,15 @@ def fit_starts(
             continue
         seconds += result.seconds
         errors.append(result.history[-1][judged_by])
-        if best is None or errors[-1] < min(errors[:-1]):
-            best = model, result
+        trained[start] = model, result
     _forget_starts(checkpoint)
-    if best is None:
+    if not trained:
         assert failure is not None
         raise failure
-    return best[0], replace(best[1], seconds=seconds), errors
+    as_good = [start for start in trained if errors[start] <= _AS_GOOD * min(errors)]
+    kept = min(as_good, key=lambda start: (trained[start][0].complexity(), errors[start]))
+    model, result = trained[kept]
+    return model, replace(result, seconds=seconds), kept, errors
 
 
 def _after(on_block: OnBlock, before: int) -> OnBlock:
