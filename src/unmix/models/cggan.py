@@ -275,8 +275,8 @@ class CGGANNetwork(AdversarialModel):
 
     @torch.no_grad()
     def complexity(self) -> int:
-        """Style latents that domains move: where the data come back as well, the influence of domains is least."""
-        return int(self._moved().sum())
+        """Style latents that domains move, fewest being best; a model in which they move none has missed them."""
+        return int(self._moved().sum()) or self.config.n_style + 1
 
     def _moved(self) -> Tensor:
         """Whether domains move each style latent (n_style,), by the size of what they change in its flow."""
