@@ -44,8 +44,7 @@ class CGVAE(LatentEstimator):
     penalty_rows : int, default 32
         Rows of each batch at which the Jacobian of the dense decoder is taken: an unbiased estimate of its mean.
     penalty_every : int, default 1
-        The penalty is due in every so many-th step and weighs as many times as much there. 2 takes about a seventh off
-        the time of a step of narrow data, more where the data are wide.
+        The penalty is due in every so many-th step and weighs as many times as much there.
     kl_weight : float, default 1.0
         β. 1 keeps the evidence bound.
     n_restarts : int, default 4
