@@ -187,14 +187,16 @@ def _gan_on_vectors(path: Path) -> list[str]:
     rows = pd.read_csv(path)
     shown = ["content_r2", "domain_accuracy", "chance", "n_style", "mcc", "support_auroc", "entries_below_0.1"]
     columns = ["method", "seed", *shown, "true_zeros", "seconds"]
-    mean = rows.groupby("method", sort=False)[[*shown, "seconds"]].mean().round(3).reset_index()
+    own = rows.groupby("method", sort=False)
+    mean = own[[*shown, "seconds"]].mean().round(3)
+    mean.insert(0, "seeds", own.size())
     said = (
         "\n## CG-GAN on rows\n\n`python benchmarks/cggan_vectors.py`: four latents of which two never change, eight "
         "features, six domains. Content R²: of the unchanging true latents from those found to be content, held out; "
         "`domain_accuracy`: of a classifier that reads the domain from them; `n_style`: latents found to be style, "
-        "two in truth (iMSDA is told so). Means:\n"
+        "two in truth (iMSDA is told so). Means over the seeds that were run:\n"
     )
-    return [said, _table(mean), "\nEvery fit:\n", _table(rows[columns])]
+    return [said, _table(mean.reset_index()), "\nEvery fit:\n", _table(rows[columns])]
 
 
 def _digits(path: Path) -> list[str]:
@@ -285,9 +287,10 @@ def _picture(name: str, settings: pd.DataFrame, method: str) -> str:
 
 def _table(frame: pd.DataFrame) -> str:
     def cell(value: object) -> str:
-        return (
-            "" if value is None or value != value else f"{value + 0.0:.4g}" if isinstance(value, float) else str(value)
-        )
+        if value is None or value != value:
+            return ""
+        # -0.0 + 0.0 is 0.0.
+        return f"{value + 0.0:.4g}" if isinstance(value, float) else str(value)
 
     head = ["| " + " | ".join(map(str, frame.columns)) + " |", "|" + "---|" * frame.shape[1]]
     return "\n".join(head + ["| " + " | ".join(map(cell, row)) + " |" for row in frame.astype(object).to_numpy()])

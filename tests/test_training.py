@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import QUICK
 
-from unmix import CGVAE, StorageError, TrainingError
+from unmix import CGVAE, CGVAEImages, StorageError, TrainingError
 from unmix.audit.agreement import agreement, choose_start
 from unmix.data.batches import Rows, split_rows
 from unmix.files import replacing
@@ -95,20 +95,22 @@ def test_a_penalty_that_is_due_in_every_third_step_weighs_three_times_as_much_th
     torch.testing.assert_close(torch.tensor(loop.latest), whole.detach())
 
 
-def test_where_the_penalty_is_taken_is_what_the_estimator_says(monkeypatch):
-    taken = []
+@pytest.mark.parametrize(("kind", "scored"), [(CGVAE, 256), (CGVAEImages, 47)])
+def test_where_the_penalty_is_taken_is_what_the_estimator_says(monkeypatch, kind, scored):
+    taken, scorings = [], []
     original = CGVAENetwork.terms
 
     def terms(self, rows, noise, n_train, penalty_rows, progress):
-        if torch.is_grad_enabled():
-            taken.append(penalty_rows)
+        (taken if torch.is_grad_enabled() else scorings).append(penalty_rows)
         return original(self, rows, noise, n_train, penalty_rows, progress)
 
     monkeypatch.setattr(CGVAENetwork, "terms", terms)
-    x = np.random.default_rng(0).standard_normal((200, 4))
-    words = {**QUICK, "n_latents": 2, "max_epochs": 2, "batch_size": 60}
-    CGVAE(penalty_rows=7, penalty_every=2, **words).fit(x, np.arange(200) % 2)
-    assert taken == [7, 0, 7, 0, 7, 0]
+    source = np.random.default_rng(0)
+    x = source.standard_normal((200, 4)) if kind is CGVAE else source.integers(0, 256, (200, 8, 8, 1), dtype=np.uint8)
+    words = {**QUICK, "max_epochs": 2, "batch_size": 60, "hidden": (4, 4)}
+    kind(penalty_rows=47, penalty_every=2, **words).fit(x, np.arange(200) % 2)
+    assert taken == [47, 0, 47, 0, 47, 0]
+    assert set(scorings) == {scored}
 
 
 @pytest.mark.parametrize(

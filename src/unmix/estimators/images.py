@@ -62,6 +62,8 @@ class CGVAEImages(LatentEstimator):
     penalty_rows : int, default 4
         Images of each batch on which the Jacobian is computed. It costs as much as decoding ``penalty_rows`` ·
         (``n_latents`` + ``n_spare``) more images a batch.
+    penalty_every : int, default 1
+        As in ``CGVAE``.
     n_restarts : int, default 2
     batch_size : int, default 64
     learning_rate : float, default 0.002
@@ -102,6 +104,7 @@ class CGVAEImages(LatentEstimator):
     kl_weight: float = 1.0
     n_spare: int = 2
     penalty_rows: int = 4
+    penalty_every: int = 1
 
     def transform(self, X: Any) -> NDArray[Any]:
         """Posterior means of the latents (n_images, n_latents); no domain is needed."""
@@ -205,7 +208,6 @@ class CGVAEImages(LatentEstimator):
                 spare=int(self.n_spare),
                 seed=seed,
                 shape=features.shape,
-                penalty_rows=int(self.penalty_rows),
             )
         )
 
@@ -213,10 +215,16 @@ class CGVAEImages(LatentEstimator):
         for name, known in (("prior", PRIORS), ("penalty", PENALTIES), ("missing", ("error",))):
             self._need_one_of(name, known)
         self._need_at_least_zero("sparsity", "kl_weight")
-        self._need_whole(n_spare=0, penalty_rows=1)
+        self._need_whole(n_spare=0, penalty_rows=1, penalty_every=1)
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
-        return replace(super()._training_settings(n_samples, seed, has_held_out), evaluation_rows=_EVALUATION_ROWS)
+        return replace(
+            super()._training_settings(n_samples, seed, has_held_out),
+            penalty_rows=int(self.penalty_rows),
+            penalty_every=int(self.penalty_every),
+            evaluation_rows=_EVALUATION_ROWS,
+            evaluation_penalty_rows=int(self.penalty_rows),
+        )
 
     def _prepare(self, X: Any, y: Any, seed: int) -> Prepared:
         return prepare_images(

@@ -2,8 +2,8 @@ r"""CG-VAE for images: the objective of ``cgvae.py`` with convolutional networks
 
 The observation noise is one learned number, not one a pixel: a pixel that never changes would otherwise draw its noise
 to 0 and outweigh all others (a shared variance, as in Rybkin et al. 2021, arXiv:2006.13202). The sparsity penalty is
-the sum over pixels and channels of the same w = E |∂x/∂z| sd(z), from the exact Jacobian on ``penalty_rows`` rows of
-each batch; ``nets/convolution.py`` states its cost.
+the sum over pixels and channels of the same w = E |∂x/∂z| sd(z), from the exact Jacobian on some rows of each
+batch; ``nets/convolution.py`` states its cost.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unmix.data.batches import Rows
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
 from unmix.nets.convolution import ConvolutionalDecoder, ConvolutionalEncoder
 from unmix.nets.decoder import Decoder
@@ -28,7 +27,6 @@ class CGVAEImageConfig(CGVAEConfig):
     """``shape`` (height, width, channels); ``hidden`` are the channels after each halving of the image."""
 
     shape: tuple[int, int, int] = (32, 32, 3)
-    penalty_rows: int = 4
     initial_noise: float = 0.3
 
 
@@ -44,6 +42,3 @@ class CGVAEImageNetwork(CGVAENetwork):
             ConvolutionalEncoder(sources, config.shape, config.hidden, n_latents),
             ConvolutionalDecoder(sources, n_latents, config.shape, config.hidden),
         )
-
-    def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
-        return super().terms(rows, noise, n_train, min(penalty_rows, self.config.penalty_rows), progress)

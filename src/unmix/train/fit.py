@@ -28,7 +28,6 @@ from unmix.train.checkpoint import Checkpoint, checkpoint_of
 
 _LEAST_GAIN = 1e-3
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
-_EVALUATION_PENALTY_ROWS = 256
 _FINAL_DRAWS = 16
 _LEAST_SCORED = 256
 # Of starts × rows × features: 64 MB for each intermediate result of a scoring.
@@ -39,7 +38,8 @@ _NUMBERS_SCORED = 2**24
 class TrainingSettings:
     """``patience`` in epochs (None: never stop early); ``warmup`` is the share of training in which the rate rises.
 
-    The model's penalties are due in every ``penalty_every``-th step and weigh that many times as much there.
+    Penalties look at ``penalty_rows`` rows of a batch and ``evaluation_penalty_rows`` of a scoring. In training they
+    are due in every ``penalty_every``-th step and weigh that many times as much there.
     An epoch takes ``epoch_part`` of the training rows, and the next one others, until all had their turn. At most
     ``evaluation_rows`` held-out rows, evenly spaced, are scored after it; fewer where they are very wide.
     The learning rate rises linearly to ``learning_rate`` and falls along a cosine to 0 at ``max_epochs``.
@@ -54,6 +54,7 @@ class TrainingSettings:
     penalty_rows: int = 32
     penalty_every: int = 1
     evaluation_rows: int = 4096
+    evaluation_penalty_rows: int = 256
     max_rewinds: int = 5
     seed: int = 0
 
@@ -277,7 +278,7 @@ class Training:
     def _score(self, train_objective: Tensor) -> None:
         """Held-out objective with the final weights; each start keeps its best state."""
         progress, settings = self.progress, self.settings
-        terms = self.model.terms(self.held_out, self.evaluation_noise, len(self.train), _EVALUATION_PENALTY_ROWS, 1.0)
+        terms = self._scored(self.evaluation_noise)
         objective = self._weighted(terms, 1.0)
         if not _all_finite(objective):
             self._rewind(terms, objective)
@@ -300,13 +301,17 @@ class Training:
             for name, tensor in self.parameters.items():
                 self.best[name][start] = tensor[start]
 
+    def _scored(self, noise: Tensor) -> dict[str, Tensor]:
+        """Final terms of the held-out rows."""
+        return self.model.terms(self.held_out, noise, len(self.train), self.settings.evaluation_penalty_rows, 1.0)
+
     def _final_score(self) -> tuple[list[float], list[dict[str, float]]]:
         """Objective and terms of every start; infinite where a start never reached a final state."""
         generator = self._generator(-2)
         sums: dict[str, Tensor] = {}
         for _ in range(_FINAL_DRAWS):
             noise = self._noise(generator, len(self.held_out), 1).expand(self.model.n_starts, -1, -1)
-            terms = self.model.terms(self.held_out, noise, len(self.train), _EVALUATION_PENALTY_ROWS, 1.0)
+            terms = self._scored(noise)
             sums = {name: value + sums.get(name, torch.zeros_like(value)) for name, value in terms.items()}
         means = {name: value / _FINAL_DRAWS for name, value in sums.items()}
         reached = torch.tensor(self.progress.objective, device=self.device)
