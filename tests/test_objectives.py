@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 
 from unmix.data.batches import Rows
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
-from unmix.objectives.elbo import gaussian_negentropy, gaussian_nll
+from unmix.objectives.elbo import gaussian_kl, gaussian_negentropy, gaussian_nll
 from unmix.objectives.sparsity import LOG_SCALE, PENALTIES, group_weights, jacobian_weights
 
 
@@ -24,7 +24,38 @@ def test_gaussian_terms_equal_torch_distributions():
     observed = torch.tensor([[1.0, 0.0, 1.0]]).expand(5, -1)
     torch.testing.assert_close(gaussian_nll(x, mean, log_noise, observed), -(normal.log_prob(x) * observed).sum(-1))
     std = torch.rand(4, 3, generator=source) + 0.1
-    torch.testing.assert_close(gaussian_negentropy(std), -torch.distributions.Normal(0, std).entropy())
+    torch.testing.assert_close(gaussian_negentropy(std.log()), -torch.distributions.Normal(0, std).entropy())
+
+
+def _doubles(source, *shape):
+    return torch.randn(*shape, generator=source, dtype=torch.float64).requires_grad_()
+
+
+def test_derivatives_of_the_likelihood_are_those_of_finite_differences():
+    source = torch.Generator().manual_seed(1)
+    x, mean, log_noise = torch.randn(5, 3, dtype=torch.float64), _doubles(source, 2, 5, 3), _doubles(source, 2, 1, 3)
+    assert torch.autograd.gradcheck(lambda m, s: gaussian_nll(x, m, s), (mean, log_noise))
+    observed = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]], dtype=torch.float64).repeat(3, 1)[:5]
+    assert torch.autograd.gradcheck(lambda m, s: gaussian_nll(x, m, s, observed), (mean, log_noise))
+
+
+@pytest.mark.parametrize("n_rows", [5, 1])
+def test_the_kl_of_full_gaussians_and_its_derivatives(n_rows):
+    source = torch.Generator().manual_seed(2)
+    mean, log_diagonal, entries = (_doubles(source, 2, 5, 3), _doubles(source, 2, 5, 3), _doubles(source, 2, 5, 3, 3))
+    location, log_scale = _doubles(source, 2, n_rows, 3), _doubles(source, 2, n_rows, 3)
+    lower = entries.tril(-1)
+    factor = log_diagonal.exp().diag_embed() @ (torch.eye(3) + lower)
+    posterior = torch.distributions.MultivariateNormal(mean, scale_tril=factor)
+    prior = torch.distributions.MultivariateNormal(
+        location.expand_as(mean), scale_tril=log_scale.exp().expand_as(mean).diag_embed()
+    )
+    expected = torch.distributions.kl_divergence(posterior, prior)
+    torch.testing.assert_close(gaussian_kl(mean, log_diagonal, lower, location, log_scale).sum(-1), expected)
+    assert torch.autograd.gradcheck(
+        lambda m, d, c, *prior: gaussian_kl(m, d, c.tril(-1), *prior),
+        (mean, log_diagonal, entries, location, log_scale),
+    )
 
 
 def test_penalties_do_not_see_the_scale_of_a_latent():

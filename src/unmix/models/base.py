@@ -20,7 +20,7 @@ from unmix.data.batches import Rows
 from unmix.nets.decoder import Decoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
 from unmix.nets.prior import LocationScale, PriorDistribution
-from unmix.objectives.elbo import gaussian_negentropy
+from unmix.objectives.elbo import gaussian_kl, gaussian_negentropy
 
 
 class LatentModel(nn.Module, ABC):
@@ -86,8 +86,11 @@ class LatentModel(nn.Module, ABC):
         Latents for which ``counted`` is 0 are left out.
         """
         prior = self.prior(rows.design)
-        expected = prior.expected_log_prob(posterior.mean, posterior.std, z)
-        return ((gaussian_negentropy(posterior.diagonal) - expected) * counted).sum(-1).mean(1)
+        if isinstance(prior, LocationScale):
+            lost = gaussian_kl(posterior.mean, posterior.log_diagonal, posterior.lower, prior.location, prior.log_scale)
+        else:
+            lost = gaussian_negentropy(posterior.log_diagonal) - prior.log_prob(z)
+        return (lost * counted).sum(-1).mean(1)
 
     @abstractmethod
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
@@ -166,7 +169,7 @@ class FittedModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """A draw from q(z | x) for ``noise`` (batch, latents), and ``E_q log q`` of every row (batch,)."""
         posterior = self.inner.encode(x, observed, design)
-        negentropy = gaussian_negentropy(posterior.diagonal[0]).sum(-1) + self.scale.abs().log().sum()
+        negentropy = gaussian_negentropy(posterior.log_diagonal[0]).sum(-1) + self.scale.abs().log().sum()
         return self._outward(posterior.sample(noise[None])[0]), negentropy
 
     def decode(self, z: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ class CGVAENetwork(LatentModel):
 
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
         posterior = self.encode(rows.x, rows.observed)
-        z = posterior.sample(noise) * self.alive
+        z = posterior.sample(noise * self.alive)
         output, penalties = self._decode_and_penalise(z, penalty_rows)
         return {
             "reconstruction": gaussian_nll(rows.x, output, self._log_noise_at(progress), rows.observed).mean(1),

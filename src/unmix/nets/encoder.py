@@ -40,7 +40,7 @@ class GaussianPosterior:
 
     @cached_property
     def diagonal(self) -> Tensor:
-        return self.log_diagonal.clamp(*_LOG_RANGE).exp()
+        return self.log_diagonal.exp()
 
     @cached_property
     def lower(self) -> Tensor:
@@ -113,6 +113,8 @@ class Encoder(nn.Module):
         n = self.n_latents
         output = self.network.layers[-1](self.below_last(x, observed, design))
         mean, log_diagonal, entries = output.split([n, n, len(self.placement)], dim=-1)
+        # That of a clamp, with a backward pass of one operation.
+        log_diagonal = nn.functional.hardtanh(log_diagonal, *_LOG_RANGE)
         return GaussianPosterior(mean, log_diagonal, entries, self.placement)
 
     @torch.no_grad()

@@ -20,19 +20,42 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from unmix.nets.layers import ACTIVATIONS, LEAK, StackedMLP
-
-
-def silu_slope(a: Tensor) -> Tensor:
-    """Derivative of ``silu``."""
-    gate = torch.sigmoid(a)
-    return gate * (1.0 + a * (1.0 - gate))
+from unmix.nets.layers import LEAK, StackedMLP, leaky_relu
 
 
-def leaky_relu_slope(a: Tensor) -> Tensor:
-    """Derivative of ``leaky_relu``."""
-    return LEAK + (1.0 - LEAK) * (a > 0)
+def silu_with_slope(a: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+    """``silu`` of all rows of ``a`` (starts, rows, ...), and its derivative at the first ``n_rows``."""
+    value, slope = _SiluWithSlope.apply(a, n_rows)
+    return value, slope
+
+
+def leaky_relu_with_slope(a: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+    """``leaky_relu`` of all rows of ``a`` (starts, rows, ...), and its derivative at the first ``n_rows``."""
+    return leaky_relu(a), LEAK + (1.0 - LEAK) * (a[:, :n_rows] > 0)
+
+
+class _SiluWithSlope(torch.autograd.Function):
+    """With the gate g = σ(a) and h = a g: slope s = g + h (1 - g), and its derivative (1 - g) (s + g (1 - h))."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+        gate = torch.sigmoid(a)
+        value = a * gate
+        gate, first = gate[:, :n_rows], value[:, :n_rows]
+        slope = torch.addcmul(gate, first, 1.0 - gate)
+        ctx.save_for_backward(a, gate, first, slope)
+        return value, slope
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_value: Tensor, by_slope: Tensor) -> tuple[Tensor, None]:
+        a, gate, first, slope = ctx.saved_tensors
+        bend = torch.addcmul(slope, gate, 1.0 - first).mul_(1.0 - gate)
+        by_a = torch.ops.aten.silu_backward(by_value, a)
+        by_a[:, : gate.shape[1]].addcmul_(by_slope, bend)
+        return by_a, None
 
 
 # Numbers in one Jacobian where no gradient is asked for: 64 MB.
@@ -44,7 +67,10 @@ def rows_at_once(n_starts: int, n_latents: int, n_features: int, budget: int = B
     return max(1, budget // max(1, n_starts * n_latents * n_features))
 
 
-SLOPES: dict[str, Callable[[Tensor], Tensor]] = {"silu": silu_slope, "leaky_relu": leaky_relu_slope}
+WITH_SLOPES: dict[str, Callable[[Tensor, int], tuple[Tensor, Tensor]]] = {
+    "silu": silu_with_slope,
+    "leaky_relu": leaky_relu_with_slope,
+}
 
 
 def mlp_with_jacobian(network: StackedMLP, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
@@ -62,12 +88,11 @@ def mlp_with_jacobian(network: StackedMLP, z: Tensor, n_rows: int) -> tuple[Tens
     jacobian : (starts, n_rows, n_latents, n_features)
     """
     tangent: Tensor | None = None
-    activate, slope_of = ACTIVATIONS[network.activation], SLOPES[network.activation]
+    activate = WITH_SLOPES[network.activation]
     *hidden, last = network.layers
     for layer in hidden:
-        before = layer(z)
-        tangent = _push(layer, tangent, n_rows) * slope_of(before[:, :n_rows]).unsqueeze(2)
-        z = activate(before)
+        z, slope = activate(layer(z), n_rows)
+        tangent = _push(layer, tangent, n_rows) * slope.unsqueeze(2)
     output: Tensor = last(z)
     jacobian = _push(last, tangent, n_rows)
     return output, jacobian.expand(-1, n_rows, -1, -1)

@@ -41,10 +41,6 @@ class PriorDistribution(ABC):
         noise, log_slope = self.to_noise(z)
         return -0.5 * (noise.square() + math.log(2 * math.pi)) + log_slope
 
-    def expected_log_prob(self, mean: Tensor, std: Tensor, z: Tensor) -> Tensor:
-        """Mean of ``log_prob`` under N(mean, std²), from the sample ``z`` where no closed form exists."""
-        return self.log_prob(z)
-
 
 class LocationScale(PriorDistribution):
     """``ε = (z - m) / s``: Gaussian in every domain."""
@@ -57,11 +53,6 @@ class LocationScale(PriorDistribution):
 
     def from_noise(self, noise: Tensor) -> Tensor:
         return self.location + self.log_scale.exp() * noise
-
-    def expected_log_prob(self, mean: Tensor, std: Tensor, z: Tensor) -> Tensor:
-        inverse = (-self.log_scale).exp()
-        squares = ((mean - self.location) * inverse).square() + (std * inverse).square()
-        return -0.5 * squares - (self.log_scale + 0.5 * math.log(2 * math.pi))
 
 
 class LocationScaleSpline(PriorDistribution):
