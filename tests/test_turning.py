@@ -36,7 +36,9 @@ def moments(mixing, scales, *, shares=None, seed=0):
 def by_hand(turn, given, cost):
     """F from its definition, entry by entry, in numpy."""
     turn = np.asarray(turn)
-    within, shares, total, jacobian = (np.asarray(part) for part in vars(given).values())
+    within, shares, total, jacobian = (
+        np.asarray(part) for part in (given.within, given.shares, given.total, given.jacobian)
+    )
     divergence = -math.log(abs(np.linalg.det(turn)))
     for share, covariance in zip(shares, within, strict=True):
         for row in turn:
@@ -61,6 +63,19 @@ def test_the_objective_is_what_its_formula_says(cost):
     turns = np.random.default_rng(1).normal(size=(4, 3, 3))
     found = turning_objective(torch.from_numpy(turns), given, cost)
     np.testing.assert_allclose(found, [by_hand(turn, given, cost) for turn in turns], rtol=1e-10)
+
+
+def test_the_derivative_of_the_objective_is_that_of_finite_differences():
+    given = moments(MIXING, CHANGING, shares=[0.5, 0.3, 0.2])
+    turns = torch.from_numpy(np.random.default_rng(1).normal(size=(4, 3, 3))).requires_grad_()
+    (found,) = torch.autograd.grad(turning_objective(turns, given, 0.3).sum(), turns)
+    step = 1e-6 * torch.eye(9, dtype=torch.float64).view(9, 1, 3, 3)
+    with torch.no_grad():
+        expected = [
+            (turning_objective(turns + own, given, 0.3) - turning_objective(turns - own, given, 0.3)) / 2e-6
+            for own in step
+        ]
+    torch.testing.assert_close(found, torch.stack(expected, dim=1).view(4, 3, 3), rtol=1e-6, atol=1e-7)
 
 
 def test_the_objective_sees_neither_scale_nor_sign_nor_order():

@@ -29,7 +29,7 @@ def gaussian_nll(x: Tensor, mean: Tensor, log_noise: Tensor, observed: Tensor | 
 
 
 def gaussian_negentropy(log_diagonal: Tensor) -> Tensor:
-    """Each latent's part of ``E_q log q`` of a Gaussian, from the log-diagonal of its Cholesky factor (..., latents)."""
+    """Each latent's ``E_q log q`` of a Gaussian, from the log-diagonal of its Cholesky factor, (..., latents)."""
     return -(log_diagonal + 0.5 * (1 + LOG_TWO_PI))
 
 

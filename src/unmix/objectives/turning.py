@@ -20,9 +20,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _COUNT_SCALE = 0.02
 CANDIDATES = 16
@@ -30,6 +33,28 @@ _STEPS = 150
 _RATE = 0.05
 _LEAST_GAIN = 1e-3
 _ROTATION_COST = 0.01
+
+
+class _MeanSize(torch.autograd.Function):
+    """``E |B^-T J|`` (candidates, latents, features) of maps ``B^-T`` (candidates, latents, latents).
+
+    One matrix product for all candidates, since so many small ones take several times as long, into memory that every
+    step uses again, since asking for it anew takes longer than to compute what it holds.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, back: Tensor, moments: Moments) -> Tensor:
+        n_rows, n_latents, n_features = moments.jacobian.shape
+        room = moments.room[: len(back) * n_latents]
+        torch.mm(back.flatten(0, 1), moments.columns, out=room)
+        ctx.turned, ctx.moments, ctx.shape = room.view(-1, n_latents, n_rows, n_features), moments, back.shape
+        return torch.linalg.vector_norm(ctx.turned, 1, dim=2) / n_rows
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        by_turned = ctx.turned.sign_().mul_((gradient / ctx.turned.shape[2]).unsqueeze(2))
+        return (by_turned.flatten(2).flatten(0, 1) @ ctx.moments.columns.T).view(ctx.shape), None
 
 
 @dataclass(frozen=True)
@@ -45,6 +70,17 @@ class Moments:
     total: Tensor
     jacobian: Tensor
 
+    @cached_property
+    def columns(self) -> Tensor:
+        """``jacobian`` (latents, rows · features)."""
+        return self.jacobian.transpose(0, 1).flatten(1)
+
+    @cached_property
+    def room(self) -> Tensor:
+        """For the derivatives after all candidates' maps, overwritten by each evaluation of F and by its gradient."""
+        n_latents, n_numbers = self.columns.shape
+        return self.jacobian.new_empty(CANDIDATES * n_latents, n_numbers)
+
 
 def turning_objective(turns: Tensor, moments: Moments, cost: float) -> Tensor:
     """``F`` (candidates,) in nats a row of maps B (candidates, latents, latents), each entry worth ``cost`` λ."""
@@ -54,11 +90,7 @@ def turning_objective(turns: Tensor, moments: Moments, cost: float) -> Tensor:
         return divergence
     # A candidate that has become singular is no reason to lose the others.
     back = torch.linalg.inv_ex(turns)[0].transpose(1, 2)
-    n_rows, n_latents, n_features = moments.jacobian.shape
-    # One matrix product for all candidates: so many small ones take several times as long.
-    turned = back.flatten(0, 1) @ moments.jacobian.transpose(0, 1).flatten(1)
-    size = torch.linalg.vector_norm(turned.view(-1, n_latents, n_rows, n_features), 1, dim=2) / n_rows
-    weights = size * _variances(turns, moments.total).sqrt().unsqueeze(-1)
+    weights = _MeanSize.apply(back, moments) * _variances(turns, moments.total).sqrt().unsqueeze(-1)
     count = (weights / _COUNT_SCALE).log1p().sum((1, 2)) / math.log1p(1 / _COUNT_SCALE)
     return divergence + cost * count
 
