@@ -39,11 +39,12 @@ def test_derivatives_of_the_likelihood_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(lambda m, s: gaussian_nll(x, m, s, observed), (mean, log_noise))
 
 
-@pytest.mark.parametrize("n_rows", [5, 1])
-def test_the_kl_of_full_gaussians_and_its_derivatives(n_rows):
+@pytest.mark.parametrize("of_location", [(2, 5, 3), (2, 1, 3), ()])
+@pytest.mark.parametrize("of_scale", [(2, 5, 3), (2, 1, 3)])
+def test_the_kl_of_full_gaussians_and_its_derivatives(of_location, of_scale):
     source = torch.Generator().manual_seed(2)
     mean, log_diagonal, entries = (_doubles(source, 2, 5, 3), _doubles(source, 2, 5, 3), _doubles(source, 2, 5, 3, 3))
-    location, log_scale = _doubles(source, 2, n_rows, 3), _doubles(source, 2, n_rows, 3)
+    location, log_scale = _doubles(source, *of_location), _doubles(source, *of_scale)
     lower = entries.tril(-1)
     factor = log_diagonal.exp().diag_embed() @ (torch.eye(3) + lower)
     posterior = torch.distributions.MultivariateNormal(mean, scale_tril=factor)

@@ -40,7 +40,7 @@ def gaussian_kl(mean: Tensor, log_diagonal: Tensor, lower: Tensor, location: Ten
               + \log s_i - \log d_i - \tfrac12
 
     Shapes: ``mean`` μ and ``log_diagonal`` log d (starts, batch, latents), ``lower`` C (starts, batch, latents,
-    latents); ``location`` m and ``log_scale`` log s the same as ``mean``, or 1 for its batch. Returns that of ``mean``.
+    latents); ``location`` m and ``log_scale`` log s of any shapes that broadcast to it. Returns that of ``mean``.
     """
     result: Tensor = _KL.apply(mean, log_diagonal, lower, location, log_scale)
     return result
@@ -72,7 +72,7 @@ class _KL(torch.autograd.Function):
     def forward(
         ctx: Any, mean: Tensor, log_diagonal: Tensor, lower: Tensor, location: Tensor, log_scale: Tensor
     ) -> Tensor:
-        ctx.shape = location.shape
+        ctx.shapes = location.shape, log_scale.shape
         precision, variance = (-2.0 * log_scale).exp_(), (2.0 * log_diagonal).exp_()
         spread = lower.square().sum(-1).add_(1.0).mul_(variance)
         residual = mean - location
@@ -93,6 +93,6 @@ class _KL(torch.autograd.Function):
             by_mean,
             by_log_diagonal,
             by_lower,
-            (-by_mean).sum_to_size(ctx.shape),
-            by_log_scale.sum_to_size(ctx.shape),
+            (-by_mean).sum_to_size(ctx.shapes[0]),
+            by_log_scale.sum_to_size(ctx.shapes[1]),
         )
