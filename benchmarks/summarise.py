@@ -158,11 +158,19 @@ def speed_page(text: str, folder: Path) -> str:
 
 
 def _time_to_answer(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a method and number of threads; ``seconds_to_reach`` is the median of the fits that reached the MCC."""
-    own = frame.groupby(["threads", "method"], sort=False)
+    """One row a method and number of threads; ``seconds_to_reach`` is the median of the fits that reached the MCC.
+
+    ``both_takes``: seconds of “both” over those of this method on the same seed, the median; ``at_most`` the largest.
+    """
+    places = ["threads", "seed"]
+    both = frame[frame["method"] == "both"].set_index(places)["seconds"]
+    share = frame.join(both.rename("both"), on=places)["both"] / frame["seconds"]
+    own = frame.assign(share=share).groupby(["threads", "method"], sort=False)
     return own.agg(
         fits=("seed", "size"),
         median_seconds=("seconds", "median"),
+        both_takes=("share", "median"),
+        at_most=("share", "max"),
         worst_mcc=("mcc", "min"),
         fits_that_reached=("reached", "count"),
         seconds_to_reach=("reached", "median"),

@@ -28,7 +28,7 @@ def test_gaussian_terms_equal_torch_distributions():
 
 
 def _doubles(source, *shape):
-    return torch.randn(*shape, generator=source, dtype=torch.float64).requires_grad_()
+    return torch.randn(shape, generator=source, dtype=torch.float64).requires_grad_()
 
 
 def test_derivatives_of_the_likelihood_are_those_of_finite_differences():
