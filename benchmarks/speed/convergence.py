@@ -3,9 +3,10 @@
     python benchmarks/speed/convergence.py
 
 ``make_sparse_mixing`` with its defaults and ``guaranteed=True``, 8,000 rows, seeds that nothing was chosen on. Each
-method runs once a seed, all starts included. ``reached``: seconds of the training when the start that is kept at the
-end first has the MCC, on fresh rows; empty where it never has. "every 4th step": ``penalty_every=4``. ``seconds``: the whole fit, which a user waits for.
-CEBRA has no start and no history: its ``reached`` is its ``seconds``, where it gets so far.
+method runs once a seed, all starts included; "every 4th step" is ``penalty_every=4``. ``reached``: seconds of the
+training when the start that is kept at the end first has the MCC, on fresh rows; empty where it never has.
+``seconds``: the whole fit, which a user waits for. CEBRA has no start and no history: its ``reached`` is its
+``seconds``, where it gets so far.
 """
 
 from __future__ import annotations
