@@ -61,7 +61,7 @@ DIGITS = (
 ALL_LAYERS = (
     "\n## Two-colour digits, style on every layer\n\n`python benchmarks/translation.py --data digits-all-layers`: the "
     "same digits where style may change shapes, and not colours alone. One domain is dark on light, the others light "
-    "on dark. Nothing in the data says which dark shape belongs to which light one, and the models match the wrong "
+    "on dark. Nothing in the data says which dark shape belongs to which light one, and models with a flow match wrong "
     "ones: about half of all translations go to or from that domain. So for domains that differ in colours alone, "
     '`modulation="colours"` is what keeps the digit, not the objective. Columns as above:\n'
 )
