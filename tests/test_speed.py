@@ -187,12 +187,14 @@ def test_the_time_to_an_answer_is_summed_up_by_method(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(SPEED.parent))
     from summarise import speed_page
 
-    rows = ["a,1,1,3.0,0.99,1.0", "b,1,1,9.0,0.5,", "a,2,1,5.0,0.98,2.0", "b,2,1,7.0,0.6,", "a,3,1,4.0,0.8,"]
+    rows = ["both,1,1,3.0,0.99,1.0", "b,1,1,9.0,0.5,", "both,2,1,5.0,0.98,2.0", "b,2,1,7.0,0.6,", "both,3,1,4.0,0.8,"]
     (tmp_path / "convergence.csv").write_text("\n".join(["method,seed,threads,seconds,mcc,reached", *rows]))
     filled = speed_page("<!-- convergence -->\n<!-- end -->", tmp_path)
-    head = "| threads | method | fits | median_seconds | worst_mcc | fits_that_reached | seconds_to_reach | longest |"
-    first, second = "| 1 | a | 3 | 4 | 0.8 | 2 | 1.5 | 2 |", "| 1 | b | 2 | 8 | 0.5 | 0 |  |  |"
-    assert "\n".join([head, "|---" * 8 + "|", first, second, ""]) in filled
+    names = "threads method fits median_seconds worst_mcc fits_that_reached seconds_to_reach longest".split()
+    head = f"| {' | '.join(names)} | both, takes |"
+    first = "| 1 | both | 3 | 4 | 0.8 | 2 | 1.5 | 2 | 1.00 [1.00, 1.00] |"
+    second = "| 1 | b | 2 | 8 | 0.5 | 0 |  |  | 0.52 [0.33, 0.71] |"
+    assert "\n".join([head, "|---" * 9 + "|", first, second, ""]) in filled
 
 
 def test_the_time_to_an_answer_is_taken_after_every_epoch(speed, frame, labels):
