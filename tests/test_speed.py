@@ -190,7 +190,16 @@ def test_the_time_to_an_answer_is_summed_up_by_method(tmp_path, monkeypatch):
     rows = ["both,1,1,3.0,0.99,1.0", "b,1,1,9.0,0.5,", "both,2,1,5.0,0.98,2.0", "b,2,1,7.0,0.6,", "both,3,1,4.0,0.8,"]
     (tmp_path / "convergence.csv").write_text("\n".join(["method,seed,threads,seconds,mcc,reached", *rows]))
     filled = speed_page("<!-- convergence -->\n<!-- end -->", tmp_path)
-    names = "threads method fits median_seconds worst_mcc fits_that_reached seconds_to_reach longest".split()
+    names = [
+        "threads",
+        "method",
+        "fits",
+        "median_seconds",
+        "worst_mcc",
+        "fits_that_reached",
+        "seconds_to_reach",
+        "longest",
+    ]
     head = f"| {' | '.join(names)} | both, takes |"
     first = "| 1 | both | 3 | 4 | 0.8 | 2 | 1.5 | 2 | 1.00 [1.00, 1.00] |"
     second = "| 1 | b | 2 | 8 | 0.5 | 0 |  |  | 0.52 [0.33, 0.71] |"
