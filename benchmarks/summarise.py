@@ -240,8 +240,8 @@ def _jacobian_term(rows: pd.DataFrame) -> str:
         seeds = pair[0].index.intersection(pair[1].index)
         if not len(seeds):
             continue
-        gain = pair[0].loc[seeds, ["entries_below_0.1", "support_auroc", "mcc"]] - pair[1].loc[seeds]
-        better = [int((gain[name] > 0).sum()) for name in ("entries_below_0.1", "support_auroc", "mcc")]
+        names = ["entries_below_0.1", "support_auroc", "mcc"]
+        better = (pair[0].loc[seeds, names] > pair[1].loc[seeds, names]).sum().tolist()
         found.append(
             f"\n{method}: with the Jacobian term the mixing is sparser in {better[0]}, the area under the ROC curve of "
             f"the support larger in {better[1]} and MCC higher in {better[2]} of {len(seeds)} seeds."

@@ -3,7 +3,7 @@ r"""The evidence bound of the VAE, term by term, in nats a row.
 .. math:: -\mathrm{ELBO} = -E_q \log p(x \mid z) + \beta\,[E_q \log q(z \mid x) - E_q \log p(z \mid u)]
 
 Networks here are so small that a step takes as long as its operations are many. Likelihood and KL therefore state their
-derivatives in closed form, in about half of the operations that automatic differentiation would need.
+derivatives in closed form, in fewer operations than automatic differentiation would need.
 """
 
 from __future__ import annotations
