@@ -4,8 +4,8 @@
 
 Each fit runs in a new interpreter, with the default starts and a tenth of the default length, which counts steps, not
 passes; an epoch is as long as by default. ``seconds``: a step, that is the training without the turning of the latents
-over its steps. ``turn_seconds``: that turning, once a fit. ``around_seconds``: everything before and after the
-training, for each row.
+over its steps. ``turn_seconds``: one of the two turnings. ``around_seconds``: everything before and after the training,
+for each row.
 ``peak_over_data``: the largest memory that was in use after the data were there, the data included, less what the
 interpreter held after a tiny fit before, over the size of the data (float64); left out below 64 MB of data. Repeats go
 through all sizes in turn; ``ratio`` is the step's time over that of the smallest size.
@@ -25,8 +25,8 @@ from measure import Options, fresh, ratio, run
 ROWS = (1_000, 10_000, 100_000, 1_000_000)
 FEATURES = (8, 50, 500, 5_000)
 FIXED_FEATURES, FIXED_ROWS = 50, 2_000
+LARGEST = (20_000, 5_000)
 LEAST_MEGABYTES = 64
-LENGTH = ("_LEAST_STEPS", "_STEPS_PER_LATENT", "_LEAST_EPOCHS")
 CODE = "import sys; sys.path.insert(0, sys.argv[1]); import growth; growth.measure_one()"
 
 
@@ -53,8 +53,8 @@ def measure_one() -> None:
     from unmix.models import cgvae
 
     torch.set_num_threads(threads)
-    for name in LENGTH:
-        setattr(planned, name, getattr(planned, name) // 10)
+    CGVAE.steps_per_latent //= 10
+    planned._LEAST_EPOCHS //= 10
     turn, turned = cgvae.turn_latents, []
 
     def timed(*words: Any) -> None:
@@ -73,12 +73,12 @@ def measure_one() -> None:
     plan = model._training_settings(n_rows, 0, True)
     batches = max(1, round(model.settings_["n_train"] / plan.batch_size))
     steps = plan.max_epochs * max(1, round(plan.epoch_part * batches))
-    turning = turned[-1]
+    turning = sum(turned)
     large = x.nbytes >= LEAST_MEGABYTES * 2**20
     found = {
         "steps": steps,
         "step_seconds": (model.fit_seconds_ - turning) / steps,
-        "turn_seconds": turning,
+        "turn_seconds": turning / len(turned),
         "around_seconds": (seconds - model.fit_seconds_) / n_rows,
         "peak_over_data": (_peak_bytes() - before) / x.nbytes if large else None,
     }
@@ -95,6 +95,7 @@ def rows_of(options: Options) -> list[dict[str, Any]]:
     sweeps = {
         "rows": [(n, FIXED_FEATURES) for n in ((500, 1_000) if options.quick else ROWS)],
         "features": [(FIXED_ROWS, d) for d in ((8, 50) if options.quick else FEATURES)],
+        "rows and features": [] if options.quick else [LARGEST],
     }
     rows = []
     for threads in options.threads:
@@ -104,6 +105,8 @@ def rows_of(options: Options) -> list[dict[str, Any]]:
                 for size in sizes:
                     words = [sys.path[0], *map(str, (*size, threads, epochs))]
                     found[size].append(fresh(CODE, threads, *words))
+            if not sizes:
+                continue
             base = np.array([own["step_seconds"] for own in found[sizes[0]]])
             for (n_rows, n_features), runs in found.items():
                 case = {"what": what, "rows": n_rows, "features": n_features, "threads": threads}

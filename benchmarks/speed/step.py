@@ -46,7 +46,7 @@ def training(n_latents: int, n_features: int, n_domains: int, penalty_every: int
 
 
 def stepper(loop: Training) -> Callable[[], object]:
-    """One step a call, in the first half of the training, where spare latents and the floor under the noise are in."""
+    """One step a call, in the first third of the training, where spare latents and the floor under the noise are in."""
     generator = torch.Generator().manual_seed(1)
     index = torch.randperm(ROWS, generator=generator)[:BATCH]
     return lambda: loop.step(index, generator, 0.3)

@@ -208,7 +208,7 @@ def explained(model: FittedModel, rows: Rows) -> Floats:
     """R² of encode-decode for each feature (n_features,), missing entries left out."""
     errors, squares, sums, counts = 0.0, 0.0, 0.0, 0.0
     with torch.no_grad():
-        for chunk in chunks(rows):
+        for chunk in chunks(rows, _CHUNK // 8):
             output = model.decode(model.mean(chunk.x, chunk.observed, chunk.design))
             seen = torch.ones_like(chunk.x) if chunk.observed is None else chunk.observed
             for_numpy = [t.cpu().double().numpy() for t in (chunk.x, output, seen)]

@@ -21,7 +21,7 @@ _BASELINES = (
     "PCA",
 )
 _FORMS = ("both, L1", "both, squared", "both, feature decoder", "both, spline prior")
-_SUBSAMPLED = ("both, all rows", "both, 8 rows", "both, every 2nd step", "both, every 4th step")
+_SUBSAMPLED = ("both, all rows", "both, 8 rows", "both, every step", "both, every 4th step")
 _FIRST_SEED = 500
 
 Grid = dict[str, Sequence[Any]]

@@ -49,6 +49,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     """
 
     uses_domains: ClassVar[bool] = True
+    steps_per_latent: ClassVar[int] = 350
     schema_type: ClassVar[Any] = FeatureSchema
     assumption: ClassVar[str] = "the factors change between domains"
 
@@ -317,7 +318,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 raise SettingError(f"{name} must be a whole number ≥ {smallest}; got {value!r}.")
 
     def planned_epochs(self, n_samples: int) -> float:
-        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or 350 steps a latent, at least 2,800."""
+        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or as the steps a latent say."""
         epochs, part = planned_epochs(self, n_samples)
         return epochs * part
 

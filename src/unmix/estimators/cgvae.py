@@ -43,17 +43,17 @@ class CGVAE(LatentEstimator):
         as in the paper; or squared, for comparison.
     penalty_rows : int, default 32
         Rows of each batch at which the Jacobian of the dense decoder is taken: an unbiased estimate of its mean.
-    penalty_every : int, default 1
+    penalty_every : int, default 2
         The penalty is due in every so many-th step and weighs as many times as much there.
     kl_weight : float, default 1.0
         β. 1 keeps the evidence bound.
     n_restarts : int, default 4
         Starts trained together; the best is chosen by held-out objective and agreement.
     max_epochs : int, optional
-        Passes over the training rows. Default: 350 steps a latent and at least 2,800, in at most 1,000 passes; where
+        Passes over the training rows. Default: 250 steps a latent and at least 2,000, in at most 1,000 passes; where
         20 passes are more steps than that, an epoch is a twentieth of the steps and not a pass.
     n_spare : int, default 2
-        Latents more than asked that train along for half of the training and are then dropped. They keep a feature
+        Latents more than asked that train along for a third of the training and are then dropped. They keep a feature
         that folds a latent from taking a latent's place.
     batch_size : int, default 128
     learning_rate : float, default 0.01
@@ -106,13 +106,14 @@ class CGVAE(LatentEstimator):
     """
 
     assumption: ClassVar[str] = "the factors change between domains and each feature depends on few of them"
+    steps_per_latent: ClassVar[int] = 250
 
     decoder: str = "dense"
     prior: str = "gaussian"
     sparsity: float = 0.5
     penalty: str = "log"
     penalty_rows: int = 32
-    penalty_every: int = 1
+    penalty_every: int = 2
     kl_weight: float = 1.0
     n_spare: int = 2
 

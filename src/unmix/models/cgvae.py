@@ -84,6 +84,7 @@ class CGVAEConfig:
     ``decoder``: "dense" (one network, L1 of its Jacobian) or "feature" (one small network a feature, group penalty).
     ``sparsity`` and ``kl_weight`` are α and β; the starts take the ``schedules`` in turn. ``noise_floor``, in standard
     deviations of the features, falls to 0 at ``narrowed``; until then ``spare`` latents more than ``n_latents`` train.
+    At each share of the training in ``turned`` the latents are turned to what domains and sparsity ask for.
     """
 
     n_latents: int
@@ -104,8 +105,8 @@ class CGVAEConfig:
     noise_floor: float = 0.5
     schedules: tuple[Schedule, ...] = SCHEDULES
     spare: int = 2
-    narrowed: float = 0.5
-    turned: float = 0.8
+    narrowed: float = 0.35
+    turned: tuple[float, ...] = (0.4, 0.8)
 
 
 class CGVAENetwork(LatentModel):
@@ -169,7 +170,7 @@ class CGVAENetwork(LatentModel):
 
     def settled(self, progress: float) -> bool:
         ends = [schedule.knots[-1][0] for schedule in self._schedules]
-        return progress >= max(*ends, self.config.turned, self.config.narrowed if self.config.spare else 0.0)
+        return progress >= max(*ends, *self.config.turned, self.config.narrowed if self.config.spare else 0.0)
 
     @property
     def _schedules(self) -> list[Schedule]:
@@ -188,7 +189,7 @@ class CGVAENetwork(LatentModel):
     def rearrange(self, rows: Rows, n_train: int, before: float, after: float) -> None:
         if before < self.config.narrowed <= after and self.config.spare:
             self._narrow(rows)
-        if before < self.config.turned <= after:
+        if any(before < turned <= after for turned in self.config.turned):
             cost = self.config.sparsity * _ENTRY_COST * math.log(n_train) / n_train
             turn_latents(self, rows, self.alive[:, 0], cost, self.config.seed)
 

@@ -58,8 +58,8 @@ class _SiluWithSlope(torch.autograd.Function):
         return by_a, None
 
 
-# Numbers in one Jacobian where no gradient is asked for: 64 MB.
-BUDGET = 2**24
+# Numbers in one Jacobian where no gradient is asked for: 16 MB.
+BUDGET = 2**22
 
 
 def rows_at_once(n_starts: int, n_latents: int, n_features: int, budget: int = BUDGET) -> int:

@@ -30,8 +30,8 @@ _LEAST_GAIN = 1e-3
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 _FINAL_DRAWS = 16
 _LEAST_SCORED = 256
-# Of starts × rows × features: 64 MB for each intermediate result of a scoring.
-_NUMBERS_SCORED = 2**24
+# Of starts × rows × features: 16 MB for each intermediate result of a scoring.
+_NUMBERS_SCORED = 2**22
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,7 @@ class Training:
         self.latest = [math.inf] * starts
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.evaluation_noise = self._noise(self._generator(-1), len(self.held_out), 1).expand(starts, -1, -1)
+        self.good = {name: value.clone() for name, value in self._tensors().items()}
         self.remember()
 
     def epoch(self) -> None:
@@ -241,7 +242,8 @@ class Training:
 
     def remember(self) -> None:
         """The last state known to be finite: what a rewind and an interrupted run go back to."""
-        self.good = {name: value.clone() for name, value in self._tensors().items()}
+        for name, value in self._tensors().items():
+            self.good[name].copy_(value)
         now = self.progress
         self.good_progress = replace(
             now,
