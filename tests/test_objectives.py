@@ -124,9 +124,9 @@ def test_a_start_without_its_dropped_latents_is_the_same_model(prior, decoder):
         torch.zeros(40, 0).double(),
         n_design=2,
     )
-    network.rearrange(rows, 40, 0.3, 0.4)
+    network.rearrange(rows, 40, 0.2, 0.3)
     assert bool((network.alive == 1).all())
-    network.rearrange(rows, 40, 0.4, 0.5)
+    network.rearrange(rows, 40, 0.3, 0.36)
     assert network.alive.sum(2).flatten().tolist() == [3, 3]
     for start in range(2):
         kept = torch.nonzero(network.alive[start, 0]).flatten()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import QUICK
 
-from unmix import CGVAE, CGVAEImages, StorageError, TrainingError
+from unmix import CGVAE, BetaVAE, CGVAEImages, StorageError, TrainingError
 from unmix.audit.agreement import agreement, choose_start
 from unmix.data.batches import Rows, split_rows
 from unmix.files import replacing
@@ -114,17 +114,19 @@ def test_where_the_penalty_is_taken_is_what_the_estimator_says(monkeypatch, kind
 
 
 @pytest.mark.parametrize(
-    ("n_samples", "settings", "epochs", "part"),
+    ("kind", "n_samples", "settings", "epochs", "part"),
     [
-        (8_000, {}, 50, 1.0),
-        (8_000, {"n_latents": 10}, 63, 1.0),
-        (100, {}, 1_000, 1.0),
-        (1_000_000, {}, 20, 140 / 7_031),
-        (1_000_000, {"max_epochs": 3}, 3, 1.0),
+        (CGVAE, 8_000, {}, 36, 1.0),
+        (CGVAE, 8_000, {"n_latents": 10}, 45, 1.0),
+        (CGVAE, 100, {}, 1_000, 1.0),
+        (CGVAE, 1_000_000, {}, 20, 100 / 7_031),
+        (CGVAE, 1_000_000, {"max_epochs": 3}, 3, 1.0),
+        (BetaVAE, 8_000, {}, 50, 1.0),
+        (BetaVAE, 1_000_000, {}, 20, 140 / 7_031),
     ],
 )
-def test_steps_decide_how_long_training_is_and_rows_do_not(n_samples, settings, epochs, part):
-    model = CGVAE(**settings)
+def test_steps_decide_how_long_training_is_and_rows_do_not(kind, n_samples, settings, epochs, part):
+    model = kind(**settings)
     planned = model._training_settings(n_samples, 0, True)
     assert (planned.max_epochs, planned.epoch_part) == (epochs, part)
     assert model.planned_epochs(n_samples) == epochs * part
@@ -145,7 +147,7 @@ def test_a_checkpoint_of_another_run_is_refused(rows, tmp_path):
 
 def test_every_start_ends_in_its_best_state(rows):
     settings = TrainingSettings(max_epochs=12, batch_size=64, learning_rate=0.05)
-    model = network(schedules=(Schedule(((0.0, 0.2),)),), narrowed=0.0, turned=0.0)
+    model = network(schedules=(Schedule(((0.0, 0.2),)),), narrowed=0.0, turned=())
     result = fit(model, rows, rows, settings)
     history = pd.DataFrame(result.history)
     for start in range(3):
@@ -178,7 +180,7 @@ def test_kept_states_are_scored_by_many_draws(rows):
 def test_it_stops_early_and_says_why(rows):
     held_out = rows.take(slice(0, 40))
     settings = TrainingSettings(max_epochs=400, batch_size=64, learning_rate=0.05, patience=10, warmup=0.01)
-    model = network(schedules=(Schedule(((0.0, 0.2),)),), narrowed=0.0, turned=0.0)
+    model = network(schedules=(Schedule(((0.0, 0.2),)),), narrowed=0.0, turned=())
     result = fit(model, rows.take(slice(40, 80)), held_out, settings)
     assert result.n_epochs < 400
     assert "no start improved on held-out rows for 10 epochs" in result.stop_reason
@@ -263,10 +265,10 @@ def test_agreement_matches_latents_one_to_one():
 def test_the_noise_floor_falls_to_zero_and_is_no_part_of_the_final_objective(rows):
     model = network()
     noise = torch.zeros(3, 200, model.n_latents)
-    at = {done: model.terms(rows, noise, 200, 8, done)["reconstruction"] for done in (0.0, 0.25, 0.5, 1.0)}
-    assert torch.equal(at[0.5], at[1.0])
+    at = {done: model.terms(rows, noise, 200, 8, done)["reconstruction"] for done in (0.0, 0.175, 0.35, 1.0)}
+    assert torch.equal(at[0.35], at[1.0])
     x, output = rows.x, model.decode(model.encode(rows.x, None).mean)
-    for done, floor in ((0.0, 0.5), (0.25, 0.25)):
+    for done, floor in ((0.0, 0.5), (0.175, 0.25)):
         spread = (0.1**2 + floor**2) ** 0.5
         expected = -torch.distributions.Normal(output, spread).log_prob(x).sum(-1).mean(1)
         torch.testing.assert_close(at[done], expected)
@@ -277,6 +279,16 @@ def test_no_state_is_kept_before_the_objective_is_final(rows, sparsity):
     settings = TrainingSettings(max_epochs=20, batch_size=64, patience=2)
     result = fit(network(sparsity=sparsity), rows, rows, settings)
     assert min(result.best_epoch) >= 16
+
+
+@pytest.mark.parametrize("n_epochs", [1, 2, 5, 20, 36])
+def test_latents_are_turned_as_often_as_the_length_allows_and_twice_at_most(rows, monkeypatch, n_epochs):
+    turned = []
+    monkeypatch.setattr("unmix.models.cgvae.turn_latents", lambda *words: turned.append(words))
+    model = network()
+    for epoch in range(n_epochs):
+        model.rearrange(rows, 200, epoch / n_epochs, (epoch + 1) / n_epochs)
+    assert len(turned) == min(n_epochs, 2)
 
 
 def test_starts_take_their_schedules_in_turn():
@@ -316,7 +328,7 @@ def test_the_last_surplus_latent_is_the_one_that_the_schedule_says(effects, kept
     x = (x - x.mean(0)) / x.std(0)
     data = Rows(x, None, torch.zeros(500, 1, dtype=torch.long), torch.zeros(500, 0), 2)
     model = with_effects(effects)
-    model.rearrange(data, 500, 0.4, 0.5)
+    model.rearrange(data, 500, 0.3, 0.36)
     assert [torch.nonzero(alive[0]).flatten().tolist() for alive in model.alive] == kept
 
 
