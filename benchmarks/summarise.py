@@ -33,11 +33,7 @@ WORDS = {
     "quick": "The smallest study.",
 }
 _SIZE_WORDS = ("latents", "features", "domains")
-_SPARSITY__LONGER = (
-    " Measured with a longer course of training than today's defaults: 2,800 steps, the penalty in every one of them, "
-    "latents turned once."
-)
-WORDS = {
+_SPARSITY_WORDS = {
     ("log", 0.5): "the default penalty",
     ("l1", 0.2): "L1 at weight 0.2",
     ("l1", 0.02): "a tenth of that",

@@ -318,7 +318,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 raise SettingError(f"{name} must be a whole number ≥ {smallest}; got {value!r}.")
 
     def planned_epochs(self, n_samples: int) -> float:
-        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or as many as the steps that it takes a latent."""
+        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or what its steps a latent make."""
         epochs, part = planned_epochs(self, n_samples)
         return epochs * part
 
