@@ -28,7 +28,8 @@ _LONGER = (
 WORDS = {
     "targets": "Supports that the theory guarantees with the domains there are.",
     "claim": "Domains × density: where do changes, sparsity, both and the baselines recover the latents?" + _LONGER,
-    "violation": "One assumption broken at a time: weak extra edges, dependent latents, noise, sources not Gaussian.",
+    "violation": "One assumption broken at a time: weak extra edges, dependent latents, noise, sources not Gaussian."
+    + _LONGER,
     "penalty": "The penalty at 32 rows of every batch of 128, against all rows, 8 rows, and fewer steps.",
     "quick": "The smallest study.",
 }
@@ -310,10 +311,10 @@ def _plainly(settings: pd.DataFrame, axes: Sequence[str]) -> str:
         both = own["both"]
         values = place if isinstance(place, tuple) else (place,)
         name = ", ".join(f"{axis.replace('n_', '')} {value}" for axis, value in zip(axes, values, strict=True))
-        lines["reached" if both >= GOOD else "missed"].append(f"{name} ({both:.3f})")
+        lines["reached" if both >= GOOD else "missed"].append(f"{name} ({both:.4f})")
         better = own[own > both + MARGIN].drop("both", errors="ignore").sort_values(ascending=False)
         if len(better):
-            lines["beaten"].append(f"{name}: " + ", ".join(f"{other} {mcc:.3f}" for other, mcc in better.items()))
+            lines["beaten"].append(f"{name}: " + ", ".join(f"{other} {mcc:.4f}" for other, mcc in better.items()))
     words = {
         "reached": f"Mean MCC of “both” {GOOD} or more",
         "missed": "Less",

@@ -117,7 +117,7 @@ def test_where_the_penalty_is_taken_is_what_the_estimator_says(monkeypatch, kind
     ("kind", "n_samples", "settings", "epochs", "part"),
     [
         (CGVAE, 8_000, {}, 36, 1.0),
-        (CGVAE, 8_000, {"n_latents": 10}, 45, 1.0),
+        (CGVAE, 8_000, {"n_latents": 10}, 59, 1.0),
         (CGVAE, 100, {}, 1_000, 1.0),
         (CGVAE, 1_000_000, {}, 20, 100 / 7_031),
         (CGVAE, 1_000_000, {"max_epochs": 3}, 3, 1.0),

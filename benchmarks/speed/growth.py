@@ -53,7 +53,7 @@ def measure_one() -> None:
     from unmix.models import cgvae
 
     torch.set_num_threads(threads)
-    CGVAE.steps_per_latent //= 10
+    CGVAE.steps_per_latent, CGVAE.least_steps = CGVAE.steps_per_latent // 10, CGVAE.least_steps // 10
     planned._LEAST_EPOCHS //= 10
     turn, turned = cgvae.turn_latents, []
 

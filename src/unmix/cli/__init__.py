@@ -93,7 +93,7 @@ def fit(
     prior: Annotated[str | None, typer.Option(help="gaussian or spline.")] = None,
     decoder: Annotated[str | None, typer.Option(help="dense or feature.")] = None,
     restarts: Annotated[int | None, typer.Option(help="Starts: trained together, by CGGAN one after another.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 250 steps a latent, 2,000 or more.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 330 steps a latent, 2,000 or more.")] = None,
     missing: Annotated[
         str | None, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
     ] = None,
@@ -231,7 +231,7 @@ def report(
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("unmix-demo"),
     latents: Annotated[int | None, typer.Option(help="Number of latent factors. Default: 4.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 250 steps a latent, 2,000 or more.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 330 steps a latent, 2,000 or more.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     images: Annotated[bool, typer.Option("--images", help="Handwritten digits in four pairs of colours.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="With --images: adversarial steps.")] = None,

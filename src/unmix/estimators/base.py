@@ -50,6 +50,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
 
     uses_domains: ClassVar[bool] = True
     steps_per_latent: ClassVar[int] = 350
+    least_steps: ClassVar[int] = 2_800
     schema_type: ClassVar[Any] = FeatureSchema
     assumption: ClassVar[str] = "the factors change between domains"
 

@@ -50,7 +50,7 @@ class CGVAE(LatentEstimator):
     n_restarts : int, default 4
         Starts trained together; the best is chosen by held-out objective and agreement.
     max_epochs : int, optional
-        Passes over the training rows. Default: 250 steps a latent and at least 2,000, in at most 1,000 passes; where
+        Passes over the training rows. Default: 330 steps a latent and at least 2,000, in at most 1,000 passes; where
         20 passes are more steps than that, an epoch is a twentieth of the steps and not a pass.
     n_spare : int, default 2
         Latents more than asked that train along for a third of the training and are then dropped. They keep a feature
@@ -106,7 +106,8 @@ class CGVAE(LatentEstimator):
     """
 
     assumption: ClassVar[str] = "the factors change between domains and each feature depends on few of them"
-    steps_per_latent: ClassVar[int] = 250
+    steps_per_latent: ClassVar[int] = 330
+    least_steps: ClassVar[int] = 2_000
 
     decoder: str = "dense"
     prior: str = "gaussian"

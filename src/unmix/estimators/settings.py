@@ -17,7 +17,6 @@ from unmix.nets.layers import ACTIVATIONS
 from unmix.objectives.sparsity import PENALTIES
 from unmix.train.fit import TrainingSettings
 
-_LATENTS_AT_LEAST = 8
 _LEAST_EPOCHS = 20
 _MOST_EPOCHS = 1_000
 _PATIENCE_SHARE = 0.2
@@ -92,14 +91,14 @@ def check_gan(estimator: Any) -> None:
 
 def planned_epochs(estimator: Any, n_samples: int) -> tuple[int, float]:
     """Epochs and the part of the rows that each takes: ``max_epochs`` whole ones, or ``steps_per_latent`` for
-    each latent, and as many as for 8 latents at least.
+    each latent, and ``least_steps`` at least.
 
     Where 20 passes over the rows are more steps than that, an epoch is a twentieth of the steps.
     """
     if estimator.max_epochs is not None:
         return int(estimator.max_epochs), 1.0
     n_batches = max(1, round(n_samples * (1 - estimator.validation_fraction) / estimator.batch_size))
-    steps = estimator.steps_per_latent * max(estimator.n_latents, _LATENTS_AT_LEAST)
+    steps = max(estimator.steps_per_latent * estimator.n_latents, estimator.least_steps)
     batches = min(n_batches, math.ceil(steps / _LEAST_EPOCHS))
     return min(math.ceil(steps / batches), _MOST_EPOCHS), batches / n_batches
 
