@@ -96,8 +96,9 @@ def rows_of(options: Options) -> list[dict[str, Any]]:
     sweeps = {
         "rows": [(n, FIXED_FEATURES) for n in ((500, 1_000) if options.quick else ROWS)],
         "features": [(FIXED_ROWS, d) for d in ((8, 50) if options.quick else FEATURES)],
-        "rows and features": [] if options.quick else [LARGEST],
     }
+    if not options.quick:
+        sweeps["rows and features"] = [LARGEST]
     rows = []
     for threads in options.threads:
         for what, sizes in sweeps.items():
@@ -106,8 +107,6 @@ def rows_of(options: Options) -> list[dict[str, Any]]:
                 for size in sizes:
                     words = [sys.path[0], *map(str, (*size, threads, epochs))]
                     found[size].append(fresh(CODE, threads, *words))
-            if not sizes:
-                continue
             base = np.array([own["step_seconds"] for own in found[sizes[0]]])
             for (n_rows, n_features), runs in found.items():
                 case = {"what": what, "rows": n_rows, "features": n_features, "threads": threads}

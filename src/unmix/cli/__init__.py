@@ -93,7 +93,10 @@ def fit(
     prior: Annotated[str | None, typer.Option(help="gaussian or spline.")] = None,
     decoder: Annotated[str | None, typer.Option(help="dense or feature.")] = None,
     restarts: Annotated[int | None, typer.Option(help="Starts: trained together, by CGGAN one after another.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 330 steps a latent, 2,000 or more.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Most epochs. Default: 330 steps a latent, 2,000 or more; with CGVAEImages 350 and 2,800."),
+    ] = None,
     missing: Annotated[
         str | None, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
     ] = None,

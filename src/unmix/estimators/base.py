@@ -319,7 +319,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 raise SettingError(f"{name} must be a whole number ≥ {smallest}; got {value!r}.")
 
     def planned_epochs(self, n_samples: int) -> float:
-        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or what its steps a latent make."""
+        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or its default number of steps."""
         epochs, part = planned_epochs(self, n_samples)
         return epochs * part
 

@@ -67,7 +67,9 @@ class CGVAEImages(LatentEstimator):
     n_restarts : int, default 2
     batch_size : int, default 64
     learning_rate : float, default 0.002
-    max_epochs, validation_fraction, early_stopping, auxiliary, min_domain_rows, device, random_state, verbose
+    max_epochs : int, optional
+        As in ``CGVAE``. Default: 350 steps a latent and at least 2,800.
+    validation_fraction, early_stopping, auxiliary, min_domain_rows, device, random_state, verbose
         As in ``CGVAE``.
     missing : {"error"}
         Images have no missing entries.

@@ -90,10 +90,10 @@ def check_gan(estimator: Any) -> None:
 
 
 def planned_epochs(estimator: Any, n_samples: int) -> tuple[int, float]:
-    """Epochs and the part of the rows that each takes: ``max_epochs`` whole ones, or ``steps_per_latent`` for
-    each latent, and ``least_steps`` at least.
+    """Epochs and the part of the rows that each takes: ``max_epochs`` whole ones, or the default number of steps.
 
-    Where 20 passes over the rows are more steps than that, an epoch is a twentieth of the steps.
+    These are ``steps_per_latent`` for each latent, and ``least_steps`` at least. Where 20 passes over the rows are
+    more steps than that, an epoch is a twentieth of the steps.
     """
     if estimator.max_epochs is not None:
         return int(estimator.max_epochs), 1.0
