@@ -30,7 +30,7 @@ WORDS = {
     "claim": "Domains × density: where do changes, sparsity, both and the baselines recover the latents?" + _LONGER,
     "violation": "One assumption broken at a time: weak extra edges, dependent latents, noise, sources not Gaussian."
     + _LONGER,
-    "penalty": "The penalty at 32 rows of each second batch of 128, against all, 8 rows, each batch and each fourth batch.",
+    "penalty": "The penalty at 32 rows of each second batch of 128, against all, 8 rows, each batch and each fourth.",
     "quick": "The smallest study.",
 }
 _SIZE_WORDS = ("latents", "features", "domains")
