@@ -47,8 +47,8 @@ ON_ROWS = (
     "\n## CG-GAN on rows\n\n`python benchmarks/cggan_vectors.py`: four latents of which two never change, eight "
     "features, six domains. Content R²: of the unchanging true latents from those found to be content, held out; "
     "`domain_accuracy`: of a classifier that reads the domain from them; `n_style`: latents found to be style, "
-    "two in truth (iMSDA is told so). How far the gradient penalty falls was chosen on other seeds. "
-    "Means over the seeds that were run:\n"
+    "two in truth (iMSDA is told so). How far the gradient penalty falls was chosen on other seeds. `seconds` are of "
+    "fits that shared two cores with others. Means over the seeds that were run:\n"
 )
 IN_FEW_DOMAINS = (
     "\n## CG-GAN in two domains: what the Jacobian term does\n\n"

@@ -58,6 +58,10 @@ def fitted_images(images):
 # The estimator
 
 
+def test_the_gradient_penalty_falls_on_tables_alone(fitted, fitted_images):
+    assert (fitted.model_.config.sharpened, fitted_images.model_.config.sharpened) == (0.03, 1.0)
+
+
 def test_contract_on_a_table(fitted, frame, labels, tmp_path):
     z = fitted.transform(frame)
     assert z.shape == (600, 3)

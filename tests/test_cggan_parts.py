@@ -195,7 +195,7 @@ def test_r1_is_due_in_every_fourth_step_and_weighs_four_times(rows):
     assert network.weights("discriminator", 0)["gradient"] == pytest.approx(0.3 * 4)
 
 
-def test_on_rows_the_gradient_penalty_falls_by_the_same_factor_in_every_step_of_the_second_half(rows):
+def test_the_gradient_penalty_falls_by_the_same_factor_in_every_step_of_the_second_half():
     network = CGGANNetwork(config(gradient_weight=0.6, sharpened=0.01, steps=100))
     weights = [network.weights("discriminator", step)["gradient"] for step in (0, 50, 75, 100)]
     assert weights == pytest.approx([1.2, 1.2, 0.12, 0.012])

@@ -37,8 +37,8 @@ _OF_IMAGES: dict[str, Any] = {
     "joining": 0.25,
     "translated": 0.5,
     "pace": 5.0,
+    "sharpened": 1.0,
 }
-_OF_ROWS: dict[str, Any] = {"sharpened": 0.03}
 
 
 @dataclass(eq=False, repr=False)
@@ -356,7 +356,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
             encoder_steps=int(self.encoder_steps),
             seed=seed,
             modulation=self.modulation,
-            **(_OF_IMAGES if len(shape) > 1 else _OF_ROWS),
+            **(_OF_IMAGES if len(shape) > 1 else {}),
         )
 
     def _most_style(self, *, images: bool) -> int:

@@ -18,8 +18,8 @@ Style latents are candidates: M is an L1 term on the size of what domains change
 all but as many as the domains need. Half-way the mask m is closed for those: they are as in the mean domain in every
 domain, that is content. From there on both weights fall, because L1 terms also press on what is truly there: λ to 0,
 α to a tenth. α has risen from 0 over the first steps, or latents could die before they are of use. On rows of features
-the gradient penalty of the discriminator falls as well: a smooth one leads the generator to the right optimum, a sharp
-one sees the small differences by which content still depends on style.
+the gradient penalty of the discriminator falls as well: a sharp discriminator sees the small differences by which
+content still depends on style, but one that is sharp from the start can lead into a local optimum.
 
 After the adversarial steps the encoder learns to read the averaged generator, whose weights follow the generator's
 exponentially. Content is N(0, I), whatever its rotation; of rows of features, the sparsest mixing chooses the one that
@@ -106,7 +106,7 @@ class CGGANConfig:
     joining: float = 0.0
     translated: float = 0.0
     pace: float = 1.0
-    sharpened: float = 1.0
+    sharpened: float = 0.03
 
     @property
     def images(self) -> bool:
