@@ -60,6 +60,32 @@ def test_jacobian_and_its_gradient_equal_autograd(form):
             torch.testing.assert_close(mine, other)
 
 
+@pytest.mark.parametrize("activation", ["silu", "leaky_relu"])
+def test_passes_that_share_memory_do_not_disturb_each_other(activation):
+    decoder = DenseDecoder(generators(0, 1), 3, (7, 6), 5, activation)
+    parameters = [value for name, value in decoder.named_parameters() if name != "network.layers.2.bias"]
+    first, second = torch.randn(2, 1, 6, 3, generator=torch.Generator().manual_seed(1))
+
+    def gradient(of):
+        return torch.autograd.grad(of.square().sum(), parameters, retain_graph=True)
+
+    alone = [gradient(decoder.with_jacobian(z, 4)[1]) for z in (first, second)]
+    jacobians = [decoder.with_jacobian(z, 4)[1] for z in (first, second)]
+    for order in ((0, 1), (1, 0)):
+        for which in order:
+            for mine, expected in zip(gradient(jacobians[which]), alone[which], strict=True):
+                assert torch.equal(mine, expected)
+
+
+def test_jacobian_in_mixed_precision_is_that_of_full_precision():
+    decoder = DenseDecoder(generators(0, 1), 3, (7, 6), 5)
+    z = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = decoder.with_jacobian(z, 4)
+    for ours, expected in zip(mixed, decoder.with_jacobian(z, 4), strict=True):
+        assert torch.equal(ours, expected)
+
+
 def _put(z, start, row, value):
     z = z.clone()
     z[start, row] = value

