@@ -58,8 +58,18 @@ def fitted_images(images):
 # The estimator
 
 
-def test_the_gradient_penalty_falls_on_tables_alone(fitted, fitted_images):
-    assert (fitted.model_.config.sharpened, fitted_images.model_.config.sharpened) == (0.03, 1.0)
+def test_tables_and_images_have_weights_and_schedules_of_their_own(fitted, fitted_images):
+    names = ("sharpened", "sparsity_left", "sparsity", "penalty", "n_penalised")
+    of_table, of_images = ([getattr(model.model_.config, name) for name in names] for model in (fitted, fitted_images))
+    assert of_table == [0.03, 1.0, 0.03, "log", fitted.n_latents]
+    assert of_images == [1.0, 0.1, 0.02, "l1", fitted_images.model_.config.n_style]
+
+
+def test_what_is_asked_of_the_jacobian_term_holds_for_both(frame, labels, images):
+    asked = {"sparsity": 0.5, "penalty": "l2"}
+    for x, y in ((frame, labels), images):
+        found = CGGAN(**{**SMALL, **asked}).fit(x, y).model_.config
+        assert {"sparsity": found.sparsity, "penalty": found.penalty} == asked
 
 
 def test_contract_on_a_table(fitted, frame, labels, tmp_path):

@@ -202,15 +202,18 @@ def test_the_gradient_penalty_falls_by_the_same_factor_in_every_step_of_the_seco
 
 
 def test_the_l1_terms_fall_once_the_mask_is_closed(rows):
-    network = CGGANNetwork(config(sparsity=0.3, mask_weight=0.2, steps=100))
+    network = CGGANNetwork(config(sparsity=0.3, mask_weight=0.2, steps=100, sparsity_left=0.1))
     weights = [network.weights("generator", step) for step in (0, 15, 30, 50, 75, 99)]
     assert [at["sparsity"] for at in weights] == pytest.approx([0.0, 0.15, 0.3, 0.3, 0.15, 0.03])
     assert [at["mask"] for at in weights] == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.1, 0.004])
+    kept = CGGANNetwork(config(sparsity=0.3, steps=100))
+    assert [kept.weights("generator", step)["sparsity"] for step in (15, 30, 99)] == pytest.approx([0.15, 0.3, 0.3])
 
 
 def test_a_model_is_as_complex_as_it_has_latents_that_domains_move():
     """More than all, where domains move none."""
     assert CGGANNetwork(config(flow=None)).complexity() == 3
+    assert CGGANNetwork(config(mask=False)).complexity() == 0
     network = CGGANNetwork(config())
     flow = network.averaged.flow
     with torch.no_grad():
@@ -247,21 +250,24 @@ def test_directional_jacobian_and_its_gradient_equal_autograd(form):
         torch.testing.assert_close(torch.zeros(1) if a is None else a, torch.zeros(1) if b is None else b)
 
 
-def test_the_sparsity_term_is_the_l1_norm_of_the_mixing(rows):
-    network = CGGANNetwork(config(directions=2, penalty_rows=64))
-    value = network.terms("generator", rows, torch.Generator().manual_seed(4), 0)["sparsity"]
-    source = torch.Generator().manual_seed(4)
-    z = network.synthesis.from_noise(torch.randn(64, 3, generator=source), rows.design)
-    full = torch.stack([autograd_jacobian(lambda own: network.synthesis(own[None], None)[0], row) for row in z])
-    expected = (full.abs().mean(0)[:, 1:] * z[:, 1:].std(0, correction=0)).sum()
-    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+def test_the_sparsity_term_is_the_norm_of_the_whole_mixing(rows):
+    networks = {penalty: CGGANNetwork(config(penalty=penalty, penalty_rows=64)) for penalty in ("l1", "log")}
+    synthesis = networks["l1"].synthesis
+    z = synthesis.from_noise(torch.randn(64, 3, generator=torch.Generator().manual_seed(4)), rows.design)
+    full = torch.stack([autograd_jacobian(lambda own: synthesis(own[None], None)[0], row) for row in z])
+    entries = full.abs().mean(0) * z.std(0, correction=0)
+    for penalty, expected in (("l1", entries), ("log", 0.05 * torch.log1p(entries / 0.05))):
+        terms = networks[penalty].terms("generator", rows, torch.Generator().manual_seed(4), 0)
+        assert terms["sparsity"].item() == pytest.approx(expected.sum().item(), rel=1e-4)
 
 
-def test_one_direction_a_step_is_right_on_average(rows):
-    one, both = (CGGANNetwork(config(directions=k, penalty_rows=64)) for k in (1, 2))
-    z = one.synthesis.from_noise(noise(64, 3), rows.design).detach()
-    draws = {round(one._sparsity(z, rows.design, torch.Generator().manual_seed(s)).item(), 4) for s in range(20)}
-    full = both._sparsity(z, rows.design, torch.Generator().manual_seed(0)).item()
+def test_one_direction_a_step_is_right_on_average():
+    settings = {"shape": (16, 16, 3), "channels": 2, "penalty": "l1"}
+    one, both = (CGGANNetwork(config(directions=k, **settings)) for k in (1, 2))
+    design = torch.eye(2).repeat(4, 1)
+    z = one.synthesis.from_noise(noise(8, 3), design).detach()
+    draws = {round(one._sparsity(z, design, torch.Generator().manual_seed(s)).item(), 6) for s in range(20)}
+    full = both._sparsity(z, design, torch.Generator().manual_seed(0)).item()
     assert len(draws) == 2
     assert sum(draws) / 2 == pytest.approx(full, rel=1e-3)
 

@@ -31,6 +31,8 @@ from unmix.train.devices import pick_device
 _MIXING_ROWS, _IMAGE_MIXING_ROWS = 1024, 128
 _CHUNK = 1024
 _OF_IMAGES: dict[str, Any] = {
+    "sparsity": 0.02,
+    "penalty": "l1",
     "penalty_rows": 8,
     "sparsity_every": 4,
     "reconstruction_weight": 50.0,
@@ -38,6 +40,7 @@ _OF_IMAGES: dict[str, Any] = {
     "translated": 0.5,
     "pace": 5.0,
     "sharpened": 1.0,
+    "sparsity_left": 0.1,
 }
 
 
@@ -69,10 +72,11 @@ class CGGAN(TransformerMixin, BaseEstimator):
     mask : bool, default True
         Whether the mask is learnt. False: every candidate is style.
     mask_weight : float, default 0.04
-    sparsity : float, default 0.02
-        α, weight of the L1 term of ∂x/∂z_s, of images per pixel and colour. 0: flow and mask alone.
-    penalty : {"l1", "log", "l2"}, default "l1"
-        Form of that term, as in ``CGVAE``.
+    sparsity : float, optional
+        α, weight of the Jacobian term: of ∂x/∂z on tables, of ∂x/∂z_s per pixel and colour on images. By default 0.03
+        on tables and 0.02 on images. 0: flow and mask alone.
+    penalty : {"log", "l1", "l2"}, optional
+        Form of that term, as in ``CGVAE``; by default "log" on tables and "l1" on images.
     gradient_weight : float, default 0.2
         γ of the discriminator's gradient penalty (R1). On tables it falls to 0.03 of this over the second half of the
         adversarial steps.
@@ -146,8 +150,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
     flow: str | bool = "gaussian"
     mask: bool = True
     mask_weight: float = 0.04
-    sparsity: float = 0.02
-    penalty: str = "l1"
+    sparsity: float | None = None
+    penalty: str | None = None
     gradient_weight: float = 0.2
     augment: bool = True
     max_steps: int = 8000
@@ -337,6 +341,9 @@ class CGGAN(TransformerMixin, BaseEstimator):
         return hasattr(self, "model_")
 
     def _config(self, shape: tuple[int, ...], domains: DomainSchema, seed: int) -> CGGANConfig:
+        asked: dict[str, Any] = {} if self.penalty is None else {"penalty": self.penalty}
+        if self.sparsity is not None:
+            asked["sparsity"] = float(self.sparsity)
         return CGGANConfig(
             n_latents=int(self.n_latents),
             n_style=self._most_style(images=len(shape) > 1),
@@ -348,15 +355,13 @@ class CGGAN(TransformerMixin, BaseEstimator):
             flow=None if self.flow is False else str(self.flow),
             mask=bool(self.mask),
             mask_weight=float(self.mask_weight),
-            sparsity=float(self.sparsity),
-            penalty=self.penalty,
             gradient_weight=float(self.gradient_weight),
             augment=bool(self.augment),
             steps=int(self.max_steps),
             encoder_steps=int(self.encoder_steps),
             seed=seed,
             modulation=self.modulation,
-            **(_OF_IMAGES if len(shape) > 1 else {}),
+            **{**(_OF_IMAGES if len(shape) > 1 else {}), **asked},
         )
 
     def _most_style(self, *, images: bool) -> int:

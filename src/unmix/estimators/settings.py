@@ -79,13 +79,14 @@ def check_gan(estimator: Any) -> None:
     need(is_whole(estimator.verbose, 0) or isinstance(estimator.verbose, bool), "verbose", "0, 1 or 2")
     need(_are_widths(estimator.hidden), "hidden", "one or more widths ≥ 1, such as (128, 128)")
     need(estimator.flow is False or estimator.flow in [*FLOWS], "flow", f"one of {[*FLOWS]} or False")
-    need(estimator.penalty in [*PENALTIES], "penalty", f"one of {[*PENALTIES]}")
+    need(estimator.penalty in [None, *PENALTIES], "penalty", f"one of {[*PENALTIES]}, or None")
     need(estimator.modulation in MODULATIONS, "modulation", f"one of {[*MODULATIONS]}")
     for name in ("mask", "augment", "mixed_precision"):
         need(isinstance(getattr(estimator, name), bool | np.bool), name, "True or False")
     for name in ("mask_weight", "sparsity", "gradient_weight"):
         value = getattr(estimator, name)
-        need(is_number(value) and value >= 0, name, "≥ 0 and finite")
+        absent = name == "sparsity" and value is None
+        need(absent or (is_number(value) and value >= 0), name, "≥ 0 and finite")
     need(is_number(estimator.learning_rate) and estimator.learning_rate > 0, "learning_rate", "> 0")
 
 

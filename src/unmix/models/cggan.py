@@ -12,14 +12,16 @@ Generator and encoder E together minimise, with the terms of ``objectives/advers
 .. math:: L_G + \lambda_t M + \alpha_t S + E\,\|E(\tilde x) - z\|^2 + E\,\|G(E(x)) - x\|^2
 
 The last two make every latent visible in x, and every row of the data one that the generator makes. S takes the exact
-derivatives by some random style latents a step.
+derivatives, of rows of features by every latent: where content has several dimensions it keeps its distribution under a
+rotation that depends on style, and the sparsest mixing alone says which is right. Of images S takes the derivatives by
+some random style latents a step.
 
 Style latents are candidates: M is an L1 term on the size of what domains change in each of them, so it becomes 0 for
 all but as many as the domains need. Half-way the mask m is closed for those: they are as in the mean domain in every
-domain, that is content. From there on both weights fall, because L1 terms also press on what is truly there: λ to 0,
-α to a tenth. α has risen from 0 over the first steps, or latents could die before they are of use. On rows of features
-the gradient penalty of the discriminator falls as well: a sharp discriminator sees the small differences by which
-content still depends on style, but one that is sharp from the start can lead into a local optimum.
+domain, that is content. From there on λ falls to 0, because L1 terms also press on what is truly there, and so does α
+of images, to a tenth. α has risen from 0 over the first steps, or latents could die before they are of use. On rows of
+features the gradient penalty of the discriminator falls as well: a sharp discriminator sees the small differences by
+which content still depends on style, but one that is sharp from the start can lead into a local optimum.
 
 After the adversarial steps the encoder learns to read the averaged generator, whose weights follow the generator's
 exponentially. Content is N(0, I), whatever its rotation; of rows of features, the sparsest mixing chooses the one that
@@ -56,7 +58,6 @@ MASK_THRESHOLD = 0.1
 _INITIAL_NOISE = 0.1
 _RAMP = 0.3
 _CLOSING = 0.5
-_LEFT = 0.1
 _FRAME_ROWS = 2048
 _JACOBIAN_ROWS, _IMAGE_JACOBIAN_ROWS = 512, 128
 _OTHER_DOMAINS = 16
@@ -70,12 +71,13 @@ class CGGANConfig:
 
     ``shape``: (n_features,), or (side, side, colours) of images. ``hidden``: widths of dense networks; for images the
     last is the width of the modulation and of the discriminator's features, and ``channels`` those at the full side.
-    ``flow``: "gaussian", "spline" or None, a plain conditional generator. The exact derivatives by ``directions``
-    style latents are taken at the first ``penalty_rows`` rows in every ``sparsity_every``-th step, the R1 term in every
-    ``gradient_every``-th; both weigh accordingly more. ``joining``: share of the steps before real rows are encoded at
-    all; as many more later they have their full weight, and from half-way between on the share ``translated`` of what
-    the generator makes are rows of the data, moved to another domain. ``pace``: how many times as fast as other
-    parameters the effects of domains may grow.
+    ``flow``: "gaussian", "spline" or None, a plain conditional generator. The exact derivatives, of images by
+    ``directions`` style latents, are taken at the first ``penalty_rows`` rows in every ``sparsity_every``-th step, the
+    R1 term in every ``gradient_every``-th; both weigh accordingly more. ``joining``: share of the steps before real
+    rows are encoded at all; as many more later they have their full weight, and from half-way between on the share
+    ``translated`` of what the generator makes are rows of the data, moved to another domain. ``pace``: how many times
+    as fast as other parameters the effects of domains may grow. ``sharpened`` and ``sparsity_left``: shares of the
+    gradient penalty and of the Jacobian term that are left at the end.
     """
 
     n_latents: int
@@ -89,8 +91,8 @@ class CGGANConfig:
     flow: str | None = "gaussian"
     mask: bool = True
     mask_weight: float = 0.04
-    sparsity: float = 0.02
-    penalty: str = "l1"
+    sparsity: float = 0.03
+    penalty: str = "log"
     gradient_weight: float = 0.2
     augment: bool = True
     steps: int = 8000
@@ -107,10 +109,16 @@ class CGGANConfig:
     translated: float = 0.0
     pace: float = 1.0
     sharpened: float = 0.03
+    sparsity_left: float = 1.0
 
     @property
     def images(self) -> bool:
         return len(self.shape) > 1
+
+    @property
+    def n_penalised(self) -> int:
+        """How many latents, the last ones, have their derivatives penalised."""
+        return self.n_style if self.images else self.n_latents
 
     @property
     def all_style(self) -> bool:
@@ -259,7 +267,7 @@ class CGGANNetwork(AdversarialModel):
             "generator": {
                 "logistic": 1.0,
                 "mask": config.mask_weight * fallen,
-                "sparsity": config.sparsity * config.sparsity_every * risen * max(fallen, _LEFT),
+                "sparsity": config.sparsity * config.sparsity_every * risen * max(fallen, config.sparsity_left),
                 "latents": config.latent_weight,
                 "reconstruction": config.reconstruction_weight * self._joined(step),
             },
@@ -279,7 +287,12 @@ class CGGANNetwork(AdversarialModel):
 
     @torch.no_grad()
     def complexity(self) -> int:
-        """Style latents that domains move, fewest being best; a model in which they move none has missed them."""
+        """Style latents that domains move, fewest being best; a model in which they move none has missed them.
+
+        Where all candidates are style, their number says nothing.
+        """
+        if self.config.all_style:
+            return 0
         return int(self._moved().sum()) or self.config.n_style + 1
 
     def _moved(self) -> Tensor:
@@ -332,7 +345,7 @@ class CGGANNetwork(AdversarialModel):
             terms["reconstruction"] = (self.synthesis(found[len(z) :], design) - real).square().mean()
         if config.mask and config.flow is not None:
             terms["mask"] = mask_penalty(self.synthesis.effects(design))
-        if config.sparsity > 0 and config.n_style > 0 and step % config.sparsity_every == 0:
+        if config.sparsity > 0 and config.n_penalised > 0 and step % config.sparsity_every == 0:
             terms["sparsity"] = self._sparsity(z, design, source)
         return terms
 
@@ -357,15 +370,15 @@ class CGGANNetwork(AdversarialModel):
 
     def _sparsity(self, z: Tensor, design: Tensor, source: torch.Generator) -> Tensor:
         config = self.config
-        first = config.n_latents - config.n_style
-        count = min(config.directions, config.n_style)
-        columns = first + torch.randperm(config.n_style, generator=source)[:count].to(z.device)
+        first = config.n_latents - config.n_penalised
+        count = min(config.directions, config.n_style) if config.images else config.n_latents
+        columns = first + torch.randperm(config.n_penalised, generator=source)[:count].to(z.device)
         n_rows = min(config.penalty_rows, len(z))
         jacobian = self.synthesis.generator.derivatives(z[:n_rows], design[:n_rows], columns)
         spread = z[:, columns].std(0, correction=0)
         weights = jacobian_weights(jacobian.flatten(2).transpose(0, 1)[None], spread[None])
         per_entry = 1.0 / math.prod(config.shape) if config.images else 1.0
-        return PENALTIES[config.penalty](weights)[0] * (config.n_style / count * per_entry)
+        return PENALTIES[config.penalty](weights)[0] * (config.n_penalised / count * per_entry)
 
     def _encoder_terms(self, rows: Rows, noise: Tensor, source: torch.Generator) -> dict[str, Tensor]:
         """Latents of generated rows, and what becomes of generated and of real rows on the way there and back."""

@@ -1,4 +1,4 @@
-r"""Losses of two players, and the L1 terms of the generator.
+r"""Losses of two players, and what the generator pays for its latents.
 
 Non-saturating logistic losses (Goodfellow et al. 2014) with a gradient penalty on real rows (R1, Mescheder, Geiger,
 Nowozin 2018, arXiv:1801.04406), which is computed in one step of several and weighs accordingly more:
@@ -6,7 +6,8 @@ Nowozin 2018, arXiv:1801.04406), which is computed in one step of several and we
 .. math:: L_D = E\,\zeta(D(\tilde x, u)) + E\,\zeta(-D(x, u)) + \tfrac{\gamma}{2} E\,\|\nabla_x D(x, u)\|^2, \qquad
           L_G = E\,\zeta(-D(\tilde x, u)), \qquad \zeta(t) = \log(1 + e^t)
 
-The generator also pays for every latent that domains move, and for every feature that a style latent moves:
+The generator also pays for every latent that domains move, and for every feature that a latent moves, of images that a
+style latent moves:
 
 .. math:: M = \sum_i \Big(\tfrac 1 U \sum_u \|e_{iu}\|^2\Big)^{1/2}, \qquad
           S = \sum_{i,k} \rho\big(E\,|\partial \tilde x_k / \partial z_i| \, \mathrm{sd}(z_i)\big)
