@@ -21,7 +21,7 @@ QUICK = ["--latents", "2", "--restarts", "2", "--epochs", "3", "--verbose", "0"]
 
 
 def run(*words, cwd):
-    command = [sys.executable, "-m", "unmix.cli", *map(str, words)]
+    command = [sys.executable, "-m", "unmix", *map(str, words)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -104,7 +104,7 @@ def test_an_existing_folder_is_refused_unless_told(table):
 def test_interrupt_and_resume(table):
     words = ["fit", "t.csv", "--domain", "domain", "--drop", "cell", "--out", "r", "--latents", "2", "--restarts", "2"]
     words += ["--epochs", "150", "--verbose", "2"]
-    command = [sys.executable, "-m", "unmix.cli", *words]
+    command = [sys.executable, "-m", "unmix", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, cwd=table, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment

@@ -52,7 +52,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
 
     Li, Fan, Zheng, Ng, Xie, Chen, Dong, Cai, Zhang: Synergy Between Sufficient Changes and Sparse Mixing Procedure
     for Disentangled Representation Learning, ICLR 2025, arXiv:2503.00639. f is monotone in every latent, the mask m
-    finds how many latents domains change (style), and an L1 term keeps the mixing of style sparse.
+    finds how many latents domains change (style), and the Jacobian term keeps the mixing sparse, of images that of
+    style.
 
     Parameters
     ----------

@@ -1,0 +1,5 @@
+"""``python -m unmix``: the command line."""
+
+from unmix.cli import main
+
+main()

@@ -1,3 +1,0 @@
-from unmix.cli import main
-
-main()
