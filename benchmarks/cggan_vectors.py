@@ -1,7 +1,7 @@
 """Does CG-GAN find content, style and the mixing? Known truth: generated problems with latents that no domain changes.
 
     python benchmarks/cggan_vectors.py --seeds 580 581 582 583 584
-    python benchmarks/cggan_vectors.py --problem few-domains --seeds 585 586 587 588
+    python benchmarks/cggan_vectors.py --problem few-domains --seeds 585 586 587
 
 One row a fit: data seed, method, R² of the unchanging true latents from the content latents (linear and nonlinear, held
 out), accuracy of a classifier that reads the domain from the content latents (rows it did not learn from) beside

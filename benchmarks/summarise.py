@@ -47,16 +47,16 @@ ON_ROWS = (
     "\n## CG-GAN on rows\n\n`python benchmarks/cggan_vectors.py`: four latents of which two never change, eight "
     "features, six domains. Content R²: of the unchanging true latents from those found to be content, held out; "
     "`domain_accuracy`: of a classifier that reads the domain from them; `n_style`: latents found to be style, "
-    "two in truth (iMSDA is told so). How far the gradient penalty falls was chosen on other seeds. `seconds` are of "
-    "fits that shared two cores with others. Means over the seeds that were run:\n"
+    "two in truth (iMSDA is told so). How far the gradient penalty falls, and form and weight of the Jacobian term, "
+    "were chosen on other seeds. `seconds` are of fits that shared two cores with others. Means over the seeds that "
+    "were run:\n"
 )
 IN_FEW_DOMAINS = (
     "\n## CG-GAN in two domains: what the Jacobian term does\n\n"
-    "`python benchmarks/cggan_vectors.py --problem few-domains --seeds 541 542 543 544`: one latent of four never "
+    "`python benchmarks/cggan_vectors.py --problem few-domains --seeds 585 586 587`: one latent of four never "
     "changes, there are two domains, and the support is one that the theory guarantees with so few. Changes alone "
     "leave the three style latents open; the Jacobian term has to tell them apart. Their number is told, without a "
-    "mask. `entries_below_0.1` is to be read beside `true_zeros`. Measured while the discriminator's "
-    "gradient penalty kept its weight to the last step. Means over the seeds that were run:\n"
+    "mask. `entries_below_0.1` is to be read beside `true_zeros`. Means over the seeds that were run:\n"
 )
 DIGITS = (
     "\n## Two-colour digits\n\n`python benchmarks/translation.py`: held-out digits translated to the three other "

@@ -8,7 +8,8 @@ from torch.autograd.functional import jacobian as autograd_jacobian
 from unmix import CGGAN
 from unmix.data.batches import Rows
 from unmix.models import cggan
-from unmix.models.cggan import CGGANConfig, CGGANNetwork, FittedGAN
+from unmix.models.cggan import CGGANConfig, CGGANNetwork
+from unmix.models.fitted_gan import FittedGAN
 from unmix.train.adversarial import AdversarialSettings, fit_adversarial
 
 

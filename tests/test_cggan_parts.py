@@ -8,7 +8,8 @@ from torch.nn.functional import conv2d
 
 from unmix import StorageError, TrainingError
 from unmix.data.batches import Rows
-from unmix.models.cggan import CGGANConfig, CGGANNetwork, FittedGAN, as_floats, as_images
+from unmix.models.cggan import CGGANConfig, CGGANNetwork, as_floats, as_images
+from unmix.models.fitted_gan import FittedGAN
 from unmix.nets.augment import MOST, adapted, augment
 from unmix.nets.gan import VectorDiscriminator
 from unmix.nets.gan_images import ImageGenerator, ModulatedConvolution

@@ -33,7 +33,7 @@ from unmix.estimators.domain_baselines import IMSDA, IVAE
 from unmix.estimators.images import CGVAEImages
 from unmix.files import json_ready, replacing
 from unmix.models.base import FittedModel
-from unmix.models.cggan import FittedGAN
+from unmix.models.fitted_gan import FittedGAN
 from unmix.report.html import ReportContent, render
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.devices import pick_device

@@ -24,8 +24,7 @@ features the gradient penalty of the discriminator falls as well: a sharp discri
 which content still depends on style, but one that is sharp from the start can lead into a local optimum.
 
 After the adversarial steps the encoder learns to read the averaged generator, whose weights follow the generator's
-exponentially. Content is N(0, I), whatever its rotation; of rows of features, the sparsest mixing chooses the one that
-is kept (``objectives/turning.py``), which changes neither what is generated nor how rows are read.
+exponentially. What is kept of it all is in ``fitted_gan.py``.
 """
 
 from __future__ import annotations
@@ -48,19 +47,14 @@ from unmix.nets.layers import Generators, generators
 from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
 from unmix.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty, mask_penalty
 from unmix.objectives.sparsity import PENALTIES, jacobian_weights
-from unmix.objectives.turning import best_rotation
 
 FLOWS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
 MODULATIONS = ("all", "colours")
-
 
 MASK_THRESHOLD = 0.1
 _INITIAL_NOISE = 0.1
 _RAMP = 0.3
 _CLOSING = 0.5
-_FRAME_ROWS = 2048
-_JACOBIAN_ROWS, _IMAGE_JACOBIAN_ROWS = 512, 128
-_OTHER_DOMAINS = 16
 # Numbers of one layer where no gradient is asked for: 16 MB, of which forward mode keeps a good dozen.
 _LAYER = 2**22
 
@@ -156,7 +150,8 @@ def _discriminator(sources: Generators, config: CGGANConfig) -> nn.Module:
     return VectorDiscriminator(sources, config.shape[0], config.n_design, config.hidden)
 
 
-def _encoder(sources: Generators, config: CGGANConfig) -> nn.Module:
+def new_encoder(sources: Generators, config: CGGANConfig) -> nn.Module:
+    """Reads latents (rows, n_latents) from rows of features or from images, without their domain."""
     if config.images:
         return ImageEncoder(sources, config.shape, config.channels, config.hidden[-1], config.n_latents)
     return VectorEncoder(sources, config.shape[0], config.hidden, config.n_latents)
@@ -239,7 +234,7 @@ class CGGANNetwork(AdversarialModel):
         self.averaged = copy.deepcopy(self.synthesis).requires_grad_(False)
         (source,) = generators(config.seed + 1, 1)
         self.discriminator = _discriminator([source], config)
-        self.encoder = _encoder([source], config)
+        self.encoder = new_encoder([source], config)
         self.register_buffer("augmentation", torch.zeros(()))
         self._certainty = 0.0
         self.phases = (
@@ -394,121 +389,3 @@ class CGGANNetwork(AdversarialModel):
             "reconstruction": errors[: len(z)].mean(),
             "real": errors[len(z) :].mean(),
         }
-
-
-class FittedGAN(nn.Module):
-    """Averaged generator and encoder in a fixed frame: content before style, each by effect, mean 0, deviation 1.
-
-    z (public) = (z (inner)[order] - center) / scale, where ``scale`` carries the sign; ``importance`` (n_latents,), in
-    the public order, is the share of a latent's spread, as a standard deviation, that domains make.
-    """
-
-    order: Tensor
-    center: Tensor
-    scale: Tensor
-    importance: Tensor
-
-    def __init__(self, config: CGGANConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.synthesis = Synthesis(config).requires_grad_(False)
-        self.encoder = _encoder(generators(config.seed, 1), config).requires_grad_(False)
-        self.register_buffer("order", torch.arange(config.n_latents))
-        self.register_buffer("center", torch.zeros(config.n_latents))
-        self.register_buffer("scale", torch.ones(config.n_latents))
-        self.register_buffer("importance", torch.zeros(config.n_latents))
-
-    @classmethod
-    def of(cls, network: CGGANNetwork, rows: Rows) -> FittedGAN:
-        """The trained model; style latents that domains hardly move become content, exactly."""
-        fitted = cls(network.config).to(rows.x.device)
-        fitted.synthesis.load_state_dict(network.averaged.state_dict())
-        fitted.encoder.load_state_dict(network.encoder.state_dict())
-        design = rows.take(slice(None, None, max(1, len(rows) // _FRAME_ROWS))).design
-        fitted._settle(design)
-        return fitted
-
-    @property
-    def n_content(self) -> int:
-        if self.config.all_style:
-            return self.config.n_latents - self.config.n_style
-        return int((self.importance < MASK_THRESHOLD).sum())
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Latents (rows, n_latents) of standardised rows or uint8 images."""
-        return (self.encoder(as_floats(x))[:, self.order] - self.center) / self.scale
-
-    def decode(self, z: Tensor, design: Tensor) -> Tensor:
-        """Standardised rows, or images with colours first; ``design`` matters only to a plain conditional generator."""
-        x: Tensor = self.synthesis(self._inward(z), design)
-        return x
-
-    def from_noise(self, noise: Tensor, design: Tensor) -> Tensor:
-        """``z`` of ``noise`` ε; the columns of ε are those of the inner latents."""
-        return (self.synthesis.from_noise(noise, design)[:, self.order] - self.center) / self.scale
-
-    def to_noise(self, z: Tensor, design: Tensor) -> Tensor:
-        return self.synthesis.to_noise(self._inward(z), design)
-
-    def mixing(self, z: Tensor, design: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of |∂x/∂z| and of ∂x/∂z (n_latents, features of a row ...) over the rows ``z``, few at a time."""
-        inner, absolute, signed = self._inward(z), torch.zeros_like(z[0, 0]), torch.zeros_like(z[0, 0])
-        at_once = self.config.rows_at_once(self.config.n_latents)
-        for own, domains in zip(inner.split(at_once), design.split(at_once), strict=True):
-            part = self.synthesis.generator.derivatives(own, domains, self.order)
-            part = part * self.scale.view(-1, *[1] * (part.dim() - 1))
-            absolute, signed = absolute + part.abs().sum(1), signed + part.sum(1)
-        return absolute / len(z), signed / len(z)
-
-    def _inward(self, z: Tensor) -> Tensor:
-        return (z * self.scale + self.center)[:, self.order.argsort()]
-
-    @torch.no_grad()
-    def _settle(self, design: Tensor) -> None:
-        source = torch.Generator().manual_seed(self.config.seed)
-        noise = torch.randn(len(design), self.config.n_latents, generator=source).to(design.device)
-        importance = self._importance(noise, design, source)
-        first = self.config.n_latents - self.config.n_style
-        if self.config.mask:
-            self.synthesis.mask[importance[first:] < MASK_THRESHOLD] = 0.0
-        style = importance >= MASK_THRESHOLD
-        if self.config.all_style:
-            style = torch.arange(len(importance), device=importance.device) >= first
-        # The mask has just closed for what is content.
-        importance = torch.where(style, importance, torch.zeros_like(importance))
-        z = self.synthesis.from_noise(noise, design)
-        rows = slice(None, None, -(-len(z) // (_IMAGE_JACOBIAN_ROWS if self.config.images else _JACOBIAN_ROWS)))
-        self._turn_content((~style).nonzero()[:, 0], z[rows], design[rows])
-        self.center.copy_(z.mean(0))
-        self.scale.copy_(z.std(0, correction=0))
-        absolute, signed = (
-            part.flatten(1) for part in self.mixing(((z - self.center) / self.scale)[rows], design[rows])
-        )
-        order = torch.argsort(absolute.sum(1) - style * (absolute.sum() + 1.0), descending=True, stable=True)
-        strongest = absolute.argmax(1, keepdim=True)
-        signs = torch.where(signed.gather(1, strongest)[:, 0] < 0, -1.0, 1.0)
-        for own, values in (
-            (self.center, self.center),
-            (self.scale, self.scale * signs),
-            (self.importance, importance),
-        ):
-            own.copy_(values[order].clone())
-        self.order.copy_(order)
-
-    def _turn_content(self, content: Tensor, z: Tensor, design: Tensor) -> None:
-        generator, encoder = self.synthesis.generator, self.encoder
-        if not isinstance(generator, VectorGenerator) or not isinstance(encoder, VectorEncoder) or len(content) < 2:
-            return
-        jacobian = generator.derivatives(z, design, content).transpose(0, 1).cpu().double()
-        with torch.enable_grad():
-            rotation = best_rotation(jacobian, self.config.seed)
-        if rotation is not None:
-            generator.turn(content, rotation)
-            encoder.turn(content, rotation)
-
-    def _importance(self, noise: Tensor, design: Tensor, source: torch.Generator) -> Tensor:
-        """sd over domains of what the same ε becomes, by the sd of the latent: (n_latents,)."""
-        z = self.synthesis.from_noise(noise, design)
-        others = [torch.randperm(len(design), generator=source).to(design.device) for _ in range(_OTHER_DOMAINS)]
-        moved = torch.stack([self.synthesis.from_noise(noise, design[order]) for order in others])
-        return moved.var(0).mean(0).sqrt() / z.std(0, correction=0)
