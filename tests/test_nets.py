@@ -77,6 +77,13 @@ def test_passes_that_share_memory_do_not_disturb_each_other(activation):
                 assert torch.equal(mine, expected)
 
 
+def test_jacobian_differentiates_by_z_where_the_weights_are_fixed():
+    decoder = DenseDecoder(generators(0, 1), 3, (7, 6), 5).double().requires_grad_(False)
+    z = torch.randn(1, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda own: decoder.with_jacobian(own, 4), (z,))
+    assert not decoder.with_jacobian(z.detach(), 4)[1].requires_grad
+
+
 def test_jacobian_in_mixed_precision_is_that_of_full_precision():
     decoder = DenseDecoder(generators(0, 1), 3, (7, 6), 5)
     z = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(1))

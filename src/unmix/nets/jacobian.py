@@ -15,8 +15,7 @@ are ``penalty_rows``; where no gradient is asked for, rows are taken so few at a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -117,7 +116,8 @@ def mlp_with_jacobian(network: StackedMLP, z: Tensor, n_rows: int) -> tuple[Tens
     if len(layers) == 1:
         return layers[0](z), layers[0].weight.unsqueeze(1).expand(-1, n_rows, -1, -1)
     parameters = [part for layer in layers for part in (layer.weight, layer.bias)]
-    output, jacobian = _MLPWithJacobian.apply(network.activation, n_rows, _lease(network, n_rows), z, *parameters)
+    lease = _Lease(network, z, (len(z), n_rows, z.shape[2]))
+    output, jacobian = _MLPWithJacobian.apply(network.activation, n_rows, lease, z, *parameters)
     return output, jacobian
 
 
@@ -140,54 +140,39 @@ def _padded(first: Tensor, n_rows: int) -> Tensor:
     return torch.cat([first, first.new_zeros(first.shape[0], n_rows - first.shape[1], *first.shape[2:])], dim=1)
 
 
-class _Tangents:
-    """Memory (starts, rows, latents, width), and the same with rows and latents as one axis."""
+class _Lease:
+    """Memory for what a pass and its gradient hold of the tangents, used again once nothing can ask for that gradient.
 
-    def __init__(self, like: Tensor, n_rows: int, width: int) -> None:
-        self.whole = like.new_empty(like.shape[0], n_rows, like.shape[1], width)
-        self.flat = self.whole.flatten(1, 2)
-
-
-class _Room:
-    """Memory of one pass, for every hidden layer: its tangents before and after the slopes, and their gradients.
-
-    Asking for megabytes anew takes longer than to compute what they hold.
+    Asking for megabytes anew takes longer than to compute what they hold. Devices other than the CPU keep memory
+    themselves; without a gradient rows are many, and each tensor is given back as soon as it has been used.
     """
 
-    def __init__(self, first: Tensor, n_rows: int, widths: Sequence[int]) -> None:
-        self._of_layers = lambda: [_Tangents(first, n_rows, width) for width in widths]
-        self.pushed, self.tangents = self._of_layers(), self._of_layers()
+    def __init__(self, network: StackedMLP, like: Tensor, shape: tuple[int, int, int]) -> None:
+        self._like, self._shape, self.differentiable = like, shape, torch.is_grad_enabled()
+        self._free: list[dict[Any, Tensor]] | None = None
+        if self.differentiable and like.device.type == "cpu":
+            self._free = _FREE.setdefault(network, {}).setdefault((like.dtype, shape), [])
+            self._own = self._free.pop() if self._free else {}
 
-    @cached_property
-    def by_tangents(self) -> list[_Tangents]:
-        return self._of_layers()
+    def whole(self, what: str, layer: int, width: int) -> Tensor | None:
+        """Room for (starts, rows, latents, width); None where it is to be made anew."""
+        if self._free is None:
+            return None
+        if (what, layer) not in self._own:
+            self._own[what, layer] = self._like.new_empty(*self._shape, width)
+        return self._own[what, layer]
 
-    @cached_property
-    def products(self) -> list[_Tangents]:
-        return self._of_layers()
-
-
-class _Lease:
-    """A room that goes back to those of its network when nothing can ask for the gradient any more."""
-
-    def __init__(self, free: list[_Room], first: Tensor, n_rows: int, widths: Sequence[int]) -> None:
-        self._free = free
-        self.room = free.pop() if free else _Room(first, n_rows, widths)
+    def flat(self, what: str, layer: int, width: int) -> Tensor | None:
+        """The same, with rows and latents as one axis."""
+        whole = self.whole(what, layer, width)
+        return None if whole is None else whole.flatten(1, 2)
 
     def __del__(self) -> None:
-        self._free.append(self.room)
+        if self._free is not None:
+            self._free.append(self._own)
 
 
-_ROOMS: WeakKeyDictionary[StackedMLP, dict[Any, list[_Room]]] = WeakKeyDictionary()
-
-
-def _lease(network: StackedMLP, n_rows: int) -> _Lease:
-    """Other devices than the CPU keep memory themselves; without a gradient rows are many, and it is given back."""
-    weights: list[Tensor] = [layer.weight for layer in network.layers]  # type: ignore[misc]
-    first, widths = weights[0], [weight.shape[2] for weight in weights[:-1]]
-    kept = torch.is_grad_enabled() and first.device.type == "cpu"
-    free = _ROOMS.setdefault(network, {}).setdefault((first.dtype, n_rows), []) if kept else []
-    return _Lease(free, first, n_rows, widths)
+_FREE: WeakKeyDictionary[StackedMLP, dict[Any, list[dict[Any, Tensor]]]] = WeakKeyDictionary()
 
 
 class _MLPWithJacobian(torch.autograd.Function):
@@ -207,54 +192,48 @@ class _MLPWithJacobian(torch.autograd.Function):
         ctx: Any, activation: str, n_rows: int, lease: _Lease, z: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
         weights, biases, activate = parameters[::2], parameters[1::2], _ACTIVATIONS[activation]
-        last = len(weights) - 1
-        inputs, kept = [z], []
-        pushed, jacobian = weights[0].unsqueeze(1), z.new_empty(0)
+        shape, last = (len(z), n_rows, z.shape[2], -1), len(weights) - 1
+        value, pushed, kept = z, weights[0].unsqueeze(1), []
         for layer in range(last):
-            value, slope, of_backward = activate.forward(
-                torch.baddbmm(biases[layer], inputs[layer], weights[layer]), n_rows
-            )
-            inputs.append(value)
-            kept.append((slope.unsqueeze(2), of_backward))
-            tangents = lease.room.tangents[layer]
-            torch.mul(pushed, kept[layer][0], out=tangents.whole)
-            if layer + 1 < last:
-                torch.bmm(tangents.flat, weights[layer + 1], out=lease.room.pushed[layer + 1].flat)
-                pushed = lease.room.pushed[layer + 1].whole
-            else:
-                jacobian = torch.bmm(tangents.flat, weights[last])
-        ctx.save_for_backward(z, *weights)
-        ctx.inner, ctx.kept, ctx.activate, ctx.lease = inputs[1:], kept, activate, lease
+            inputs, width, after = value, weights[layer].shape[2], weights[layer + 1]
+            value, slope, of_backward = activate.forward(torch.baddbmm(biases[layer], inputs, weights[layer]), n_rows)
+            slope = slope.unsqueeze(2)
+            tangents = torch.mul(pushed, slope, out=lease.whole("tangents", layer, width)).flatten(1, 2)
+            if lease.differentiable:
+                kept.append((inputs, pushed, tangents, slope, of_backward))
+            # The Jacobian outlives this pass, so it lies in memory of its own.
+            out = lease.flat("pushed", layer, after.shape[2]) if layer + 1 < last else None
+            pushed = torch.bmm(tangents, after, out=out).view(shape)
+        ctx.save_for_backward(*weights)
+        ctx.kept, ctx.value, ctx.activate, ctx.lease = kept, value, activate, lease
         ctx.set_materialize_grads(False)
-        output = torch.baddbmm(biases[last], inputs[last], weights[last])
-        return output, jacobian.view(len(z), n_rows, z.shape[2], -1)
+        return torch.baddbmm(biases[last], value, weights[last]), pushed
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_output: Tensor | None, by_jacobian: Tensor | None) -> tuple[Tensor | None, ...]:
-        z, *weights = ctx.saved_tensors
-        inputs, room, last = [z, *ctx.inner], ctx.lease.room, len(weights) - 1
+        weights, lease, by_a, value = ctx.saved_tensors, ctx.lease, by_output, ctx.value
         if by_jacobian is None:
-            by_jacobian = z.new_zeros(len(z), room.tangents[0].whole.shape[1], z.shape[2], weights[last].shape[2])
-        by_pushed, by_a = by_jacobian.reshape(len(z), -1, by_jacobian.shape[3]), by_output
+            slope = ctx.kept[-1][3]
+            by_jacobian = slope.new_zeros(*slope.shape[:2], weights[0].shape[1], weights[-1].shape[2])
+        by_pushed = by_jacobian.flatten(1, 2)
         found: list[Tensor | None] = []
-        for layer in range(last, 0, -1):
-            weight, (slope, of_backward) = weights[layer], ctx.kept[layer - 1]
-            own, by_own, product = room.tangents[layer - 1], room.by_tangents[layer - 1], room.products[layer - 1]
-            by_weight = torch.bmm(own.flat.transpose(1, 2), by_pushed)
-            found[:0] = _with_rows(by_weight, inputs[layer], by_a)
-            by_value = None if by_a is None else torch.bmm(by_a, weight.transpose(1, 2))
-            torch.bmm(by_pushed, weight.transpose(1, 2), out=by_own.flat)
-            pushed = weights[0].unsqueeze(1) if layer == 1 else room.pushed[layer - 1].whole
-            by_slope = torch.mul(by_own.whole, pushed, out=product.whole).sum(2)
-            if layer == 1:
-                by_weight = torch.mul(by_own.whole, slope, out=product.whole).sum(1)
+        for layer in reversed(range(len(weights) - 1)):
+            inputs, pushed, tangents, slope, of_backward = ctx.kept[layer]
+            after, width = weights[layer + 1].transpose(1, 2), weights[layer].shape[2]
+            found[:0] = _with_rows(torch.bmm(tangents.transpose(1, 2), by_pushed), value, by_a)
+            by_value = None if by_a is None else torch.bmm(by_a, after)
+            by_tangents = torch.bmm(by_pushed, after, out=lease.flat("by tangents", layer, width))
+            by_tangents = by_tangents.unflatten(1, (slope.shape[1], -1))
+            product = lease.whole("product", layer, width)
+            by_slope = torch.mul(by_tangents, pushed, out=product).sum(2)
+            if layer:
+                by_pushed = by_tangents.mul_(slope).flatten(1, 2)
             else:
-                by_own.whole.mul_(slope)
-                by_pushed = by_own.flat
-            by_a = ctx.activate.backward(of_backward, by_value, by_slope)
+                by_first = torch.mul(by_tangents, slope, out=product).sum(1)
+            by_a, value = ctx.activate.backward(of_backward, by_value, by_slope), inputs
         assert by_a is not None
-        found[:0] = _with_rows(by_weight, z, by_a)
+        found[:0] = _with_rows(by_first, value, by_a)
         by_z = torch.bmm(by_a, weights[0].transpose(1, 2)) if ctx.needs_input_grad[3] else None
         return None, None, None, by_z, *found
 
