@@ -4,6 +4,7 @@ import pytest
 import torch
 import zuko
 
+from unmix.nets import jacobian as tangents
 from unmix.nets.decoder import DenseDecoder, FeatureDecoder, MaskedDecoder
 from unmix.nets.encoder import Encoder
 from unmix.nets.layers import StackedMLP, generators
@@ -75,6 +76,17 @@ def test_passes_that_share_memory_do_not_disturb_each_other(activation):
         for which in order:
             for mine, expected in zip(gradient(jacobians[which]), alone[which], strict=True):
                 assert torch.equal(mine, expected)
+
+
+def test_passes_one_after_another_use_the_same_memory():
+    decoder = DenseDecoder(generators(0, 1), 3, (7, 6), 5)
+    addresses = []
+    for _ in range(3):
+        torch.autograd.grad(decoder.with_jacobian(torch.randn(1, 6, 3), 4)[1].sum(), decoder.network.layers[0].weight)
+        ((memory,),) = tangents._FREE[decoder.network].values()
+        addresses.append({name: tensor.data_ptr() for name, tensor in memory.items()})
+    assert len(addresses[0]) == 2 * 4 - 1
+    assert addresses[0] == addresses[1] == addresses[2]
 
 
 def test_jacobian_differentiates_by_z_where_the_weights_are_fixed():
