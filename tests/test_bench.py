@@ -300,7 +300,7 @@ def test_a_stopped_study_ends_its_workers(tmp_path, number, code, group):
     words = ["bench", "study.toml", "--out", "out", "--jobs", "2", "--no-estimate"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
     process = subprocess.Popen(
-        [sys.executable, "-m", "unmix.cli", *words],
+        [sys.executable, "-m", "unmix", *words],
         cwd=tmp_path,
         env=environment,
         stderr=subprocess.PIPE,
