@@ -32,7 +32,7 @@ LOG_SCALE = 0.05
 class _SumOfSizes(torch.autograd.Function):
     """``Σ |J|`` over rows (starts, latents, features).
 
-    A product with ones takes a fifth of the time of a norm along the rows, and the gradient is one pass over J.
+    A product with ones takes less time than a norm along the rows.
     """
 
     @staticmethod
