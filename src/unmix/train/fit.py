@@ -254,13 +254,16 @@ class Training:
         )
 
     def save(self) -> None:
+        """The last remembered state. Best states may be of the epoch after it, which will find the same ones again."""
         assert self.checkpoint is not None
-        self.checkpoint.write(self.good, asdict(self.good_progress))
+        self.checkpoint.write({**self.good, **self._best_states()}, asdict(self.good_progress))
 
     def load(self) -> None:
         assert self.checkpoint is not None
         tensors, progress = self.checkpoint.read()
-        self._restore(tensors)
+        with torch.no_grad():
+            for name, tensor in {**self._tensors(), **self._best_states()}.items():
+                tensor.copy_(tensors[name])
         self.progress = _Progress(**progress)
         for parameter in self.parameters.values():
             self.optimizer.state[parameter]["step"].fill_(self.progress.steps)
@@ -270,10 +273,10 @@ class Training:
         rate = self.settings.learning_rate * self.progress.rate * _schedule(done, self.settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
         alive = [not self._failed(start) for start in range(len(losses))]
         (losses if all(alive) else losses[torch.tensor(alive, device=losses.device)]).sum().backward()
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         self.progress.steps += 1
 
     @torch.no_grad()
@@ -330,8 +333,7 @@ class Training:
         for start in torch.nonzero(~torch.isfinite(losses)).flatten().tolist():
             progress.failures[start] += 1
             for name, tensor in self._tensors().items():
-                if not name.startswith("best/"):
-                    tensor[start] = self.good[name][start]
+                tensor[start] = self.good[name][start]
         if all(self._failed(start) for start in range(self.model.n_starts)):
             culprits = [name for name, values in terms.items() if not bool(torch.isfinite(values).all())]
             raise TrainingError(
@@ -359,13 +361,15 @@ class Training:
         return torch.randn(n_starts, n_rows, self.model.n_noise, generator=generator).to(self.device)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Parameters, both moments of the optimiser, best state and buffers, each with a leading start axis."""
+        """Parameters, both moments of the optimiser and buffers, each with a leading start axis."""
         tensors = {f"parameter/{name}": value.data for name, value in self.parameters.items()}
         for name, value in self.parameters.items():
             state = self._moments(value)
             tensors |= {f"moment1/{name}": state["exp_avg"], f"moment2/{name}": state["exp_avg_sq"]}
-        tensors |= {f"best/{name}": value for name, value in self.best.items()}
         return tensors | {f"buffer/{name}": value for name, value in self.buffers.items()}
+
+    def _best_states(self) -> dict[str, Tensor]:
+        return {f"best/{name}": value for name, value in self.best.items()}
 
     def _moments(self, parameter: Tensor) -> dict[str, Any]:
         """The optimiser's state, made beforehand so that it can be kept and restored from the first step on."""
@@ -374,11 +378,6 @@ class Training:
             state["step"] = torch.zeros((), dtype=torch.float32, device=self.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         return state
-
-    @torch.no_grad()
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
-        for name, tensor in self._tensors().items():
-            tensor.copy_(tensors[name])
 
 
 def _times(weight: float | Tensor, value: Tensor) -> Tensor:
