@@ -15,6 +15,7 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
+from unmix import CGVAE
 from unmix.bench import run as running
 from unmix.bench import summary
 from unmix.bench.methods import METHODS, Method
@@ -115,10 +116,24 @@ def test_processes_give_the_same_rows(tmp_path):
         assert {**one, "seconds": 0} == {**two, "seconds": 0}
 
 
-def test_an_option_at_its_default_is_the_same_run(tmp_path):
+def test_an_option_at_its_default_is_the_same_run():
     plain, said = Run(SMALL, 0, OWN), Run({**SMALL, "noise": 0.05, "n_domains": 4}, 0, OWN)
     assert plain.key == said.key
     assert plain.key != Run({**SMALL, "noise": 0.06}, 0, OWN).key
+    assert Run(SMALL, 0, METHODS["both"]).key == Run(SMALL, 0, Method("said", settings={"sparsity": 0.5})).key
+
+
+def test_a_run_with_other_defaults_is_another_run(monkeypatch):
+    runs = [Run(SMALL, 0, METHODS[name]) for name in ("both", "IVAE", "FastICA")]
+    before = [run.key for run in runs]
+    monkeypatch.setattr(CGVAE, "least_steps", 1_999)
+    shorter = [run.key for run in runs]
+    assert [a == b for a, b in zip(before, shorter, strict=True)] == [False, True, True]
+    monkeypatch.setattr("unmix.bench.study.__version__", "0.0.0")
+    assert not set(shorter) & {run.key for run in runs}
+
+
+def test_the_axes_of_a_study():
     study = Study("axes", [Block([OWN], {"noise": [0.05, 0.5]}), Block([OWN], {"violation": [0.0, 0.5]})], [0], SMALL)
     assert len(study.runs()) == 3
     assert study.axes == ["noise", "violation"]

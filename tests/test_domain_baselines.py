@@ -6,7 +6,7 @@ import torch
 from conftest import QUICK, one_hot_rows
 from torch.distributions import Normal, kl_divergence
 
-from unmix import IMSDA, IVAE, DomainError
+from unmix import IMSDA, IVAE, DomainError, SettingError
 from unmix.models.imsda import IMSDAConfig, IMSDANetwork
 from unmix.models.ivae import IVAEConfig, IVAENetwork
 
@@ -74,6 +74,12 @@ def test_imsda_puts_the_latent_that_does_not_change_into_content():
     assert abs(np.corrcoef(found[:, content], z[:, 0])[0, 1]) > 0.9
     assert abs(np.corrcoef(found[:, style], z[:, 1])[0, 1]) > 0.9
     assert model.description_.change[style] > 0.5 > 0.1 > model.description_.change[content]
+    assert model.set_params(n_style=2).style_.tolist() == [style]
+
+
+def test_imsda_takes_a_whole_number_of_style_latents():
+    with pytest.raises(SettingError, match=r"n_style must be a whole number from 1 to n_latents = 3; got 2\.5"):
+        IMSDA(3, n_style=2.5).fit(np.zeros((30, 4)), np.arange(30) % 3)
 
 
 # β-TCVAE and HFVAE: the parts of the KL.

@@ -187,6 +187,21 @@ def test_missing_entries_leave_the_likelihood(frame, labels):
     assert float(terms["reconstruction"].detach()) == pytest.approx(float(nll), rel=1e-5)
 
 
+def test_units_move_the_score_by_their_logarithm_once_for_each_entry_that_is_there(frame, labels):
+    holes = frame.to_numpy().copy()
+    holes[::2, 1] = np.nan
+    units = np.array([1.0, 1000.0, *[1.0] * (holes.shape[1] - 2)])
+    score, scaled = (CGVAE(**QUICK, missing="mask").fit(x, labels).score(x, labels) for x in (holes, holes * units))
+    assert score - scaled == pytest.approx(np.log(1000.0) / 2, abs=1e-3)
+
+
+@pytest.mark.parametrize("names", [("--1", "²", "x"), ("2", "-10", "9")])
+def test_labels_may_look_like_numbers(frame, names):
+    domains = np.array(names)[np.arange(len(frame)) % 3]
+    found = CGVAE(**QUICK).fit(frame, domains).domains_
+    assert found == (("-10", "2", "9") if "2" in names else tuple(sorted(names)))
+
+
 def test_it_finds_the_truth():
     """A short run on an easy problem: above 0.95, and far above PCA."""
     data = unmix.datasets.make_sparse_mixing(
@@ -245,8 +260,9 @@ def test_an_unsuccessful_fit_leaves_nothing_and_a_refit_keeps_the_old_model(fram
         ({"n_spare": True}, "n_spare must be a whole number ≥ 0; got True"),
         ({"penalty_rows": 0}, "penalty_rows must be a whole number ≥ 1; got 0"),
         ({"penalty_every": 0.5}, "penalty_every must be a whole number ≥ 1; got 0.5"),
-        ({"random_state": -1}, "random_state must be a whole number ≥ 0, a RandomState or None; got -1"),
-        ({"random_state": "x"}, "random_state must be a whole number ≥ 0, a RandomState or None; got 'x'"),
+        ({"random_state": -1}, "random_state must be a whole number from 0 to 2⁶³ - 1, a RandomState or None; got -1"),
+        ({"random_state": 2**63}, "random_state must be a whole number from 0 to 2⁶³ - 1"),
+        ({"random_state": "x"}, "random_state must be a whole number from 0 to .* or None; got 'x'"),
         ({"hidden": 128}, r"hidden must be one or more widths ≥ 1, such as \(64, 64\); got 128"),
         ({"hidden": ()}, "hidden must be one or more widths"),
         ({"validation_fraction": 1.0}, r"validation_fraction must be in \[0, 1\)"),

@@ -394,6 +394,8 @@ def test_what_read_images_returns_can_be_fitted(fitted, sprites):
     table = read_images(sprites.images, sprites.domains)
     np.testing.assert_array_equal(CGVAEImages(**QUICK).fit(table).transform(table), fitted.transform(sprites.images))
     assert np.isfinite(fitted.score(table))
+    given, brought = fitted.audit(sprites.images, sprites.domains), fitted.audit(table)
+    pd.testing.assert_frame_equal(given.latents, brought.latents)
 
 
 def test_training_lowers_the_objective(sprites):

@@ -299,6 +299,17 @@ def test_irs_equals_a_loop(classes):
     assert score.details["factor"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("method", ["pearson", "spearman"])
+def test_the_chance_of_mcc_is_what_it_gives_for_unrelated_latents(method):
+    z, w = np.random.default_rng(5).standard_normal((2, 60, 4))
+    many = [metrics.mcc(z, w, method=method, n_bootstrap=0, random_state=seed) for seed in range(60)]
+    error = 4 * np.std([score.chance for score in many]) / 60**0.5
+    unrelated = [
+        metrics.mcc(np.random.default_rng(seed).permutation(z), w, method=method, n_bootstrap=0) for seed in range(60)
+    ]
+    assert np.mean([score.chance for score in many]) == pytest.approx(np.mean(unrelated), abs=2 * error)
+
+
 @pytest.mark.parametrize("name", ["factor_vae_score", "beta_vae_score"])
 def test_group_scores_fall_as_latents_mix(name, classes):
     noise = np.random.default_rng(11).standard_normal(classes.shape)

@@ -23,6 +23,9 @@ def test_gaussian_terms_equal_torch_distributions():
     torch.testing.assert_close(gaussian_nll(x, mean, log_noise), -normal.log_prob(x).sum(-1))
     observed = torch.tensor([[1.0, 0.0, 1.0]]).expand(5, -1)
     torch.testing.assert_close(gaussian_nll(x, mean, log_noise, observed), -(normal.log_prob(x) * observed).sum(-1))
+    shared = torch.full((2, 1, 1), -0.3)
+    torch.testing.assert_close(gaussian_nll(x, mean, shared), -normal.log_prob(x).sum(-1))
+    torch.testing.assert_close(gaussian_nll(x, mean, shared, observed), -(normal.log_prob(x) * observed).sum(-1))
     std = torch.rand(4, 3, generator=source) + 0.1
     torch.testing.assert_close(gaussian_negentropy(std.log()), -torch.distributions.Normal(0, std).entropy())
 
@@ -35,6 +38,7 @@ def test_derivatives_of_the_likelihood_are_those_of_finite_differences():
     source = torch.Generator().manual_seed(1)
     x, mean, log_noise = _doubles(source, 5, 3).detach(), _doubles(source, 2, 5, 3), _doubles(source, 2, 1, 3)
     assert torch.autograd.gradcheck(lambda m, s: gaussian_nll(x, m, s), (mean, log_noise))
+    assert torch.autograd.gradcheck(lambda m, s: gaussian_nll(x, m, s), (mean, _doubles(source, 2, 1, 1)))
     observed = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]], dtype=torch.float64).repeat(3, 1)[:5]
     assert torch.autograd.gradcheck(lambda m, s: gaussian_nll(x, m, s, observed), (mean, log_noise))
 

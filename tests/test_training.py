@@ -209,9 +209,103 @@ def sick(**attributes):
 
 
 def test_a_sick_start_is_given_up_and_the_others_go_on(rows):
-    result = fit(sick(), rows, rows, TrainingSettings(max_epochs=6, batch_size=64))
+    settings = TrainingSettings(max_epochs=60, batch_size=64)
+    result, healthy = fit(sick(), rows, rows, settings), fit(network(), rows, rows, settings)
     assert result.failed == [False, True, False]
-    assert all(np.isfinite(result.objective[start]) for start in (0, 2))
+    assert result.n_epochs == 60
+    first = pd.DataFrame(healthy.history).query("epoch == 1")["held_out_objective"].to_numpy()
+    for start in (0, 2):
+        gained, possible = first[start] - result.objective[start], first[start] - healthy.objective[start]
+        assert gained > 0.7 * possible > 2.0
+
+
+def test_a_start_that_is_given_up_slows_no_other_one(rows):
+    run = Training(sick(), rows, rows, TrainingSettings(max_epochs=60, batch_size=64), None)
+    for _ in range(6):
+        run.epoch()
+    assert run.progress.rewinds == 6
+    assert run.progress.rate == 1.0
+    before = {name: value.detach().clone() for name, value in run.parameters.items()}
+    run.epoch()
+    for name, value in run.parameters.items():
+        assert torch.equal(value[1], before[name][1])
+        assert not torch.equal(value[0], before[name][0])
+    assert np.isfinite([row["train_objective"] for row in run.progress.history if row["start"] != 1]).all()
+
+
+class SickOnce(CGVAENetwork):
+    """A model whose second start has no finite score right after it was narrowed."""
+
+    narrowings = 0
+
+    def _narrow(self, rows, wide):
+        super()._narrow(rows, wide)
+        self.narrowings, self.due = self.narrowings + 1, self.narrowings == 0
+
+    due = False
+
+    def terms(self, *arguments):
+        terms = super().terms(*arguments)
+        if self.due:
+            terms["kl"] = terms["kl"] + torch.tensor([0.0, float("nan"), 0.0])
+            self.due = False
+        return terms
+
+
+def test_a_rewind_after_narrowing_leaves_no_spare_latents(rows):
+    model = SickOnce(CGVAEConfig(2, 4, 2, n_starts=3))
+    result = fit(model, rows, rows, TrainingSettings(max_epochs=20, batch_size=64))
+    assert result.failed == [False, False, False]
+    assert model.narrowings == 2
+    assert model.alive.sum((1, 2)).tolist() == [2.0, 2.0, 2.0]
+
+
+class InterruptedCopy(dict):
+    """Good tensors of which the third copy is interrupted once."""
+
+    copies = 0
+
+    def __getitem__(self, name):
+        self.copies += 1
+        if self.copies == 3:
+            raise KeyboardInterrupt
+        return super().__getitem__(name)
+
+
+def test_an_interrupt_while_the_state_is_remembered_leaves_a_whole_checkpoint(rows, tmp_path):
+    settings, path = TrainingSettings(max_epochs=12, batch_size=64), tmp_path / "state.safetensors"
+    whole = network()
+    expected = fit(whole, rows, rows, settings)
+    runs, make = [], Training.__init__
+
+    def noticed(self, *words):
+        make(self, *words)
+        runs.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "__init__", noticed)
+
+        def on_epoch(epoch, objective):
+            if epoch == 5:
+                runs[0].good = InterruptedCopy(runs[0].good)
+
+        with pytest.raises(KeyboardInterrupt):
+            fit(network(), rows, rows, settings, checkpoint=path, on_epoch=on_epoch)
+    again = network()
+    result = fit(again, rows, rows, settings, checkpoint=path, resume=True)
+    assert result.history == expected.history
+    for name, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+
+
+def test_a_run_that_stopped_early_goes_on_to_the_same_end(rows, tmp_path):
+    held_out, path = rows.take(slice(0, 40)), tmp_path / "state.safetensors"
+    settings = TrainingSettings(max_epochs=400, batch_size=64, learning_rate=0.05, patience=10, warmup=0.01)
+    words = {"schedules": (Schedule(((0.0, 0.2),)),), "narrowed": 0.0, "turned": ()}
+    ended = fit(network(**words), rows.take(slice(40, 80)), held_out, settings, checkpoint=path)
+    again = fit(network(**words), rows.take(slice(40, 80)), held_out, settings, checkpoint=path, resume=True)
+    assert ended.n_epochs == again.n_epochs < 400
+    assert (ended.history, ended.objective, ended.stop_reason) == (again.history, again.objective, again.stop_reason)
 
 
 def test_a_passing_sickness_is_survived(rows):

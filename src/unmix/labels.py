@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -64,5 +65,5 @@ def label_text(value: Any) -> str:
 def natural_order(labels: Iterable[str]) -> tuple[str, ...]:
     """The different labels, numbers by value, words by alphabet."""
     levels = set(labels)
-    numeric = all(level.lstrip("-").isdigit() for level in levels)
+    numeric = all(re.fullmatch("-?[0-9]+", level) for level in levels)
     return tuple(sorted(levels, key=(lambda level: (int(level), level)) if numeric else (lambda level: (0, level))))

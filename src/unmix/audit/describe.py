@@ -1,7 +1,7 @@
 r"""What a fitted model says about its data, as arrays: effects of domains, mixing, reconstruction.
 
-All numbers are taken on held-out rows where there are any. Latents have standard deviation 1 over the training
-rows, so effects are in units of a latent's own spread.
+All numbers are taken on held-out rows where there are any, but the mixing, which is that of the training rows. Latents
+have standard deviation 1 over the training rows, so effects are in units of a latent's own spread.
 """
 
 from __future__ import annotations

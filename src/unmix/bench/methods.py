@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from unmix.errors import SettingError
 from unmix.estimators.storage import ESTIMATORS
 
+_PLAIN = (str, int, float, list, tuple, type(None))
 _LINEAR: dict[str, tuple[type, dict[str, Any]]] = {
     "FastICA": (FastICA, {"max_iter": 2000, "tol": 1e-3}),
     "PCA": (PCA, {}),
@@ -36,6 +37,16 @@ class Method:
     estimator: str = "CGVAE"
     settings: Mapping[str, Any] = field(default_factory=dict)
     domains: bool = True
+
+    @property
+    def fixed_by(self) -> dict[str, Any]:
+        """All that fixes what the method does: estimator, its settings with its defaults, length of its training."""
+        kind, own = _LINEAR.get(self.estimator) or (_find(self.estimator), {})
+        defaults = {name: word.default for name, word in inspect.signature(kind).parameters.items()}
+        known = {name: value for name, value in defaults.items() if isinstance(value, _PLAIN)}
+        length = {name: getattr(kind, name) for name in ("steps_per_latent", "least_steps") if hasattr(kind, name)}
+        settings = {**known, **own, **self.settings, **length}
+        return {"estimator": self.estimator, "settings": settings, "domains": self.domains}
 
     def build(self, n_latents: int, seed: int) -> Any:
         """An estimator that is not fitted yet, for one seed.

@@ -36,6 +36,7 @@ from unmix.bench.methods import METHODS, Method
 from unmix.datasets import make_sparse_mixing
 from unmix.errors import SettingError
 from unmix.files import json_ready
+from unmix.version import __version__
 
 _OPTIONS = {
     name: parameter.default
@@ -57,9 +58,13 @@ class Run:
 
     @property
     def key(self) -> str:
-        """The same for the same run in any study: a digest of everything that fixes it."""
-        method = {"estimator": self.method.estimator, "settings": self.method.settings, "domains": self.method.domains}
-        content = {"problem": self.whole_problem(), "seed": self.seed, "method": method}
+        """The same for the same run in any study: a digest of problem, seed, method with its defaults, and version."""
+        content = {
+            "unmix": __version__,
+            "problem": self.whole_problem(),
+            "seed": self.seed,
+            "method": self.method.fixed_by,
+        }
         text = json.dumps(json_ready(content), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -145,15 +145,19 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     def score(self, X: Any, y: Any = None) -> float:
         """Bound on the log-likelihood of ``X`` given its domains: mean per row, in nats, in the data's units.
 
-        Pass rows that were not used in ``fit``. The expectation under the posterior uses eight fixed draws.
+        Pass rows that were not used in ``fit``. The expectation under the posterior uses eight fixed draws. Of rows
+        with missing entries it is that of the entries they have.
         """
         check_is_fitted(self)
         rows = self._labelled_rows(X, y)
         total, generator = 0.0, torch.Generator().manual_seed(0)
+        log_scale = np.log(np.array(self.schema_.scale))
         with torch.no_grad():
             for chunk in chunks(rows):
-                total += float(self._bound(chunk, generator).double().sum())
-        return total / len(rows) - float(np.log(np.array(self.schema_.scale)).sum())
+                total += float(self._bound(chunk, generator).cpu().double().sum())
+                observed = len(chunk) if chunk.observed is None else chunk.observed.cpu().double().sum(0).numpy()
+                total -= float((observed * log_scale).sum())
+        return total / len(rows)
 
     def sample(self, n_samples: int = 1, domain: Any = None, random_state: int = 0) -> NDArray[Any]:
         """Draw rows (n_samples, n_features) of one domain from the model, observation noise included.
@@ -242,8 +246,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         if X is None and y is not None:
             raise DataError("audit takes domains only together with their rows: audit(X, y), or audit() alone.")
         if X is not None:
-            table, y = separate(X, y)
-            new = self._new_rows(table, y, with_domain=True)
+            new, y = self._audited(X, y)
             means, widths = encode_rows(self.model_, new)
             strata = stratify(new, self.domain_schema_.groups(y, len(new)))
             rows = means, widths, strata, explained(self.model_, new)
@@ -375,6 +378,11 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         """New rows with their domains, where the model uses them."""
         return self._new_rows(*separate(X, y), with_domain=self.uses_domains)
 
+    def _audited(self, X: Any, y: Any) -> tuple[Rows, Any]:
+        """New rows, and their domains as given."""
+        table, y = separate(X, y)
+        return self._new_rows(table, y, with_domain=True), y
+
     def _set_mixing(self) -> None:
         self.mixing_ = self.description_.mixing
         self.support_ = self.mixing_ >= SUPPORT_THRESHOLD
@@ -417,7 +425,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         return result
 
     def _bound(self, rows: Rows, generator: torch.Generator) -> torch.Tensor:
-        """Evidence bound of every row, in standardised units."""
+        """Evidence lower bound of every row, in standardised units."""
         prior, log_noise = self.model_.prior(rows.design), self.model_.noise_std().log()
         total = torch.zeros(len(rows), device=rows.x.device)
         for _ in range(_SCORE_DRAWS):
@@ -432,13 +440,12 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
 
 
 def random_seed(random_state: Any) -> int:
+    expected = f"random_state must be a whole number from 0 to 2⁶³ - 1, a RandomState or None; got {random_state!r}."
     if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
-        if random_state < 0:
-            raise SettingError(f"random_state must be a whole number ≥ 0, a RandomState or None; got {random_state}.")
+        if not 0 <= random_state < 2**63:
+            raise SettingError(expected)
         return int(random_state)
     try:
         return int(check_random_state(random_state).randint(2**31 - 1))
     except ValueError as error:
-        raise SettingError(
-            f"random_state must be a whole number ≥ 0, a RandomState or None; got {random_state!r}."
-        ) from error
+        raise SettingError(expected) from error

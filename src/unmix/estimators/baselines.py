@@ -154,8 +154,10 @@ class HFVAE(LatentEstimator):
 
     @property
     def groups_(self) -> tuple[NDArray[np.int64], ...]:
-        group_of = np.repeat(np.arange(len(self.group_sizes)), self.group_sizes)[self.model_.order.cpu().numpy()]
-        return tuple(np.flatnonzero(group_of == group) for group in range(len(self.group_sizes)))
+        config: Any = self.model_.inner.config
+        sizes = config.groups
+        group_of = np.repeat(np.arange(len(sizes)), sizes)[self.model_.order.cpu().numpy()]
+        return tuple(np.flatnonzero(group_of == group) for group in range(len(sizes)))
 
     def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         weights: dict[str, Any] = {

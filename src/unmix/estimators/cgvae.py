@@ -46,7 +46,7 @@ class CGVAE(LatentEstimator):
     penalty_every : int, default 2
         The penalty is due in every so many-th step and weighs as many times as much there.
     kl_weight : float, default 1.0
-        β. 1 keeps the evidence bound.
+        β. 1 keeps the evidence lower bound (ELBO).
     n_restarts : int, default 4
         Starts trained together; the best is chosen by held-out objective and agreement.
     max_epochs : int, optional
@@ -59,9 +59,11 @@ class CGVAE(LatentEstimator):
     learning_rate : float, default 0.01
         Peak of a warm-up and cosine schedule (Adam).
     validation_fraction : float, default 0.1
-        Share of every domain that is held out; early stopping, choice of start and all reported numbers use it.
+        Share of every domain that is held out; early stopping, choice of start and all reported numbers but the
+        mixing use it.
     early_stopping : bool, default True
-        Stop when no start has improved on held-out rows for a fifth of ``max_epochs``.
+        Stop when no start has improved on held-out rows for a fifth of ``max_epochs``, counted from where the
+        schedules end. Those of ``CGVAE`` take four fifths, so here it does not come to that; the baselines have it.
     auxiliary : mapping of column name to {"categorical", "continuous", "within <column>"}, optional
         Kinds of the domain columns. Undeclared: text, booleans and whole numbers of at most 50 values are
         categorical, and this is printed; other numbers must be declared.

@@ -18,7 +18,7 @@ from unmix.data.schema import FeatureSchema
 from unmix.errors import SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import separate
-from unmix.estimators.settings import check_vae, vae_words
+from unmix.estimators.settings import check_vae, is_whole, vae_words
 from unmix.models.base import LatentModel
 from unmix.models.imsda import IMSDAConfig, IMSDANetwork
 from unmix.models.ivae import PRIOR_MEANS, IVAEConfig, IVAENetwork
@@ -131,15 +131,15 @@ class IMSDA(LatentEstimator):
 
     @property
     def content_(self) -> NDArray[np.int64]:
-        return np.flatnonzero(self._order() < self.n_latents_ - self.n_style)
+        return np.flatnonzero(~self._is_style())
 
     @property
     def style_(self) -> NDArray[np.int64]:
-        return np.flatnonzero(self._order() >= self.n_latents_ - self.n_style)
+        return np.flatnonzero(self._is_style())
 
-    def _order(self) -> NDArray[np.int64]:
-        """Index inside the network of each latent."""
-        return self.model_.order.cpu().numpy()
+    def _is_style(self) -> NDArray[np.bool_]:
+        config: Any = self.model_.inner.config
+        return self.model_.order.cpu().numpy() >= self.n_latents_ - config.n_style
 
     def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         words = vae_words(self, features, domains, seed, n_starts)
@@ -147,8 +147,8 @@ class IMSDA(LatentEstimator):
 
     def _check_settings(self) -> None:
         check_vae(self, "kl_weight")
-        if not 1 <= self.n_style <= self.n_latents:
+        if not (is_whole(self.n_style, 1) and self.n_style <= self.n_latents):
             raise SettingError(
-                f"n_style must be from 1 to n_latents = {self.n_latents}; got {self.n_style!r}. For no style at all "
-                "use BetaVAE(kl_weight=1)."
+                f"n_style must be a whole number from 1 to n_latents = {self.n_latents}; got {self.n_style!r}. "
+                "For no style at all use BetaVAE(kl_weight=1)."
             )

@@ -244,6 +244,10 @@ class CGVAEImages(LatentEstimator):
     def _labelled_rows(self, X: Any, y: Any) -> Rows:
         return self._new_rows(X, y, with_domain=True)
 
+    def _audited(self, X: Any, y: Any) -> tuple[Rows, Any]:
+        table, y = labelled_images(X, y)
+        return self._new_rows(table, y, with_domain=True), y
+
     def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
         found, y = as_images(table, y)
         if found.images.shape[1:] != self.schema_.shape:

@@ -6,8 +6,8 @@ one Inception network give what the literature prints as "FID". Rows are images.
 - Fréchet distance of Gaussian fits: :math:`\|\mu_1 - \mu_2\|^2
   + \mathrm{tr}\big(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1^{1/2} \Sigma_2 \Sigma_1^{1/2})^{1/2}\big)`. Biased upwards, by
   more for fewer images and more features: compare at equal numbers only.
-- Kernel distance (KID): with :math:`k(x, y) = (x^\top y / F + 1)^3` for F features, the unbiased squared maximum mean
-  discrepancy, mean over blocks of images. Unbiased, so it may be below 0.
+- Kernel Inception Distance (KID): with :math:`k(x, y) = (x^\top y / F + 1)^3` for F features, the unbiased squared
+  maximum mean discrepancy, mean over blocks of images. Unbiased, so it may be below 0.
 - Domain-invariant perceptual distance (DIPD): mean over pairs of
   :math:`\|f(x_n^{(1)}) - f(x_n^{(2)})\|_2`, images that share the noise and differ in domain.
 
@@ -119,7 +119,7 @@ def kid(
     n_bootstrap: int = 200,
     random_state: int = 0,
 ) -> Score:
-    """Kernel distance: unbiased squared maximum mean discrepancy, cubic kernel, mean over disjoint blocks.
+    """Kernel Inception Distance: unbiased squared maximum mean discrepancy, cubic kernel, mean over disjoint blocks.
 
     Parameters
     ----------

@@ -123,8 +123,9 @@ def mcc(
         for rows in (scored[rng.integers(len(scored), size=len(scored))] for _ in range(n_bootstrap))
     ]
     low, high = np.quantile(boots, [0.025, 0.975]) if boots else (np.nan, np.nan)
-    shuffled = correlation(z[rng.permutation(len(z))], w, method)
-    chance = float(_paired(shuffled, match(np.abs(shuffled)))[0].mean())
+    shuffled = z[rng.permutation(len(z))]
+    by_chance = match(np.abs(correlation(shuffled[chosen], w[chosen], method)))
+    chance = float(_paired(correlation(shuffled[scored], w[scored], method), by_chance)[0].mean())
     settings = {
         "method": method,
         "n_samples": len(z),

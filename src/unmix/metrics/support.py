@@ -6,7 +6,7 @@ true support M:
 
 - :math:`F_1 = 2\,TP / (2\,TP + FP + FN)` of the entries above a threshold;
 - AUROC: the chance that an entry in the support is larger than one outside it, no threshold needed;
-- structural Hamming distance: FP + FN, entries to change.
+- Hamming distance: FP + FN, entries to change.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def support_recovery(
     n_bootstrap: int = 200,
     random_state: int = 0,
 ) -> Score:
-    """F1 of the mixing's support (the value), AUROC and structural Hamming distance.
+    """F1 of the mixing's support (the value), AUROC and Hamming distance.
 
     Parameters
     ----------

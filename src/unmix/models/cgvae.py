@@ -7,7 +7,7 @@ free of the scale of z (``objectives/sparsity.py``).
 
 α rises from 0, since at full strength while the noise is still being learnt it collapses all latents, and falls to a
 fifth until four fifths of training: strong sparsity leads to the right latents, and weak sparsity does not bend them.
-Over the first half a floor under the observation noise falls to 0: with small noise the reconstruction outweighs
+Until ``narrowed`` a floor under the observation noise falls to 0: with small noise the reconstruction outweighs
 everything else so early that encoder and decoder settle on latents that are mixed with each other.
 
 Turning latents that have settled is uphill for the networks, but it can be searched as a whole: at ``turned`` each
@@ -22,7 +22,8 @@ latent is learnt beside it and makes it superfluous. At ``narrowed`` superfluous
 No single way to the end serves all data, so the starts take turns (``SCHEDULES``). A strong α separates latents that
 share many features, half of it misleads less where the mixing is dense, and a gentle one keeps a latent alive that
 drives few features. Which latent is superfluous cannot be seen from its effect alone: two latents may share the range
-of one factor between them. So the gentle starts drop the second or third weakest, and the objective decides.
+of one factor between them. So all starts drop the weakest, and as their last the gentle ones drop the second or third
+weakest of those that are left, unless the weakest has hardly an effect; the objective decides.
 """
 
 from __future__ import annotations
@@ -187,21 +188,23 @@ class CGVAENetwork(LatentModel):
             self.decoder.drop(self.decoder.group_norms() * latent_std.unsqueeze(-1) < _NEGLIGIBLE)
 
     def rearrange(self, rows: Rows, n_train: int, before: float, after: float) -> None:
-        if before < self.config.narrowed <= after and self.config.spare:
-            self._narrow(rows)
+        # A rewind after the scoring that follows brings spare latents back: then they go after the next epoch.
+        wide = self.alive.sum((1, 2)) > self.config.n_latents
+        if self.config.narrowed <= after and bool(wide.any()):
+            self._narrow(rows, wide)
         if any(before < turned <= after for turned in self.config.turned):
             cost = self.config.sparsity * _ENTRY_COST * math.log(n_train) / n_train
             turn_latents(self, rows, self.alive[:, 0], cost, self.config.seed)
 
     @torch.no_grad()
-    def _narrow(self, rows: Rows) -> None:
-        """Each start drops its spare latents: the weakest, and last the one its schedule says."""
+    def _narrow(self, rows: Rows, wide: Tensor) -> None:
+        """Each ``wide`` start drops its spare latents: the weakest, and last the one its schedule says."""
         n_kept = self.config.n_latents
         z = self.encode(rows.x, rows.observed).mean
         effect = self._weights_of(z[:, :_NARROWING_ROWS], _NARROWING_ROWS, z.std(1, correction=0))[1].sum(-1)
         order = effect.argsort(dim=1, descending=True)
-        for start, schedule in enumerate(self._schedules):
-            kept = order[start, : n_kept + 1].tolist()
+        for start in torch.nonzero(wide).flatten().tolist():
+            schedule, kept = self._schedules[start], order[start, : n_kept + 1].tolist()
             surplus = float(effect[start, kept[-1]]) >= _NEGLIGIBLE_EFFECT
             del kept[max(n_kept - schedule.drop, 0) if surplus else n_kept]
             self.alive[start] = 0.0

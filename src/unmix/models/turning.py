@@ -61,7 +61,8 @@ def strata(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         bounds = torch.quantile(rows.values, cuts, dim=0).T.contiguous()
         keys.append(torch.searchsorted(bounds, rows.values.T.contiguous()).T)
     key = torch.cat([rows.codes.new_zeros(len(rows), 1), *keys], dim=1)
-    _, group = torch.unique(key, dim=0, return_inverse=True)
+    # Not on every Apple GPU can torch look for unique rows.
+    group = torch.unique(key.cpu(), dim=0, return_inverse=True)[1].to(key.device)
     member = torch.nn.functional.one_hot(group).T.to(rows.x)
     counts = member.sum(1)
     large = counts >= min(_LEAST_ROWS, float(counts.max()))

@@ -9,10 +9,11 @@ Nowozin 2018, arXiv:1801.04406), which is computed in one step of several and we
 The generator also pays for every latent that domains move, and for every feature that a latent moves, of images that a
 style latent moves:
 
-.. math:: M = \sum_i \Big(\tfrac 1 U \sum_u \|e_{iu}\|^2\Big)^{1/2}, \qquad
+.. math:: M = \sum_i \big(E_u \|e_{iu}\|^2\big)^{1/2}, \qquad
           S = \sum_{i,k} \rho\big(E\,|\partial \tilde x_k / \partial z_i| \, \mathrm{sd}(z_i)\big)
 
-with the effects e of each domain on the parameters of a latent's distribution, and ρ of ``sparsity.py``.
+with the effects e of each domain on the parameters of a latent's distribution, domains in their shares of the batch,
+and ρ of ``sparsity.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 r"""How dependent latents are under the aggregate posterior, by densities or by a classifier.
 
-With q(z) the average of q(z | x) over the data, and latents in groups g, the KL of the evidence bound splits into
+With q(z) the average of q(z | x) over the data, and latents in groups g, the KL of the ELBO splits into
 
 .. math:: E\,\mathrm{KL}(q(z \mid x) \| p(z)) = I_q(x; z) + \mathrm{KL}\Big(q(z) \Big\| \prod_g q(z_g)\Big)
           + \sum_g \mathrm{KL}\Big(q(z_g) \Big\| \prod_{i \in g} q(z_i)\Big) + \sum_i \mathrm{KL}(q(z_i) \| p(z_i)),

@@ -1,4 +1,4 @@
-r"""The evidence bound of the VAE, term by term, in nats a row.
+r"""The evidence lower bound (ELBO) of the VAE, term by term, in nats a row.
 
 .. math:: -\mathrm{ELBO} = -E_q \log p(x \mid z) + \beta\,[E_q \log q(z \mid x) - E_q \log p(z \mid u)]
 
@@ -21,8 +21,8 @@ LOG_TWO_PI = math.log(2 * math.pi)
 def gaussian_nll(x: Tensor, mean: Tensor, log_noise: Tensor, observed: Tensor | None = None) -> Tensor:
     """``-log N(x; mean, exp(log_noise)²)`` summed over features; missing entries (``observed`` = 0) leave the sum.
 
-    Shapes: ``x`` (batch, features), ``mean`` (starts, batch, features), ``log_noise`` (starts, 1, features);
-    returns (starts, batch). No derivatives by ``x``.
+    Shapes: ``x`` (batch, features), ``mean`` (starts, batch, features), ``log_noise`` (starts, 1, features), or
+    (starts, 1, 1) where all features share it; returns (starts, batch). No derivatives by ``x``.
     """
     result: Tensor = _NLL.apply(x, mean, log_noise, observed)
     return result
@@ -50,7 +50,8 @@ class _NLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mean: Tensor, log_noise: Tensor, observed: Tensor | None) -> Tensor:
         precision = (-log_noise).exp()
-        residual, constants = (x - mean).mul_(precision), log_noise + 0.5 * LOG_TWO_PI
+        residual = (x - mean).mul_(precision)
+        constants = (log_noise + 0.5 * LOG_TWO_PI).expand(*log_noise.shape[:-1], x.shape[-1])
         if observed is not None:
             residual, constants = residual.mul_(observed), constants * observed
         ctx.save_for_backward(residual, precision, observed)

@@ -61,9 +61,10 @@ class TrainingSettings:
 
 @dataclass
 class TrainingResult:
-    """``history``: one row an epoch and start; the rest per start. ``failed`` starts hold their last finite state.
+    """``history``: one row an epoch and start; the rest per start. ``failed`` starts hold the best state they had.
 
     ``objective`` and its unweighted ``terms`` are those of the kept states on held-out rows, mean of 16 draws.
+    Of a start that failed before its state could be kept the first one is held, with an infinite ``objective``.
     """
 
     history: list[dict[str, float]]
@@ -111,7 +112,7 @@ def fit(
     train, held_out : Rows on the model's device
     settings : TrainingSettings
     on_epoch : called with (epoch, held-out objective of every start)
-    checkpoint : file for the state of the run, written every few seconds and when the run is interrupted
+    checkpoint : file for the state of the run, written every few seconds, when the run is interrupted, and at its end
     resume : go on from ``checkpoint``
     schema : what names columns and domains, so that a checkpoint of others is refused
 
@@ -130,9 +131,8 @@ def fit(
         run.load()
     started = time.monotonic() - run.progress.seconds
     last_written = time.monotonic()
-    reason = f"reached max_epochs = {settings.max_epochs}"
     try:
-        while run.progress.epoch < settings.max_epochs:
+        while run.progress.epoch < settings.max_epochs and not run.stale():
             run.epoch()
             run.progress.seconds = time.monotonic() - started
             run.remember()
@@ -141,17 +141,13 @@ def fit(
             if checkpoint is not None and time.monotonic() - last_written > _SECONDS_BETWEEN_CHECKPOINTS:
                 run.save()
                 last_written = time.monotonic()
-            if run.stale():
-                reason = (
-                    f"no start improved on held-out rows for {settings.patience} epochs "
-                    f"(stopped at epoch {run.progress.epoch} of at most {settings.max_epochs})"
-                )
-                break
+        if checkpoint is not None:
+            run.save()
+        return run.finish()
     except KeyboardInterrupt:
         if checkpoint is not None:
             run.save()
         raise
-    return run.finish(reason)
 
 
 class Training:
@@ -182,17 +178,17 @@ class Training:
     def epoch(self) -> None:
         """Training rows in an order that depends on the seed and the epoch alone; then score."""
         batches, generator = self._batches()
-        sums = torch.zeros(self.model.n_starts, device=self.device)
+        sums, n_summed = torch.zeros(self.model.n_starts, device=self.device), 0
         for position, index in enumerate(batches):
             done = (self.progress.epoch * self.n_batches + position) / (self.settings.max_epochs * self.n_batches)
             losses = self.step(index, generator, done)
             if losses is not None:
-                sums += losses
+                sums, n_summed = sums + losses, n_summed + 1
         before = self.progress.epoch / self.settings.max_epochs
         self.progress.epoch += 1
         after = self.progress.epoch / self.settings.max_epochs
         self.model.rearrange(self.some_train, len(self.train), before, after)
-        self._score(sums / self.n_batches)
+        self._score(sums / max(n_summed, 1))
 
     def _batches(self) -> tuple[list[Tensor], torch.Generator]:
         """Rows of every batch of this epoch, and the generator of its noise.
@@ -213,7 +209,7 @@ class Training:
         penalty_rows = settings.penalty_rows if self.progress.steps % settings.penalty_every == 0 else 0
         terms = self.model.terms(self.train.take(index), noise, len(self.train), penalty_rows, done)
         losses = self._weighted(terms, done, settings.penalty_every)
-        if not _all_finite(losses):
+        if self._sick(losses):
             self._rewind(terms, losses)
             return None
         self._update(losses, done)
@@ -223,12 +219,18 @@ class Training:
         patience = self.settings.patience
         return patience is not None and self.progress.epoch - self.progress.last_gain >= patience
 
-    def finish(self, reason: str) -> TrainingResult:
+    def finish(self) -> TrainingResult:
+        progress, patience = self.progress, self.settings.patience
+        reason = f"reached max_epochs = {self.settings.max_epochs}"
+        if progress.epoch < self.settings.max_epochs:
+            reason = (
+                f"no start improved on held-out rows for {patience} epochs "
+                f"(stopped at epoch {progress.epoch} of at most {self.settings.max_epochs})"
+            )
         with torch.no_grad():
             for name, value in self.parameters.items():
                 value.copy_(self.best[name])
             objective, terms = self._final_score()
-        progress = self.progress
         return TrainingResult(
             history=progress.history,
             objective=objective,
@@ -242,6 +244,7 @@ class Training:
 
     def remember(self) -> None:
         """The last state known to be finite: what a rewind and an interrupted run go back to."""
+        self.remembered = False
         for name, value in self._tensors().items():
             self.good[name].copy_(value)
         now = self.progress
@@ -252,10 +255,13 @@ class Training:
             failures=list(now.failures),
             history=list(now.history),
         )
+        self.remembered = True
 
     def save(self) -> None:
         """The last remembered state. Best states may be of the epoch after it, which will find the same ones again."""
         assert self.checkpoint is not None
+        if not self.remembered:
+            self.remember()
         self.checkpoint.write({**self.good, **self._best_states()}, asdict(self.good_progress))
 
     def load(self) -> None:
@@ -275,6 +281,10 @@ class Training:
             group["lr"] = rate
         alive = [not self._failed(start) for start in range(len(losses))]
         (losses if all(alive) else losses[torch.tensor(alive, device=losses.device)]).sum().backward()
+        for start in (start for start, trained in enumerate(alive) if not trained):
+            for parameter in self.parameters.values():
+                if parameter.grad is not None:
+                    parameter.grad[start] = 0.0
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.progress.steps += 1
@@ -285,9 +295,11 @@ class Training:
         progress, settings = self.progress, self.settings
         terms = self._scored(self.evaluation_noise)
         objective = self._weighted(terms, 1.0)
-        if not _all_finite(objective):
+        if self._sick(objective):
             self._rewind(terms, objective)
-            objective = torch.where(torch.isfinite(objective), objective, math.inf)
+        objective, train_objective = (
+            torch.where(torch.isfinite(values), values, math.inf) for values in (objective, train_objective)
+        )
         self.latest = objective.tolist()
         for start in range(self.model.n_starts):
             row = {"epoch": progress.epoch, "start": start, "held_out_objective": self.latest[start]}
@@ -326,14 +338,18 @@ class Training:
 
     @torch.no_grad()
     def _rewind(self, terms: dict[str, Tensor], losses: Tensor) -> None:
-        """Put the starts that became non-finite back to their last good state and halve the learning rate."""
+        """Put the starts that became non-finite back to their last good state and halve the learning rate.
+
+        A start that is given up has no say in the rate any more.
+        """
         progress = self.progress
         progress.rewinds += 1
-        progress.rate *= 0.5
-        for start in torch.nonzero(~torch.isfinite(losses)).flatten().tolist():
+        for start in self._sick(losses):
             progress.failures[start] += 1
             for name, tensor in self._tensors().items():
                 tensor[start] = self.good[name][start]
+        alive = [failures for failures in progress.failures if failures <= self.settings.max_rewinds]
+        progress.rate = 0.5 ** max(alive or progress.failures)
         if all(self._failed(start) for start in range(self.model.n_starts)):
             culprits = [name for name, values in terms.items() if not bool(torch.isfinite(values).all())]
             raise TrainingError(
@@ -342,6 +358,12 @@ class Training:
                 "Look for extreme values in the data, or lower learning_rate.",
                 progress.history,
             )
+
+    def _sick(self, losses: Tensor) -> list[int]:
+        """Starts with a loss that is not finite, without those that are given up already."""
+        # Of a few numbers: quicker one by one than by an operation on the tensor.
+        values = losses.tolist()
+        return [k for k, value in enumerate(values) if not math.isfinite(value) and not self._failed(k)]
 
     def _failed(self, start: int) -> bool:
         return self.progress.failures[start] > self.settings.max_rewinds
@@ -382,11 +404,6 @@ class Training:
 
 def _times(weight: float | Tensor, value: Tensor) -> Tensor:
     return value if isinstance(weight, float) and weight == 1.0 else weight * value
-
-
-def _all_finite(values: Tensor) -> bool:
-    """Of a few numbers: quicker one by one than by an operation on the tensor."""
-    return all(map(math.isfinite, values.tolist()))
 
 
 def _schedule(done: float, warmup: float) -> float:
