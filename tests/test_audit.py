@@ -207,6 +207,17 @@ def test_a_fold_does_not_come_back():
     assert verdicts(audit) == ["unsupported", "identified", "identified"]
     assert "does not come back" in audit.latents["reason"][0]
     assert audit.finding("invertibility").verdict == "fails"
+    with pytest.raises(unmix.SettingError, match=r"no condition 'C9'\. Pass the beginning of one of 'C1"):
+        audit.finding("C9")
+
+
+def test_no_remedy_promises_a_latent_that_has_another_fault():
+    stub, z, labels = problem(DENSE, 5, kind=Folded)
+    audit = audit_of(stub, z, labels)
+    assert "does not come back" in audit.latents["reason"][0]
+    assert {name for remedy in audit.remedies for name in remedy.mends} == {"z1", "z2"}
+    assert all("z0 from" not in remedy.sentence and "z0, " not in str(remedy.mends) for remedy in audit.remedies)
+    assert audit.latents["remedy"][0] == ""
 
 
 def test_a_fold_far_out_comes_back_in_part_only():

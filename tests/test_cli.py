@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,9 +56,26 @@ def test_fit_transform_report(table, frame):
     z = pd.read_csv(table / "z.csv")
     assert list(z.columns) == ["domain", "cell", "z0", "z1"]
     np.testing.assert_allclose(z[["z0", "z1"]], unmix.load(table / "runs/a").transform(frame), rtol=1e-6)
+    own = pd.read_csv(table / "runs/a/latents.csv")
+    pd.testing.assert_frame_equal(own, z)
     assert run("report", "runs/a", "--out", "again.html", cwd=table).returncode == 0
     assert (table / "again.html").stat().st_size > 50_000
     assert sorted(path.name for path in table.iterdir()) == ["again.html", "runs", "t.csv", "z.csv"]
+
+
+def test_cells_keep_their_names(table, frame, labels):
+    observed = pd.DataFrame({"domain": labels, "n_counts": 7.0}, index=[f"cell{k}" for k in range(600)])
+    cells = anndata.AnnData(frame.to_numpy(), obs=observed)
+    cells.var_names = list(frame.columns)
+    cells.write_h5ad(table / "t.h5ad")
+    done = run("fit", "t.h5ad", "--domain", "domain", "--out", "r", *QUICK, cwd=table)
+    assert done.returncode == 0, done.stderr
+    latents = pd.read_csv(table / "r/latents.csv")
+    assert list(latents.columns) == ["obs_names", "domain", "n_counts", "z0", "z1"]
+    assert latents["obs_names"].tolist() == list(observed.index)
+    assert pd.read_csv(table / "r/mixing.csv").iloc[:, 0].tolist() == list(frame.columns)
+    assert run("transform", "r", "t.h5ad", "--out", "z.csv", cwd=table).returncode == 0
+    pd.testing.assert_frame_equal(pd.read_csv(table / "z.csv"), latents)
 
 
 @pytest.mark.parametrize(

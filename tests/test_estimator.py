@@ -18,7 +18,7 @@ from sklearn.preprocessing import PowerTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import unmix
-from unmix import CGVAE, DataError, DomainError, SettingError, StorageError, metrics
+from unmix import CGVAE, DataError, DataWarning, DomainError, SettingError, StorageError, metrics
 
 MODELS = [(decoder, prior) for decoder in ("dense", "feature") for prior in ("gaussian", "spline")]
 
@@ -129,7 +129,8 @@ def test_every_kind_of_table_gives_the_same_model(fitted, frame, labels, tmp_pat
     frame.assign(domain=labels).to_csv(tmp_path / "t.csv", index=False)
     frame.assign(domain=labels).to_parquet(tmp_path / "t.parquet")
     expected = fitted.transform(frame)
-    cells = anndata.AnnData(frame.to_numpy(), obs=pd.DataFrame({"domain": labels}, index=frame.index.astype(str)))
+    observed = pd.DataFrame({"domain": labels, "age": np.arange(600.0)}, index=frame.index.astype(str))
+    cells = anndata.AnnData(frame.to_numpy(), obs=observed)
     cells.var_names = list(frame.columns)
     cells.write_h5ad(tmp_path / "t.h5ad")
     tables = [
@@ -139,6 +140,7 @@ def test_every_kind_of_table_gives_the_same_model(fitted, frame, labels, tmp_pat
         (str(tmp_path / "t.parquet"), "domain"),
         (cells, "domain"),
         (tmp_path / "t.h5ad", "domain"),
+        (tmp_path / "t.h5ad", labels),
         (frame.assign(domain=labels), "domain"),
     ]
     for x, y in tables:
@@ -150,6 +152,29 @@ def test_every_kind_of_table_gives_the_same_model(fitted, frame, labels, tmp_pat
     np.testing.assert_array_equal(fitted.transform(with_domain), expected)
     np.testing.assert_array_equal(fitted.transform(pl.from_pandas(frame)), expected)
     np.testing.assert_array_equal(fitted.transform(pa.Table.from_pandas(frame)), expected)
+    np.testing.assert_array_equal(fitted.transform(tmp_path / "t.h5ad"), expected)
+
+
+def test_names_of_rows_in_a_file_are_no_feature(fitted, frame, labels, tmp_path):
+    frame.assign(domain=labels).to_csv(tmp_path / "t.csv")
+    with pytest.warns(DataWarning, match="first column of the file has no name"):
+        model = CGVAE(**QUICK).fit(tmp_path / "t.csv", "domain")
+    assert list(model.feature_names_in_) == list(frame.columns)
+    np.testing.assert_array_equal(model.transform(frame), fitted.transform(frame))
+
+
+def test_labels_with_another_index_are_named(fitted, frame, labels):
+    y = pd.Series(labels, index=frame.index)
+    with pytest.warns(DataWarning, match=r"pass y.loc\[X.index\]"):
+        fitted.score(frame, y.sample(frac=1.0, random_state=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fitted.score(frame, y) == fitted.score(frame, labels)
+
+
+def test_names_of_two_kinds_are_refused_before_training(frame, labels):
+    with pytest.raises(DataError, match="all text or all numbers; 0 stands beside"):
+        CGVAE(**QUICK).fit(frame.rename(columns={frame.columns[1]: 0}), labels)
 
 
 def test_mixed_nested_and_continuous_domains(frame, labels):
@@ -268,6 +293,8 @@ def test_an_unsuccessful_fit_leaves_nothing_and_a_refit_keeps_the_old_model(fram
         ({"validation_fraction": 1.0}, r"validation_fraction must be in \[0, 1\)"),
         ({"missing": "drop"}, 'missing must be "error" or "mask"'),
         ({"device": "abacus"}, "cannot be used here"),
+        ({"auxiliary": "categorical"}, "auxiliary must be None or a mapping of columns to their kind"),
+        ({"auxiliary": ["domain"]}, r"such as \{"),
     ],
 )
 def test_settings_that_cannot_be(settings, message, frame, labels):

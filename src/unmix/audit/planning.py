@@ -45,7 +45,7 @@ class _Generic:
         return max(0, 2 * len(shared) + 1 - self.n_domains)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What a design would identify.
 
@@ -75,6 +75,9 @@ class Plan:
             }
         )
         return result
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         lines = [self._summary(), ""]

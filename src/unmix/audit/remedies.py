@@ -7,7 +7,8 @@ dense one where the zeros are not credible; latents that depend on each other wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,10 @@ class Remedy:
     change: str
     mends: tuple[str, ...]
     cost: int
+
+    def without(self, names: Collection[str]) -> Remedy:
+        """The same for the other latents: these have faults that it does not mend."""
+        return replace(self, mends=tuple(name for name in self.mends if name not in names))
 
     @property
     def sentence(self) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from unmix.audit.finding import Finding, counted, there
 from unmix.audit.remedies import Remedy
+from unmix.errors import SettingError
 from unmix.files import json_ready
 
 Floats = NDArray[np.float64]
@@ -25,7 +26,7 @@ def verdict_line(row: Mapping[Hashable, Any]) -> str:
     return f"{row['name']}: {verdict}. {row['reason']}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
     """Which latents the data identify, and why.
 
@@ -60,7 +61,11 @@ class Audit:
 
     def finding(self, condition: str) -> Finding:
         """The finding whose condition begins with these words, such as "C3"."""
-        return next(finding for finding in self.findings if finding.condition.startswith(condition))
+        for finding in self.findings:
+            if finding.condition.startswith(condition):
+                return finding
+        known = ", ".join(repr(finding.condition) for finding in self.findings)
+        raise SettingError(f"There is no condition {condition!r}. Pass the beginning of one of {known}.")
 
     def separated(self) -> Bools:
         """Whether each pair of latents (n_latents, n_latents) is separated; the diagonal is True.
@@ -119,6 +124,9 @@ class Audit:
             f"{counted(self.domains_needed, 'domain')} to separate all (without sparsity "
             f"{self.domains_needed_without_sparsity}); there {there(self.domains_present, 'domain')}."
         )
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         lines = [self.summary(), ""]

@@ -47,10 +47,11 @@ def fit_table(
 ) -> None:
     """Fit on the columns of a file and write the run folder."""
     claim(out, overwrite=overwrite, resume=resume)
-    x, y = split_columns(read_table(table), domain, feature, drop)
+    frame = read_table(table)
+    x, y = split_columns(frame, domain, feature, drop)
     model = CGVAE(**settings)
     train(model, x, y, out, resume=resume)
-    write_results(model, x, out)
+    write_results(model, x, out, beside=frame.drop(columns=list(x.columns)))
 
 
 def transform_table(

@@ -5,6 +5,7 @@ Nothing here is learnt: what a model must remember of its columns is in ``schema
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,25 +16,32 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from unmix.errors import DataError
+from unmix.errors import DataError, DataWarning
 from unmix.files import replacing
 
 Floats = NDArray[np.float64]
 
 _SHOWN = 5
+_CANDIDATES = "unmix features"
+# What pandas calls a first column without a name, and what it is called from then on.
+_NAMELESS, _ROW = "Unnamed: 0", "row"
 
 
 def as_table(source: Any) -> Any:
     """A path or an AnnData object becomes a pandas frame; everything else passes unchanged."""
     if isinstance(source, str | Path):
-        return read_table(source)
+        frame = read_table(source)
+        return frame[candidates(frame)]
     if _is_anndata(source):
         return _anndata_features(source)
     return source
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read .csv, .tsv, .parquet or .h5ad (observations' columns beside the variables') into one frame."""
+    """Read .csv, .tsv, .parquet or .h5ad into one frame, with all columns that a file has; see ``candidates``.
+
+    Of .h5ad: names and columns of the observations, then the variables.
+    """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"There is no file at {path}. Check the path; expected .csv, .tsv, .parquet or .h5ad.")
@@ -64,7 +72,22 @@ def read_table(path: str | Path) -> pd.DataFrame:
             "Save it with commas (decimals with points), or with tabs as .tsv."
         )
     _refuse_duplicates(names)
+    if path.suffix.lower() in (".csv", ".tsv") and names[0] == _NAMELESS and len(names) > 1:
+        frame = frame.rename(columns={_NAMELESS: _ROW})
+        frame.attrs[_CANDIDATES] = names[1:]
     return frame
+
+
+def candidates(frame: pd.DataFrame) -> list[str]:
+    """Columns of a frame from ``read_table`` that may be features.
+
+    Those of an .h5ad file's variables; of .csv and .tsv all but a nameless first one, which holds names of the rows.
+    """
+    names: list[str] = frame.attrs.get(_CANDIDATES, [str(name) for name in frame.columns])
+    if _ROW in frame.columns and _CANDIDATES in frame.attrs:
+        said = "The first column of the file has no name: it is taken for names of the rows, not for a feature."
+        warnings.warn(said, DataWarning, stacklevel=3)
+    return names
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
@@ -77,12 +100,12 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 def split_columns(
     frame: pd.DataFrame, domain: Sequence[str], features: Sequence[str] | None, drop: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Features and domain columns of one frame. Without ``features``: every other column, which must be numeric."""
+    """Features and domain columns of one frame. Without ``features``: every other one of the ``candidates``."""
     names = [str(name) for name in frame.columns]
     for column in [*domain, *(features or []), *drop]:
         if column not in names:
             raise DataError(f"There is no column {column!r}. The table has: {_listed(names, 20)}.")
-    chosen = list(features) if features else [name for name in names if name not in {*domain, *drop}]
+    chosen = list(features) if features else [name for name in candidates(frame) if name not in {*domain, *drop}]
     if not chosen:
         raise DataError(f"No feature column is left. The table has: {_listed(names, 20)}.")
     return frame[chosen], frame[list(domain)] if domain else None
@@ -244,4 +267,8 @@ def _read_h5ad(path: Path) -> pd.DataFrame:
     except ImportError as error:
         raise DataError('Reading .h5ad needs anndata. Install it with: pip install "unmix[anndata]"') from error
     source = anndata.read_h5ad(path)
-    return pd.concat([source.obs.reset_index(drop=True), _anndata_features(source)], axis=1)
+    features, own = _anndata_features(source), source.obs.copy()
+    own.insert(0, str(own.index.name or "obs_names"), own.index.astype(str), allow_duplicates=True)
+    frame = pd.concat([own.reset_index(drop=True), features], axis=1)
+    frame.attrs[_CANDIDATES] = list(features.columns)
+    return frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ from unmix.data.batches import ImageRows, Rows, split_rows
 from unmix.data.domains import DomainSchema, Encoded
 from unmix.data.images import ImageSchema, ImageTable, check_images, read_images
 from unmix.data.schema import FeatureSchema
-from unmix.data.tables import as_table, check_trainable, check_values, numeric_matrix, split_columns
-from unmix.errors import DataError, DomainError
+from unmix.data.tables import as_table, check_trainable, check_values, numeric_matrix, read_table, split_columns
+from unmix.errors import DataError, DataWarning, DomainError
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,27 @@ class Prepared:
 def separate(X: Any, y: Any) -> tuple[Any, Any]:
     """Features and domains. A text ``y`` names a column of the table (or of ``.obs`` of an AnnData object)."""
     if not isinstance(y, str):
+        _warn_of_indices(X, y)
         return as_table(X), y
     if hasattr(X, "obs") and hasattr(X, "var_names"):
         if y not in X.obs:
             raise DataError(f"There is no column {y!r} in .obs; it has {list(X.obs.columns)}.")
         return as_table(X), X.obs[[y]]
+    if isinstance(X, str | Path):
+        return split_columns(read_table(X), [y], None, [])
     table = as_table(X)
     if not nw.dependencies.is_into_dataframe(table):
         raise DataError(f"y={y!r} names a column, but X is an array without column names. Pass one label a row as y.")
     frame = nw.from_native(table, eager_only=True)
     return split_columns(pd.DataFrame({str(n): frame[n].to_list() for n in frame.columns}), [y], None, [])
+
+
+def _warn_of_indices(X: Any, y: Any) -> None:
+    if not (isinstance(X, pd.DataFrame) and isinstance(y, pd.Series | pd.DataFrame)) or len(X) != len(y):
+        return
+    if not X.index.equals(y.index):
+        said = "X and y have different indices; rows are paired by position. To pair them by index pass y.loc[X.index]."
+        warnings.warn(said, DataWarning, stacklevel=4)
 
 
 def without_columns(table: Any, names: Collection[str]) -> Any:
@@ -68,7 +80,14 @@ def column_names(table: Any) -> tuple[str, ...] | None:
     if not nw.dependencies.is_into_dataframe(table):
         return None
     names = list(nw.from_native(table).columns)
-    return tuple(names) if names and all(isinstance(name, str) for name in names) else None
+    text = [isinstance(name, str) for name in names]
+    if any(text) and not all(text):
+        other = next(name for name in names if not isinstance(name, str))
+        raise DataError(
+            f"Column names must be all text or all numbers; {other!r} stands beside {names[text.index(True)]!r}. "
+            "Rename them, for example with frame.columns.astype(str)."
+        )
+    return tuple(names) if all(text) and names else None
 
 
 def prepare(

@@ -170,7 +170,8 @@ def caveats(content: ReportContent) -> list[str]:
         "domains were assigned like an experiment.",
         "The verdicts hold for these data and this form of model. Their conditions are sufficient, not necessary: a "
         "latent that is not called identified may be right all the same. A test can miss what these rows show weakly.",
-        "How often a latent that is called identified is a true one has not been measured on known truths yet.",
+        "How often a latent that is called identified is a true one was measured on generated problems with known "
+        "truth (docs/results.md of unmix), not on data like these.",
     ]
     if len(content.domain_names) == 1:
         lines.insert(
@@ -201,8 +202,8 @@ def _verdict(content: ReportContent) -> str:
         )
     if len(content.domain_names) > 1:
         parts.append(
-            f"{len(changing)} of {len(content.latent_names)} latents differ between domains by more than shuffled "
-            f"labels do{': ' + ', '.join(changing) if changing else ''}."
+            f"The whole interval of the share of variance between domains lies above that of shuffled labels for "
+            f"{len(changing)} of {len(content.latent_names)} latents{': ' + ', '.join(changing) if changing else ''}."
         )
     density = float(content.support.mean())
     parts.append(
@@ -216,7 +217,8 @@ def _moves(content: ReportContent, latent: int) -> str:
     found = content.description
     if len(content.domain_names) == 1:
         return ""
-    share = f"{found.change[latent]:.0%} of its variance lies between domains"
+    interval = f"[{found.change_low[latent]:.0%}, {found.change_high[latent]:.0%}]"
+    share = f"{found.change[latent]:.0%} {interval} of its variance lies between domains"
     share += f" (shuffled labels: up to {found.change_shuffled[latent]:.1%})."
     location = found.location[:, latent]
     if np.isnan(location).all():
