@@ -27,7 +27,7 @@ _LONGER = (
 )
 WORDS = {
     "targets": "Supports that the theory guarantees with the domains there are.",
-    "claim": "Domains × density: where do changes, sparsity, both and the baselines recover the latents?" + _LONGER,
+    "claim": "Domains × density: where do changes, sparsity, both and the baselines recover the latents?",
     "violation": "One assumption broken at a time: weak extra edges, dependent latents, noise, sources not Gaussian."
     + _LONGER,
     "penalty": "The penalty at 32 rows of each second batch of 128, against all, 8 rows, each batch and each fourth.",
@@ -101,6 +101,7 @@ def main() -> None:
     parts += _gan_on_vectors(RESULTS / "cggan_few_domains.csv", IN_FEW_DOMAINS)
     parts += _digits(RESULTS / "digits.csv", DIGITS)
     parts += _digits(RESULTS / "digits_all_layers.csv", ALL_LAYERS) + _emoji(RESULTS / "emoji.csv")
+    parts += _sprites(RESULTS / "sprites.csv")
     (ROOT / "docs/results.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
     _update_readme(
         pd.DataFrame(read_rows(RESULTS / "targets" / ROWS).values()), pd.read_csv(sachs), RESULTS / "audit.csv"
@@ -278,6 +279,24 @@ def _emoji(path: Path) -> list[str]:
         "in the two other vendors' styles; `content` is the role, one of 27.\n"
     )
     return [said, _table(pd.read_csv(path))]
+
+
+def _sprites(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    rows = pd.read_csv(path)
+    said = (
+        "\n## Factors of images\n\n`python benchmarks/sprites.py`: `CGVAEImages` on drawn squares of 16 × 16 pixels in "
+        "colour, five latents, ten domains; x, y, scale and hue change between domains, the angle does not. Fitted to "
+        "5,000 images, scored on 2,000 fresh ones: MCC with the interval of its bootstrap and the correlation of each "
+        "factor, MCC of ranks, R² of the factors from the latents by boosted trees, error of the images that come back "
+        "(of 255), agreement of the starts, share of a latent's entries below a tenth of its largest. Without the "
+        "penalty: “changes only”; with labels shuffled over the images: “shuffled domains”. Means over the seeds:\n"
+    )
+    means = rows.groupby("method", sort=False)[[*rows.columns[2:-1]]].mean().round(3)
+    means = means.drop(columns=["low", "high"])
+    means.insert(0, "seeds", rows.groupby("method", sort=False).size())
+    return [said, _table(means.reset_index()), "\nEvery fit:\n", _table(rows)]
 
 
 def _study(name: str, words: str, rows: pd.DataFrame) -> list[str]:
