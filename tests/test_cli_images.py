@@ -236,3 +236,12 @@ def test_what_cannot_be_is_said_and_nothing_written(here, frame, labels, words, 
     with pytest.raises(error, match=message):
         run(*words, "--out", out)
     assert everything(here) == before
+
+
+def test_results_do_not_go_among_the_images(here):
+    before = everything(here)
+    for words in (["fit", "photos", "--size", "16"], ["translate", "run", "photos", "--to", "red"]):
+        done = CliRunner().invoke(app, [*words, "--out", "photos/results"])
+        assert isinstance(done.exception, StorageError)
+        assert "photos/results lies in photos" in str(done.exception)
+    assert everything(here) == before

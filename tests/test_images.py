@@ -442,6 +442,7 @@ def judge():
 def test_classifier_and_its_named_features(judge, tmp_path):
     data = load_digits_two_colours(8)
     assert judge.score(data.images, data.domains) > 0.95
+    assert judge.score(data) == judge.score(data.images, data.domains)
     features, name = image_features(judge, data.images[:30])
     assert features.shape == (30, 16)
     again = ImageClassifier.load(judge.save(tmp_path / "judge.safetensors"))

@@ -1,5 +1,7 @@
 """Networks against oracles: automatic differentiation, numerical integration, another library's spline."""
 
+import weakref
+
 import pytest
 import torch
 import zuko
@@ -195,3 +197,20 @@ def test_posterior_samples_have_the_covariance_of_the_cholesky_factor():
     torch.testing.assert_close(posterior.std[1, 0], covariance.diagonal().sqrt())
     exact = torch.distributions.MultivariateNormal(posterior.mean[1, 0], covariance)
     torch.testing.assert_close(gaussian_negentropy(posterior.log_diagonal)[1, 0].sum(), -exact.entropy())
+
+
+@pytest.mark.parametrize("activation", ["silu", "leaky_relu"])
+def test_a_pass_with_its_jacobian_is_given_back_when_it_is_over(activation):
+    """A function that holds its own outputs is never free, and each step of a training would add to the memory."""
+    network = StackedMLP(generators(0, 2), 3, (8, 8), 4, activation=activation)
+    z = torch.randn(2, 5, 3, requires_grad=True)
+    passes = (
+        lambda: tangents.with_slope(activation, 1.0 * z, 2),
+        lambda: tangents.mlp_with_jacobian(network, z, 2),
+    )
+    for outputs_of in passes:
+        outputs = outputs_of()
+        node = weakref.ref(outputs[0].grad_fn)
+        sum(own.square().sum() for own in outputs).backward()
+        del outputs
+        assert node() is None

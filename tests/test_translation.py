@@ -98,6 +98,12 @@ def test_one_domain_that_all_images_come_from_is_no_target(digits):
     assert data.domains[0] not in set(found["to"])
 
 
+def test_content_that_the_judge_never_saw_is_refused(digits):
+    data, content, _, judges = digits
+    with pytest.raises(DataError, match="labels that the judge never saw, such as '10'"):
+        judge_translations(Painter(), judges, data.images[:9], content[:9] + 10, data.domains[:9])
+
+
 def test_accuracies_equal_a_loop():
     rng = np.random.default_rng(0)
     source = np.repeat(np.arange(40), 3)

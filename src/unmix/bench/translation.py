@@ -154,6 +154,13 @@ def judge_translations(
     words, own = (
         np.array(labels(name, part, len(images))) for name, part in (("content", content), ("domains", domains))
     )
+    known = {str(label) for label in judges.content.classes_}
+    unknown = sorted(set(map(str, words)) - known)
+    if unknown:
+        raise DataError(
+            f"content has labels that the judge never saw, such as {unknown[0]!r}; it knows {sorted(known)[:10]}. Pass "
+            "labels of the kind that train_judges was given."
+        )
     places, targets, kept, reached = [], [], [], []
     for target in map(str, model.domains_):
         moved = np.flatnonzero(own != target)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -278,11 +279,16 @@ def about(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def main() -> None:
     """Run the command line; what went wrong is one message and an exit code, never a traceback."""
+    warnings.showwarning = _show_warning
     try:
         app(standalone_mode=True)
     except UnmixError as error:
         typer.echo(f"unmix: {_in_options(str(error))}", err=True)
         sys.exit(2)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    typer.echo(f"{category.__name__}: {message}", err=True)
 
 
 def _in_options(message: str) -> str:

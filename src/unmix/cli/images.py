@@ -50,6 +50,7 @@ def fit_images(
     others = [word for word in words if word not in known]
     if others:
         raise SettingError(f"{method} has no setting {', '.join(others)}. Leave that option out.")
+    _refuse_inside(source, out)
     claim(out, overwrite=overwrite, resume=resume)
     table = read_images(source, **reading)
     model = estimator(**words)
@@ -71,6 +72,7 @@ def translate_images(
     """Write every image as it would be in another domain, as PNG under its own path in a new folder."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise StorageError(f"{out} exists. Choose another --out: nothing is overwritten.")
+    _refuse_inside(source, out)
     model = load(run, device=device)
     if isinstance(model, CGGAN) and model.schema_ is None:
         move = model.translate
@@ -95,6 +97,11 @@ def translate_images(
     except OSError as error:
         raise StorageError(f"{out} could not be written: {error}. Is there space and permission?") from error
     typer.echo(f"{len(table)} images → {out}")
+
+
+def _refuse_inside(source: Path, out: Path) -> None:
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise StorageError(f"{out} lies in {source}, where it would be taken for images. Choose another --out.")
 
 
 def _names(table: ImageTable) -> list[str]:

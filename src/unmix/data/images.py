@@ -219,10 +219,12 @@ def _from_array(source: Any, domains: ArrayLike | None, shape: tuple[int, int] |
             f"All images must have one size and mode; got shapes {shapes[:_SHOWN]}. Scale or convert them, or let "
             'read_images do it from files: read_images(folder, size=64, mode="RGB").'
         ) from error
+    if images.dtype.kind not in "biuf":
+        raise DataError(f"Expected images: a path, or an array of uint8, 0 to 255; got an array of {images.dtype}.")
     if images.dtype != np.uint8:
         raise DataError(
-            f"Expected images as uint8, 0 to 255; got an array of {images.dtype}. Convert it: "
-            "(255 * images).round().astype('uint8') where it runs from 0 to 1."
+            f"Expected images as uint8, 0 to 255; got an array of {images.dtype}. Convert it: images.astype('uint8') "
+            "where it runs from 0 to 255, (255 * images).round().astype('uint8') where from 0 to 1."
         )
     if images.ndim == 3 and images.shape[2] in MODES.values():
         raise DataError(

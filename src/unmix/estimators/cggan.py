@@ -374,11 +374,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
     def _new_rows(self, X: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
         schema, domains = self.schema_, self.domain_schema_
         if schema is None:
-            images = gan_images(X)
-            if images.shape[1:] != self.image_shape_:
-                raise SchemaError(
-                    f"The model was fitted on images of shape {self.image_shape_}; got {images.shape[1:]}. Resize them."
-                )
+            images = gan_images(X, self.image_shape_)
             return gan_image_rows(images, domains, y if with_domain else None).to(self._device())
         table, y = separate(X, y) if with_domain else (as_table(X), None)
         table = without_columns(table, {column.name for column in domains.columns} - set(schema.names))

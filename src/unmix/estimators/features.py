@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -104,6 +105,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         images = self._images(X)
         labels: NDArray[Any] = self.classes_[extract(self.network_, images).argmax(axis=1)]
         return labels
+
+    def score(self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> float:
+        """Accuracy on labels ``y`` (n_images,), or on the domains that ``X`` brings along."""
+        check_is_fitted(self)
+        table, y = as_images(X, y)
+        return float(accuracy_score(_labels(y, len(table)), self.predict(table), sample_weight=sample_weight))
 
     def features(self, X: Any) -> NDArray[np.float64]:
         """Last hidden layer (n_images, 2 · width)."""

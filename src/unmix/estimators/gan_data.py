@@ -15,7 +15,7 @@ from unmix.data.domains import DomainSchema
 from unmix.data.image_files import holds_images
 from unmix.data.images import check_images
 from unmix.data.schema import FeatureSchema
-from unmix.errors import DataError, DomainError
+from unmix.errors import DataError, DomainError, SchemaError
 from unmix.estimators.prepare import as_images, column_names, prepare
 from unmix.nets.gan_images import SIDES
 
@@ -54,9 +54,17 @@ def _is_images(X: Any) -> bool:
     return getattr(X, "ndim", 2) > 2 or (isinstance(X, list) and len(X) > 0 and getattr(X[0], "ndim", 1) > 1)
 
 
-def gan_images(X: Any) -> NDArray[np.uint8]:
-    """The images of ``X``, in any form that ``read_images`` knows, with sides that the networks take."""
+def gan_images(X: Any, fitted: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
+    """The images of ``X``, in any form that ``read_images`` knows, with sides that the networks take.
+
+    For a model that was ``fitted`` on images of that shape: of the same.
+    """
     images = as_images(X)[0].images
+    if fitted is not None and images.shape[1:] != fitted:
+        raise SchemaError(
+            f"The model was fitted on images of shape {fitted}; got {images.shape[1:]}. "
+            "Read them with the same size= and mode=."
+        )
     _, height, width, _ = images.shape
     if height != width or height not in SIDES:
         raise DataError(

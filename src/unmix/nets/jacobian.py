@@ -75,14 +75,17 @@ def with_slope(activation: str, a: Tensor, n_rows: int) -> tuple[Tensor, Tensor]
 class _WithSlope(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, activation: str, a: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
-        value, slope, ctx.kept = _ACTIVATIONS[activation].forward(a, n_rows)
-        ctx.activation = activation
+        # The outputs must not be kept here: with them the pass would hold itself, and its memory would never be free.
+        ctx.save_for_backward(a)
+        ctx.activation, ctx.n_rows = activation, n_rows
+        value, slope, _ = _ACTIVATIONS[activation].forward(a, n_rows)
         return value, slope
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_value: Tensor, by_slope: Tensor) -> tuple[None, Tensor, None]:
-        return None, _ACTIVATIONS[ctx.activation].backward(ctx.kept, by_value, by_slope), None
+        (a,), activation = ctx.saved_tensors, _ACTIVATIONS[ctx.activation]
+        return None, activation.backward(activation.forward(a, ctx.n_rows)[2], by_value, by_slope), None
 
 
 # Numbers in one Jacobian where no gradient is asked for: 16 MB.

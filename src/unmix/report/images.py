@@ -76,7 +76,7 @@ class ImageReportContent:
 def domain_sections(samples: Images, one_noise: Images, domains: Sequence[str]) -> list[ImageSection]:
     """``samples`` and ``one_noise`` (domains, columns, …) were drawn, the latter with the same ε in each column."""
     return [
-        ImageSection("Samples", "Drawn from the model, without observation noise.", samples, domains),
+        ImageSection("Samples", "Drawn from the model.", samples, domains),
         ImageSection("One noise, every domain", "Columns share the noise ε.", one_noise, domains),
     ]
 
