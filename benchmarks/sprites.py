@@ -81,7 +81,7 @@ def measure(data: ImageData, method: str, page: Path | None) -> dict[str, Any]:
     back = model.inverse_transform(z).astype(float)
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
-        model.report(page, images, None if shuffled else data.domains[N_FITTED:])
+        model.report(page, *(() if shuffled else (images, data.domains[N_FITTED:])))
     return {
         "mcc": round(float(score), 4),
         "low": round(score.interval[0], 4),
