@@ -79,9 +79,9 @@ def main() -> None:
     parts = [
         "# Results\n\nWritten by `python benchmarks/summarise.py` from the tables in `benchmarks/results/`. "
         "Every method is fitted to 8,000 rows and scored on 2,000 fresh ones, with its default settings (iVAE: 100 "
-        "epochs) and its chosen start. Seconds are wall time of one thread, with two fits at once on two cores and at times other work beside "
-        "them. Intervals are Student's t over data seeds, 95 %. MCC: mean correlation of matched latents with the true "
-        "ones, the match chosen on one half of the rows and scored on the other.\n"
+        "epochs) and its chosen start. Seconds are wall time of one thread, with two fits at once on two cores and at "
+        "times other work beside them. Intervals are Student's t over data seeds, 95 %. MCC: mean correlation of "
+        "matched latents with the true ones, the match chosen on one half of the rows and scored on the other.\n"
     ]
     for name, words in WORDS.items():
         path = RESULTS / name / ROWS
