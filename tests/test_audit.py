@@ -216,7 +216,6 @@ def test_no_remedy_promises_a_latent_that_has_another_fault():
     audit = audit_of(stub, z, labels)
     assert "does not come back" in audit.latents["reason"][0]
     assert {name for remedy in audit.remedies for name in remedy.mends} == {"z1", "z2"}
-    assert all("z0 from" not in remedy.sentence and "z0, " not in str(remedy.mends) for remedy in audit.remedies)
     assert audit.latents["remedy"][0] == ""
 
 

@@ -63,6 +63,15 @@ def test_fit_transform_report(table, frame):
     assert sorted(path.name for path in table.iterdir()) == ["again.html", "runs", "t.csv", "z.csv"]
 
 
+def test_warnings_are_one_line(table, frame, labels):
+    frame.assign(domain=labels).to_csv(table / "rows.csv")
+    done = run("fit", "rows.csv", "--domain", "domain", "--out", "r", *QUICK, cwd=table)
+    assert done.returncode == 0, done.stderr
+    assert "DataWarning: The first column of rows.csv has no name" in done.stderr
+    assert "warnings.warn" not in done.stderr
+    assert list(pd.read_csv(table / "r/latents.csv").columns) == ["row", "domain", "z0", "z1"]
+
+
 def test_cells_keep_their_names(table, frame, labels):
     observed = pd.DataFrame({"domain": labels, "n_counts": 7.0}, index=[f"cell{k}" for k in range(600)])
     cells = anndata.AnnData(frame.to_numpy(), obs=observed)

@@ -81,8 +81,9 @@ def audit_subject(subject: Subject) -> Audit:
     mended = find_remedies(
         counted_on, changes, list(part.names), dependent, domains_tested=not subject.untested_domains
     )
-    repair = {part.names[i] for i in range(len(active)) if i in own or (repeats is not None and repeats.fault(i))}
-    mended = [found for found in (remedy.without(repair) for remedy in mended) if found.mends]
+    unsteady = [] if repeats is None else [i for i in range(len(active)) if repeats.fault(i)]
+    faulty_names = {part.names[i] for i in [*own, *unsteady]}
+    mended = [found for found in (remedy.without(faulty_names) for remedy in mended) if found.mends]
     rows = [_row(name, "unsupported", faults.by_latent.get(i, "")) for i, name in enumerate(subject.names)]
     for place, row in zip(active, _verdicts(evidence, mended), strict=True):
         rows[place] = row

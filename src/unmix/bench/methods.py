@@ -39,9 +39,14 @@ class Method:
     domains: bool = True
 
     @property
+    def _kind(self) -> tuple[Any, dict[str, Any]]:
+        """Class, and settings of it that are others here than its own defaults."""
+        return _LINEAR.get(self.estimator) or (_find(self.estimator), {})
+
+    @property
     def fixed_by(self) -> dict[str, Any]:
         """All that fixes what the method does: estimator, its settings with its defaults, length of its training."""
-        kind, own = _LINEAR.get(self.estimator) or (_find(self.estimator), {})
+        kind, own = self._kind
         defaults = {name: word.default for name, word in inspect.signature(kind).parameters.items()}
         known = {name: value for name, value in defaults.items() if isinstance(value, _PLAIN)}
         length = {name: getattr(kind, name) for name in ("steps_per_latent", "least_steps") if hasattr(kind, name)}
@@ -56,7 +61,7 @@ class Method:
         SettingError
             No such estimator, or one that does not take a setting.
         """
-        kind, defaults = _LINEAR.get(self.estimator) or (_find(self.estimator), {})
+        kind, defaults = self._kind
         given = {"n_latents": n_latents, "n_components": n_latents, "random_state": seed, "verbose": 0}
         known = inspect.signature(kind).parameters
         own = {name: n_latents if value == "n_latents" else value for name, value in self.settings.items()}

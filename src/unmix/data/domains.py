@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.errors import DomainError, SettingError
+from unmix.errors import DomainError
 from unmix.labels import label_text, labels_frame, natural_order
 
 MOST_LEVELS = 50
@@ -68,11 +68,6 @@ class DomainSchema:
     def learn(cls, y: Any, n_rows: int, declared: Mapping[str, str] | None, min_rows: int) -> DomainSchema:
         """Columns of ``y`` (labels, a matrix or a table; None: one domain), checked against the rules above."""
         frame = labels_frame(y, n_rows)
-        if not isinstance(declared or {}, Mapping):
-            raise SettingError(
-                f'auxiliary must be None or a mapping of columns to their kind, such as {{"dose": "continuous"}}; got '
-                f"{declared!r}."
-            )
         declared = dict(declared or {})
         unknown = sorted(set(declared) - set(frame.columns))
         if unknown:

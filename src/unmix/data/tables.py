@@ -22,7 +22,8 @@ from unmix.files import replacing
 Floats = NDArray[np.float64]
 
 _SHOWN = 5
-_CANDIDATES = "unmix features"
+# Notes of ``read_table`` on a frame, for ``candidates``: which columns may be features, and what was left out why.
+_CANDIDATES, _LEFT_OUT = "unmix candidates", "unmix left out"
 # What pandas calls a first column without a name, and what it is called from then on.
 _NAMELESS, _ROW = "Unnamed: 0", "row"
 
@@ -73,8 +74,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
         )
     _refuse_duplicates(names)
     if path.suffix.lower() in (".csv", ".tsv") and names[0] == _NAMELESS and len(names) > 1:
-        frame = frame.rename(columns={_NAMELESS: _ROW})
+        frame = frame if _ROW in names else frame.rename(columns={_NAMELESS: _ROW})
         frame.attrs[_CANDIDATES] = names[1:]
+        frame.attrs[_LEFT_OUT] = f"The first column of {path.name} has no name: it is taken for names of the rows."
     return frame
 
 
@@ -83,10 +85,9 @@ def candidates(frame: pd.DataFrame) -> list[str]:
 
     Those of an .h5ad file's variables; of .csv and .tsv all but a nameless first one, which holds names of the rows.
     """
+    if _LEFT_OUT in frame.attrs:
+        warnings.warn(frame.attrs[_LEFT_OUT], DataWarning, stacklevel=3)
     names: list[str] = frame.attrs.get(_CANDIDATES, [str(name) for name in frame.columns])
-    if _ROW in frame.columns and _CANDIDATES in frame.attrs:
-        said = "The first column of the file has no name: it is taken for names of the rows, not for a feature."
-        warnings.warn(said, DataWarning, stacklevel=3)
     return names
 
 

@@ -50,6 +50,11 @@ def _needs(estimator: Any) -> Callable[[Any, str, str], None]:
     return need
 
 
+def _check_auxiliary(estimator: Any) -> None:
+    known = estimator.auxiliary is None or isinstance(estimator.auxiliary, Mapping)
+    _needs(estimator)(known, "auxiliary", "None, or a mapping of columns to their kind")
+
+
 def check_common(estimator: Any) -> None:
     """Raise ``SettingError`` for a shared word that cannot be."""
     need = _needs(estimator)
@@ -61,6 +66,7 @@ def check_common(estimator: Any) -> None:
     need(_are_widths(estimator.hidden), "hidden", "one or more widths ≥ 1, such as (64, 64)")
     need(is_number(fraction) and 0 <= fraction < 1, "validation_fraction", "in [0, 1)")
     need(estimator.missing in ("error", "mask"), "missing", '"error" or "mask"')
+    _check_auxiliary(estimator)
 
 
 def check_gan(estimator: Any) -> None:
@@ -72,10 +78,7 @@ def check_gan(estimator: Any) -> None:
     in_range = style is None or (is_whole(style, 0) and style <= estimator.n_latents)
     need(in_range, "n_style", "None or from 0 to n_latents")
     need(style != 0 or estimator.flow is False, "n_style", "≥ 1, or domains change nothing (0 takes flow=False)")
-    auxiliary = estimator.auxiliary
-    need(
-        auxiliary is None or isinstance(auxiliary, Mapping), "auxiliary", "None, or a mapping of columns to their kind"
-    )
+    _check_auxiliary(estimator)
     need(is_whole(estimator.verbose, 0) or isinstance(estimator.verbose, bool), "verbose", "0, 1 or 2")
     need(_are_widths(estimator.hidden), "hidden", "one or more widths ≥ 1, such as (128, 128)")
     need(estimator.flow is False or estimator.flow in [*FLOWS], "flow", f"one of {[*FLOWS]} or False")

@@ -83,7 +83,6 @@ class _Progress:
 
     epoch: int = 0
     steps: int = 0
-    rate: float = 1.0
     rewinds: int = 0
     last_gain: int = 0
     objective: list[float] = field(default_factory=list)
@@ -276,15 +275,15 @@ class Training:
         self.remember()
 
     def _update(self, losses: Tensor, done: float) -> None:
-        rate = self.settings.learning_rate * self.progress.rate * _schedule(done, self.settings.warmup)
+        rate = self.settings.learning_rate * self._rate() * _schedule(done, self.settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        alive = [not self._failed(start) for start in range(len(losses))]
-        (losses if all(alive) else losses[torch.tensor(alive, device=losses.device)]).sum().backward()
-        for start in (start for start, trained in enumerate(alive) if not trained):
-            for parameter in self.parameters.values():
-                if parameter.grad is not None:
-                    parameter.grad[start] = 0.0
+        failed = [start for start in range(len(losses)) if self._failed(start)]
+        alive = [start for start in range(len(losses)) if start not in failed]
+        (losses[alive] if failed else losses).sum().backward()
+        for parameter in self.parameters.values():
+            if failed and parameter.grad is not None:
+                parameter.grad[failed] = 0.0
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.progress.steps += 1
@@ -338,23 +337,18 @@ class Training:
 
     @torch.no_grad()
     def _rewind(self, terms: dict[str, Tensor], losses: Tensor) -> None:
-        """Put the starts that became non-finite back to their last good state and halve the learning rate.
-
-        A start that is given up has no say in the rate any more.
-        """
+        """Put the starts that became non-finite back to their last good state, and go on with a lower learning rate."""
         progress = self.progress
         progress.rewinds += 1
         for start in self._sick(losses):
             progress.failures[start] += 1
             for name, tensor in self._tensors().items():
                 tensor[start] = self.good[name][start]
-        alive = [failures for failures in progress.failures if failures <= self.settings.max_rewinds]
-        progress.rate = 0.5 ** max(alive or progress.failures)
         if all(self._failed(start) for start in range(self.model.n_starts)):
             culprits = [name for name, values in terms.items() if not bool(torch.isfinite(values).all())]
             raise TrainingError(
                 f"The objective became non-finite in epoch {progress.epoch + 1} in the term {', '.join(culprits)}, "
-                f"after {progress.rewinds} rewinds at a lower learning rate ({progress.rate:.3g} of the asked). "
+                f"after {progress.rewinds} rewinds at a lower learning rate ({self._rate():.3g} of the asked). "
                 "Look for extreme values in the data, or lower learning_rate.",
                 progress.history,
             )
@@ -364,6 +358,11 @@ class Training:
         # Of a few numbers: quicker one by one than by an operation on the tensor.
         values = losses.tolist()
         return [k for k, value in enumerate(values) if not math.isfinite(value) and not self._failed(k)]
+
+    def _rate(self) -> float:
+        """Share of the learning rate: a half for each failure of the start with most that is not given up."""
+        failures = self.progress.failures
+        return 0.5 ** max([own for own in failures if own <= self.settings.max_rewinds] or failures)
 
     def _failed(self, start: int) -> bool:
         return self.progress.failures[start] > self.settings.max_rewinds
