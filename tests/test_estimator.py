@@ -127,6 +127,7 @@ def test_same_seed_same_bits_and_another_seed_another_model(fitted, frame, label
 
 def test_every_kind_of_table_gives_the_same_model(fitted, frame, labels, tmp_path):
     frame.assign(domain=labels).to_csv(tmp_path / "t.csv", index=False)
+    frame.assign(domain=labels).to_csv(tmp_path / "t.tsv.gz", sep="\t", index=False)
     frame.assign(domain=labels).to_parquet(tmp_path / "t.parquet")
     expected = fitted.transform(frame)
     observed = pd.DataFrame({"domain": labels, "row": np.arange(600.0)}, index=frame.index.astype(str))
@@ -137,6 +138,7 @@ def test_every_kind_of_table_gives_the_same_model(fitted, frame, labels, tmp_pat
         (pl.from_pandas(frame), pl.Series("domain", labels)),
         (pa.Table.from_pandas(frame), labels.tolist()),
         (tmp_path / "t.csv", "domain"),
+        (tmp_path / "t.tsv.gz", "domain"),
         (str(tmp_path / "t.parquet"), "domain"),
         (cells, "domain"),
         (tmp_path / "t.h5ad", "domain"),

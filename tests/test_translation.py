@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.exceptions import NotFittedError
 
 from unmix import (
@@ -134,6 +135,15 @@ def test_translations_of_one_image_are_resampled_together():
     assert widths[0] / widths[1] == pytest.approx(2.0, rel=0.1)
     draws = [np.mean(hit[::4][rng.integers(60, size=60)]) for _ in range(2000)]
     assert widths[0] == pytest.approx(2 * 1.96 * np.std(draws), rel=0.1)
+
+
+def test_all_hits_or_none_leave_room_for_what_the_images_did_not_show():
+    source = np.repeat(np.arange(30), 2)
+    for read, hits in (("a", 30), ("b", 0)):
+        own = metrics.content_accuracy([read] * 60, ["a"] * 60, domains=["u", "v"] * 30, source=source)
+        exact = stats.binomtest(hits, 30).proportion_ci(0.95, method="exact")
+        assert own.interval == pytest.approx((exact.low, exact.high))
+        assert own.to_frame()[["low", "high"]].to_numpy() == pytest.approx(np.tile([exact.low, exact.high], (2, 1)))
 
 
 @pytest.mark.parametrize(

@@ -39,41 +39,43 @@ def as_table(source: Any) -> Any:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read .csv, .tsv, .parquet or .h5ad into one frame, with all columns that a file has; see ``candidates``.
+    """Read .csv, .tsv, either with .gz behind it, .parquet or .h5ad into one frame, with all columns that a file has.
 
-    Of .h5ad: names and columns of the observations, then the variables.
+    See ``candidates``. Of .h5ad: names and columns of the observations, then the variables.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"There is no file at {path}. Check the path; expected .csv, .tsv, .parquet or .h5ad.")
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".csv": pd.read_csv,
+        ".csv.gz": pd.read_csv,
         ".tsv": _read_tsv,
+        ".tsv.gz": _read_tsv,
         ".parquet": pd.read_parquet,
         ".h5ad": _read_h5ad,
     }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
+    ending = next((own for own in readers if path.name.lower().endswith(own)), None)
+    if ending is None:
         raise DataError(
             f"{path.name} has the ending {path.suffix!r}; unmix reads {', '.join(readers)}. Convert the file first."
         )
     try:
-        frame: pd.DataFrame = reader(path)
+        frame: pd.DataFrame = readers[ending](path)
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path} could not be read as {path.suffix}: {error}. Is the file complete?") from error
+        raise DataError(f"{path} could not be read as {ending}: {error}. Is the file complete?") from error
     if frame.shape[0] == 0:
         raise DataError(f"{path} has a header but no rows. unmix needs rows to learn from.")
     names = [str(name) for name in frame.columns]
     separator = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
     if separator is not None:
         raise DataError(
-            f"{path} has one column, {names[0]!r}: it looks separated by {separator!r}, unlike {path.suffix}. "
+            f"{path} has one column, {names[0]!r}: it looks separated by {separator!r}, unlike {ending}. "
             "Save it with commas (decimals with points), or with tabs as .tsv."
         )
     _refuse_duplicates(names)
-    if path.suffix.lower() in (".csv", ".tsv") and names[0] == _NAMELESS and len(names) > 1:
+    if ending not in (".parquet", ".h5ad") and names[0] == _NAMELESS and len(names) > 1:
         frame = frame if _ROW in names else frame.rename(columns={_NAMELESS: _ROW})
         frame.attrs[_CANDIDATES] = names[1:]
         frame.attrs[_LEFT_OUT] = f"The first column of {path.name} has no name: it is taken for names of the rows."

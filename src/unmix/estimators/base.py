@@ -83,9 +83,9 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : array or table (n_samples, n_features)
-            numpy, pandas, polars, Arrow, AnnData, or the path of a .csv, .tsv, .parquet or .h5ad file. Features are all
-            columns but ``y``; of AnnData and .h5ad the variables, while ``y`` names a column of ``.obs``. A nameless
-            first column of a .csv or .tsv holds names of the rows.
+            numpy, pandas, polars, Arrow, AnnData, or the path of a .csv, .tsv (either may end in .gz), .parquet or
+            .h5ad file. Features are all columns but ``y``; of AnnData and .h5ad the variables, while ``y`` names a
+            column of ``.obs``. A nameless first column of a .csv or .tsv holds names of the rows.
         y : labels (n_samples,), table of auxiliary columns (n_samples, n_columns), or name of a column; optional
             The domain of each row. None: one domain, and only sparsity can identify anything. A model that ignores
             domains uses it for the held-out split and the tables of effects alone.

@@ -3,7 +3,9 @@ r"""Do translations keep their content and reach their domain? Shares of labels 
 The judge, a classifier trained on real images, gives ``predicted``; rows are translated images. With hit
 :math:`h_n = [\hat c_n = c_n]`, the accuracy is the mean of h over all rows, and of a domain the mean over the rows that
 were carried to it. Several translations of one image are not independent: with ``source`` images are resampled, each
-with all its rows. Compare with what the same judge reads on real images that it did not see.
+with all its rows. Where every row is a hit, or none is, resamples show no spread: there the interval ends where 1 in 40
+samples of so many images would come out like that, :math:`1 - 0.025^{1/n}` away (Clopper and Pearson 1934). Compare
+with what the same judge reads on real images that it did not see.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from unmix.labels import natural_order
-from unmix.metrics.inputs import generator, labels
+from unmix.metrics.inputs import Floats, generator, labels
 from unmix.metrics.score import Score, domain_details, interval, row_counts
 
 
@@ -126,7 +128,8 @@ def _accuracy(
         # A resample may lack a domain.
         boots = (counts @ right_of) / (counts @ rows_of)
     whole = counts @ right_of.sum(axis=1) / (counts @ rows_of.sum(axis=1))
-    ends = [interval(share, boots[:, k], 0.0, 1.0) for k, share in enumerate(by_domain)]
+    images_of = (rows_of > 0).sum(axis=0)
+    ends = [_interval(share, boots[:, k], images_of[k]) for k, share in enumerate(by_domain)]
     details = {} if domains is None else domain_details(shown, ends, rows_of.sum(axis=0))
     shares = [pd.Series(kind).value_counts(normalize=True) for kind in (read, right)]
     settings = {
@@ -135,5 +138,13 @@ def _accuracy(
         "n_bootstrap": n_bootstrap,
         "random_state": random_state,
     }
-    spread = interval(value, whole, 0.0, 1.0)
+    spread = _interval(value, whole, len(rows_of))
     return Score(value, by_domain, spread, float((shares[0] * shares[1]).sum()), details, settings)
+
+
+def _interval(share: float, replicates: Floats, n_images: int) -> tuple[float, float]:
+    low, high = interval(share, replicates, 0.0, 1.0)
+    if np.isnan(low) or 0.0 < share < 1.0:
+        return low, high
+    reach = 1.0 - 0.025 ** (1.0 / n_images)
+    return max(0.0, share - reach), min(1.0, share + reach)
