@@ -3,7 +3,8 @@
     python benchmarks/speed/step.py
 
 The default model on 4 latents, 8 features, 4 domains and on 8, 24, 5, batches of 128 rows, the penalty on 32 of them.
-``penalty``: a step over one without, where it is due in every step, every second or every fourth (of four in a row).
+``penalty``: a step over one without, where it is due in every step, every second, with 32 rows or with 8, or every
+fourth (of four in a row).
 ``starts``: a step of so many starts over a step of one. ``part``: the share of a step that goes into each part, from
 times inside the steps; ``ratio`` is over the whole step.
 """
@@ -27,6 +28,7 @@ PROBLEMS = ((4, 8, 4), (8, 24, 5))
 PENALTIES: dict[str, dict[str, Any]] = {
     "every step": {"sparsity": 0.5},
     "every 2nd step": {"sparsity": 0.5, "penalty_every": 2},
+    "every 2nd step, 8 rows": {"sparsity": 0.5, "penalty_every": 2, "penalty_rows": 8},
     "every 4th step": {"sparsity": 0.5, "penalty_every": 4},
     "none": {"sparsity": 0.0},
 }
@@ -35,13 +37,15 @@ BATCH = 128
 ROWS = 7_200
 
 
-def training(n_latents: int, n_features: int, n_domains: int, penalty_every: int = 1, **settings: Any) -> Training:
+def training(
+    n_latents: int, n_features: int, n_domains: int, penalty_every: int = 1, penalty_rows: int = 32, **settings: Any
+) -> Training:
     """A run of the loop on random rows, before its first step."""
     x = torch.randn(ROWS, n_features, generator=torch.Generator().manual_seed(0))
     codes = torch.arange(ROWS).remainder(n_domains)[:, None]
     rows = Rows(x, None, codes, torch.zeros(ROWS, 0), n_domains)
     model = CGVAENetwork(CGVAEConfig(n_latents, n_features, n_domains, **settings))
-    plan = TrainingSettings(max_epochs=100, batch_size=BATCH, penalty_every=penalty_every)
+    plan = TrainingSettings(max_epochs=100, batch_size=BATCH, penalty_every=penalty_every, penalty_rows=penalty_rows)
     return Training(model, rows, rows.take(slice(0, 800)), plan, None)
 
 
