@@ -63,8 +63,9 @@ DIGITS = (
 ALL_LAYERS = (
     "\n## Two-colour digits, style on every layer\n\n`python benchmarks/translation.py --data digits-all-layers`: the "
     "same digits where style may change shapes, and not colours alone. One domain is dark on light, the others light "
-    "on dark. Nothing in the data says which dark shape belongs to which light one, and models with a flow match wrong "
-    "ones: about half of all translations go to or from that domain. So for domains that differ in colours alone, "
+    "on dark. Nothing in the data says which dark shape belongs to which light one, and many fits match wrong ones: "
+    "half of all translations go to or from that domain, so their content is about a half. Another processor or seed "
+    "decides which. So for domains that differ in colours alone, "
     '`modulation="colours"` is what keeps the digit, not the objective. Columns as above:\n'
 )
 SAME = ("cores", "load_before", "torch", "python", "repeats")
@@ -270,7 +271,7 @@ def _emoji(path: Path) -> list[str]:
     if not path.exists():
         return []
     said = (
-        "\n## Emoji\n\n`python benchmarks/translation.py --data emoji --methods all --seeds 500`: held-out emoji drawn "
+        "\n## Emoji\n\n`python benchmarks/translation.py --data emoji --methods all`: held-out emoji drawn "
         "in the two other vendors' styles; `content` is the role, one of 27.\n"
     )
     return [said, _table(pd.read_csv(path))]

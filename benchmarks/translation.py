@@ -2,7 +2,7 @@
 
     python benchmarks/translation.py --data digits --seeds 500 501 502
     python benchmarks/translation.py --data digits-all-layers
-    python benchmarks/translation.py --data emoji --methods all --seeds 500
+    python benchmarks/translation.py --data emoji --methods all
 
 Trains on four fifths of ``load_digits_two_colours(16)`` or ``load_emoji()``, translates every image of the last fifth
 to the other domains, and lets classifiers judge that were trained on the real images of the four fifths: of the digit,

@@ -409,6 +409,13 @@ def test_absent_and_small_domains_and_few_rows():
     assert absent.finding("C1").verdict == "cannot tell"
     assert "no rows of u2" in absent.finding("C1").sentence
     assert absent.domains_present == 3
+    assert absent.summary().endswith("there are 3 domains.")
+    few = (np.arange(len(labels)) % 300 < 15) & kept
+    assert (
+        audit_of(stub, z[few], labels[few])
+        .summary()
+        .endswith("there are 3 domains, 0 of them with rows enough to compare.")
+    )
     kept = (labels != 2) | (np.arange(len(labels)) % 300 < 7)
     small = audit_of(stub, z[kept], labels[kept])
     assert small.finding("C1").evidence["small_domains"] == ["u2"]

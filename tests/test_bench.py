@@ -76,7 +76,10 @@ def test_a_study_file_says_what_runs(tmp_path):
         ),
         ('methods = ["PCA", "mine"]', "methods = []", r"has no block with methods"),
         ("[problem]", "[problem", r"cannot be read"),
-        ("seeds = [3, 4]", "seeds = 3", r"seeds must be a list of whole numbers; got 3"),
+        ("seeds = [3, 4]", "seeds = 3", r"seeds must be a list of whole numbers from 0 on; got 3"),
+        ("seeds = [3, 4]", "seeds = [-1]", r"seeds must be a list of whole numbers from 0 on; got \[-1\]"),
+        ("domains = false", 'domains = "no"', r"domains true or false; got .* and 'no'"),
+        ('"study_methods:Truncated"', "3", r"estimator must be a name .* got 3"),
         ('methods = ["PCA", "mine"]', 'methods = "PCA"', r"methods must be a list; got 'PCA'"),
         ("[[block]]", "[block]", r"block must be a list"),
         ("[method.mine]", "[method.PCA]\nsettings = { rate = 1 }\n[method.mine]", r"settings that PCA does not take"),
@@ -165,6 +168,32 @@ def test_a_failed_run_is_a_row_and_can_be_tried_again(tmp_path):
     tables = write_page(study, rows, tmp_path / "page.html")
     assert "no convergence" in (tmp_path / "page.html").read_text()
     assert tables["settings"].set_index("method")["failed"].to_dict() == {"broken": 1, "own": 0}
+
+
+def test_a_study_whose_runs_all_fail_has_a_page_that_says_why(tmp_path):
+    (tmp_path / "s.toml").write_text(
+        "seeds = [0]\n[problem]\nn_latents = 5\nn_features = 3\n"
+        '[[block]]\nmethods = ["PCA", "FastICA"]\ngrid = { density = [0.3, 0.5] }\n'
+    )
+    done = CliRunner().invoke(app, ["bench", str(tmp_path / "s.toml"), "--out", str(tmp_path / "out"), "--jobs", "1"])
+    assert done.exit_code == 0, done.output
+    assert "4 of 4 runs ended in an error" in done.output
+    assert "The first: SettingError: make_sparse_mixing needs" in done.output
+    text = (tmp_path / "out" / "study.html").read_text()
+    assert "every run failed" in text
+    assert "make_sparse_mixing needs" in text
+    settings = pd.read_csv(tmp_path / "out" / "settings.csv")
+    assert settings["failed"].tolist() == [1] * 4
+    assert settings["mcc"].isna().all()
+
+
+def test_supports_as_an_axis(tmp_path):
+    supports = [[[1, 0], [0, 1]], [[1, 1], [0, 1]]]
+    problem = {"n_samples": 400, "n_latents": 2, "n_features": 2}
+    study = Study("s", [Block([METHODS["PCA"]], {"support": supports})], [0], problem)
+    found = write_page(study, run_study(study, tmp_path, n_jobs=1), tmp_path / "page.html")["settings"]
+    assert found["support"].tolist() == ["[[1, 0], [0, 1]]", "[[1, 1], [0, 1]]"]
+    assert found["domains_needed"].tolist() == [1, 3]
 
 
 def test_an_unfinished_line_is_dropped_and_a_damaged_one_is_named(tmp_path):

@@ -63,6 +63,33 @@ def test_fit_transform_report(table, frame):
     assert sorted(path.name for path in table.iterdir()) == ["again.html", "runs", "t.csv", "z.csv"]
 
 
+def test_columns_that_are_called_like_latents_keep_another_name(table):
+    whole = pd.read_csv(table / "t.csv")
+    assert run("fit", "t.csv", "--domain", "domain", "--drop", "cell", "--out", "a", *QUICK, cwd=table).returncode == 0
+    whole.assign(z0=7.0).to_csv(table / "again.csv", index=False)
+    done = run("transform", "a", "again.csv", "--out", "z.parquet", cwd=table)
+    assert done.returncode == 0, done.stderr
+    assert "they are written as ['z0 of the table']" in done.stderr
+    z = pd.read_parquet(table / "z.parquet")
+    assert list(z.columns) == ["domain", "cell", "z0 of the table", "z0", "z1"]
+    np.testing.assert_allclose(z["z0"], pd.read_csv(table / "a/latents.csv")["z0"], rtol=1e-6)
+
+
+def test_a_model_of_an_array_takes_the_numbers_of_a_file(table, frame, labels):
+    model = unmix.CGVAE(n_latents=2, n_restarts=1, max_epochs=2, verbose=0).fit(frame.to_numpy(), labels)
+    model.save(table / "m")
+    frame.assign(domain=labels, cell="c").to_csv(table / "rows.csv")
+    done = run("transform", "m", "rows.csv", "--out", "z.csv", cwd=table)
+    assert done.returncode == 0, done.stderr
+    z = pd.read_csv(table / "z.csv")
+    assert list(z.columns) == ["row", "domain", "cell", "z0", "z1"]
+    np.testing.assert_allclose(z[["z0", "z1"]], model.transform(frame.to_numpy()), rtol=1e-5)
+    assert run("audit", "m", "rows.csv", cwd=table).returncode == 0
+    frame.assign(domain=labels, more=1.0).to_csv(table / "rows.csv", index=False)
+    done = run("transform", "m", "rows.csv", "--out", "y.csv", cwd=table)
+    assert f"{len(frame.columns) + 1} columns of numbers beside the domains" in done.stderr
+
+
 def test_warnings_are_one_line(table, frame, labels):
     frame.assign(domain=labels).to_csv(table / "rows.csv")
     done = run("fit", "rows.csv", "--domain", "domain", "--out", "r", *QUICK, cwd=table)

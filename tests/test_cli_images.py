@@ -63,6 +63,13 @@ def test_fit_a_folder_and_transform_it(here):
     assert run("transform", "run", "photos", "--out", "z.csv").exit_code == 0
     pd.testing.assert_frame_equal(pd.read_csv("z.csv"), latents)
     (here / "z.csv").unlink()
+    # Nor need new images lie in folders of domains.
+    assert run("transform", "run", os.path.join("photos", "red"), "--out", "z.csv").exit_code == 0
+    red = latents[latents["domain"] == "red"].drop(columns=["path", "domain"]).reset_index(drop=True)
+    found = pd.read_csv("z.csv")
+    assert set(found.pop("domain")) == {"all"}
+    pd.testing.assert_frame_equal(found.drop(columns="path"), red)
+    (here / "z.csv").unlink()
 
 
 def test_the_other_method(here):

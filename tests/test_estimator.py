@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import QUICK
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
@@ -198,6 +199,58 @@ def test_mixed_nested_and_continuous_domains(frame, labels):
         model.sample(2, domain="a")
     only_dose = CGVAE(**QUICK, auxiliary={"dose": "continuous"}).fit(frame, u[["dose"]])
     assert only_dose.domains_ == ("all",)
+    with pytest.warns(DataWarning, match=r"'dose' was .* at fit and is 90 to 90 now: what follows is an extrapolation"):
+        only_dose.sample(2, domain=90.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        only_dose.sample(2, domain=5.2)
+    with pytest.raises(DomainError, match=r"called 'doze'; the model was fitted with 'dose'"):
+        only_dose.sample(2, domain={"doze": 1.0})
+    named = frame.assign(region=labels, site=u["site"])
+    both = CGVAE(**QUICK).fit(named, ["region", "site"])
+    assert [column.name for column in both.domain_schema_.columns] == ["region", "site"]
+    assert list(both.feature_names_in_) == list(frame.columns)
+
+
+def test_labels_that_read_the_same_are_refused(frame):
+    u = pd.DataFrame(
+        {"A": ["a · b"] * 200 + ["a"] * 200 + ["z"] * 200, "B": ["c"] * 200 + ["b · c"] * 200 + ["w"] * 200}
+    )
+    with pytest.raises(DomainError, match="read the same"):
+        CGVAE(**QUICK).fit(frame, u)
+
+
+def test_masked_entries_are_missing(frame, labels):
+    hidden = np.random.default_rng(0).random(frame.shape) < 0.2
+    masked = np.ma.masked_array(frame.to_numpy(), mask=hidden)
+    model, other = (CGVAE(**QUICK, missing="mask").fit(x, labels) for x in (masked, masked.filled(np.nan)))
+    np.testing.assert_array_equal(model.mixing_, other.mixing_)
+    with pytest.raises(DomainError, match="missing values"):
+        CGVAE(**QUICK).fit(frame, np.ma.masked_array(labels, mask=np.arange(600) < 5))
+
+
+@pytest.mark.parametrize("factor", [1e-170, 1e160])
+def test_numbers_without_squares_are_refused_before_training(frame, labels, factor):
+    with pytest.raises(DataError, match=r"Columns .* hold numbers whose squares are none"):
+        CGVAE(**QUICK).fit(frame.assign(**{frame.columns[1]: frame.iloc[:, 1] * factor}), labels)
+
+
+def test_anndata_without_x_and_on_disk(fitted, frame, labels, tmp_path):
+    observed = pd.DataFrame({"domain": labels}, index=frame.index.astype(str))
+    with pytest.raises(DataError, match="AnnData object has no X"):
+        CGVAE(**QUICK).fit(anndata.AnnData(obs=observed), "domain")
+    cells = anndata.AnnData(sparse.csr_matrix(frame.to_numpy()), obs=observed)
+    cells.var_names = list(frame.columns)
+    cells.write_h5ad(tmp_path / "t.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "t.h5ad", backed="r")
+    np.testing.assert_array_equal(fitted.transform(backed), fitted.transform(frame))
+
+
+def test_a_header_with_one_name_twice_is_refused(frame, labels, tmp_path):
+    text = frame.assign(domain=labels).to_csv(index=False)
+    (tmp_path / "t.csv").write_text(text.replace(frame.columns[1], frame.columns[0], 1))
+    with pytest.raises(DataError, match="Column names must be unique"):
+        CGVAE(**QUICK).fit(tmp_path / "t.csv", "domain")
 
 
 def test_missing_entries_leave_the_likelihood(frame, labels):

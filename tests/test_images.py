@@ -4,14 +4,17 @@ import errno
 import hashlib
 import io
 import os
+import struct
 import tracemalloc
 import zipfile
+import zlib
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from sklearn.exceptions import NotFittedError
 
 import unmix
@@ -98,6 +101,59 @@ def test_size_mode_and_orientation(folder, pictures):
     np.testing.assert_array_equal(read_images(folder).images, pictures)
 
 
+def test_orientation_is_read_wherever_it_stands_before_the_pixels(folder, pictures):
+    xmp = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="5"/></rdf:RDF></x:xmpmeta>'
+    )
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", xmp)
+    turned = Image.fromarray(pictures[0].transpose(1, 0, 2))
+    turned.save(folder / "a" / "00.png", pnginfo=text)
+    np.testing.assert_array_equal(read_images(folder).images, pictures)
+    turned.save(folder / "a" / "00.jpg", xmp=xmp.encode())
+    assert read_images(folder).images.shape == (13, 9, 10, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", None])
+def test_transparent_parts_are_white_in_every_mode(folder, pictures, mode):
+    for place in folder.rglob("*.png"):
+        place.unlink()
+    grey = mode == "L"
+    Image.new("L" if grey else "RGB", (10, 9)).save(folder / "a" / "0.png", transparency=0 if grey else (0, 0, 0))
+    assert (read_images(folder, mode=mode).images == 255).all()
+
+
+def test_images_without_folders_are_of_one_domain(tmp_path, pictures):
+    for place, image in enumerate(pictures):
+        (tmp_path / f"{place:02}.png").write_bytes(png(image))
+    table = read_images(tmp_path)
+    np.testing.assert_array_equal(table.images, pictures)
+    assert set(table.domains) == {"all"}
+    with zipfile.ZipFile(tmp_path / "flat.zip", "w") as archive:
+        archive.writestr("0.png", png(pictures[0]))
+    assert read_images(tmp_path / "flat.zip").domains.tolist() == ["all"]
+
+
+def colours_of_16_bits(form):
+    values = np.full((9, 10, 3), 300, ">u2")
+    if form == "PPM":
+        return b"P6\n10 9\n65535\n" + values.tobytes()
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 10, 9, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = (
+        struct.pack(">I", len(own)) + name + own + struct.pack(">I", zlib.crc32(name + own)) for name, own in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("form", ["PPM", "PNG"])
+def test_colours_of_more_than_8_bits_are_refused(folder, form):
+    (folder / "a" / "00.png").write_bytes(colours_of_16_bits(form))
+    with pytest.raises(DataError, match=r"a/00.png has mode RGB;16, more than 8 bits a channel"):
+        read_images(folder, on_error="skip")
+
+
 def test_above_the_limit_images_are_mapped(folder, pictures):
     table = read_images(folder, max_memory=10)
     assert isinstance(table.images, np.memmap)
@@ -143,11 +199,11 @@ def test_images_that_cannot_be_used(folder, pictures, tmp_path):
     with pytest.raises(DomainError, match="one domain for each of 12 images"):
         read_images(pictures, ["a"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no file in a folder"):
+    with pytest.raises(DataError, match="it holds no file"):
         read_images(tmp_path / "empty")
-    (tmp_path / "empty" / "loose.png").write_bytes(png(pictures[0]))
+    (folder / "loose.png").write_bytes(png(pictures[0]))
     with pytest.raises(DataError, match=r"loose.png lies in no folder of a domain"):
-        read_images(tmp_path / "empty")
+        read_images(folder)
     (tmp_path / "list.csv").write_text("file,domain\na,b\n")
     with pytest.raises(DataError, match="no column 'path'"):
         read_images(tmp_path / "list.csv")
@@ -506,6 +562,8 @@ def test_the_classifier_takes_what_read_images_returns(pictures):
         np.testing.assert_array_equal(image_features(extractor, table)[0], image_features(extractor, pictures)[0])
     data = load_digits_two_colours(8)
     assert ImageClassifier(width=2, max_epochs=1).fit(data).classes_.tolist() == sorted(TWO_COLOURS)
+    numbers = ImageClassifier(width=2, max_epochs=1).fit(pictures, np.arange(12) % 2)
+    assert numbers.score(pictures, (np.arange(12) % 2).astype(str)) == numbers.score(pictures, np.arange(12) % 2)
 
 
 def test_classifier_messages(judge, pictures):

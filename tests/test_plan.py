@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -221,8 +222,13 @@ def test_plan_on_the_command_line(tmp_path):
     for text, message in (
         ("a,b\n1,2\n", "must hold 0 and 1, one row for each feature"),
         ("1,0\n0,1\n", "has no header: its first line is 1, 0"),
-        ("a,a\n0,1\n", "names the latent 'a' twice"),
+        ("a,a\n0,1\n", "Column names must be unique; 'a' occur more than once"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
             raise command("plan", path).exception
+    # As pandas writes it, with an index that has no name; and a name that only looks like a repeated one.
+    pd.DataFrame([[1, 0], [1, 1], [0, 1]], columns=["IL", "IL.2"]).to_csv(path)
+    found = json.loads(command("plan", path, "--domains", 3, "--json").stdout)["latents"]
+    assert [latent["name"] for latent in found] == ["IL", "IL.2"]
+    assert list(unmix.plan(pl.DataFrame({"u": [1, 0], "v": [0, 1]}), 2).latents["name"]) == ["u", "v"]

@@ -12,6 +12,9 @@ import pandas as pd
 
 from unmix.errors import DomainError
 
+UNNAMED = "domain"
+"""Name of a column of labels that came without one."""
+
 
 def labels_frame(y: Any, n_rows: int, rows_of: str = "X") -> pd.DataFrame:
     """Any form of y as a frame with text column names and ``n_rows`` rows, as many as ``rows_of`` has.
@@ -23,6 +26,8 @@ def labels_frame(y: Any, n_rows: int, rows_of: str = "X") -> pd.DataFrame:
     """
     if y is None:
         return pd.DataFrame(index=range(n_rows))
+    if isinstance(y, np.ma.MaskedArray):
+        y = np.ma.filled(y.astype(object), np.nan) if np.ma.is_masked(y) else y.data
     if isinstance(y, Mapping):
         frame = pd.DataFrame(dict(y))
     elif nw.dependencies.is_into_dataframe(y):
@@ -30,7 +35,7 @@ def labels_frame(y: Any, n_rows: int, rows_of: str = "X") -> pd.DataFrame:
         frame = pd.DataFrame({str(name): native[name].to_list() for name in native.columns})
     elif nw.dependencies.is_into_series(y):
         series = nw.from_native(y, series_only=True)
-        frame = pd.DataFrame({str(series.name or "domain"): series.to_list()})
+        frame = pd.DataFrame({str(series.name or UNNAMED): series.to_list()})
     else:
         try:
             array = np.asarray(y)
@@ -39,7 +44,7 @@ def labels_frame(y: Any, n_rows: int, rows_of: str = "X") -> pd.DataFrame:
         if array.ndim == 2 and array.shape[1] > 1:
             frame = pd.DataFrame({f"u{k}": array[:, k] for k in range(array.shape[1])}).infer_objects()
         else:
-            frame = pd.DataFrame({"domain": array.reshape(-1)})
+            frame = pd.DataFrame({UNNAMED: array.reshape(-1)})
     if len(frame) != n_rows:
         raise DomainError(
             f"{rows_of} has {n_rows} rows, the domains have {len(frame)} (inconsistent numbers of samples). "

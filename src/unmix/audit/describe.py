@@ -6,6 +6,7 @@ have standard deviation 1 over the training rows, so effects are in units of a l
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
@@ -229,7 +230,10 @@ def domain_effects(latents: Floats, groups: NDArray[np.int64], n_domains: int, s
         _effects(latents[rows], groups[rows], n_domains)
         for rows in (_resample(groups, n_domains, rng) for _ in range(_BOOTSTRAPS))
     ]
-    intervals = [np.nanquantile(np.stack(values), [0.025, 0.975], axis=0) for values in zip(*draws, strict=True)]
+    with warnings.catch_warnings():
+        # A domain of which no row is held out has no values.
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        intervals = [np.nanquantile(np.stack(values), [0.025, 0.975], axis=0) for values in zip(*draws, strict=True)]
     shuffled = [_effects(latents, rng.permutation(groups), n_domains)[2] for _ in range(_SHUFFLES)]
     return DomainEffects(
         location=location,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
@@ -126,8 +127,8 @@ def plan(support: ArrayLike, n_domains: int, names: Sequence[str] | None = None)
     >>> unmix.plan([[1, 1, 0], [1, 1, 0], [0, 0, 1]], n_domains=2).latents["verdict"].tolist()
     ['block', 'block', 'identified']
     """
-    if names is None and isinstance(support, pd.DataFrame):
-        names = [str(name) for name in support.columns]
+    if names is None and nw.dependencies.is_into_dataframe(support):
+        names = [str(name) for name in nw.from_native(support).columns]
     mask = check_support(support)
     n = mask.shape[1]
     words = [f"z{i}" for i in range(n)] if names is None else [str(name) for name in names]

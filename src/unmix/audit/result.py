@@ -45,6 +45,7 @@ class Audit:
     remedies : list of Remedy
         What is superfluous, then what would identify more latents, cheapest first.
     domains_present, domains_needed, domains_needed_without_sparsity : int
+        ``domains_present`` have audited rows, few or many.
     edge_probability : float array (n_features, n_latents)
     feature_names : tuple of str
     """
@@ -119,10 +120,12 @@ class Audit:
         found = f"Of {counted(len(self.latents), 'latent')}: {', '.join(said)}."
         if not len(self.pairs):
             return found
+        compared = self.finding("C3").evidence["domains_present"]
+        enough = f", {compared} of them with rows enough to compare" if compared < self.domains_present else ""
         return (
             f"{found} With latents independent within domains, the most likely support takes "
             f"{counted(self.domains_needed, 'domain')} to separate all (without sparsity "
-            f"{self.domains_needed_without_sparsity}); there {there(self.domains_present, 'domain')}."
+            f"{self.domains_needed_without_sparsity}); there {there(self.domains_present, 'domain')}{enough}."
         )
 
     def __repr__(self) -> str:

@@ -94,7 +94,7 @@ def audit_subject(subject: Subject) -> Audit:
         findings=[positivity, independence, changes_found, sparsity, invertibility, agreement],
         pairs=_pairs(evidence),
         remedies=_with_fewer(subject, sorted(faults.superfluous)) + mended,
-        domains_present=changes.present,
+        domains_present=len(subject.domains),
         domains_needed=int(support.needed().max()),
         domains_needed_without_sparsity=2 * len(active) + 1,
         edge_probability=edges,

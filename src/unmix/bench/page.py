@@ -23,7 +23,7 @@ def write_page(study: Study, rows: list[dict[str, Any]], path: Path) -> dict[str
     axes, methods = study.axes, list(dict.fromkeys(frame["method"]))
     settings = summary.by_setting(frame, axes)
     margins = summary.margins(frame, axes)
-    failed = frame[frame["error"].notna()]
+    good, failed = summary.finished(frame), frame[frame["error"].notna()]
     text = fill(
         "unmix.bench",
         "page.html",
@@ -33,7 +33,7 @@ def write_page(study: Study, rows: list[dict[str, Any]], path: Path) -> dict[str
         n_done=len(frame),
         n_failed=len(failed),
         methods=methods,
-        verdict=_verdict(margins, summary.finished(frame)),
+        verdict=_verdict(margins, good),
         phases=_phases(study, settings, methods),
         margins=_html(margins) if len(margins) else None,
         lines=[
@@ -43,9 +43,11 @@ def write_page(study: Study, rows: list[dict[str, Any]], path: Path) -> dict[str
                 axis.replace("_", " "),
             )
             for axis in axes
-            if (keys := study.along(axis))
+            if len(good) and (keys := study.along(axis))
         ],
-        time=picture(figures.time_and_score(summary.finished(frame), methods), "MCC of every run against its seconds"),
+        time=picture(figures.time_and_score(good, methods), "MCC of every run against its seconds")
+        if len(good)
+        else None,
         level=summary.REACHED,
         reaching=_html(summary.time_to_reach(frame)),
         table=_html(settings),

@@ -117,7 +117,7 @@ def measure(run: Run, threads: int = 1) -> dict[str, Any]:
         "key": run.key,
         "method": run.method.name,
         "seed": run.seed,
-        **{name: value for name, value in run.whole_problem().items() if not isinstance(value, list)},
+        **{name: _cell(value) for name, value in run.whole_problem().items()},
         "unmix": __version__,
         "error": None,
     }
@@ -132,6 +132,11 @@ def measure(run: Run, threads: int = 1) -> dict[str, Any]:
     finally:
         torch.set_num_threads(before)
     return row
+
+
+def _cell(value: Any) -> Any:
+    """What stands in a row: a list, such as a support, as text."""
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 def read_rows(path: Path) -> dict[str, dict[str, Any]]:

@@ -93,13 +93,13 @@ class Study:
 
     def __post_init__(self) -> None:
         if not _whole_numbers(self.seeds):
-            raise SettingError(f"seeds must be a list of whole numbers; got {self.seeds!r}.")
+            raise SettingError(f"seeds must be a list of whole numbers from 0 on; got {self.seeds!r}.")
         if not any(block.methods for block in self.blocks):
             raise SettingError(f"The study {self.name!r} has no block with methods. Add one.")
         for block in self.blocks:
             _check_known("problem option", {**self.problem, **block.grid}, _OPTIONS)
             if block.seeds is not None and not _whole_numbers(block.seeds):
-                raise SettingError(f"seeds of a block must be a list of whole numbers; got {block.seeds!r}.")
+                raise SettingError(f"seeds of a block must be a list of whole numbers from 0 on; got {block.seeds!r}.")
             for name, values in block.grid.items():
                 if not _is_list(values) or not values:
                     raise SettingError(f"grid.{name} must be a list of values; got {values!r}.")
@@ -182,7 +182,11 @@ def _is_list(found: Any) -> bool:
 
 
 def _whole_numbers(found: Any) -> bool:
-    return _is_list(found) and bool(found) and all(isinstance(n, int) and not isinstance(n, bool) for n in found)
+    return (
+        _is_list(found)
+        and bool(found)
+        and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in found)
+    )
 
 
 def _varying(runs: Sequence[Run]) -> list[str]:
@@ -197,12 +201,12 @@ def _varying(runs: Sequence[Run]) -> list[str]:
 def _method(name: str, entry: Mapping[str, Any]) -> Method:
     _check_known(f"key of method {name!r}", entry, _METHOD_KEYS)
     base = METHODS.get(name, Method(name))
-    return Method(
-        name,
-        entry.get("estimator", base.estimator),
-        {**base.settings, **_table(entry, "settings")},
-        entry.get("domains", base.domains),
-    )
+    estimator, domains = entry.get("estimator", base.estimator), entry.get("domains", base.domains)
+    if not isinstance(estimator, str) or not isinstance(domains, bool):
+        raise SettingError(
+            f"method.{name}: estimator must be a name and domains true or false; got {estimator!r} and {domains!r}."
+        )
+    return Method(name, estimator, {**base.settings, **_table(entry, "settings")}, domains)
 
 
 def _check_known(what: str, given: Any, known: Any) -> None:

@@ -17,6 +17,7 @@ from scipy.stats import t as student
 FULL = "both"
 ABLATIONS = ("both", "changes only", "sparsity only")
 REACHED = 0.97
+_OF_GOOD = ("domains_needed", "mcc", "low", "high", "worst_mcc")
 _SCORES = ("mcc", "mcc_within_domains", "r2", "support_f1", "agreement", "seconds")
 
 
@@ -32,8 +33,9 @@ def by_setting(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     for values, own in rows.groupby(keys, sort=False, dropna=False):
         good = finished(own)
         entry = dict(zip(keys, values if isinstance(values, tuple) else (values,), strict=True))
-        entry |= {"seeds": len(own), "failed": len(own) - len(good), "domains_needed": good["domains_needed"].median()}
+        entry |= {"seeds": len(own), "failed": len(own) - len(good)} | dict.fromkeys(_OF_GOOD, np.nan)
         if len(good):
+            entry["domains_needed"] = good["domains_needed"].median()
             mean, low, high = interval(good["mcc"])
             entry |= {"mcc": mean, "low": max(low, 0.0), "high": min(high, 1.0)}
             entry["worst_mcc"] = good["mcc"].min()
@@ -45,6 +47,8 @@ def by_setting(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
 def margins(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     """MCC of the full method minus that of every other, paired over problems and seeds, over all and where promised."""
     good = finished(rows)
+    if good.empty:
+        return pd.DataFrame()
     keys = [*axes, "seed"]
     full = good.loc[good["method"] == FULL, [*keys, "mcc"]]
     found = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from unmix.audit.targets import intervention_targets
 from unmix.bench.translation import DIGIT_SETTINGS, judge_translations, train_judges
 from unmix.data.image_files import holds_images
 from unmix.data.schema import FeatureSchema
-from unmix.data.tables import read_support, read_table, split_columns, write_table
-from unmix.errors import DataError, SchemaError, SettingError, StorageError
+from unmix.data.tables import candidates, read_support, read_table, split_columns, write_table
+from unmix.errors import DataError, DataWarning, SchemaError, SettingError, StorageError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
@@ -73,10 +74,10 @@ def transform_table(
         raise SettingError(f"--on-error cannot be used here: {table} is not taken as images. Leave the option out.")
     _needs_table(model, run)
     frame = read_table(table)
-    features = _features(model, frame, table)
-    others = frame.drop(columns=list(model.schema_.names)) if model.schema_.named else frame[[]]
-    latents = pd.DataFrame(model.transform(features), columns=model.get_feature_names_out(), index=frame.index)
-    write_table(pd.concat([others, latents], axis=1), out)
+    names = _features(model, frame, table, [column.name for column in model.domain_schema_.columns])
+    x = frame[names] if model.schema_.named else frame[names].to_numpy()
+    latents = pd.DataFrame(model.transform(x), columns=model.get_feature_names_out(), index=frame.index)
+    write_table(_side_by_side(frame.drop(columns=names), latents), out)
     typer.echo(f"{len(frame)} rows × {latents.shape[1]} latents → {out}")
     return None
 
@@ -94,12 +95,12 @@ def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
     else:
         _needs_table(model, run)
         frame = read_table(table)
-        x, columns = _features(model, frame, table), [column.name for column in model.domain_schema_.columns]
+        columns = [column.name for column in model.domain_schema_.columns]
+        names = _features(model, frame, table, columns)
         lacking = [name for name in columns if name not in frame.columns]
         if lacking:
             raise SchemaError(f"{table} lacks the domain columns {lacking}, with which the model was fitted. Add them.")
-        if not model.schema_.named:
-            x = frame.drop(columns=columns).to_numpy()
+        x = frame[names] if model.schema_.named else frame[names].to_numpy()
         found = model.audit(x, frame[columns] if columns else None)
     typer.echo(found.to_json() if as_json else str(found))
 
@@ -218,7 +219,7 @@ def write_results(
     """Model, tables, judges and report into the run folder; ``beside`` are columns to stand before the latents."""
     model.save(out, overwrite=True)
     latents = pd.DataFrame(model.transform(x), columns=model.get_feature_names_out())
-    latents = latents if beside is None else pd.concat([beside, latents], axis=1)
+    latents = latents if beside is None else _side_by_side(beside, latents)
     written = {_LATENTS: latents, **(tables or {})}
     for name, table in written.items():
         write_table(table, out / name)
@@ -261,14 +262,30 @@ def _needs_table(model: Any, run: Path) -> None:
         )
 
 
-def _features(model: LatentEstimator, frame: pd.DataFrame, path: Path) -> Any:
-    """The columns that the model was fitted on."""
+def _side_by_side(others: pd.DataFrame, latents: pd.DataFrame) -> pd.DataFrame:
+    """A table's own columns, then the latents; a column that is called like a latent gets another name."""
+    renamed = {name: f"{name} of the table" for name in others.columns if name in latents.columns}
+    if renamed:
+        said = f"The table has columns that are called like latents; they are written as {list(renamed.values())}."
+        warnings.warn(said, DataWarning, stacklevel=2)
+    return pd.concat([others.rename(columns=renamed), latents], axis=1)
+
+
+def _features(model: LatentEstimator, frame: pd.DataFrame, path: Path, domains: Sequence[str]) -> list[str]:
+    """The columns that the model was fitted on; where they had no names, the numeric ones but the domains."""
     if not model.schema_.named:
-        return frame.to_numpy()
+        numeric = frame.select_dtypes(["number", "bool"]).columns
+        found = [name for name in candidates(frame) if name in numeric and name not in domains]
+        if len(found) != len(model.schema_.names):
+            raise SchemaError(
+                f"{path} has {len(found)} columns of numbers beside the domains; the model was fitted on an array of "
+                f"{len(model.schema_.names)} features without names. Leave only these in the file."
+            )
+        return found
     lacking = [name for name in model.schema_.names if name not in frame.columns]
     if lacking:
         raise SchemaError(f"{path} lacks the feature columns {lacking}, on which the model was fitted. Add them.")
-    return frame[list(model.schema_.names)]
+    return list(model.schema_.names)
 
 
 def _attempt(write: Callable[[], Any]) -> None:

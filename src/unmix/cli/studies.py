@@ -41,10 +41,14 @@ def run_bench(study: str, out: Path, seeds: int | None, jobs: int, *, retry_fail
     tables = write_page(chosen, rows, out / _PAGE)
     for name in ("settings", "margins"):
         write_table(tables[name], out / f"{name}.csv")
-    failed = sum(row["error"] is not None for row in rows)
+    failed = [row["error"] for row in rows if row["error"] is not None]
     typer.echo(f"page    {out / _PAGE}\nrows    {path}\ntables  {out / 'settings.csv'}, {out / 'margins.csv'}")
     if failed:
-        typer.echo(f"{failed} of {len(rows)} runs ended in an error: see the page, or add --retry-failed.", err=True)
+        typer.echo(
+            f"{len(failed)} of {len(rows)} runs ended in an error: see the page, or add --retry-failed. The first: "
+            f"{failed[0]}",
+            err=True,
+        )
 
 
 def _study(name: str, n_seeds: int | None) -> Study:

@@ -7,16 +7,18 @@ from a dtype alone.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.errors import DomainError
-from unmix.labels import label_text, labels_frame, natural_order
+from unmix.errors import DataWarning, DomainError
+from unmix.labels import UNNAMED, label_text, labels_frame, natural_order
 
 MOST_LEVELS = 50
 _WITHIN = "within "
@@ -25,7 +27,7 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class Column:
-    """One auxiliary column: its levels (categorical), or its centre and scale (continuous).
+    """One auxiliary column: its levels (categorical), or its centre, scale and range (continuous).
 
     A nested column's levels are pairs "parent / level": the same word under two parents is two levels.
     """
@@ -36,6 +38,8 @@ class Column:
     parent: str | None = None
     center: float = 0.0
     scale: float = 1.0
+    low: float | None = None
+    high: float | None = None
 
     @property
     def continuous(self) -> bool:
@@ -78,6 +82,12 @@ class DomainSchema:
         columns = tuple(_learn_column(frame, name, kinds, min_rows) for name in frame.columns)
         schema = cls(columns)
         labels = schema._labels_of(frame)
+        codes = [schema._codes(frame, column) for column in schema.categorical]
+        if codes and len(np.unique(np.stack(codes), axis=1).T) > len(set(labels)):
+            raise DomainError(
+                'Different combinations of domain labels read the same, because labels contain " · " or " / ", with '
+                "which they are put together. Rename those labels."
+            )
         seen = tuple(dict.fromkeys(sorted(labels))) if schema.categorical else cls.domains
         return cls(columns, _in_level_order(seen, columns))
 
@@ -110,11 +120,7 @@ class DomainSchema:
             return Encoded(np.zeros((n_rows, 0), np.int64), np.zeros((n_rows, 0)))
         frame = self._checked_frame(y, n_rows)
         codes = [self._codes(frame, column) for column in self.categorical]
-        values = [
-            (_numbers(frame, column.name) - column.center) / column.scale
-            for column in self.columns
-            if column.continuous
-        ]
+        values = [_standardised(frame, column) for column in self.columns if column.continuous]
         return Encoded(
             np.stack(codes, axis=1) if codes else np.zeros((n_rows, 0), np.int64),
             np.stack(values, axis=1) if values else np.zeros((n_rows, 0)),
@@ -160,6 +166,12 @@ class DomainSchema:
             raise DomainError(f"This model was fitted with domain columns {names}; pass them as y.")
         frame = labels_frame(y, n_rows)
         if len(names) == 1 and frame.shape[1] == 1:
+            named = isinstance(y, Mapping) or nw.dependencies.is_into_dataframe(y)
+            if named and names[0] not in (frame.columns[0], UNNAMED):
+                raise DomainError(
+                    f"The domain column is called {frame.columns[0]!r}; the model was fitted with {names[0]!r}. Rename "
+                    "it, or pass the labels alone."
+                )
             frame.columns = pd.Index(names)
         lacking = [name for name in names if name not in frame.columns]
         if lacking:
@@ -210,7 +222,8 @@ def _learn_column(frame: pd.DataFrame, name: str, kinds: Mapping[str, str], min_
         values = _numbers(frame, name)
         if values.std() == 0:
             raise DomainError(f"The continuous domain column {name!r} is constant. Leave it out.")
-        return Column(name, kind, center=float(values.mean()), scale=float(values.std()))
+        center, scale, low, high = map(float, (values.mean(), values.std(), values.min(), values.max()))
+        return Column(name, kind, center=center, scale=scale, low=low, high=high)
     parent = kind.removeprefix(_WITHIN) if kind.startswith(_WITHIN) else None
     if parent is not None and (kinds.get(parent) != "categorical"):
         raise DomainError(
@@ -241,6 +254,21 @@ def _in_level_order(labels: Sequence[str], columns: Sequence[Column]) -> tuple[s
     """Domains of a single column keep its levels' order."""
     categorical = [column for column in columns if not column.continuous]
     return categorical[0].levels if len(categorical) == 1 else tuple(labels)
+
+
+def _standardised(frame: pd.DataFrame, column: Column) -> NDArray[np.float64]:
+    """The column's numbers; a ``DataWarning`` where they lie further outside the range at fit than a tenth of it."""
+    values = _numbers(frame, column.name)
+    if column.low is not None and column.high is not None and len(values):
+        room = 0.1 * (column.high - column.low)
+        if values.min() < column.low - room or values.max() > column.high + room:
+            warnings.warn(
+                f"{column.name!r} was {column.low:.4g} to {column.high:.4g} at fit and is {values.min():.4g} to "
+                f"{values.max():.4g} now: what follows is an extrapolation. Are the units the same?",
+                DataWarning,
+                stacklevel=4,
+            )
+    return (values - column.center) / column.scale
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:

@@ -158,11 +158,13 @@ def _hidden(name: str) -> bool:
 def _with_domain(found: Sequence[tuple[tuple[str, ...], Callable[[], IO[bytes]]]]) -> list[ImageFile]:
     """The first folder is the domain; a single folder around all the others is not.
 
-    A file in no folder of a domain, or with a name that is not UTF-8, is refused when it is read.
+    Where no image lies in a folder, all are of one domain. Otherwise a file in no folder of a domain is refused when it
+    is read, and so is one with a name that is not UTF-8.
     """
     shown = [tuple(_text(part) for part in parts) for parts, _ in found]
     # A README beside the domains, in the folder around them, makes that folder no domain.
     likely = [parts for parts in shown if PurePosixPath(parts[-1]).suffix.lower() in ("", *_ENDINGS)] or shown
+    flat = all(len(parts) == 1 for parts in likely)
     depth = 0
     while likely and all(len(parts) > depth + 2 for parts in likely) and len({parts[depth] for parts in likely}) == 1:
         depth += 1
@@ -170,9 +172,10 @@ def _with_domain(found: Sequence[tuple[tuple[str, ...], Callable[[], IO[bytes]]]
     for (parts, read), names in zip(found, shown, strict=True):
         if names != parts:
             read = _refusal("has a name that is not UTF-8 (rename it)")
-        elif len(parts) < depth + 2:
+        elif len(parts) < depth + 2 and not flat:
             read = _refusal("lies in no folder of a domain (move it into one)")
-        files.append(ImageFile("/".join(names), names[min(depth, len(names) - 1)], read))
+        domain = "all" if flat else names[min(depth, len(names) - 1)]
+        files.append(ImageFile("/".join(names), domain, read))
     return files
 
 

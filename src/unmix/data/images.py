@@ -41,6 +41,7 @@ MODES = {"L": 1, "RGB": 3}
 LEAST_IMAGES, LEAST_SIDE = 10, 8
 _CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _ORIENTATION = 0x0112
+_METADATA = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 _SHOWN = 3
 
 
@@ -80,9 +81,10 @@ def read_images(
     ----------
     source : path, array or ImageTable
         A folder or .zip with one folder for each domain (deeper folders belong to the domain; one folder around them
-        all is skipped); a .csv or .tsv with the columns ``path``, from the list's own folder on, and ``domain``;
-        a uint8 array (n_images, height, width) or (n_images, height, width, channels); or what this function
-        returned before, or another object with ``images`` and ``domains``.
+        all is skipped; without any folder all images are of one domain, "all"); a .csv or .tsv with the columns
+        ``path``, from the list's own folder on, and ``domain``; a uint8 array (n_images, height, width) or (n_images,
+        height, width, channels); or what this function returned before, or another object with ``images`` and
+        ``domains``.
     domains : labels (n_images,), optional
         For an array; without them all images belong to one domain. Files have their domain already.
     size : int or (height, width), optional
@@ -92,9 +94,9 @@ def read_images(
         Convert every image to grey or to colour; transparent parts become white. Default: all files must be grey,
         or all in colour.
     on_error : {"raise", "skip"}, default "raise"
-        What to do with a file that is damaged or no image, lies in no folder of a domain, or has a name that is not
-        UTF-8: refuse it, or leave it out with a ``DataWarning`` that names it. A path that leaves its folder is always
-        refused.
+        What to do with a file that is damaged or no image, lies beside the folders of the domains, or has a name that
+        is not UTF-8: refuse it, or leave it out with a ``DataWarning`` that names it. A path that leaves its folder is
+        always refused.
     max_memory : float, default 2e9
         Bytes of images above which they are kept in a temporary file, mapped into memory, which the system
         removes when the program ends.
@@ -213,6 +215,8 @@ def _checked_settings(size: Any, mode: str | None, on_error: str, limit: Any) ->
 def _from_array(source: Any, domains: ArrayLike | None, shape: tuple[int, int] | None, mode: str | None) -> ImageTable:
     try:
         images = np.asarray(source)
+    except RuntimeError as error:
+        raise DataError(f"These images cannot be read as an array: {error}") from error
     except ValueError as error:
         shapes = sorted({np.shape(image) for image in source})
         raise DataError(
@@ -305,7 +309,7 @@ def _decode(
             if attempt(file, store):
                 kept.append(file)
     if not kept:
-        found = f"none of its {len(files)} files could be read" if files else "it holds no file in a folder"
+        found = f"none of its {len(files)} files could be read" if files else "it holds no file"
         raise DataError(f"No image in {source}: {found}. Expected {', '.join(FORMATS)}, in one folder a domain.")
     if skipped:
         named = "; ".join(f"{path} {reason}" for path, reason in [*skipped.items()][: 2 * _SHOWN])
@@ -336,20 +340,39 @@ def _reason(error: Exception) -> str:
 
 
 def _header(picture: Image.Image) -> tuple[tuple[int, int], str]:
-    """(height, width) as the picture is meant to be seen, and its mode."""
+    """(height, width) as the picture is meant to be seen, and its mode, with the bits of a channel if more than 8."""
     width, height = picture.size
+    return ((width, height) if _orientation(picture) >= 5 else (height, width)), picture.mode + _deep(picture)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """1 to 8, as in EXIF, from metadata in front of the pixels; 5 and more exchange height and width."""
     # Without this question Pillow decodes the whole of a PNG in search of metadata.
-    turned = "exif" in picture.info and picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    return ((width, height) if turned else (height, width)), picture.mode
+    stated = any(place in picture.info for place in _METADATA)
+    orientation = picture.getexif().get(_ORIENTATION, 1) if stated else 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _deep(picture: Image.Image) -> str:
+    """Pillow gives colours of 16 bits the name of the mode with 8, and cuts them off: only the decoder's words tell."""
+    for decoder, _, _, words in getattr(picture, "tile", ()):
+        parts = words if isinstance(words, tuple) else (words,)
+        above = decoder.startswith("ppm") and any(isinstance(part, int) and part > 255 for part in parts)
+        # "BGR;16" is a BMP with 5 or 6 bits a channel.
+        if above or any(isinstance(part, str) and ";16" in part and part[0] != "B" for part in parts):
+            return "" if ";16" in picture.mode else ";16"
+    return ""
 
 
 def _as_array(picture: Image.Image, shape: tuple[int, int] | None, mode: str | None) -> Images:
     """One image (height, width, channels)."""
-    picture = ImageOps.exif_transpose(picture)
-    if mode is not None and picture.mode != mode:
-        if picture.has_transparency_data:
-            clear = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    if _orientation(picture) > 1:
+        picture = ImageOps.exif_transpose(picture)
+    mode = mode or picture.mode
+    if picture.has_transparency_data:
+        clear = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    if picture.mode != mode:
         picture = picture.convert(mode)
     if shape is not None and picture.size != shape[::-1]:
         picture = ImageOps.fit(picture, shape[::-1], Image.Resampling.LANCZOS)

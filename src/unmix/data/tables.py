@@ -22,6 +22,7 @@ from unmix.files import replacing
 Floats = NDArray[np.float64]
 
 _SHOWN = 5
+_LARGEST = 1e150
 # Notes of ``read_table`` on a frame, for ``candidates``: which columns may be features, and what was left out why.
 _CANDIDATES, _LEFT_OUT = "unmix candidates", "unmix left out"
 # What pandas calls a first column without a name, and what it is called from then on.
@@ -67,6 +68,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise DataError(f"{path} could not be read as {ending}: {error}. Is the file complete?") from error
     if frame.shape[0] == 0:
         raise DataError(f"{path} has a header but no rows. unmix needs rows to learn from.")
+    if ending not in (".parquet", ".h5ad"):
+        # pandas gives names that repeat another form.
+        header = pd.read_csv(path, sep="\t" if "tsv" in ending else ",", header=None, nrows=1, dtype=str)
+        _refuse_duplicates([name for name in header.iloc[0] if isinstance(name, str)])
     names = [str(name) for name in frame.columns]
     separator = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
     if separator is not None:
@@ -118,14 +123,11 @@ def read_support(path: str | Path) -> pd.DataFrame:
     """A support from a file: 0 and 1, one row a feature, one column a latent; a first column of text names features."""
     frame = read_table(path)
     first = frame.columns[0]
-    if not pd.api.types.is_numeric_dtype(frame[first]):
+    if _LEFT_OUT in frame.attrs or not pd.api.types.is_numeric_dtype(frame[first]):
         frame = frame.set_index(first)
     names = [str(name) for name in frame.columns]
-    if all(name in ("0", "1") or name.rpartition(".")[0] in ("0", "1") for name in names):
+    if all(name in ("0", "1") for name in names):
         raise DataError(f"{path} has no header: its first line is {', '.join(names)}. Put the latents' names there.")
-    again = [name for name in names if name.rpartition(".")[0] in names and name.rpartition(".")[2].isdigit()]
-    if again:
-        raise DataError(f"{path} names the latent {again[0].rpartition('.')[0]!r} twice. Give each its own name.")
     values = frame.apply(pd.to_numeric, errors="coerce")
     if not values.shape[1] or not values.isin([0, 1]).to_numpy().all():
         raise DataError(
@@ -161,6 +163,8 @@ def numeric_matrix(table: Any) -> Floats:
             )
         columns = [np.asarray(series.cast(nw.Float64).to_numpy(), dtype=np.float64) for series in frame.iter_columns()]
         table = np.column_stack(columns) if columns else np.empty((len(frame), 0))
+    if isinstance(table, np.ma.MaskedArray):
+        table = np.ma.filled(table.astype(np.float64), np.nan)
     try:
         matrix = check_array(
             table, dtype="numeric", ensure_all_finite=False, ensure_min_samples=0, ensure_min_features=0
@@ -202,6 +206,13 @@ def check_trainable(matrix: Floats, names: Sequence[str]) -> None:
     if empty.any():
         raise DataError(f"Columns {_named(names, empty)} hold no value at all. Drop them.")
     low, high = np.nanmin(matrix, axis=0), np.nanmax(matrix, axis=0)
+    size, room = np.maximum(np.abs(low), np.abs(high)), high - low
+    extreme = (size > _LARGEST) | ((room > 0) & (room < 1 / _LARGEST))
+    if extreme.any():
+        raise DataError(
+            f"Columns {_named(names, extreme)} hold numbers whose squares are none any more: beyond {_LARGEST:g}, or "
+            f"less than {1 / _LARGEST:g} apart. Choose another unit."
+        )
     constant = high - low <= 1e-12 * np.maximum(np.abs(low), np.abs(high))
     if constant.any():
         raise DataError(
@@ -225,8 +236,20 @@ def _refuse_where(bad: NDArray[np.bool_], names: Sequence[str], what: str, remed
 
 def _refuse_duplicates(names: list[str]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated and all(_is_text_of_number(name) for name in names):
+        raise DataError(
+            f"There is no header: the first line is {_listed(names)}. Put the columns' names into a line above it."
+        )
     if repeated:
         raise DataError(f"Column names must be unique; {_listed(repeated)} occur more than once. Rename them.")
+
+
+def _is_text_of_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_empty(matrix: NDArray[Any]) -> None:
@@ -260,6 +283,10 @@ def _is_anndata(source: Any) -> bool:
 
 
 def _anndata_features(source: Any) -> pd.DataFrame:
+    if getattr(source, "isbacked", False):
+        source = source.to_memory()
+    if source.X is None:
+        raise DataError("The AnnData object has no X, and X holds the features. Put them there.")
     values = source.X.toarray() if hasattr(source.X, "toarray") else np.asarray(source.X)
     return pd.DataFrame(values, columns=[str(name) for name in source.var_names])
 

@@ -16,6 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from unmix.datasets.images import ImageData, draw_domains
+from unmix.datasets.inputs import check_whole
 from unmix.errors import SettingError
 
 
@@ -147,7 +148,7 @@ def load_digits_two_colours(size: int = 16, *, random_state: int = 0) -> ImageDa
     Raises
     ------
     SettingError
-        ``size`` is below 8.
+        ``size`` is no whole number or below 8, or ``random_state`` is none.
 
     Examples
     --------
@@ -155,6 +156,7 @@ def load_digits_two_colours(size: int = 16, *, random_state: int = 0) -> ImageDa
     >>> data.images.shape, sorted(set(data.domains.tolist()))[:2]
     ((1797, 16, 16, 3), ['black on green', 'cyan on purple'])
     """
+    check_whole(size=size, random_state=random_state)
     if size < 8:
         raise SettingError(f"size must be at least 8, that of the original digits; got {size}.")
     digits = load_digits()

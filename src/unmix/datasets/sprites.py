@@ -25,6 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.datasets.images import Floats, ImageData, check_request, draw_domains, draw_factors, factor_kinds
+from unmix.datasets.inputs import check_whole
 from unmix.errors import DataError, SettingError
 
 PERIODS = {"square": 90.0, "ellipse": 180.0, "heart": 360.0, "triangle": 120.0}
@@ -40,7 +41,7 @@ def make_sprites(
     n_samples: int = 6000,
     size: int = 32,
     n_domains: int = 3,
-    change: str | Sequence[str] = ("hue", "scale"),
+    change: str | Sequence[str] | None = None,
     channels: int = 3,
     shapes: Sequence[str] = ("square", "ellipse", "heart", "triangle"),
     random_state: int = 0,
@@ -68,8 +69,8 @@ def make_sprites(
     size : int, default 32
         Side of an image in pixels, at least 16.
     n_domains : int, default 3
-    change : str or sequence of str, default ("hue", "scale")
-        Factors whose distribution depends on the domain; ``()`` for none.
+    change : str or sequence of str, optional
+        Factors whose distribution depends on the domain; ``()`` for none. Default: hue and scale; of grey images scale.
     channels : {3, 1}
         Colour, or grey without hue.
     shapes : sequence of str, default all four
@@ -96,7 +97,10 @@ def make_sprites(
         raise SettingError(f"shapes must be distinct names out of {[*PERIODS]}; got {shapes}.")
     _check_format(size, channels)
     n_classes = {name: len(shapes) if name == "shape" else 0 for name in _ORDER if channels == 3 or name != "hue"}
+    if change is None:
+        change = tuple(name for name in ("hue", "scale") if name in n_classes)
     changing = check_request(n_classes, change, n_samples, n_domains)
+    check_whole(random_state=random_state)
     rng = np.random.default_rng(random_state)
     domains = draw_domains(rng, n_samples, n_domains)
     limit = 0.4 * min(PERIODS[shape] for shape in shapes)
@@ -158,6 +162,7 @@ def draw_sprites(factors: pd.DataFrame, size: int = 32, channels: int = 3) -> ND
 
 
 def _check_format(size: int, channels: int) -> None:
+    check_whole(size=size, channels=channels)
     if size < 16 or channels not in (1, 3):
         raise SettingError(f"Expected size ≥ 16 pixels and channels 1 or 3; got size={size}, channels={channels}.")
 
@@ -171,7 +176,10 @@ def _check_factors(factors: pd.DataFrame, channels: int) -> tuple[NDArray[np.obj
     unknown = sorted({str(shape) for shape in shapes if shape not in PERIODS})
     if unknown:
         raise DataError(f"Unknown shapes {unknown}; expected names out of {[*PERIODS]}.")
-    numbers = {name: factors[name].to_numpy(dtype=float) for name in needed if name != "shape"}
+    try:
+        numbers = {name: factors[name].to_numpy(dtype=float) for name in needed if name != "shape"}
+    except (TypeError, ValueError) as error:
+        raise DataError(f"All factors but shape must be numbers: {error}.") from error
     wrong = [name for name, column in numbers.items() if not np.isfinite(column).all()]
     if wrong or (numbers["scale"] <= 0).any():
         raise DataError(f"Factors must be finite numbers and scale positive; look at {wrong or ['scale']}.")

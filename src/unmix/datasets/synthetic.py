@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from unmix.datasets.injectivity import Injectivity, injectivity
+from unmix.datasets.inputs import check_numbers, check_whole
 from unmix.datasets.mixings import (
     FORMS,
     DenseMixing,
@@ -227,6 +228,11 @@ def make_sparse_mixing(
     )
 
 
+_WHOLE = (
+    *("n_latents", "n_features", "n_domains", "n_samples", "random_state"),
+    *("n_unchanging", "n_regions", "block_size", "n_redundant"),
+)
+_NUMBERS = ("density", "noise", "nonlinearity", "dependence", "violation", "weak")
 _WORDS = {
     "change": tuple(sorted(CHANGES)),
     "source": SOURCES,
@@ -238,6 +244,10 @@ _WORDS = {
 
 def _check(settings: dict[str, Any]) -> None:
     """Every setting by itself, and those that exclude each other."""
+    check_whole(**{name: settings[name] for name in _WHOLE})
+    check_numbers(**{name: settings[name] for name in _NUMBERS})
+    if not isinstance(settings["guaranteed"], bool | np.bool_):
+        raise SettingError(f"guaranteed must be True or False; got {settings['guaranteed']!r}.")
     n_latents, n_features, n_domains, n_samples = (
         settings[name] for name in ("n_latents", "n_features", "n_domains", "n_samples")
     )
@@ -273,12 +283,11 @@ def _check(settings: dict[str, Any]) -> None:
 def _check_ranges(settings: dict[str, Any]) -> None:
     n_latents = settings["n_latents"]
     ranges = [
-        ("n_unchanging", 0 <= settings["n_unchanging"] <= n_latents, f"between 0 and n_latents = {n_latents}"),
+        ("n_unchanging", settings["n_unchanging"] <= n_latents, f"between 0 and n_latents = {n_latents}"),
         ("dependence", 0 <= settings["dependence"] < 1, "in [0, 1), a correlation"),
         ("block_size", settings["block_size"] >= 1, "at least 1"),
         ("violation", 0 <= settings["violation"] <= 1, "in [0, 1], a share of the zeros"),
         ("weak", 0 < settings["weak"] < 1, "in (0, 1), a fraction of ordinary weights"),
-        ("n_redundant", settings["n_redundant"] >= 0, "at least 0"),
     ]
     for name, good, expected in ranges:
         if not good:

@@ -86,9 +86,9 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             numpy, pandas, polars, Arrow, AnnData, or the path of a .csv, .tsv (either may end in .gz), .parquet or
             .h5ad file. Features are all columns but ``y``; of AnnData and .h5ad the variables, while ``y`` names a
             column of ``.obs``. A nameless first column of a .csv or .tsv holds names of the rows.
-        y : labels (n_samples,), table of auxiliary columns (n_samples, n_columns), or name of a column; optional
-            The domain of each row. None: one domain, and only sparsity can identify anything. A model that ignores
-            domains uses it for the held-out split and the tables of effects alone.
+        y : labels (n_samples,), table of auxiliary columns (n_samples, n_columns), or names of columns; optional
+            The domain of each row; one name, or a list of them. None: one domain, and only sparsity can identify
+            anything. A model that ignores domains uses it for the held-out split and the tables of effects alone.
         checkpoint : path, optional
             File for the state of the training, written every few seconds and when it is interrupted.
         resume : bool, default False

@@ -19,6 +19,7 @@ from torch import nn
 from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.prepare import as_images
 from unmix.estimators.settings import is_number, is_whole
+from unmix.labels import label_text
 from unmix.models.features import FeatureNetwork, extract, fingerprint
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.classify import fit_classifier
@@ -107,10 +108,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         return labels
 
     def score(self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> float:
-        """Accuracy on labels ``y`` (n_images,), or on the domains that ``X`` brings along."""
+        """Accuracy on labels ``y`` (n_images,) or the domains that ``X`` brings along; 1 and "1" are one label."""
         check_is_fitted(self)
         table, y = as_images(X, y)
-        return float(accuracy_score(_labels(y, len(table)), self.predict(table), sample_weight=sample_weight))
+        true, read = ([label_text(label) for label in own] for own in (_labels(y, len(table)), self.predict(table)))
+        return float(accuracy_score(true, read, sample_weight=sample_weight))
 
     def features(self, X: Any) -> NDArray[np.float64]:
         """Last hidden layer (n_images, 2 · width)."""

@@ -38,21 +38,33 @@ class Prepared:
 
 
 def separate(X: Any, y: Any) -> tuple[Any, Any]:
-    """Features and domains. A text ``y`` names a column of the table (or of ``.obs`` of an AnnData object)."""
-    if not isinstance(y, str):
+    """Features and domains. A text ``y`` names a column of the table (or of ``.obs`` of AnnData), a list several."""
+    if not isinstance(y, str) and not _names_columns(X, y):
         _warn_of_indices(X, y)
         return as_table(X), y
+    names = [y] if isinstance(y, str) else list(y)
     if hasattr(X, "obs") and hasattr(X, "var_names"):
-        if y not in X.obs:
-            raise DataError(f"There is no column {y!r} in .obs; it has {list(X.obs.columns)}.")
-        return as_table(X), X.obs[[y]]
+        lacking = [name for name in names if name not in X.obs]
+        if lacking:
+            raise DataError(f"There is no column {lacking[0]!r} in .obs; it has {list(X.obs.columns)}.")
+        return as_table(X), X.obs[names]
     if isinstance(X, str | Path):
-        return split_columns(read_table(X), [y], None, [])
+        return split_columns(read_table(X), names, None, [])
     table = as_table(X)
     if not nw.dependencies.is_into_dataframe(table):
         raise DataError(f"y={y!r} names a column, but X is an array without column names. Pass one label a row as y.")
     frame = nw.from_native(table, eager_only=True)
-    return split_columns(pd.DataFrame({str(n): frame[n].to_list() for n in frame.columns}), [y], None, [])
+    return split_columns(pd.DataFrame({str(n): frame[n].to_list() for n in frame.columns}), names, None, [])
+
+
+def _names_columns(X: Any, y: Any) -> bool:
+    """Whether ``y`` is a list of column names and not of labels, one a row."""
+    if not (isinstance(y, list | tuple) and y and all(isinstance(name, str) for name in y)):
+        return False
+    if isinstance(X, str | Path):
+        return True
+    columns = X.obs.columns if hasattr(X, "obs") and hasattr(X, "var_names") else getattr(X, "columns", ())
+    return len(y) != len(X) and set(y) <= set(columns)
 
 
 def _warn_of_indices(X: Any, y: Any) -> None:

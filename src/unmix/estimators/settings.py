@@ -66,6 +66,7 @@ def check_common(estimator: Any) -> None:
     need(_are_widths(estimator.hidden), "hidden", "one or more widths ≥ 1, such as (64, 64)")
     need(is_number(fraction) and 0 <= fraction < 1, "validation_fraction", "in [0, 1)")
     need(estimator.missing in ("error", "mask"), "missing", '"error" or "mask"')
+    need(isinstance(estimator.early_stopping, bool | np.bool_), "early_stopping", "True or False")
     _check_auxiliary(estimator)
 
 

@@ -68,6 +68,8 @@ def mcc(
 ) -> Score:
     """Mean correlation coefficient between true and estimated latents.
 
+    Factors and latents are matched on a random half of the rows; the correlations are those of the other half.
+
     Parameters
     ----------
     z_true : array (n_samples, n_factors)

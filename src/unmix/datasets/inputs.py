@@ -1,0 +1,23 @@
+"""What generators are asked for: whole numbers and finite ones, refused by name where they are neither."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+from unmix.errors import SettingError
+
+
+def check_whole(least: int = 0, **given: Any) -> None:
+    """Every setting is a whole number of ``least`` or more."""
+    for name, value in given.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise SettingError(f"{name} must be a whole number of {least} or more; got {value!r}.")
+
+
+def check_numbers(**given: Any) -> None:
+    """Every setting is a finite number."""
+    for name, value in given.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+            raise SettingError(f"{name} must be a finite number; got {value!r}.")
