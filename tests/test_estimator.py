@@ -184,7 +184,7 @@ def test_names_of_two_kinds_are_refused_before_training(frame, labels):
         CGVAE(**QUICK).fit(frame.rename(columns={frame.columns[1]: 0}), labels)
 
 
-def test_mixed_nested_and_continuous_domains(frame, labels):
+def test_mixed_nested_and_continuous_domains(frame, labels, tmp_path):
     rng = np.random.default_rng(0)
     u = pd.DataFrame({"region": labels, "site": rng.integers(2, size=600), "dose": rng.uniform(0, 5, 600)})
     kinds = {"site": "within region", "dose": "continuous"}
@@ -210,6 +210,12 @@ def test_mixed_nested_and_continuous_domains(frame, labels):
     both = CGVAE(**QUICK).fit(named, ["region", "site"])
     assert [column.name for column in both.domain_schema_.columns] == ["region", "site"]
     assert list(both.feature_names_in_) == list(frame.columns)
+    named.to_csv(tmp_path / "t.csv", index=False)
+    again = CGVAE(**QUICK).fit(tmp_path / "t.csv", ["region", "site"])
+    np.testing.assert_array_equal(again.mixing_, both.mixing_)
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    by_label = CGVAE(**QUICK).fit(tmp_path / "x.csv", [str(label) for label in labels])
+    assert by_label.domains_ == ("a", "b", "c")
 
 
 def test_labels_that_read_the_same_are_refused(frame):

@@ -9,11 +9,11 @@ from typing import Any
 from unmix.errors import SettingError
 
 
-def check_whole(least: int = 0, **given: Any) -> None:
-    """Every setting is a whole number of ``least`` or more."""
+def check_whole(**given: Any) -> None:
+    """Every setting is a whole number, 0 or more."""
     for name, value in given.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise SettingError(f"{name} must be a whole number of {least} or more; got {value!r}.")
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
+            raise SettingError(f"{name} must be a whole number of 0 or more; got {value!r}.")
 
 
 def check_numbers(**given: Any) -> None:

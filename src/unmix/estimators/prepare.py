@@ -61,10 +61,11 @@ def _names_columns(X: Any, y: Any) -> bool:
     """Whether ``y`` is a list of column names and not of labels, one a row."""
     if not (isinstance(y, list | tuple) and y and all(isinstance(name, str) for name in y)):
         return False
-    if isinstance(X, str | Path):
-        return True
-    columns = X.obs.columns if hasattr(X, "obs") and hasattr(X, "var_names") else getattr(X, "columns", ())
-    return len(y) != len(X) and set(y) <= set(columns)
+    table = read_table(X) if isinstance(X, str | Path) else X
+    columns = (
+        table.obs.columns if hasattr(table, "obs") and hasattr(table, "var_names") else getattr(table, "columns", ())
+    )
+    return set(y) <= set(columns) and len(y) != len(table)
 
 
 def _warn_of_indices(X: Any, y: Any) -> None:
