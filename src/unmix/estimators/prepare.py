@@ -62,10 +62,15 @@ def _names_columns(X: Any, y: Any) -> bool:
     if not (isinstance(y, list | tuple) and y and all(isinstance(name, str) for name in y)):
         return False
     table = read_table(X) if isinstance(X, str | Path) else X
-    columns = (
-        table.obs.columns if hasattr(table, "obs") and hasattr(table, "var_names") else getattr(table, "columns", ())
-    )
-    return set(y) <= set(columns) and len(y) != len(table)
+    if hasattr(table, "obs") and hasattr(table, "var_names"):
+        table = table.obs
+    if not nw.dependencies.is_into_dataframe(table):
+        return False
+    try:
+        frame = nw.from_native(table, eager_only=True)
+    except nw.exceptions.DuplicateError:
+        return False
+    return set(y) <= set(frame.columns) and len(y) != len(frame)
 
 
 def _warn_of_indices(X: Any, y: Any) -> None:
