@@ -43,8 +43,8 @@ ON_ROWS = (
     "features, six domains. Content R²: of the unchanging true latents from those found to be content, held out; "
     "`domain_accuracy`: of a classifier that reads the domain from them; `n_style`: latents found to be style, "
     "two in truth (iMSDA is told so). How far the gradient penalty falls, and form and weight of the Jacobian term, "
-    "were chosen on other seeds. `seconds` are of fits that shared two cores with others. Means over the seeds that "
-    "were run:\n"
+    "were chosen on other seeds. `seconds` are of fits that shared two cores with others, those without the "
+    "Jacobian term on a machine several times as fast. Means over the seeds that were run:\n"
 )
 IN_FEW_DOMAINS = (
     "\n## CG-GAN in two domains: what the Jacobian term does\n\n"
