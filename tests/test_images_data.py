@@ -366,3 +366,9 @@ def test_shapes3d_files_that_are_none(shapes3d, shapes3d_path, tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(DataError, match=r'needs h5py. Install it with: pip install "unmix\[images\]"'):
         read_shapes3d(shapes3d_path)
+
+
+def test_grey_sprites_change_in_scale_by_default():
+    data = make_sprites(n_samples=30, channels=1)
+    assert data.images.shape == (30, 32, 32, 1)
+    assert data.changing == ("scale",)
