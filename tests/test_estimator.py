@@ -210,6 +210,8 @@ def test_mixed_nested_and_continuous_domains(frame, labels, tmp_path):
     both = CGVAE(**QUICK).fit(named, ["region", "site"])
     assert [column.name for column in both.domain_schema_.columns] == ["region", "site"]
     assert list(both.feature_names_in_) == list(frame.columns)
+    with pytest.raises(DataError, match="There is no column 'sight'"):
+        CGVAE(**QUICK).fit(named, ["region", "sight"])
     named.to_csv(tmp_path / "t.csv", index=False)
     again = CGVAE(**QUICK).fit(tmp_path / "t.csv", ["region", "site"])
     np.testing.assert_array_equal(again.mixing_, both.mixing_)

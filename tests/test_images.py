@@ -194,6 +194,8 @@ def test_images_that_cannot_be_used(folder, pictures, tmp_path):
         read_images(pictures / 255)
     with pytest.raises(DataError, match=r"channels; got shape \(12, 3, 9, 10\)"):
         read_images(pictures.transpose(0, 3, 1, 2))
+    with pytest.raises(DataError, match="cannot be read as an array: Can't call numpy"):
+        read_images(torch.zeros(12, 9, 10, 3, requires_grad=True))
     with pytest.raises(DataError, match="array of images is empty"):
         read_images(pictures[:0])
     with pytest.raises(DomainError, match="one domain for each of 12 images"):

@@ -311,7 +311,7 @@ def check_changes(subject: Subject, support: Support, dependent: Bools) -> tuple
     met = left & (1.0 - shares[0] >= SURE)
     changing = [names[i] for i in np.flatnonzero(changes.changing)]
     evidence = {
-        "domains_present": changes.present if len(subject.large) else 0,
+        "domains_compared": changes.present if len(subject.large) else 0,
         "changing": changing,
         "changing_location": [names[i] for i in np.flatnonzero(changes.location)],
         "changing_scale": [names[i] for i in np.flatnonzero(changes.scale)],

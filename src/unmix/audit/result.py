@@ -120,7 +120,7 @@ class Audit:
         found = f"Of {counted(len(self.latents), 'latent')}: {', '.join(said)}."
         if not len(self.pairs):
             return found
-        compared = self.finding("C3").evidence["domains_present"]
+        compared = self.finding("C3").evidence["domains_compared"]
         enough = f", {compared} of them with rows enough to compare" if compared < self.domains_present else ""
         return (
             f"{found} With latents independent within domains, the most likely support takes "

@@ -82,8 +82,9 @@ class DomainSchema:
         columns = tuple(_learn_column(frame, name, kinds, min_rows) for name in frame.columns)
         schema = cls(columns)
         labels = schema._labels_of(frame)
-        codes = [schema._codes(frame, column) for column in schema.categorical]
-        if codes and len(np.unique(np.stack(codes), axis=1).T) > len(set(labels)):
+        combinations = frame[[column.name for column in schema.categorical]].drop_duplicates()
+        codes = [schema._codes(combinations, column).tolist() for column in schema.categorical]
+        if len(set(zip(*codes, strict=True))) > len(set(labels)):
             raise DomainError(
                 'Different combinations of domain labels read the same, because labels contain " · " or " / ", with '
                 "which they are put together. Rename those labels."

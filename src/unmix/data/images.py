@@ -20,28 +20,23 @@ import os
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from unmix.data.image_files import ImageFile, UnreadableError, archive_files, folder_files, listed_files, opened_archive
+from unmix.data.image_files import ImageFile, archive_files, folder_files, listed_files, opened_archive
+from unmix.data.pictures import FORMATS, Images, as_array, header_of, opened, reason_of
 from unmix.errors import DataError, DataWarning, DomainError, SettingError
 from unmix.labels import label_text, labels_frame
 
-Images = NDArray[np.uint8]
-
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 MODES = {"L": 1, "RGB": 3}
 LEAST_IMAGES, LEAST_SIDE = 10, 8
 _CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-_ORIENTATION = 0x0112
-_METADATA = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 _SHOWN = 3
 
 
@@ -246,7 +241,7 @@ def _from_array(source: Any, domains: ArrayLike | None, shape: tuple[int, int] |
     labels = _domain_texts(domains, len(images))
     if shape not in (None, images.shape[1:3]) or (mode is not None and MODES[mode] != images.shape[3]):
         pictures = (Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in images)
-        images = np.stack([_as_array(picture, shape, mode) for picture in pictures])
+        images = np.stack([as_array(picture, shape, mode) for picture in pictures])
     return ImageTable(images, labels, tuple(f"[{place}]" for place in range(len(images))))
 
 
@@ -281,12 +276,12 @@ def _decode(
 
     def attempt(file: ImageFile, action: Callable[[Image.Image], Any]) -> Any:
         try:
-            with file.read() as stream, _opened(stream) as picture:
+            with file.read() as stream, opened(stream) as picture:
                 return action(picture)
         except DataError:
             raise
         except Exception as error:
-            reason = _reason(error)
+            reason = reason_of(error)
             if on_error == "raise":
                 raise DataError(
                     f'{file.path} {reason}. Mend or remove it, or pass on_error="skip" to leave such files out.'
@@ -294,7 +289,7 @@ def _decode(
             skipped[file.path] = reason
             return None
 
-    headers = [(file, header) for file in files if (header := attempt(file, _header)) is not None]
+    headers = [(file, header) for file in files if (header := attempt(file, header_of)) is not None]
     if headers:
         _refuse_mixed(headers, shape, mode)
         sides, own_mode = headers[0][1]
@@ -302,7 +297,7 @@ def _decode(
         images = _storage((len(headers), height, width, MODES[mode or own_mode]), limit)
 
         def store(picture: Image.Image) -> bool:
-            images[len(kept)] = _as_array(picture, shape, mode)
+            images[len(kept)] = as_array(picture, shape, mode)
             return True
 
         for file, _ in headers:
@@ -317,67 +312,6 @@ def _decode(
         warnings.warn(f"{len(skipped)} of {len(files)} files left out: {named}{more}.", DataWarning, stacklevel=3)
     labels = np.array([file.domain for file in kept])
     return ImageTable(images[: len(kept)], labels, tuple(file.path for file in kept), skipped)
-
-
-@contextmanager
-def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
-    with warnings.catch_warnings():
-        # Pillow warns above its limit and refuses only at twice that.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        with Image.open(stream, formats=FORMATS) as picture:
-            yield picture
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnreadableError):
-        return str(error)
-    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
-        return f"declares more than {Image.MAX_IMAGE_PIXELS} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
-    if isinstance(error, UnidentifiedImageError):
-        return f"is not an image ({', '.join(FORMATS)})"
-    return f"is damaged or truncated ({error})"
-
-
-def _header(picture: Image.Image) -> tuple[tuple[int, int], str]:
-    """(height, width) as the picture is meant to be seen, and its mode, with the bits of a channel if more than 8."""
-    width, height = picture.size
-    return ((width, height) if _orientation(picture) >= 5 else (height, width)), picture.mode + _deep(picture)
-
-
-def _orientation(picture: Image.Image) -> int:
-    """1 to 8, as in EXIF, from metadata in front of the pixels; 5 and more exchange height and width."""
-    # Without this question Pillow decodes the whole of a PNG in search of metadata.
-    stated = any(place in picture.info for place in _METADATA)
-    orientation = picture.getexif().get(_ORIENTATION, 1) if stated else 1
-    return orientation if orientation in range(1, 9) else 1
-
-
-def _deep(picture: Image.Image) -> str:
-    """Pillow gives colours of 16 bits the name of the mode with 8, and cuts them off: only the decoder's words tell."""
-    for decoder, _, _, words in getattr(picture, "tile", ()):
-        parts = words if isinstance(words, tuple) else (words,)
-        above = decoder.startswith("ppm") and any(isinstance(part, int) and part > 255 for part in parts)
-        # "BGR;16" is a BMP with 5 or 6 bits a channel.
-        if above or any(isinstance(part, str) and ";16" in part and part[0] != "B" for part in parts):
-            return "" if ";16" in picture.mode else ";16"
-    return ""
-
-
-def _as_array(picture: Image.Image, shape: tuple[int, int] | None, mode: str | None) -> Images:
-    """One image (height, width, channels)."""
-    if _orientation(picture) > 1:
-        picture = ImageOps.exif_transpose(picture)
-    mode = mode or picture.mode
-    if picture.has_transparency_data:
-        clear = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-    if picture.mode != mode:
-        picture = picture.convert(mode)
-    if shape is not None and picture.size != shape[::-1]:
-        picture = ImageOps.fit(picture, shape[::-1], Image.Resampling.LANCZOS)
-    array = np.asarray(picture, np.uint8)
-    return array[..., None] if array.ndim == 2 else array
 
 
 def _refuse_mixed(

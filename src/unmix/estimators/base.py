@@ -29,8 +29,9 @@ from unmix.errors import DataError, DomainError, SchemaError, SettingError
 from unmix.estimators.finish import finish_starts, restarts_table
 from unmix.estimators.prepare import Prepared, output_dtype, prepare, rows_for, separate, without_columns
 from unmix.estimators.progress import announce, epoch_bar, say
-from unmix.estimators.settings import check_common, is_number, is_whole, planned_epochs, training_settings
+from unmix.estimators.settings import check_common, planned_epochs, training_settings
 from unmix.models.base import LatentModel
+from unmix.numbers import is_number, is_whole
 from unmix.objectives.elbo import gaussian_nll
 from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingResult, TrainingSettings

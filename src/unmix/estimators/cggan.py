@@ -23,9 +23,10 @@ from unmix.estimators.base import random_seed
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
 from unmix.estimators.prepare import column_names, labelled_images, rows_for, separate, without_columns
 from unmix.estimators.progress import block_bar, say
-from unmix.estimators.settings import are_numbers, check_gan, is_whole
+from unmix.estimators.settings import are_numbers, check_gan
 from unmix.models.cggan import CGGANConfig, CGGANNetwork, as_images
 from unmix.models.fitted_gan import FittedGAN
+from unmix.numbers import is_whole
 from unmix.train.adversarial import AdversarialSettings, fit_starts
 from unmix.train.devices import pick_device
 

@@ -18,10 +18,11 @@ from unmix.data.schema import FeatureSchema
 from unmix.errors import SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import separate
-from unmix.estimators.settings import check_vae, is_whole, vae_words
+from unmix.estimators.settings import check_vae, vae_words
 from unmix.models.base import LatentModel
 from unmix.models.imsda import IMSDAConfig, IMSDANetwork
 from unmix.models.ivae import PRIOR_MEANS, IVAEConfig, IVAENetwork
+from unmix.numbers import is_whole
 
 
 @dataclass(eq=False, repr=False)

@@ -18,9 +18,9 @@ from torch import nn
 
 from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.prepare import as_images
-from unmix.estimators.settings import is_number, is_whole
 from unmix.labels import label_text
 from unmix.models.features import FeatureNetwork, extract, fingerprint
+from unmix.numbers import is_number, is_whole
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.classify import fit_classifier
 

@@ -18,12 +18,13 @@ from unmix.data.images import ImageSchema
 from unmix.errors import SchemaError, SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import Prepared, as_images, image_rows, labelled_images, prepare_images
-from unmix.estimators.settings import are_numbers, is_whole
+from unmix.estimators.settings import are_numbers
 from unmix.files import replacing
 from unmix.labels import labels_frame
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import PRIORS
 from unmix.models.cgvae_images import CGVAEImageConfig, CGVAEImageNetwork
+from unmix.numbers import is_whole
 from unmix.objectives.sparsity import PENALTIES
 from unmix.report.images import (
     REACH,

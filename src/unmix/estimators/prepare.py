@@ -64,13 +64,18 @@ def _names_columns(X: Any, y: Any) -> bool:
     table = read_table(X) if isinstance(X, str | Path) else X
     if hasattr(table, "obs") and hasattr(table, "var_names"):
         table = table.obs
+    frame = _frame(table)
+    return frame is not None and len(y) != len(frame) and not set(y).isdisjoint(frame.columns)
+
+
+def _frame(table: Any) -> Any:
+    """A table as narwhals sees it; None for an array, and where names repeat."""
     if not nw.dependencies.is_into_dataframe(table):
-        return False
+        return None
     try:
-        frame = nw.from_native(table, eager_only=True)
+        return nw.from_native(table, eager_only=True)
     except nw.exceptions.DuplicateError:
-        return False
-    return set(y) <= set(frame.columns) and len(y) != len(frame)
+        return None
 
 
 def _warn_of_indices(X: Any, y: Any) -> None:
@@ -83,13 +88,8 @@ def _warn_of_indices(X: Any, y: Any) -> None:
 
 def without_columns(table: Any, names: Collection[str]) -> Any:
     """The table without those of ``names`` that it has; arrays pass unchanged."""
-    if not nw.dependencies.is_into_dataframe(table):
-        return table
-    try:
-        frame = nw.from_native(table, eager_only=True)
-    except nw.exceptions.DuplicateError:
-        return table
-    extra = [name for name in frame.columns if name in names]
+    frame = _frame(table)
+    extra = [] if frame is None else [name for name in frame.columns if name in names]
     return frame.drop(extra).to_native() if extra else table
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,22 +13,13 @@ from unmix.data.schema import FeatureSchema
 from unmix.errors import SettingError
 from unmix.models.cggan import FLOWS, MODULATIONS
 from unmix.nets.layers import ACTIVATIONS
+from unmix.numbers import is_number, is_whole
 from unmix.objectives.sparsity import PENALTIES
 from unmix.train.fit import TrainingSettings
 
 _LEAST_EPOCHS = 20
 _MOST_EPOCHS = 1_000
 _PATIENCE_SHARE = 0.2
-
-
-def is_whole(value: Any, least: int) -> bool:
-    """Whether ``value`` is a whole number of at least ``least``."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
-
-
-def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def are_numbers(value: Any) -> bool:

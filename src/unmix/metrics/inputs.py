@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from unmix.errors import DataError, DomainError, MetricWarning, SettingError
 from unmix.labels import label_text, labels_frame
+from unmix.numbers import is_whole
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -112,10 +113,8 @@ def _asked_factors(discrete: Discrete, n_factors: int) -> Bools:
 
 def at_least(name: str, value: int, least: int) -> None:
     """Refuse what is no whole number, and a count below its least sensible value."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+    if not is_whole(value, least):
         raise SettingError(f"{name} must be a whole number, {least} or more; got {value!r}.")
-    if value < least:
-        raise SettingError(f"{name} must be {least} or more; got {value}.")
 
 
 def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
