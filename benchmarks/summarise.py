@@ -76,8 +76,9 @@ def main() -> None:
         "# Results\n\nWritten by `python benchmarks/summarise.py` from the tables in `benchmarks/results/`. "
         "Every method is fitted to 8,000 rows and scored on 2,000 fresh ones, with its default settings (iVAE: 100 "
         "epochs) and its chosen start. Seconds are wall time of one thread, with two fits at once on two cores and at "
-        "times other work beside them; studies ran on different machines, so compare seconds within one. Intervals are Student's t over data seeds, 95 %. MCC: mean correlation of "
-        "matched latents with the true ones, the match chosen on one half of the rows and scored on the other.\n"
+        "times other work beside them; studies ran on different machines, so compare seconds within one. Intervals are "
+        "Student's t over data seeds, 95 %. MCC: mean correlation of matched latents with the true ones, the match "
+        "chosen on one half of the rows and scored on the other.\n"
     ]
     for name, words in WORDS.items():
         path = RESULTS / name / ROWS

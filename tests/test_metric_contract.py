@@ -64,7 +64,11 @@ def test_every_metric_checks_its_arrays(name, normal):
     ("error", "message", "call"),
     [
         (SettingError, "kind must be 'linear' or 'nonlinear'; got 'cubic'", lambda z: metrics.r2(z, z, kind="cubic")),
-        (SettingError, "max_samples must be a whole number, 4 or more; got 3", lambda z: metrics.r2(z, z, max_samples=3)),
+        (
+            SettingError,
+            "max_samples must be a whole number, 4 or more; got 3",
+            lambda z: metrics.r2(z, z, max_samples=3),
+        ),
         (
             SettingError,
             "regressor must be one or several of .*'forest'",
@@ -72,9 +76,21 @@ def test_every_metric_checks_its_arrays(name, normal):
         ),
         (SettingError, r"regressor must be one or several of .*got \(\)", lambda z: metrics.dci(z, z, regressor=())),
         (SettingError, "n_bins must be a whole number, 2 or more; got 1", lambda z: metrics.mig(z, z, n_bins=1)),
-        (SettingError, "n_permutations must be a whole number, 0 or more; got -1", lambda z: metrics.mig(z, z, n_permutations=-1)),
-        (SettingError, "n_votes must be a whole number, 2 or more", lambda z: metrics.factor_vae_score(z, z, n_votes=1)),
-        (SettingError, "group_size must be a whole number, 2 or more", lambda z: metrics.beta_vae_score(z, z, group_size=1)),
+        (
+            SettingError,
+            "n_permutations must be a whole number, 0 or more; got -1",
+            lambda z: metrics.mig(z, z, n_permutations=-1),
+        ),
+        (
+            SettingError,
+            "n_votes must be a whole number, 2 or more",
+            lambda z: metrics.factor_vae_score(z, z, n_votes=1),
+        ),
+        (
+            SettingError,
+            "group_size must be a whole number, 2 or more",
+            lambda z: metrics.beta_vae_score(z, z, group_size=1),
+        ),
         (SettingError, "method must be 'pearson' or 'spearman'", lambda z: metrics.udr([z, z], method="kendall")),
         (SettingError, "method must be 'pearson' or 'spearman'", lambda z: metrics.mcc(z, z, method=None)),
         (SettingError, "threshold must be a number, 0 or more", lambda z: metrics.udr([z, z], threshold="x")),
@@ -109,7 +125,11 @@ def test_every_metric_checks_its_arrays(name, normal):
         (DataError, "first array of features must be a matrix", lambda z: metrics.fid(z[None], z, extractor="x")),
         (DataError, "Row n of both arrays must be one pair", lambda z: metrics.dipd(z, z[:9], extractor="x")),
         (DataError, r"Each of 21 blocks needs two images.*40", lambda z: metrics.kid(z, z, extractor="x", n_blocks=21)),
-        (SettingError, "n_blocks must be a whole number, 1 or more", lambda z: metrics.kid(z, z, extractor="x", n_blocks=0)),
+        (
+            SettingError,
+            "n_blocks must be a whole number, 1 or more",
+            lambda z: metrics.kid(z, z, extractor="x", n_blocks=0),
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
