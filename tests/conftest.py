@@ -25,6 +25,11 @@ def one_hot_rows(n=60, n_features=4, n_domains=3, seed=0):
     return Rows(x, None, codes, torch.zeros(n, 0), n_domains)
 
 
+@pytest.fixture
+def pictures():
+    return np.random.default_rng(0).integers(0, 256, (12, 9, 10, 3), dtype=np.uint8)
+
+
 @pytest.fixture(scope="session")
 def problem():
     return unmix.datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=3, n_samples=600, random_state=1)
