@@ -104,14 +104,22 @@ class LatentModel(nn.Module, ABC):
     def weights(self, progress: float) -> Mapping[str, float | Tensor]:
         """Weight of every term, or one for each start, at ``progress`` (0 … 1) of training."""
 
+    def begin(self, train: Rows, some: Rows) -> None:
+        """Called once before training with all training rows, and with some of them: starts that begin at a solution
+        of their own."""
+
+    def rates(self) -> Mapping[str, float]:
+        """Share of the learning rate for parameters by name; 1 for those it leaves out."""
+        return {}
+
     def rearrange(self, rows: Rows, n_train: int, before: float, after: float) -> None:
         """Called after every epoch, with some training rows and the progress before and after it.
 
         Drop spare latents and turn the others, when it is time.
         """
 
-    def settled(self, progress: float) -> bool:
-        """Whether terms and weights have reached their final form; from then on states can be compared."""
+    def settled(self, progress: float, start: int | None = None) -> bool:
+        """Whether one start, or all of them, has reached its final form; from then on its states can be compared."""
         return True
 
     def settle(self, latent_std: Tensor) -> None:

@@ -39,6 +39,7 @@ from torch import Tensor
 
 from unmix.data.batches import Rows
 from unmix.models.base import LatentModel
+from unmix.models.linear import principal_factors
 from unmix.models.turning import turn_latents
 from unmix.nets.decoder import Decoder, DenseDecoder, FeatureDecoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
@@ -55,6 +56,10 @@ _NEGLIGIBLE_EFFECT = 0.05
 _ENTRY_COST = 6.0
 _NARROWING_ROWS = 256
 _LEAST_VARIANCE = 1e-12
+_BLIND_COST = 0.01
+_START_SEED = 0
+_FEATURES_AT_FULL_RATE = 16
+_LEAST_ROWS_A_FEATURE = 5
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,13 @@ class CGVAEConfig:
     feature_width: int = 16
     initial_noise: float = 0.1
     noise_floor: float = 0.5
+    linear_starts: tuple[str, ...] = ("domains", "", "blind", "")
+    released: float = 0.5
     schedules: tuple[Schedule, ...] = SCHEDULES
     spare: int = 2
     narrowed: float = 0.35
     turned: tuple[float, ...] = (0.4, 0.8)
+    turn_costs: tuple[float, ...] = (6.0, 6.0)
 
 
 class CGVAENetwork(LatentModel):
@@ -126,11 +134,54 @@ class CGVAENetwork(LatentModel):
         super().__init__(config, encoder, decoder, None, config.initial_noise)
         self.domain_prior = PRIORS[config.prior](sources, n_latents, config.n_design, config.interactions)
         self.n_latents = n_latents
+        self._wide = False
         self.register_buffer("alive", torch.ones(config.n_starts, 1, n_latents))
 
     def _networks(self, sources: Generators, n_latents: int, config: Any) -> tuple[Encoder, Decoder]:
-        encoder = Encoder(sources, config.n_features, config.hidden, n_latents, config.masked)
+        linear = bool(config.linear_starts)
+        encoder = Encoder(sources, config.n_features, config.hidden, n_latents, config.masked, linear=linear)
         return encoder, _DECODERS[config.decoder](sources, config)
+
+    def rates(self) -> Mapping[str, float]:
+        """Rates fall with the number of features, most for what takes them all (Yang et al. 2021, arXiv:2203.03466)."""
+        if not self.config.linear_starts:
+            return {}
+        share = min(1.0, _FEATURES_AT_FULL_RATE / self.config.n_features)
+        rates = {name: share**0.5 for name, _ in self.named_parameters()}
+        return rates | {"encoder.network.layers.0.weight": share, "encoder.path.weight": share}
+
+    @torch.no_grad()
+    def begin(self, train: Rows, some: Rows) -> None:
+        config = self.config
+        self._wide = len(train) < _LEAST_ROWS_A_FEATURE * config.n_features
+        kinds = {start: self._kind(start) for start in range(self.n_starts) if self._kind(start)}
+        if not kinds:
+            return
+        found = principal_factors(train.x, config.n_latents, _START_SEED)
+        encoding = found.encoding.new_zeros(config.n_features, self.n_latents)
+        weight = found.weight.new_zeros(self.n_latents, config.n_features)
+        factor = torch.eye(self.n_latents, device=weight.device)
+        n = config.n_latents
+        encoding[:, :n], weight[:n], factor[:n, :n] = found.encoding, found.weight, found.factor
+        for start in kinds:
+            self.encoder.set_linear(start, encoding, factor)
+            self.decoder.set_linear(start, weight)
+            self.log_noise[start] = math.log(found.noise)
+            self.alive[start, 0, n:] = 0.0
+        cost = self._entry_cost(len(train), _ENTRY_COST)
+        blind = frozenset(start for start, kind in kinds.items() if kind == "blind")
+        costs = {start: _BLIND_COST if start in blind else cost for start in kinds}
+        turn_latents(self, some, self.alive[:, 0], costs, _START_SEED, blind=blind, linear=True)
+
+    def _kind(self, start: int) -> str:
+        kinds = self.config.linear_starts
+        if self._wide:
+            kinds = tuple(kind for kind in kinds if kind)
+        return kinds[start % len(kinds)] if kinds else ""
+
+    def _entry_cost(self, n_train: int, entries: float) -> float:
+        cost: float = self.config.sparsity * entries * math.log(n_train) / n_train
+        return cost
 
     def encode(self, x: Tensor, observed: Tensor | None, design: Tensor | None = None) -> GaussianPosterior:
         """q(z | x); a dropped latent has mean 0 and is uncorrelated with the others."""
@@ -155,11 +206,16 @@ class CGVAENetwork(LatentModel):
         }
 
     def _log_noise_at(self, progress: float) -> Tensor:
-        """Log of the noise, with the floor that is still in force added to its variance."""
+        """Log of the noise: one for all features until ``released``, with the floor that is in force in its variance.
+        """
+        log_noise = self.log_noise
+        if progress < self.config.released:
+            log_noise = log_noise.mul(2.0).logsumexp(-1, keepdim=True).sub(math.log(log_noise.shape[-1])).mul(0.5)
+            log_noise = log_noise.expand_as(self.log_noise)
         if progress >= self.config.narrowed or self.config.noise_floor == 0:
-            return self.log_noise
+            return log_noise
         floor = self.config.noise_floor * (1.0 - progress / self.config.narrowed)
-        return 0.5 * torch.logaddexp(2.0 * self.log_noise, self.log_noise.new_tensor(2.0 * math.log(floor)))
+        return 0.5 * torch.logaddexp(2.0 * log_noise, log_noise.new_tensor(2.0 * math.log(floor)))
 
     def weights(self, progress: float) -> Mapping[str, float | Tensor]:
         return {
@@ -169,7 +225,11 @@ class CGVAENetwork(LatentModel):
             "shrinkage": 1.0,
         }
 
-    def settled(self, progress: float) -> bool:
+    def settled(self, progress: float, start: int | None = None) -> bool:
+        if start is not None and self._kind(start):
+            return True
+        if start is None and all(self._kind(own) for own in range(self.n_starts)):
+            return True
         ends = [schedule.knots[-1][0] for schedule in self._schedules]
         return progress >= max(*ends, *self.config.turned, self.config.narrowed if self.config.spare else 0.0)
 
@@ -192,9 +252,10 @@ class CGVAENetwork(LatentModel):
         wide = self.alive.sum((1, 2)) > self.config.n_latents
         if self.config.narrowed <= after and bool(wide.any()):
             self._narrow(rows, wide)
-        if any(before < turned <= after for turned in self.config.turned):
-            cost = self.config.sparsity * _ENTRY_COST * math.log(n_train) / n_train
-            turn_latents(self, rows, self.alive[:, 0], cost, self.config.seed)
+        for turned, entries in zip(self.config.turned, self.config.turn_costs, strict=True):
+            if before < turned <= after:
+                costs = dict.fromkeys(range(self.n_starts), self._entry_cost(n_train, entries))
+                turn_latents(self, rows, self.alive[:, 0], costs, self.config.seed)
 
     @torch.no_grad()
     def _narrow(self, rows: Rows, wide: Tensor) -> None:
@@ -249,11 +310,13 @@ class CGVAENetwork(LatentModel):
 
 
 def _feature_decoder(sources: Generators, config: CGVAEConfig) -> FeatureDecoder:
-    return FeatureDecoder(sources, config.n_latents + config.spare, config.feature_width, config.n_features)
+    n_latents, linear = config.n_latents + config.spare, bool(config.linear_starts)
+    return FeatureDecoder(sources, n_latents, config.feature_width, config.n_features, linear=linear)
 
 
 def _dense_decoder(sources: Generators, config: CGVAEConfig) -> DenseDecoder:
-    return DenseDecoder(sources, config.n_latents + config.spare, config.hidden, config.n_features)
+    n_latents, linear = config.n_latents + config.spare, bool(config.linear_starts)
+    return DenseDecoder(sources, n_latents, config.hidden, config.n_features, linear=linear)
 
 
 _DECODERS: dict[str, Callable[[Generators, CGVAEConfig], FeatureDecoder | DenseDecoder]] = {

@@ -28,6 +28,8 @@ class CGVAEImageConfig(CGVAEConfig):
 
     shape: tuple[int, int, int] = (32, 32, 3)
     initial_noise: float = 0.3
+    linear_starts: tuple[str, ...] = ()
+    released: float = 0.0
 
 
 class CGVAEImageNetwork(CGVAENetwork):

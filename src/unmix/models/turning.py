@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,34 +20,41 @@ _PARTS = 4
 
 
 @torch.no_grad()
-def turn_latents(model: Any, rows: Rows, alive: Tensor, cost: float, seed: int) -> None:
-    """Turn the latents that are ``alive`` (starts, latents) in every start that gains by it.
+def turn_latents(
+    model: Any, rows: Rows, alive: Tensor, costs: Mapping[int, float], seed: int, *, blind: frozenset[int] = frozenset(),
+    linear: bool = False,
+) -> None:
+    """Turn the latents that are ``alive`` (starts, latents) in every start of ``costs`` that gains by it.
 
     The decoder's first layer and the mean of q(z | x) become exactly those of ``z' = B z``; the covariance of q and
-    the prior's parameters are fitted to it.
+    the prior's parameters are fitted to it. ``costs`` are nats a row for an entry of the mixing; starts that are
+    ``blind`` do not look at the domains.
     """
     posterior = model.encode(rows.x, rows.observed)
     below, factors = model.encoder.below_last(rows.x, rows.observed), posterior.factor
     decoder = dict(model.decoder.named_parameters())
     membership, design, counts = strata(rows)
-    for start in range(model.n_starts):
+    for start, cost in costs.items():
         kept = torch.nonzero(alive[start]).flatten()
         mean, factor = posterior.mean[start], factors[start]
         averages = membership @ mean
         within = torch.stack([_covariance(mean[own > 0], factor[own > 0], kept) for own in membership])
-        jacobian = _jacobian(model, start, mean, kept, seed)
-        moments = Moments(within, counts.cpu().double() / counts.sum().cpu(), _covariance(mean, factor, kept), jacobian)
+        total, shares = _covariance(mean, factor, kept), counts.cpu().double() / counts.sum().cpu()
+        jacobian = _jacobian(model, start, mean[:1] if linear else mean, kept, seed)
+        moments = Moments(within, shares, total, jacobian)
+        if start in blind:
+            moments = Moments(total[None], shares.new_ones(1), total, jacobian)
         with torch.enable_grad():
             found = best_turn(moments, cost * model.config.n_features / jacobian.shape[2], seed)
-        if found is None:
-            continue
         turn = torch.eye(model.n_latents, device=mean.device)
-        turn[kept[:, None], kept] = found.to(turn)
-        model.encoder.turn(start, turn, below[start], factor)
-        for name in model.decoder.latent_entries(kept):
-            decoder[name][start] = torch.linalg.solve(turn.T, decoder[name][start])
+        if found is not None:
+            turn[kept[:, None], kept] = found.to(turn)
+            model.encoder.turn(start, turn, below[start], factor)
+            for name in model.decoder.latent_entries(kept):
+                decoder[name][start] = torch.linalg.solve(turn.T, decoder[name][start])
         spread = torch.ones_like(averages)
-        spread[:, kept] = (found @ within @ found.T).diagonal(dim1=1, dim2=2).sqrt().to(spread)
+        part = turn[kept[:, None], kept].to(within)
+        spread[:, kept] = (part @ within @ part.T).diagonal(dim1=1, dim2=2).sqrt().to(spread)
         model.domain_prior.set_moments(start, design, counts, averages @ turn.T, spread)
 
 

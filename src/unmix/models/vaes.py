@@ -185,7 +185,7 @@ class FactorVAENetwork(LatentModel):
         training = 1.0 if progress < 1.0 else 0.0
         return {"reconstruction": 1.0, "kl": 1.0, "tc": self.config.tc_weight, "discriminator": training}
 
-    def settled(self, progress: float) -> bool:
+    def settled(self, progress: float, start: int | None = None) -> bool:
         """A classifier that has not learnt yet reports no total correlation."""
         return progress >= _COMPARABLE
 
@@ -225,7 +225,7 @@ class SparseVAENetwork(LatentModel):
     def weights(self, progress: float) -> Mapping[str, float]:
         return {"reconstruction": 1.0, "kl": 1.0, "sparsity": min(1.0, progress / _RAMP)}
 
-    def settled(self, progress: float) -> bool:
+    def settled(self, progress: float, start: int | None = None) -> bool:
         return progress >= _RAMP
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmix.nets.layers import Generators, StackedMLP
+from unmix.nets.layers import Generators, LinearPath, StackedMLP
 
 _LOG_RANGE = (-7.0, 3.0)
 _RIDGE = 1e-3
@@ -67,7 +67,7 @@ class Encoder(nn.Module):
     """``x`` (batch, n_features) to ``q(z | x)``, or with ``n_design`` columns of a design matrix to ``q(z | x, u)``.
 
     ``masked``: the network also sees which entries were observed (missing ones are 0 in ``x``). ``std``: at the start.
-    ``full``: whether the covariance is full or diagonal.
+    ``full``: whether the covariance is full or diagonal. ``linear``: a linear path from x to the mean beside the network.
     """
 
     placement: Tensor
@@ -84,9 +84,11 @@ class Encoder(nn.Module):
         full: bool = True,
         n_design: int = 0,
         activation: str = "silu",
+        linear: bool = False,
     ) -> None:
         super().__init__()
         self.masked, self.n_latents, self.n_design = masked, n_latents, n_design
+        self.path = LinearPath(len(sources), n_features, n_latents, linear)
         rows, columns = torch.tril_indices(n_latents, n_latents, -1)[:, : None if full else 0]
         placement = torch.zeros(len(rows), n_latents * n_latents)
         placement[torch.arange(len(rows)), rows * n_latents + columns] = 1.0
@@ -107,15 +109,31 @@ class Encoder(nn.Module):
         inside = torch.nonzero(torch.isin(rows, kept) & torch.isin(columns, kept)).flatten()
         index = torch.cat([kept, n + kept, 2 * n + inside])
         last = f"network.layers.{len(self.network.layers) - 1}"
-        return {f"{last}.weight": (2, index), f"{last}.bias": (2, index)}
+        own = {f"{last}.weight": (2, index), f"{last}.bias": (2, index)}
+        return own if self.path.weight is None else own | {"path.weight": (2, kept)}
 
     def forward(self, x: Tensor, observed: Tensor | None, design: Tensor | None = None) -> GaussianPosterior:
         n = self.n_latents
         output = self.network.layers[-1](self.below_last(x, observed, design))
         mean, log_diagonal, entries = output.split([n, n, len(self.placement)], dim=-1)
+        mean = self.path(mean, x)
         # That of a clamp, with a backward pass of one operation.
         log_diagonal = nn.functional.hardtanh(log_diagonal, *_LOG_RANGE)
         return GaussianPosterior(mean, log_diagonal, entries, self.placement)
+
+    @torch.no_grad()
+    def set_linear(self, start: int, weight: Tensor, factor: Tensor) -> None:
+        """Make the posterior of one start N(x A, L Lᵀ) for every row.
+
+        ``weight`` A (features, latents) and ``factor`` L, lower triangular (latents, latents).
+        """
+        assert self.path.weight is not None
+        diagonal = factor.diagonal()
+        entries = (factor / diagonal.unsqueeze(-1)).flatten() @ self.placement.T
+        last: Any = self.network.layers[-1]
+        last.weight[start] = 0.0
+        last.bias[start] = torch.cat([torch.zeros_like(diagonal), diagonal.log(), entries])
+        self.path.weight[start] = weight
 
     @torch.no_grad()
     def turn(self, start: int, turn: Tensor, below: Tensor, factor: Tensor) -> None:
@@ -127,6 +145,8 @@ class Encoder(nn.Module):
         last: Any = self.network.layers[-1]
         weight, bias = last.weight[start], last.bias[start]
         weight[:, :n], bias[:, :n] = weight[:, :n] @ turn.T, bias[:, :n] @ turn.T
+        if self.path.weight is not None:
+            self.path.weight[start] = self.path.weight[start] @ turn.T
         turned, failed = torch.linalg.cholesky_ex(turn @ factor @ factor.transpose(1, 2) @ turn.T)
         # In float32 the covariance of a row can be singular: such rows say nothing about it.
         below, turned = below[failed == 0], turned[failed == 0]

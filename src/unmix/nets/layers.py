@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,29 @@ def normal_parameter(sources: Generators, shape: Sequence[int], scale: float) ->
     """A parameter (starts, *shape), normal with standard deviation ``scale``."""
     draws = [torch.randn(*shape, generator=source) for source in sources]
     return nn.Parameter(torch.stack(draws) * scale)
+
+
+class LinearPath(nn.Module):
+    """``y + x W`` beside a network, W = 0 at the start; absent (``y``) where it is off.
+
+    State that was saved without the path is read as W = 0.
+    """
+
+    def __init__(self, n_starts: int, n_inputs: int, n_outputs: int, on: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_starts, n_inputs, n_outputs)) if on else None
+
+    def forward(self, y: Tensor, x: Tensor) -> Tensor:
+        if self.weight is None:
+            return y
+        if x.dim() == 2:
+            x = x.expand(len(self.weight), -1, -1)
+        return torch.baddbmm(y, x, self.weight)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        if self.weight is not None:
+            state_dict.setdefault(f"{prefix}weight", torch.zeros_like(self.weight))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class StackedLinear(nn.Module):

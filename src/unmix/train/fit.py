@@ -125,7 +125,7 @@ def fit(
         Passed on after the last completed epoch has been written to ``checkpoint``.
     """
     kept = checkpoint_of(checkpoint, model, settings, schema, (train, held_out), resume=resume)
-    run = Training(model, train, held_out, settings, kept)
+    run = Training(model, train, held_out, settings, kept, resume=resume)
     if resume:
         run.load()
     started = time.monotonic() - run.progress.seconds
@@ -153,7 +153,14 @@ class Training:
     """The state of one call of ``fit``."""
 
     def __init__(
-        self, model: LatentModel, train: Rows, held_out: Rows, settings: TrainingSettings, checkpoint: Checkpoint | None
+        self,
+        model: LatentModel,
+        train: Rows,
+        held_out: Rows,
+        settings: TrainingSettings,
+        checkpoint: Checkpoint | None,
+        *,
+        resume: bool = False,
     ) -> None:
         self.model, self.train, self.settings, self.checkpoint = model, train, settings, checkpoint
         n_scored = max(_LEAST_SCORED, _NUMBERS_SCORED // (model.n_starts * model.config.n_features))
@@ -161,9 +168,15 @@ class Training:
         self.held_out = held_out.take(slice(None, None, -(-len(held_out) // n_scored)))
         self.some_train = train.take(slice(None, None, -(-len(train) // n_scored)))
         self.device = train.codes.device
+        if not resume:
+            model.begin(train, self.some_train)
         self.parameters = dict(model.named_parameters())
         self.buffers = {name: value for name, value in model.state_dict().items() if name not in self.parameters}
-        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings.learning_rate, fused=True)
+        self.rates = [model.rates().get(name, 1.0) for name in self.parameters]
+        groups = [{"params": [value]} for value in self.parameters.values()]
+        if len(set(self.rates)) == 1:
+            groups, self.rates = [{"params": [*self.parameters.values()]}], [1.0]
+        self.optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
         self.batches_of_a_pass = max(1, round(len(train) / settings.batch_size))
         self.n_batches = max(1, round(settings.epoch_part * self.batches_of_a_pass))
         starts = model.n_starts
@@ -172,6 +185,8 @@ class Training:
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.evaluation_noise = self._noise(self._generator(-1), len(self.held_out), 1).expand(starts, -1, -1)
         self.good = {name: value.clone() for name, value in self._tensors().items()}
+        if not resume:
+            self._keep(self._weighted(self._scored(self.evaluation_noise), 1.0).tolist(), 0.0)
         self.remember()
 
     def epoch(self) -> None:
@@ -276,8 +291,8 @@ class Training:
 
     def _update(self, losses: Tensor, done: float) -> None:
         rate = self.settings.learning_rate * self._rate() * _schedule(done, self.settings.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for group, share in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * share
         failed = [start for start in range(len(losses)) if self._failed(start)]
         alive = [start for start in range(len(losses)) if start not in failed]
         (losses[alive] if failed else losses).sum().backward()
@@ -304,12 +319,17 @@ class Training:
             row = {"epoch": progress.epoch, "start": start, "held_out_objective": self.latest[start]}
             row |= {f"held_out_{name}": float(values[start]) for name, values in terms.items()}
             progress.history.append({**row, "train_objective": float(train_objective[start])})
-        done = progress.epoch / settings.max_epochs
+        self._keep(self.latest, progress.epoch / settings.max_epochs)
+
+    @torch.no_grad()
+    def _keep(self, objectives: list[float], done: float) -> None:
+        """Every start that has settled and is better than ever keeps its state."""
+        progress = self.progress
         if not self.model.settled(done):
             progress.last_gain = progress.epoch
-            return
-        for start, value in enumerate(self.latest):
-            if self._failed(start) or not value < progress.objective[start]:
+        for start, value in enumerate(objectives):
+            comparable = self.model.settled(done, start)
+            if self._failed(start) or not comparable or not value < progress.objective[start]:
                 continue
             if value < progress.objective[start] - _LEAST_GAIN:
                 progress.last_gain = progress.epoch
