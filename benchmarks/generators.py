@@ -241,8 +241,8 @@ def interventions(
 
     Liang, Kekić, von Kügelgen, Buchholz, Besserve, Gresele, Schölkopf: Causal component analysis, NeurIPS 2023, and
     von Kügelgen et al.: Nonparametric identifiability of causal representations from unknown interventions, NeurIPS
-    2023. Repository akekic/causal-component-analysis: ``config.py``, ``data_generator`` and the commands in the
-    README files of its experiments. Settings followed:
+    2023. Repository akekic/causal-component-analysis: ``config.py``, ``data_generator``, the commands in the README
+    of ``experiments/cauca``, and for the last two the names of the result files. Settings followed:
 
     - interventions: ``graph-4-8`` (4 independent latents), 3 nonlinearities (``3_nonlin_ica``).
     - interventions-graph: ``graph-4-random-1``, edges with probability 0.5 (at least one), linear Gaussian mechanisms

@@ -6,8 +6,9 @@
 One line of ``rows.jsonl`` a fit: mean correlation of matched latents with the true ones (``unmix.metrics.mcc``), by
 Pearson and by Spearman, over all rows, the match chosen on one half of them and scored on the other; Pearson's with
 the means of domains removed; and its mean over the latents that change between domains. Where a generator knows no
-domains, no method is given any. ``summary.md`` has the mean over seeds and the worst seed. A run that was stopped goes
-on with the same command; a fit that fails is a row with its error, and ``--retry-failed`` runs it again.
+domains, no method is given any. A seed is that of the data and of the method. ``summary.md`` has the mean over seeds
+and the worst seed. A run that was stopped goes on with the same command; a fit that fails is a row with its error,
+and ``--retry-failed`` runs it again.
 """
 
 from __future__ import annotations
