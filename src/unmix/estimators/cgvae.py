@@ -113,7 +113,7 @@ class CGVAE(LatentEstimator):
 
     decoder: str = "dense"
     prior: str = "gaussian"
-    sparsity: float = 0.5
+    sparsity: float | str = "auto"
     penalty: str = "log"
     penalty_rows: int = 32
     penalty_every: int = 2
@@ -131,7 +131,8 @@ class CGVAE(LatentEstimator):
                 hidden=tuple(int(width) for width in self.hidden),
                 decoder=self.decoder,
                 prior=self.prior,
-                sparsity=float(self.sparsity),
+                sparsity=0.5 if self.sparsity == "auto" else float(self.sparsity),
+                by_evidence=self.sparsity == "auto",
                 penalty=self.penalty,
                 kl_weight=float(self.kl_weight),
                 n_starts=n_starts,
@@ -143,7 +144,9 @@ class CGVAE(LatentEstimator):
     def _check_settings(self) -> None:
         for name, known in (("decoder", DECODERS), ("prior", PRIORS), ("penalty", PENALTIES)):
             self._need_one_of(name, known)
-        self._need_at_least_zero("sparsity", "kl_weight")
+        if self.sparsity != "auto":
+            self._need_at_least_zero("sparsity")
+        self._need_at_least_zero("kl_weight")
         self._need_whole(n_spare=0, penalty_rows=1, penalty_every=1)
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:

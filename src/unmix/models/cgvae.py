@@ -58,29 +58,35 @@ _NARROWING_ROWS = 256
 _LEAST_VARIANCE = 1e-12
 _BLIND_COST = 0.01
 _START_SEED = 0
+_FINAL_SHARE = 0.2
 _FEATURES_AT_FULL_RATE = 16
 _LEAST_ROWS_A_FEATURE = 5
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Share of α at points of the training, linear in between, and which surplus latent is dropped (0: the weakest)."""
+    """The weight of the penalty over the training, linear between knots (progress, share of α; None: its final weight).
 
-    knots: tuple[tuple[float, float], ...]
+    ``drop``: which surplus latent is dropped (0: the weakest).
+    """
+
+    knots: tuple[tuple[float, float | None], ...]
     drop: int = 0
 
-    def strength(self, progress: float) -> float:
-        share = self.knots[0][1]
-        for (start, low), (end, high) in pairwise(self.knots):
+    def strength(self, progress: float, alpha: float, final: float) -> float:
+        knots = [(at, final if share is None else share * alpha) for at, share in self.knots]
+        weight = knots[0][1]
+        for (start, low), (end, high) in pairwise(knots):
             if progress > start:
-                share = high if progress >= end else (high - low) / (end - start) * (progress - start) + low
-        return share
+                weight = high if progress >= end else low + (high - low) * (progress - start) / (end - start)
+        return weight
 
 
-_STRONG = Schedule(((0.0, 0.0), (0.5, 1.0), (0.8, 0.2)))
-_HALF = Schedule(((0.0, 0.0), (0.5, 0.5), (0.8, 0.2)))
-_GENTLE = ((0.0, 0.0), (0.2, 0.2), (0.5, 0.2), (0.65, 1.0), (0.8, 0.2))
-SCHEDULES = (_STRONG, _HALF, Schedule(_GENTLE, drop=1), Schedule(_GENTLE, drop=2))
+_STRONG = Schedule(((0.0, 0.0), (0.5, 1.0), (0.8, None)))
+_NONE = Schedule(((0.0, None), (0.8, None)))
+_HALF = Schedule(((0.0, 0.0), (0.5, 0.5), (0.8, None)))
+_GENTLE = ((0.0, 0.0), (0.2, 0.2), (0.5, 0.2), (0.65, 1.0), (0.8, None))
+SCHEDULES = (_STRONG, _NONE, _HALF, Schedule(_GENTLE, drop=1))
 
 
 @dataclass(frozen=True)
@@ -109,13 +115,13 @@ class CGVAEConfig:
     feature_width: int = 16
     initial_noise: float = 0.1
     noise_floor: float = 0.5
-    linear_starts: tuple[str, ...] = ("domains", "", "blind", "")
+    linear_starts: tuple[str, ...] = ("domains", "domains", "blind", "")
     released: float = 0.5
     schedules: tuple[Schedule, ...] = SCHEDULES
     spare: int = 2
     narrowed: float = 0.35
     turned: tuple[float, ...] = (0.4, 0.8)
-    turn_costs: tuple[float, ...] = (6.0, 6.0)
+    by_evidence: bool = False
 
 
 class CGVAENetwork(LatentModel):
@@ -134,7 +140,7 @@ class CGVAENetwork(LatentModel):
         super().__init__(config, encoder, decoder, None, config.initial_noise)
         self.domain_prior = PRIORS[config.prior](sources, n_latents, config.n_design, config.interactions)
         self.n_latents = n_latents
-        self._wide = False
+        self._wide, self.final_sparsity = False, _FINAL_SHARE * config.sparsity
         self.register_buffer("alive", torch.ones(config.n_starts, 1, n_latents))
 
     def _networks(self, sources: Generators, n_latents: int, config: Any) -> tuple[Encoder, Decoder]:
@@ -154,6 +160,9 @@ class CGVAENetwork(LatentModel):
     def begin(self, train: Rows, some: Rows) -> None:
         config = self.config
         self._wide = len(train) < _LEAST_ROWS_A_FEATURE * config.n_features
+        if config.by_evidence:
+            one = float(PENALTIES[config.penalty](torch.ones(1, 1, 1)))
+            self.final_sparsity = min(1.0 / (len(train) * one), _FINAL_SHARE * config.sparsity)
         kinds = {start: self._kind(start) for start in range(self.n_starts) if self._kind(start)}
         if not kinds:
             return
@@ -168,7 +177,7 @@ class CGVAENetwork(LatentModel):
             self.decoder.set_linear(start, weight)
             self.log_noise[start] = math.log(found.noise)
             self.alive[start, 0, n:] = 0.0
-        cost = self._entry_cost(len(train), _ENTRY_COST)
+        cost = self._entry_cost(len(train))
         blind = frozenset(start for start, kind in kinds.items() if kind == "blind")
         costs = {start: _BLIND_COST if start in blind else cost for start in kinds}
         turn_latents(self, some, self.alive[:, 0], costs, _START_SEED, blind=blind, linear=True)
@@ -179,8 +188,8 @@ class CGVAENetwork(LatentModel):
             kinds = tuple(kind for kind in kinds if kind)
         return kinds[start % len(kinds)] if kinds else ""
 
-    def _entry_cost(self, n_train: int, entries: float) -> float:
-        cost: float = self.config.sparsity * entries * math.log(n_train) / n_train
+    def _entry_cost(self, n_train: int) -> float:
+        cost: float = self.config.sparsity * _ENTRY_COST * math.log(n_train) / n_train
         return cost
 
     def encode(self, x: Tensor, observed: Tensor | None, design: Tensor | None = None) -> GaussianPosterior:
@@ -221,7 +230,7 @@ class CGVAENetwork(LatentModel):
         return {
             "reconstruction": 1.0,
             "kl": self.config.kl_weight,
-            "sparsity": self.config.sparsity * self._strength(progress),
+            "sparsity": self._strength(progress),
             "shrinkage": 1.0,
         }
 
@@ -238,8 +247,9 @@ class CGVAENetwork(LatentModel):
         return [self.config.schedules[start % len(self.config.schedules)] for start in range(self.n_starts)]
 
     def _strength(self, progress: float) -> Tensor:
-        """Share of α in each start (starts,)."""
-        return self.log_noise.new_tensor([schedule.strength(progress) for schedule in self._schedules])
+        """Weight of the penalty in each start (starts,)."""
+        alpha, final = self.config.sparsity, self.final_sparsity
+        return self.log_noise.new_tensor([own.strength(progress, alpha, final) for own in self._schedules])
 
     @torch.no_grad()
     def settle(self, latent_std: Tensor) -> None:
@@ -252,9 +262,11 @@ class CGVAENetwork(LatentModel):
         wide = self.alive.sum((1, 2)) > self.config.n_latents
         if self.config.narrowed <= after and bool(wide.any()):
             self._narrow(rows, wide)
-        for turned, entries in zip(self.config.turned, self.config.turn_costs, strict=True):
+        for turned in self.config.turned:
             if before < turned <= after:
-                costs = dict.fromkeys(range(self.n_starts), self._entry_cost(n_train, entries))
+                last = self.config.by_evidence and turned == max(self.config.turned)
+                cost = 1.0 / n_train if last else self._entry_cost(n_train)
+                costs = dict.fromkeys(range(self.n_starts), cost)
                 turn_latents(self, rows, self.alive[:, 0], costs, self.config.seed)
 
     @torch.no_grad()
