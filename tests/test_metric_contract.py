@@ -8,7 +8,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from metric_calls import QUICK, TAKES_CLASSES, quick
+from metric_calls import LONE, QUICK, TAKES_CLASSES, quick
 
 from unmix import DataError, DomainError, SettingError, metrics
 
@@ -100,7 +100,7 @@ def test_every_metric_checks_its_arrays(name, normal):
         (SettingError, "discrete must be True, False", lambda z: metrics.mig(z, z, discrete=[[1], [2, 3]])),
         (
             DataError,
-            "assignment must name a column of mixing_hat for each of 2 factors",
+            "assignment must hold a column number of mixing_hat for each of 2 factors",
             lambda z: fixed([[1], [2, 3]]),
         ),
         (
@@ -197,15 +197,6 @@ def test_every_metric_refuses_what_holds_no_numbers(name, values, message, norma
             quick(name, *pair)
 
 
-LONE = {
-    "fid": lambda z, **settings: metrics.fid(z, z, extractor="pixels", **settings),
-    "kid": lambda z, **settings: metrics.kid(z, z, extractor="pixels", n_blocks=2, **settings),
-    "dipd": lambda z, **settings: metrics.dipd(z, z, extractor="pixels", **settings),
-    "content_accuracy": lambda z, **settings: metrics.content_accuracy(z[:, 0], z[:, 1], **settings),
-    "style_accuracy": lambda z, **settings: metrics.style_accuracy(z[:, 0], z[:, 1], **settings),
-    "udr": lambda z, **settings: metrics.udr([z, z], **settings),
-    "support_recovery": lambda z, **settings: metrics.support_recovery(z > 0, z, **settings),
-}
 COUNTS = ("n_bootstrap", "random_state", "max_samples", "n_bins", "n_permutations", "n_votes", "group_size", "n_blocks")
 
 

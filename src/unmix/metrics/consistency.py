@@ -21,7 +21,19 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from unmix.errors import DataError, SettingError
-from unmix.metrics.inputs import Bools, Floats, Ints, alive, generator, matrix, one_of, warn
+from unmix.metrics.inputs import (
+    Bools,
+    Floats,
+    Ints,
+    alive,
+    as_array,
+    centred,
+    generator,
+    in_range,
+    matrix,
+    one_of,
+    warn,
+)
 from unmix.metrics.recovery import correlation, match
 from unmix.metrics.score import Score, interval
 
@@ -88,7 +100,7 @@ def udr(
         raise SettingError(f"threshold must be a number, 0 or more; got {threshold!r}.")
     if not isinstance(runs, Iterable):
         raise DataError(f"runs must be two or more arrays with the same rows; got {type(runs).__name__}.")
-    latents = [matrix(f"runs[{r}]", run) for r, run in enumerate(runs)]
+    latents = [in_range(matrix(f"runs[{r}]", run), axis=None) for r, run in enumerate(runs)]
     if len(latents) < 2 or len({len(run) for run in latents}) > 1 or len(latents[0]) < 4:
         raise DataError(
             "runs must be two or more arrays with the same rows, at least 4; got shapes "
@@ -116,18 +128,22 @@ def udr(
 
 def _informative(latents: list[Floats], kl: Sequence[ArrayLike] | Floats | None, threshold: float) -> list[Bools]:
     if kl is None:
-        return [alive(run) & (run.var(axis=0) > threshold * run.var(axis=0).max()) for run in latents]
-    try:
-        divergences = [np.asarray(run, dtype=float) for run in kl]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"kl must hold one number a latent for every run. ({error})") from error
-    expected = [run.shape[1:] for run in latents]
+        spreads = [_spread(run) for run in latents]
+        return [alive(run) & (own > threshold**0.5 * own.max()) for run, own in zip(latents, spreads, strict=True)]
+    said, expected = "one number a latent for every run", [run.shape[1:] for run in latents]
+    divergences = [as_array("kl", run, said, float) for run in kl] if isinstance(kl, Iterable) else []
     if [run.shape for run in divergences] != expected:
-        raise DataError(
-            f"kl must hold one number a latent for every run, shapes {expected}; got "
-            f"{[run.shape for run in divergences]}."
-        )
+        raise DataError(f"kl must hold {said}, shapes {expected}; got {[run.shape for run in divergences]}.")
+    if not all(np.isfinite(run).all() for run in divergences):
+        raise DataError(f"kl must hold {said}; some are not finite.")
     return [alive(run) & (divergence > threshold) for run, divergence in zip(latents, divergences, strict=True)]
+
+
+def _spread(run: Floats) -> Floats:
+    """Standard deviation of every column, as a share of the run's largest entry."""
+    largest = np.abs(run).max()
+    result: Floats = np.sqrt((centred(run / largest if largest > 0 else run) ** 2).mean(axis=0))
+    return result
 
 
 def _agree(

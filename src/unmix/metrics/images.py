@@ -29,8 +29,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from unmix.errors import DataError, DomainError, SettingError
 from unmix.labels import natural_order
-from unmix.metrics.inputs import Floats, at_least, generator, labels, matrix
+from unmix.metrics.inputs import Floats, at_least, centred, generator, labels, matrix, warn
 from unmix.metrics.score import Score, domain_details, interval
+
+_LARGEST = 1e24
+_LEAST_SPREAD = 1e-6
 
 
 def fid(
@@ -86,7 +89,9 @@ def fid(
     """
     rng = generator(random_state, n_bootstrap)
     real, made = _sets(features_real, features_generated, extractor)
-    names, parts = _by_domain(real, made, domains_real, domains_generated)
+    # The distance does not change with a common shift; small numbers keep their digits.
+    centre = real.mean(axis=0)
+    names, parts = _by_domain(real - centre, made - centre, domains_real, domains_generated)
     summands = np.array([_frechet(*part) for part in parts])
     boots = np.array(
         [
@@ -165,6 +170,11 @@ def kid(
     rng = generator(random_state, n_bootstrap)
     real, made = _sets(features_real, features_generated, extractor)
     at_least("n_blocks", n_blocks, 1)
+    both = np.concatenate([real, made])
+    if 0 < centred(both).std() < _LEAST_SPREAD * np.abs(both).max():
+        warn(
+            "The features vary by less than a millionth of their size, and the kernel loses digits: centre them first."
+        )
     names, parts = _by_domain(real, made, domains_real, domains_generated)
     few = min(parts, key=lambda part: min(map(len, part)))
     if min(map(len, few)) < 2 * n_blocks:
@@ -355,6 +365,12 @@ def _sets(first: ArrayLike, second: ArrayLike, extractor: str) -> tuple[Floats, 
     if not isinstance(extractor, str) or not extractor.strip():
         raise SettingError(f'extractor must name what made the features, such as "inception-v3"; got {extractor!r}.')
     a, b = matrix("The first array of features", first), matrix("The second array of features", second)
+    largest = max(np.abs(a).max(), np.abs(b).max())
+    if largest > 0 and not 1 / _LARGEST <= largest <= _LARGEST:
+        raise DataError(
+            f"The largest feature must lie between {1 / _LARGEST:g} and {_LARGEST:g}, where its powers do not overflow "
+            f"or vanish; got {largest:g}. Multiply both arrays by one number."
+        )
     if a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise DataError(
             f"Both arrays must have the same features and at least two rows; got shapes {a.shape} and {b.shape}."

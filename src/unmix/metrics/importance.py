@@ -170,7 +170,8 @@ def disentanglement(importances: Floats) -> tuple[Floats, Floats]:
     shares = importances[used] / total[used, None]
     values = np.full(len(importances), np.nan)
     # Entropy to the base 1 is undefined: a single column leaves nothing to be confused with.
-    values[used] = 1.0 - entropy(shares, base=shares.shape[1], axis=1) if shares.shape[1] > 1 else 1.0
+    doubt = entropy(shares, base=shares.shape[1], axis=1) if shares.shape[1] > 1 else 0.0
+    values[used] = np.clip(1.0 - doubt, 0.0, 1.0)
     return values, total / total.sum() if used.any() else total
 
 
@@ -183,7 +184,7 @@ def _summary(importances: Floats, varies: Bools, held: Floats) -> dict[str, Any]
     per_factor[varies] = contributions @ used / np.where(totals > 0, totals, 1.0)
     complete[varies] = np.nan_to_num(disentanglement(used.T)[0], nan=0.0)
     return {
-        "disentanglement": float(contributions @ weights) if varies.any() else float("nan"),
+        "disentanglement": min(float(contributions @ weights), 1.0) if varies.any() else float("nan"),
         "completeness": mean_defined(complete),
         "informativeness": mean_defined(held),
         "per_factor": per_factor,
@@ -216,7 +217,8 @@ def _fit(
 
 def _importance_of(model: Any) -> Floats:
     if hasattr(model, "feature_importances_"):
-        result: Floats = model.feature_importances_
+        # Rounding can leave a latent that a copy has replaced with an importance below 0.
+        result: Floats = np.maximum(model.feature_importances_, 0.0)
     else:
         result = np.abs(np.atleast_2d(model.coef_)).mean(axis=0)
     return result

@@ -105,7 +105,7 @@ def mig(
         # Entropy that chance explains entirely (a bin for every row) leaves nothing to recover.
         room = np.maximum(entropy[:, None] - bias, 0.0)
         usable = room > 1e-9
-        share = np.where(usable, np.maximum(raw - bias, 0.0) / np.where(usable, room, 1.0), 0.0)
+        share = np.where(usable, np.clip((raw - bias) / np.where(usable, room, 1.0), 0.0, 1.0), 0.0)
         ordered = np.sort(np.column_stack([np.zeros(len(share)), share]), axis=1)
         return np.where(varies, ordered[:, -1] - ordered[:, -2], np.nan), share, raw, entropy
 
@@ -137,8 +137,8 @@ def modularity(
     """Does each latent hold information about one factor only?
 
     A latent that holds two halves of nothing scores low too: prune latents that the model does not use first. Constant
-    ones are left out here, as are constant factors, with a ``MetricWarning``. With one factor every latent is modular:
-    the value is 1 and a ``MetricWarning`` says so.
+    ones are left out here (where all are, the value is 0 with a ``MetricWarning``), as are constant factors, with a
+    ``MetricWarning``. With one factor every latent is modular: the value is 1 and a ``MetricWarning`` says so.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def modularity(
     factors, latents = bins(z, n_bins, classes), bins(w, n_bins)
     _warn_of_few_rows(factors, latents)
     if not live.any():
-        warn("Every latent is constant: modularity is not defined and comes back as NaN.")
+        warn("Every latent is constant: modularity is 0.")
     if varies.sum() == 1:
         warn("Modularity compares factors; with one factor it is 1 for every latent.")
     joint, shape = _joint(factors, latents)
@@ -196,14 +196,17 @@ def modularity(
         excess = (raw**2).sum(axis=0) - best**2
         others = max(int(varies.sum()) - 1, 1)
         share = np.where(informative, excess / np.where(informative, best**2, 1.0) / others, varies.sum() > 1)
-        return np.where(live & varies.any(), 1.0 - share, np.nan), raw
+        return np.where(live & varies.any(), np.clip(1.0 - share, 0.0, 1.0), np.nan), raw
+
+    def mean(table: Ints) -> float:
+        return mean_defined(per_latent(table)[0]) if live.any() or not varies.any() else 0.0
 
     values, raw = per_latent(joint)
     factor = np.where(live, raw.argmax(axis=0), -1)
     per_factor = np.array([mean_defined(values[factor == i]) for i in range(z.shape[1])])
-    value = mean_defined(values)
-    boots = [mean_defined(per_latent(joint[rng.integers(len(z), size=len(z))])[0]) for _ in range(n_bootstrap)]
-    chance = mean_defined(per_latent(_joint(factors, latents[rng.permutation(len(z))])[0])[0])
+    value = mean(joint)
+    boots = [mean(joint[rng.integers(len(z), size=len(z))]) for _ in range(n_bootstrap)]
+    chance = mean(_joint(factors, latents[rng.permutation(len(z))])[0])
     details = {"per_latent": values, "factor": factor, "matrix": raw}
     settings = {
         "n_samples": len(z),

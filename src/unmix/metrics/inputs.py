@@ -22,15 +22,30 @@ Bools = NDArray[np.bool_]
 Discrete = bool | Sequence[int] | Sequence[bool] | Bools | Ints
 
 
+def as_array(name: str, values: Any, expected: str, dtype: Any = None) -> NDArray[Any]:
+    """``np.asarray``; a DataError where that fails, and for a masked entry, whose value numpy would take for one."""
+    if _masked(values):
+        raise DataError(f"{name} has masked entries. Leave their rows out, or fill them in.")
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(values, dtype)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise DataError(f"{name} must hold {expected}. ({error})") from error
+
+
+def _masked(values: Any) -> bool:
+    if isinstance(values, np.ma.MaskedArray):
+        return bool(np.ma.is_masked(values))
+    return isinstance(values, list | tuple) and any(map(_masked, values))
+
+
 def matrix(name: str, values: ArrayLike) -> Floats:
     """A finite float matrix; a vector becomes one column."""
-    try:
-        array = np.asarray(values)
-        if array.dtype.kind in "cmM":
-            raise TypeError(f"dtype {array.dtype}")
-        array = array.astype(float)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{name} must hold numbers only; give classes as numbers. ({error})") from error
+    expected = "numbers only; give classes as numbers"
+    array = as_array(name, values, expected)
+    if array.dtype.kind in "cmM":
+        raise DataError(f"{name} must hold {expected}. (dtype {array.dtype})")
+    array = as_array(name, array, expected, float)
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2 or 0 in array.shape:
         raise DataError(f"{name} must be a matrix (n_samples, n_latents); got shape {array.shape}.")
@@ -40,8 +55,9 @@ def matrix(name: str, values: ArrayLike) -> Floats:
 
 
 def pair(z_true: ArrayLike, z_hat: ArrayLike) -> tuple[Floats, Floats]:
-    """Both matrices, checked, with the same rows."""
-    z, w = matrix("z_true", z_true), matrix("z_hat", z_hat)
+    """Both matrices, checked, with the same rows, and such that no column overflows or varies by rounding alone."""
+    z, w = (in_range(matrix(name, values)) for name, values in (("z_true", z_true), ("z_hat", z_hat)))
+    z, w = (np.where(alive(a), a, a[:1]) for a in (z, w))
     if len(z) != len(w) or len(z) < 4:
         raise DataError(f"z_true and z_hat must have the same rows, at least 4; got {len(z)} and {len(w)}.")
     return z, w
@@ -59,6 +75,8 @@ def factor_pair(
 
 def domain_codes(domains: Any, n_rows: int) -> Ints:
     """A number 0, 1, … for the domain of each row: labels in any form that ``fit`` takes, or a table of them."""
+    if _masked(domains):
+        raise DomainError("domains has masked entries. Leave their rows out, or label them.")
     frame = labels_frame(domains, n_rows, "z_true")
     labels = [tuple(label_text(value) for value in row) for row in frame.itertuples(index=False, name=None)]
     numbers = {label: code for code, label in enumerate(sorted(set(labels)))}
@@ -72,9 +90,10 @@ def domain_codes(domains: Any, n_rows: int) -> Ints:
 
 def labels(name: str, values: ArrayLike, n_rows: int | None = None) -> list[str]:
     """One label a row, as text, so that 1, 1.0 and "1" are one label."""
-    array = np.asarray(values)
+    expected = "one label a row" if n_rows is None else f"one label for each of {n_rows} rows"
+    # In an array of its own choice numpy makes text of numbers, and of NaN, beside text.
+    array = as_array(name, values, expected, None if hasattr(values, "dtype") else object)
     if array.ndim != 1 or len(array) == 0 or n_rows not in (None, len(array)):
-        expected = "one label a row" if n_rows is None else f"one label for each of {n_rows} rows"
         raise DataError(f"{name} must hold {expected}; got shape {array.shape}.")
     missing = np.flatnonzero(pd.isna(array))
     if len(missing):
@@ -95,8 +114,8 @@ def _asked_factors(discrete: Discrete, n_factors: int) -> Bools:
     if isinstance(discrete, bool | np.bool_):
         return np.full(n_factors, bool(discrete))
     try:
-        asked = np.asarray(discrete)
-    except ValueError:
+        asked = as_array("discrete", discrete, "column numbers or a mask")
+    except DataError:
         asked = np.array([None])
     if asked.dtype == bool and asked.shape == (n_factors,):
         return asked
@@ -145,18 +164,42 @@ def subsample(rng: np.random.Generator, max_samples: int, *arrays: Floats) -> li
     return [array[rows] for array in arrays]
 
 
+def in_range(a: Floats, axis: int | None = 0) -> Floats:
+    """Columns (``axis=None``: all of them) at the edge of float64 times a power of two, which is exact.
+
+    No metric knows the unit of a column. Order is kept, and no difference of entries overflows or vanishes.
+    """
+    largest = np.abs(a).max(axis=axis, initial=0.0)
+    power = np.where(largest > 2.0**1000, -40, np.where((largest > 0) & (largest < 2.0**-900), 100, 0))
+    return np.ldexp(a, power) if power.any() else a
+
+
 def standardise(a: Floats) -> Floats:
-    """Columns of mean 0 and variance 1; a constant column becomes 0."""
+    """Columns of mean 0 and variance 1, to the digits that they have; one that is constant becomes 0."""
     usable = alive(a)
+    largest = np.abs(a).max(axis=0, initial=0.0)
+    if ((largest > 1e100) | (largest < 1e-100)).any():
+        # Squares would overflow or vanish.
+        a = np.ldexp(a, -np.frexp(largest)[1])
+    a = centred(a)
+    spread = np.sqrt((a**2).mean(axis=0))
+    result: Floats = np.where(usable, a / np.where(usable, spread, 1.0), 0.0)
+    return result
+
+
+def centred(a: Floats) -> Floats:
+    """Columns less their mean, twice: the mean of large numbers is known to fewer digits than they are."""
     a = a - a.mean(axis=0)
-    result: Floats = np.where(usable, a / np.where(usable, a.std(axis=0), 1.0), 0.0)
+    result: Floats = a - a.mean(axis=0)
     return result
 
 
 def alive(a: Floats) -> Bools:
-    """Columns that vary by more than rounding."""
-    largest = np.abs(a).max(axis=0, initial=0.0)
-    result: Bools = (a - a.mean(axis=0)).std(axis=0) > 1e-12 * largest
+    """Columns that vary by more than rounding: two steps from one number to the next, where they are largest."""
+    if not len(a):
+        return np.zeros(a.shape[1:], dtype=bool)
+    low, high = a.min(axis=0), a.max(axis=0)
+    result: Bools = high / 2 - low / 2 > np.spacing(np.maximum(-low, high))
     return result
 
 

@@ -68,12 +68,13 @@ def sap(
     """
     rng = generator(random_state, n_bootstrap)
     z, w, classes, varies = factor_pair(z_true, z_hat, discrete, rng)
+    w, lines = standardise(w), varies & ~classes
+    z = np.where(classes, z, standardise(z))
     fitted, scored = halves(rng, len(z))
     once = np.ones((1, len(scored)))
 
     def scores(latents: Floats, counts: Floats) -> Floats:
         matrix = np.zeros((len(counts), z.shape[1], w.shape[1]))
-        lines = varies & ~classes
         predicted = line_fit(latents[fitted], z[fitted][:, lines])(latents[scored])
         matrix[:, lines] = np.nan_to_num(r2_of(z[scored][:, lines][:, :, None], predicted, counts))
         for i in np.flatnonzero(varies & classes):

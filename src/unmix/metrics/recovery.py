@@ -45,7 +45,7 @@ def correlation(a: Floats, b: Floats, method: Literal["pearson", "spearman"] = "
     if method == "spearman":
         a, b = rankdata(a, axis=0), rankdata(b, axis=0)
     a, b = standardise(a), standardise(b)
-    result: Floats = a.T @ b / len(a)
+    result: Floats = np.clip(a.T @ b / len(a), -1.0, 1.0)
     return result
 
 
@@ -111,6 +111,8 @@ def mcc(
     one_of("method", method, ("pearson", "spearman"))
     codes = None if domains is None else domain_codes(domains, len(z))
     chosen, scored = halves(rng, len(z))
+    if method == "pearson":
+        z, w = standardise(z), standardise(w)
     assignment = match(np.abs(correlation(z[chosen], w[chosen], method)))
     matrix = correlation(z[scored], w[scored], method)
     per_factor, signs = _paired(matrix, assignment)
@@ -185,6 +187,7 @@ def nonlinear_mcc(
     rng = generator(random_state, n_bootstrap)
     z, w = pair(z_true, z_hat)
     z, w = subsample(rng, max_samples, z, w)
+    z = standardise(z)
     order = rng.permutation(len(z))
     fitted, chosen, scored = np.split(order, [len(z) // 2, len(z) // 2 + max(1, len(z) // 4)])
 
@@ -264,6 +267,7 @@ def r2(
     one_of("kind", kind, ("linear", "nonlinear"))
     z, w = subsample(rng, max_samples, z, w)
     varies = varying_factors(z)
+    z, w = standardise(z), standardise(w) if kind == "linear" else w
     fitted, scored = halves(rng, len(z))
 
     def predicted(latents: Floats) -> Floats:
@@ -301,7 +305,10 @@ def _paired(matrix: Floats, assignment: NDArray[np.int64]) -> tuple[Floats, Floa
 
 def _without_domain_means(a: Floats, domains: Ints) -> Floats:
     _, codes = np.unique(domains, return_inverse=True)
+    a = standardise(a)
     sums = np.zeros((codes.max() + 1, a.shape[1]))
     np.add.at(sums, codes, a)
-    result: Floats = a - (sums / np.bincount(codes)[:, None])[codes]
+    rest = a - (sums / np.bincount(codes)[:, None])[codes]
+    # A column that is constant in every domain leaves rounding, which would correlate with something.
+    result: Floats = np.where(np.abs(rest).max(axis=0) > 1e-12, rest, 0.0)
     return result

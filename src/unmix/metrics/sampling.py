@@ -54,8 +54,9 @@ def factor_vae_score(
 ) -> Score:
     """FactorVAE score: does the latent that stays still name the factor that was fixed?
 
-    Constant latents are pruned: they stay still always and would take every vote. Latents that a model has given up
-    but that still vary a little are compared in units of their own variance and take none.
+    Constant latents are pruned: they stay still always and would take every vote. Where all are, the score is 0 with a
+    ``MetricWarning``. Latents that a model has given up but that still vary a little are compared in units of their own
+    variance and take none.
 
     Parameters
     ----------
@@ -127,7 +128,8 @@ def beta_vae_score(
     ----------
     z_true : array (n_samples, n_factors)
     z_hat : array (n_samples, n_latents)
-        Constant latents are pruned, the others brought to variance 1.
+        Constant latents are pruned, the others brought to variance 1; where all are constant, the score is 0 with a
+        ``MetricWarning``.
     discrete : bool, column numbers or mask, default False
         Factors that are classes; the others are put in quantile bins.
     n_bins : int, default 20
@@ -200,8 +202,9 @@ def irs(
     ----------
     z_true : array (n_samples, n_factors)
     z_hat : array (n_samples, n_latents)
-        Brought to variance 1 first, because a latent's scale means nothing; constant latents have weight 0. Latents
-        that the model has given up but that still vary count fully: leave them out.
+        Brought to variance 1 first, because a latent's scale means nothing; constant latents have weight 0, and where
+        all are, the value is 0 with a ``MetricWarning``. Latents that the model has given up but that still vary count
+        fully: leave them out.
     discrete : bool, column numbers or mask, default False
         Factors that are classes; the others are put in quantile bins.
     n_bins : int, default 20
@@ -239,7 +242,7 @@ def irs(
     live = alive(w)
     codes, latents = bins(z, n_bins, classes), standardise(w)
     if not live.any():
-        warn("Every latent is constant: the score is not defined and comes back as NaN.")
+        warn("Every latent is constant: the score is 0.")
     columns = np.flatnonzero(live)
     value, robust = _robustness(codes[:, varies], latents[:, columns])
     boots, chance = by_rows(lambda c, a: _robustness(c, a)[0], codes[:, varies], latents[:, columns], rng, n_bootstrap)
@@ -247,8 +250,9 @@ def irs(
     matrix[np.ix_(varies, columns)] = robust
     per_factor, per_latent = np.full(z.shape[1], np.nan), np.full(w.shape[1], np.nan)
     factor = np.full(w.shape[1], -1)
+    per_factor[varies] = robust.max(axis=1, initial=0.0)
     if robust.size:
-        per_factor[varies], per_latent[columns] = robust.max(axis=1), robust.max(axis=0)
+        per_latent[columns] = robust.max(axis=0)
         factor[columns] = np.flatnonzero(varies)[robust.argmax(axis=0)]
     settings = {
         "n_samples": len(z),
@@ -270,9 +274,11 @@ def _robustness(codes: Ints, latents: Floats) -> tuple[float, Floats]:
         groups = np.split(latents[order], np.flatnonzero(np.diff(column[order])) + 1)
         reach = np.mean([np.quantile(np.abs(g - g.mean(axis=0)), 0.99, axis=0) for g in groups], axis=0)
         matrix[i] = np.clip(1.0 - np.where(usable, reach / np.where(usable, overall, 1.0), 1.0), 0.0, 1.0)
-    if not matrix.size or not usable.any():
+    if not len(matrix):
         return float("nan"), matrix
-    return float(np.average(matrix.max(axis=0), weights=overall)), matrix
+    # Published for latents of which none moves: 0.
+    total = overall.sum() or 1.0
+    return float(np.clip(matrix.max(axis=0, initial=0.0) @ overall / total, 0.0, 1.0)), matrix
 
 
 def _from_groups(
@@ -308,9 +314,9 @@ def _from_groups(
     if usable.sum() < 2 or not latents.size:
         warn(
             f"{int(usable.sum())} usable factor(s) and {latents.shape[1]} latent(s) that vary: naming the factor takes "
-            "two factors and one latent. The score is 1 with one factor by definition and NaN otherwise."
+            "two factors and one latent. The score is 0 without such a latent, 1 with one factor, NaN without a factor."
         )
-        value = 1.0 if usable.sum() == 1 and latents.size else float("nan")
+        value = float("nan") if not usable.any() else 1.0 if latents.size else 0.0
         return Score(value, np.where(usable, value, np.nan), (value, value), value, {}, settings)
 
     def run(c: Ints, a: Floats) -> tuple[Floats, dict[str, Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from unmix.errors import DataError, SettingError
-from unmix.metrics.inputs import Bools, Floats, Ints, generator, matrix, warn
+from unmix.metrics.inputs import Bools, Floats, Ints, as_array, generator, matrix, warn
 from unmix.metrics.prediction import area_under_curve
 from unmix.metrics.recovery import match
 from unmix.metrics.score import Score, interval
@@ -115,12 +115,7 @@ def support_recovery(
 
 
 def _checked(assignment: ArrayLike, n_factors: int, n_latents: int) -> Ints:
-    try:
-        asked = np.asarray(assignment)
-    except (ValueError, RuntimeError) as error:
-        raise DataError(
-            f"assignment must name a column of mixing_hat for each of {n_factors} factors. ({error})"
-        ) from error
+    asked = as_array("assignment", assignment, f"a column number of mixing_hat for each of {n_factors} factors")
     partners = asked[asked >= 0] if asked.dtype.kind in "iu" else asked
     whole = asked.dtype.kind in "iu" and asked.shape == (n_factors,) and asked.min() >= -1 and asked.max() < n_latents
     if not whole or len(set(partners.tolist())) < len(partners):
