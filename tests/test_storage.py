@@ -1,6 +1,7 @@
 """Saved models that somebody, or a disk, has changed: one error that names the folder."""
 
 import json
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from safetensors.torch import load_file, save_file
 import unmix
 from unmix import CGGAN, CGVAE, ImageClassifier, StorageError
 from unmix.datasets import load_digits_two_colours
+from unmix.estimators.storage import _READ_BACK, DONE, _sum_of
+from unmix.train.checkpoint import read_state, write_state
 
 MODELS = {
     "CGVAE": CGVAE(**{**QUICK, "max_epochs": 1}),
@@ -24,6 +27,15 @@ def saved(request, frame, labels, tmp_path_factory):
     return MODELS[request.param].fit(frame, labels).save(folder)
 
 
+def sealed(folder):
+    """The folder as if its files had been saved as they are now."""
+    done = json.loads((folder / DONE).read_text())
+    files = {name: sha256((folder / name).read_bytes()).hexdigest() for name in done["files"]}
+    own = {"finished": done["finished"], "files": files}
+    (folder / DONE).write_text(json.dumps(own | {"sha256": _sum_of(own)}))
+    return folder
+
+
 def changed(saved, tmp_path, name, change):
     """A copy of the folder whose JSON file ``name`` went through ``change``."""
     copy = tmp_path / "m"
@@ -32,7 +44,7 @@ def changed(saved, tmp_path, name, change):
         (copy / file.name).write_bytes(file.read_bytes())
     content = json.loads((copy / name).read_text())
     (copy / name).write_text(json.dumps(change(content)))
-    return copy
+    return copy if name == DONE else sealed(copy)
 
 
 def without(*path):
@@ -79,6 +91,10 @@ def having(value, *path):
         ("schema.json", having([], "domains", "columns")),
         ("done.json", lambda content: [content]),
         ("done.json", having("0" * 64, "sha256")),
+        ("done.json", having("now", "finished")),
+        ("done.json", without("sha256")),
+        ("done.json", without("files")),
+        ("done.json", without("files", "schema.json")),
     ],
 )
 def test_a_changed_file_is_damage(saved, name, change, tmp_path):
@@ -86,25 +102,76 @@ def test_a_changed_file_is_damage(saved, name, change, tmp_path):
         unmix.load(changed(saved, tmp_path, name, change))
 
 
-def test_a_flipped_byte_among_the_tensors_is_seen(saved, tmp_path):
-    folder = changed(saved, tmp_path, "done.json", lambda content: content)
-    content = bytearray((folder / "model.safetensors").read_bytes())
-    content[-3] ^= 1
-    (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(StorageError, match=r"model\.safetensors is not the file that was saved"):
-        unmix.load(folder)
+def flips(content, n, seed):
+    """The file with one bit flipped at n places, and with 4 KB of zeros at two."""
+    rng = np.random.default_rng(seed)
+    for place in {0, 9, len(content) - 1, *rng.integers(len(content), size=n).tolist()}:
+        yield content[:place] + bytes([content[place] ^ 1 << int(rng.integers(8))]) + content[place + 1 :]
+    for place in (0, len(content) // 2):
+        size = len(content[place : place + 4096])
+        yield content[:place] + bytes(size) + content[place + size :]
+
+
+def test_a_flipped_bit_in_any_file_that_is_read_is_seen(saved, tmp_path):
+    folder = changed(saved, tmp_path, DONE, lambda content: content)
+    for path in (folder / name for name in (*_READ_BACK, DONE) if (folder / name).exists()):
+        whole = path.read_bytes()
+        for content in flips(whole, 8, seed=1):
+            path.write_bytes(content)
+            with pytest.raises(StorageError, match=r"m is damaged: .*Fit and save the model again"):
+                unmix.load(folder)
+        path.write_bytes(whole)
+    unmix.load(folder)
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_seen(tmp_path, frame, labels):
+    path = tmp_path / "c"
+    model = MODELS["CGVAE"]
+    model.fit(frame, labels, checkpoint=path)
+    whole = path.read_bytes()
+    for content in flips(whole, 40, seed=2):
+        path.write_bytes(content)
+        with pytest.raises(StorageError, match=r"c is damaged.*Start anew without resuming"):
+            read_state(path, "Start anew without resuming.")
+    with pytest.raises(StorageError, match="Start anew without resuming"):
+        model.fit(frame, labels, checkpoint=path, resume=True)
+    path.write_bytes(whole)
+    model.fit(frame, labels, checkpoint=path, resume=True)
+
+
+def test_the_sum_of_a_state_has_its_own_place(tmp_path):
+    words = {"name": "0" * 64, "said": '"sha256":"' + "0" * 64 + '"'}
+    write_state(tmp_path / "s", {"x": torch.arange(3)}, words)
+    tensors, header = read_state(tmp_path / "s", "")
+    assert tensors["x"].tolist() == [0, 1, 2]
+    assert header == {"format": 2, **words}
 
 
 def test_a_lost_file_is_damage(saved, tmp_path):
-    folder = changed(saved, tmp_path, "done.json", lambda content: content)
+    folder = changed(saved, tmp_path, DONE, lambda content: content)
     (folder / "history.jsonl").unlink()
     with pytest.raises(StorageError, match=r"m is damaged"):
         unmix.load(folder)
 
 
-def test_a_folder_from_before_the_sum_is_read(saved, frame, tmp_path):
-    folder = changed(saved, tmp_path, "done.json", without("sha256"))
+@pytest.mark.parametrize("summed", [True, False])
+def test_a_folder_of_format_2_is_read(saved, frame, summed, tmp_path):
+    folder = changed(saved, tmp_path, "config.json", having(2, "format"))
+    digest = sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    (folder / DONE).write_text(json.dumps({"finished": "then"} | ({"sha256": digest} if summed else {})))
     np.testing.assert_array_equal(unmix.load(folder).transform(frame), unmix.load(saved).transform(frame))
+    (folder / DONE).write_text(json.dumps({"finished": "then", "sha256": "0" * 64}))
+    with pytest.raises(StorageError, match=r"model\.safetensors is not the file that was saved"):
+        unmix.load(folder)
+
+
+def test_a_checkpoint_of_format_1_is_not_resumed(tmp_path, frame, labels):
+    path = tmp_path / "c"
+    MODELS["CGVAE"].fit(frame, labels, checkpoint=path)
+    tensors, header = read_state(path, "")
+    save_file(tensors, path, metadata={"unmix": json.dumps({**header, "format": 1})})
+    with pytest.raises(StorageError, match=r"written by another version of unmix.*or start anew without resuming"):
+        MODELS["CGVAE"].fit(frame, labels, checkpoint=path, resume=True)
 
 
 def test_a_device_that_is_not_there_is_no_damage(saved):

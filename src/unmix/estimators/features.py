@@ -133,7 +133,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     @classmethod
     def load(cls, path: str | Path) -> ImageClassifier:
         """Read what ``save`` wrote; StorageError where that is something else or the parameters do not fit the name."""
-        tensors, header = read_state(Path(path))
+        tensors, header = read_state(Path(path), "Fit and save the classifier again.")
         try:
             judge = cls(**header["settings"])
             judge.network_ = FeatureNetwork(

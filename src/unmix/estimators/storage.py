@@ -39,7 +39,8 @@ from unmix.train.checkpoint import read_state, write_state
 from unmix.train.devices import pick_device
 from unmix.version import __version__
 
-FORMAT = 2
+FORMAT = 3
+_UNSUMMED = 2
 DONE = "done.json"
 MODEL = "model.safetensors"
 ESTIMATORS: dict[str, type[LatentEstimator]] = {
@@ -48,6 +49,8 @@ ESTIMATORS: dict[str, type[LatentEstimator]] = {
 }
 _READABLE: dict[str, type[LatentEstimator | CGGAN]] = {**ESTIMATORS, CGGAN.__name__: CGGAN}
 
+_READ_BACK = (MODEL, "config.json", "schema.json", "history.jsonl", "restarts.csv")
+_AGAIN = "Fit and save the model again."
 _DAMAGE = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
 
 _README = """This folder holds a model fitted by unmix {version}.
@@ -55,7 +58,7 @@ _README = """This folder holds a model fitted by unmix {version}.
 config.json        what was asked: estimator, settings, seed, versions
 {schema}
 {files}
-done.json          written last: the folder is complete; the SHA-256 of model.safetensors
+done.json          written last: the folder is complete; the SHA-256 of the files that are read back
 
 {use}
 """
@@ -188,8 +191,11 @@ def _write_files(estimator: LatentEstimator | CGGAN, folder: Path, name: str) ->
     words = _OF_TABLES if isinstance(columns, FeatureSchema) else _OF_IMAGES
     text = _README.format(version=__version__, schema=words["schema"], files=files, use=words["use"].format(name=name))
     (folder / "README.txt").write_text(text, encoding="utf-8")
-    finished = datetime.now(UTC).isoformat(timespec="seconds")
-    _write_json(folder / DONE, {"finished": finished, "sha256": _sha256(folder / MODEL)})
+    done = {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "files": {name: _sha256(folder / name) for name in _READ_BACK if (folder / name).exists()},
+    }
+    _write_json(folder / DONE, done | {"sha256": _sum_of(done)})
 
 
 def _read(folder: Path) -> LatentEstimator | CGGAN:
@@ -197,16 +203,14 @@ def _read(folder: Path) -> LatentEstimator | CGGAN:
     done, config, schema = (
         json.loads((folder / name).read_text(encoding="utf-8")) for name in (DONE, "config.json", "schema.json")
     )
-    if config.get("format") != FORMAT or config.get("estimator") not in _READABLE:
+    _check_sums(folder, done, config.get("format"))
+    if config.get("format") not in (FORMAT, _UNSUMMED) or config.get("estimator") not in _READABLE:
         raise StorageError(
             f"{folder} has format {config.get('format')!r}, estimator {config.get('estimator')!r}; this version of "
             f"unmix ({__version__}) reads format {FORMAT} and {sorted(_READABLE)}. Use the version that wrote it: "
             f"{config.get('versions', {}).get('unmix')}."
         )
-    # Folders from before the sum was kept have none.
-    if done.get("sha256", expected := _sha256(folder / MODEL)) != expected:
-        raise _damaged(folder, f"{MODEL} is not the file that was saved")
-    tensors, _ = read_state(folder / MODEL)
+    tensors, _ = read_state(folder / MODEL, _AGAIN)
     estimator = _READABLE[config["estimator"]](**config["settings"])
     estimator.fitted_params_ = estimator.get_params()
     with (folder / "history.jsonl").open(encoding="utf-8") as stream:
@@ -219,13 +223,30 @@ def _read(folder: Path) -> LatentEstimator | CGGAN:
     return estimator
 
 
+def _check_sums(folder: Path, done: dict[str, Any], written_as: Any) -> None:
+    """Whether the files are those that were saved; folders of format 2 have the sum of the tensors, or none."""
+    if written_as == _UNSUMMED and "files" not in done:
+        sums = {MODEL: done["sha256"]} if "sha256" in done else {}
+    elif done["sha256"] != _sum_of({name: done[name] for name in ("finished", "files")}):
+        raise _damaged(folder, f"{DONE} is not the file that was saved")
+    else:
+        sums = done["files"]
+    for name, expected in sums.items():
+        if _sha256(folder / name) != expected:
+            raise _damaged(folder, f"{name} is not the file that was saved")
+
+
 def _damaged(folder: Path, what: str) -> StorageError:
-    return StorageError(f"{folder} is damaged: {what}. Fit and save the model again.")
+    return StorageError(f"{folder} is damaged: {what}. {_AGAIN}")
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sum_of(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _latent_parts(estimator: LatentEstimator, folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:

@@ -1,4 +1,8 @@
-"""Training states on disk: one safetensors file with a JSON header, replaced as a whole, never half-written."""
+"""Training states on disk: one safetensors file with a JSON header, replaced as a whole, never half-written.
+
+The header holds the SHA-256 of the whole file, taken with zeros in its own place: a file that a disk or a copy has
+changed is refused.
+"""
 
 from __future__ import annotations
 
@@ -8,42 +12,67 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from unmix.data.batches import Rows
 from unmix.errors import SettingError, StorageError
 from unmix.files import check_replaceable, replacing
 
-FORMAT = 1
+FORMAT = 2
+_UNSUMMED = 1
+_BLANK = "0" * 64
+# With these quotes around it the sum has one place; in the text of the header they are escaped.
+_SUM = '"sha256":"{}"'
 # Numbers of x that tell data apart: 64 MB, read in a fraction of a second.
 _NUMBERS_HASHED = 2**24
 
 
 def write_state(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Write beside ``path``, then replace it: a crash leaves the old file or the new one."""
-    content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    content = save(values, metadata={"unmix": json.dumps({"format": FORMAT, **header}), "sha256": _BLANK})
+    blank, digest = _SUM.format(_BLANK), _SUM.format(hashlib.sha256(content).hexdigest())
     with replacing(path) as beside:
-        beside.write_bytes(save(content, metadata={"unmix": json.dumps({"format": FORMAT, **header})}))
+        beside.write_bytes(content.replace(blank.encode(), digest.encode(), 1))
 
 
-def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of ``write_state``."""
+def read_state(path: Path, remedy: str = "Write it anew.") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of ``write_state``.
+
+    Raises
+    ------
+    StorageError
+        The file is not there, is no such file, or not as it was written; ``remedy`` says what to do then.
+    """
     if not path.is_file():
         raise StorageError(f"There is no file at {path}. Check the path.")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("unmix", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise StorageError(f"{path} is damaged or not a safetensors file: {error}.") from error
-    found = header.get("format") if isinstance(header, dict) else None
-    if found != FORMAT:
+        content = path.read_bytes()
+        words = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+        header = json.loads(words.get("unmix", "null"))
+        tensors = load(content)
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise StorageError(f"{path} is damaged or not a safetensors file: {error}. {remedy}") from error
+    if (found := header.get("format") if isinstance(header, dict) else None) not in (FORMAT, _UNSUMMED):
         raise StorageError(
             f"{path} has format {found!r}; this version of unmix reads {FORMAT}. Was it written by unmix?"
         )
+    # Format 1 kept no sum.
+    if found == FORMAT and not _as_written(content, str(words.get("sha256"))):
+        raise StorageError(f"{path} is damaged: it is not as it was written. {remedy}")
     return tensors, header
+
+
+def _as_written(content: bytes, digest: str) -> bool:
+    place, view = content.find(_SUM.format(digest).encode()), memoryview(content)
+    if place < 0:
+        return False
+    expected = hashlib.sha256(view[:place])
+    expected.update(_SUM.format(_BLANK).encode())
+    expected.update(view[place + len(_SUM.format(digest)) :])
+    return expected.hexdigest() == digest
 
 
 @dataclass(frozen=True)
@@ -58,7 +87,12 @@ class Checkpoint:
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and progress, of the same run only."""
-        tensors, header = read_state(self.path)
+        tensors, header = read_state(self.path, "Start anew without resuming.")
+        if header["format"] != FORMAT:
+            raise StorageError(
+                f"{self.path} was written by another version of unmix. Go on with that one, or start anew without "
+                "resuming."
+            )
         if header.get("run") != self.digest:
             raise StorageError(
                 f"{self.path} belongs to a run with other settings or data; it can be resumed only with "
