@@ -38,3 +38,16 @@ class Endless(Truncated):
     def fit(self, X, y=None):
         Path(self.pids, str(os.getpid())).touch()
         time.sleep(600)
+
+
+class Explosive:
+    """No estimator: to make one is a mistake."""
+
+    def __init__(self, *args, **kwargs):
+        raise AssertionError("called")
+
+    def fit(self, X, y=None):
+        raise AssertionError("called")
+
+
+armed = Truncated()

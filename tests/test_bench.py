@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,12 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from unmix import CGVAE
+from unmix.bench import methods, summary
 from unmix.bench import run as running
-from unmix.bench import summary
 from unmix.bench.methods import METHODS, Method
 from unmix.bench.page import write_page
 from unmix.bench.presets import PRESETS
-from unmix.bench.run import ROWS, estimate_seconds, measure, missing_runs, read_rows, run_study
+from unmix.bench.run import ROWS, append_row, estimate_seconds, measure, missing_runs, read_rows, run_study
 from unmix.bench.study import Block, Run, Study, read_study
 from unmix.cli import app
 from unmix.errors import SettingError, StorageError
@@ -49,7 +50,7 @@ domains = false
 def test_a_study_file_says_what_runs(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text(TEXT)
-    study = read_study(path)
+    study = read_study(path, allow_import=True)
     runs = study.runs()
     assert [(run.seed, run.problem["density"], run.method.name) for run in runs] == [
         (seed, density, method) for seed in (3, 4) for density in (0.5, 1.0) for method in ("PCA", "mine")
@@ -90,7 +91,61 @@ def test_a_study_file_that_cannot_be(tmp_path, old, new, message):
     path = tmp_path / "study.toml"
     path.write_text(TEXT.replace(old, new))
     with pytest.raises(SettingError, match=message):
-        read_study(path)
+        read_study(path, allow_import=True)
+
+
+@pytest.mark.parametrize("estimator", ["os:system", "subprocess:Popen", "study_methods:Truncated", "never_seen:Class"])
+def test_a_file_imports_only_what_is_allowed(tmp_path, estimator, monkeypatch):
+    def imported(name):
+        pytest.fail(f"{name} was imported")
+
+    monkeypatch.setattr(methods, "importlib", SimpleNamespace(import_module=imported))
+    path = tmp_path / "study.toml"
+    for text in (TEXT, TEXT.replace('"PCA", "mine"', '"PCA"')):
+        path.write_text(text.replace("study_methods:Truncated", estimator))
+        with pytest.raises(SettingError, match=rf"'mine' of .* imports '{estimator}', which runs code.*--allow-import"):
+            read_study(path)
+        with pytest.raises(SettingError, match="--allow-import"):
+            CliRunner().invoke(app, ["bench", str(path), "--out", str(tmp_path / "out")], catch_exceptions=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_may_set_what_the_package_imports(tmp_path):
+    path = tmp_path / "study.toml"
+    text = TEXT.replace('estimator = "study_methods:Truncated"', "settings = { whiten = true }")
+    path.write_text(text.replace("mine", "PCA") + "[method.CEBRA]\nsettings = { max_iterations = 9 }\n")
+    assert {run.method.estimator for run in read_study(path).runs()} == {"PCA"}
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("os:system", "a builtin_function_or_method"),
+        ("os:environ", "a _Environ"),
+        ("os:path", "a module"),
+        ("subprocess:Popen", "a class without fit and transform"),
+        ("subprocess:run", "a function"),
+        ("sklearn.linear_model:Lasso", "a class without transform"),
+        ("study_methods:armed", "a Truncated"),
+        ("study_methods:Explosive", "a class without transform"),
+    ],
+)
+def test_what_is_no_estimator_class_is_never_called(tmp_path, name, what):
+    path = tmp_path / "study.toml"
+    path.write_text(TEXT.replace("study_methods:Truncated", name))
+    said = rf"The estimator '{name}' is {what}\. Name a class with fit\(X, y\) and transform\(X\)"
+    with pytest.raises(SettingError, match=said):
+        read_study(path, allow_import=True)
+    with pytest.raises(SettingError, match=said):
+        Study("s", [Block([Method("m", name)])], [0])
+
+
+@pytest.mark.parametrize("content", ["raise ValueError('no')", "import sys; sys.exit(3)", "def broken(:", "1 / 0"])
+def test_a_module_that_cannot_be_imported_is_named(tmp_path, content, monkeypatch):
+    (tmp_path / "own_methods.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SettingError, match=r"'own_methods:A' cannot be imported: \w+: .*Is it installed"):
+        Method("m", "own_methods:A").build(2, 0)
 
 
 def test_every_preset_builds_and_its_seeds_are_not_those_of_tuning():
@@ -211,6 +266,89 @@ def test_an_unfinished_line_is_dropped_and_a_damaged_one_is_named(tmp_path):
         read_rows(path)
 
 
+@pytest.fixture
+def instant(monkeypatch):
+    """Rows that cost no fit."""
+    monkeypatch.setattr(running, "measure", lambda run, threads=1: {"key": run.key, "error": None})
+
+
+@pytest.mark.parametrize("ending", [b"", b"\r", b" "])
+def test_a_last_line_without_a_newline_keeps_its_row(tmp_path, instant, ending):
+    half = Study("small", STUDY.blocks, [0], SMALL)
+    rows = run_study(half, tmp_path, n_jobs=1)
+    path = tmp_path / ROWS
+    path.write_bytes(path.read_bytes().rstrip() + ending)
+    seen = []
+    run_study(STUDY, tmp_path, n_jobs=1, on_row=seen.append)
+    assert len(seen) == len(rows)
+    assert list(read_rows(path)) == [run.key for run in STUDY.runs()]
+    assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == [run.key for run in STUDY.runs()]
+
+
+@pytest.mark.parametrize("size", [10, 70_000, 300_000])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_long_last_line_is_taken_or_cut_as_a_whole(tmp_path, size, whole):
+    path = tmp_path / ROWS
+    lines = [json.dumps({"key": str(k), "error": "x" * size}).encode() for k in range(3)]
+    path.write_bytes(b"\n".join(lines) if whole else b"\n".join(lines)[:-5])
+    append_row(path, {"key": "new", "error": None})
+    assert list(read_rows(path)) == ["0", "1", *(["2"] if whole else []), "new"]
+
+
+def test_a_second_study_in_the_folder_is_refused(tmp_path, instant):
+    refused = []
+
+    def again(row):
+        for study in (STUDY, Study("other", [Block([OWN])], [7], SMALL)):
+            with pytest.raises(
+                StorageError, match=r"Another study is running in .*Wait until it ends, or choose another"
+            ):
+                run_study(study, tmp_path, n_jobs=1)
+        with pytest.raises(StorageError, match="Another study is running"):
+            running.claim_rows(tmp_path / ROWS)
+        refused.append(row["key"])
+
+    rows = run_study(STUDY, tmp_path, n_jobs=1, on_row=again)
+    assert len(refused) == len(rows) == len((tmp_path / ROWS).read_text().splitlines())
+    assert run_study(STUDY, tmp_path, n_jobs=1) == rows
+
+
+def test_a_process_that_was_killed_leaves_no_lock(tmp_path, instant):
+    pytest.importorskip("fcntl")
+    code = (
+        "import fcntl, sys, time; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX); print(); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / ROWS)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(StorageError, match="Another study is running"):
+            run_study(STUDY, tmp_path, n_jobs=1)
+        process.kill()
+        process.wait()
+    assert len(run_study(STUDY, tmp_path, n_jobs=1)) == 8
+
+
+def test_disks_without_locks_are_used_without(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def unknown(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    running.claim_rows(tmp_path / ROWS)
+
+
+def test_the_rows_of_another_study_are_left_alone(tmp_path, instant):
+    run_study(STUDY, tmp_path, n_jobs=1)
+    before = (tmp_path / ROWS).read_bytes()
+    other = Study("other", STUDY.blocks, [5], SMALL)
+    with pytest.raises(StorageError, match=r"holds 8 rows, and none is of a run of the study 'other'.*another folder"):
+        run_study(other, tmp_path, n_jobs=1)
+    assert (tmp_path / ROWS).read_bytes() == before
+    wider = Study("wider", STUDY.blocks, [0, 1, 5], SMALL)
+    assert len(run_study(wider, tmp_path, n_jobs=1)) == 12
+
+
 def test_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
     calls = []
 
@@ -275,7 +413,7 @@ def test_time_to_reach_counts_the_runs_that_failed_to():
 def test_bench_on_the_command_line(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text(TEXT)
-    words = ["bench", str(path), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    words = ["bench", str(path), "--out", str(tmp_path / "out"), "--jobs", "1", "--allow-import"]
     first = CliRunner().invoke(app, words)
     assert first.exit_code == 0, first.output
     assert "8 runs, 8 to do" in first.output
@@ -341,7 +479,7 @@ def test_a_stopped_study_ends_its_workers(tmp_path, number, code, group):
         f'[method.endless]\nestimator = "study_methods:Endless"\nsettings = {{ pids = "{pids}" }}\ndomains = false\n'
     )
     (tmp_path / "study.toml").write_text(text)
-    words = ["bench", "study.toml", "--out", "out", "--jobs", "2", "--no-estimate"]
+    words = ["bench", "study.toml", "--out", "out", "--jobs", "2", "--no-estimate", "--allow-import"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
     process = subprocess.Popen(
         [sys.executable, "-m", "unmix", *words],

@@ -105,6 +105,13 @@ def test_distances_of_features_do_not_change_with_a_common_shift(pair):
         assert metric(0 * x, 0 * x, extractor="pixels") == 0.0
 
 
+def test_a_mixing_of_any_size_has_its_support(pair):
+    support = pair[0][:40] > 0.3
+    for scale in (5e-324, 1e-300, 1e300, [1e-310, 1.0, 1e308]):
+        score = metrics.support_recovery(support, np.where(support, -1.0, 0.0) * scale, n_bootstrap=2)
+        assert score == score.details["auroc"] == 1.0
+
+
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("kind", ["continuous", "classes"])
 def test_constant_latents_score_what_nothing_scores(name, kind, pair, classes):

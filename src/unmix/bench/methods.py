@@ -111,6 +111,14 @@ def _find(name: str) -> Any:
             '"package.module:Class".'
         )
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingError(f"The estimator {name!r} cannot be imported: {error}. Is it installed?") from error
+        found = getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:
+        raise SettingError(
+            f"The estimator {name!r} cannot be imported: {type(error).__name__}: {error}. Is it installed?"
+        ) from error
+    # Looked at before anything of it is called: a study calls it as a class and its objects as estimators.
+    lacking = [word for word in ("fit", "transform") if not callable(getattr(found, word, None))]
+    if not inspect.isclass(found) or lacking:
+        what = f"a class without {' and '.join(lacking)}" if inspect.isclass(found) else f"a {type(found).__name__}"
+        raise SettingError(f"The estimator {name!r} is {what}. Name a class with fit(X, y) and transform(X).")
+    return found

@@ -1,16 +1,18 @@
 """Running a study: in parallel, one line of ``rows.jsonl`` per finished run, nothing computed twice, nothing lost.
 
-Workers measure and return; this process alone writes, each row whole and at once on the disk. A run that fails is a row
-with its error. A study stopped by an error, a full disk, ctrl-C or SIGTERM ends its workers at once, and goes on where
-it stopped when it is started again.
+Workers measure and return; this process alone writes, each row whole and at once on the disk; a second study in the
+folder is refused. A run that fails is a row with its error. A study stopped by an error, a full disk, ctrl-C or SIGTERM
+ends its workers at once, and goes on where it stopped when it is started again.
 """
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -18,7 +20,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 import joblib
 import numpy as np
@@ -60,22 +62,25 @@ def run_study(
     Raises
     ------
     StorageError
-        The rows cannot be read or written; rows finished so far are kept.
+        The rows cannot be read or written, or are those of another study, or another study is running in the folder;
+        rows finished so far are kept.
     KeyboardInterrupt, SystemExit
         Ctrl-C, and SIGTERM (exit code 143) unless the program has a handler of its own for it. The workers have ended.
     """
     path = folder / ROWS
-    done = read_rows(path)
-    missing = missing_runs(study, done, retry_failed=retry_failed)
-    claim_rows(path)
-    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
-    with _sigterm_raises(), _ending(parallel(joblib.delayed(measure)(run, threads) for run in missing)) as measured:
-        for row in measured:
-            append_row(path, row)
-            done[row["key"]] = row
-            if on_row is not None:
-                on_row(row)
-    return [done[run.key] for run in study.runs()]
+    with _holding(path):
+        done = read_rows(path)
+        missing = missing_runs(study, done, retry_failed=retry_failed)
+        parallel = joblib.Parallel(
+            n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1
+        )
+        with _sigterm_raises(), _ending(parallel(joblib.delayed(measure)(run, threads) for run in missing)) as measured:
+            for row in measured:
+                append_row(path, row)
+                done[row["key"]] = row
+                if on_row is not None:
+                    on_row(row)
+        return [done[run.key] for run in study.runs()]
 
 
 @contextmanager
@@ -107,8 +112,20 @@ def _exit_of_sigterm(number: int, frame: FrameType | None) -> None:
 
 
 def missing_runs(study: Study, rows: Mapping[str, Mapping[str, Any]], *, retry_failed: bool = False) -> list[Run]:
-    """Runs of ``study`` that have no row yet, or with ``retry_failed`` one that holds an error."""
-    return [run for run in study.runs() if run.key not in rows or (retry_failed and rows[run.key]["error"])]
+    """Runs of ``study`` that have no row yet, or with ``retry_failed`` one that holds an error.
+
+    Raises
+    ------
+    StorageError
+        There are rows, and none is of a run of ``study``: it has another definition, or another version ran it.
+    """
+    runs = study.runs()
+    if rows and not any(run.key in rows for run in runs):
+        raise StorageError(
+            f"The folder holds {len(rows)} rows, and none is of a run of the study {study.name!r}: they are of another "
+            "study, or of another version of unmix. Choose another folder."
+        )
+    return [run for run in runs if run.key not in rows or (retry_failed and rows[run.key]["error"])]
 
 
 def measure(run: Run, threads: int = 1) -> dict[str, Any]:
@@ -140,7 +157,7 @@ def _cell(value: Any) -> Any:
 
 
 def read_rows(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows by key; a last line cut short by a crash is dropped, and a later row replaces an earlier one.
+    """Rows by key; a last line that a crash has cut short is dropped, and a later row replaces an earlier one.
 
     Raises
     ------
@@ -158,7 +175,7 @@ def read_rows(path: Path) -> dict[str, dict[str, Any]]:
         if not line:
             continue
         try:
-            row = json.loads(line)
+            row = _row(line)
             rows[row["key"]] = row
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):
@@ -273,23 +290,58 @@ def scores(data: MixingData, latents: Any, test: slice, model: Any) -> dict[str,
 
 
 def claim_rows(path: Path) -> None:
-    """Make the folder and the file, so that one that cannot be written is known before anything is computed."""
+    """Make folder and file, so that what cannot be written, or is in use, is known before anything is computed."""
+    with _holding(path):
+        pass
+
+
+@contextmanager
+def _holding(path: Path) -> Iterator[None]:
+    """The rows for this study alone; the system lets go of them when the process ends, however it ends."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
+        file = path.open("ab")
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error}. Choose another folder for the study.") from error
+    with file:
+        try:
+            _lock(file.fileno())
+        except BlockingIOError as error:
+            raise StorageError(
+                f"Another study is running in {path.parent}. Wait until it ends, or choose another folder."
+            ) from error
+        yield
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file without waiting; nothing on disks that know no locks."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        # Beyond the end of any file: on Windows what is locked cannot be written.
+        os.lseek(descriptor, 2**40, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from error
+    else:
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Add one line, on the disk when this returns; what a crash left of an unfinished line is cut off first."""
+    """Add one line, on the disk when this returns; what a crash left of an unfinished row is cut off first."""
     line = json.dumps(json_ready(row), allow_nan=False)
     try:
         with path.open("ab+") as file:
-            size = _whole_lines(file)
+            size, end = _whole_rows(file)
             file.truncate(size)
-            file.seek(size)
-            file.write(line.encode() + b"\n")
+            file.write(end + line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -298,11 +350,26 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
         ) from error
 
 
-def _whole_lines(file: Any) -> int:
-    """Bytes up to the end of the last complete line."""
-    end: int = file.seek(0, os.SEEK_END)
-    if end == 0:
-        return 0
-    file.seek(max(0, end - 65_536))
-    tail = file.read()
-    return end if tail.endswith(b"\n") else end - len(tail) + tail.rfind(b"\n") + 1
+def _whole_rows(file: BinaryIO) -> tuple[int, bytes]:
+    """Bytes up to the end of the last complete row, and the newline that it may lack, after an editor or a crash."""
+    end, tail = file.seek(0, os.SEEK_END), b""
+    while len(tail) < end and b"\n" not in tail:
+        length = min(end, 2 * len(tail) + 65_536)
+        file.seek(end - length)
+        tail = file.read(length)
+    last = tail[tail.rfind(b"\n") + 1 :]
+    if not last:
+        return end, b""
+    try:
+        _row(last.decode())
+    except (ValueError, KeyError, TypeError):
+        return end - len(last), b""
+    return end, b"\n"
+
+
+def _row(line: str) -> dict[str, Any]:
+    """The row of a line; ValueError, KeyError or TypeError where it is none."""
+    row: dict[str, Any] = json.loads(line)
+    if not isinstance(row["key"], str):
+        raise TypeError(f"its key is {row['key']!r}")
+    return row

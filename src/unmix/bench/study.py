@@ -15,7 +15,7 @@ A study file is TOML:
     grid = { n_domains = [2, 4], density = [0.3, 0.6] }
 
     [method."mine"]                 # a method of one's own, or other settings of a known one
-    estimator = "my_package:MyEstimator"
+    estimator = "my_package:MyEstimator"    # imported where that is allowed: --allow-import, read_study(allow_import=)
     settings = { rate = 0.01 }
     domains = true
 """
@@ -137,13 +137,21 @@ class Study:
         return found
 
 
-def read_study(path: Path) -> Study:
+def read_study(path: Path, *, allow_import: bool = False) -> Study:
     """A study from a TOML file.
+
+    Parameters
+    ----------
+    path : of the file
+    allow_import : bool, default False
+        Whether the file may name estimators as ``"package.module:Class"``. To import a module runs its code: allow it
+        for files that you trust.
 
     Raises
     ------
     SettingError
-        The file cannot be read, or has a key, option or method that is not known; the message lists the known ones.
+        The file cannot be read, has a key, option or method that is not known (the message lists the known ones), or
+        names an estimator to import that is not allowed or no estimator.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -152,6 +160,13 @@ def read_study(path: Path) -> Study:
     _check_known("key", content, _STUDY_KEYS)
     own, problem = _table(content, "method"), _table(content, "problem")
     known = METHODS | {name: _method(name, _table(own, name)) for name in own}
+    shipped = {method.estimator for method in METHODS.values()}
+    foreign = [known[name] for name in own if ":" in known[name].estimator and known[name].estimator not in shipped]
+    if foreign and not allow_import:
+        raise SettingError(
+            f"The method {foreign[0].name!r} of {path} imports {foreign[0].estimator!r}, which runs code. If you trust "
+            "it, add --allow-import, in Python read_study(path, allow_import=True)."
+        )
     blocks = []
     for entry in _list(content, "block"):
         if not isinstance(entry, Mapping):

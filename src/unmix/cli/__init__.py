@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from unmix.errors import DataError, SettingError, UnmixError
+from unmix.terminal import printable, printable_output
 from unmix.version import __version__
 
 app = typer.Typer(
@@ -21,6 +22,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    # Nothing is to be stripped: what looks like a colour is part of a name, and is shown as such.
+    context_settings={"color": True},
     help="unmix: latent factors behind data from several domains, and whether to believe them.",
 )
 
@@ -48,7 +51,7 @@ _BENCH_EXAMPLES = """Examples:
 
   unmix bench claim --seeds 5 --jobs 8 --out runs/claim
 
-  unmix bench my_study.toml --out runs/mine
+  unmix bench my_study.toml --out runs/mine --allow-import
 """
 
 
@@ -263,15 +266,22 @@ def bench(
     jobs: Annotated[int, typer.Option(help="Processes. -1: one for each core.")] = -1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what ended in an error.")] = False,
     estimate: Annotated[bool, typer.Option(help="Probe first how long it will take.")] = True,
+    allow_import: Annotated[
+        bool,
+        typer.Option("--allow-import", help="Import the estimators that a study file names: this runs their code."),
+    ] = False,
 ) -> None:
     """Compare methods on generated problems with a known answer; goes on where it stopped when started again."""
     from unmix.cli.studies import run_bench
 
-    run_bench(study, out, seeds, jobs, retry_failed=retry_failed, estimate=estimate)
+    run_bench(study, out, seeds, jobs, retry_failed=retry_failed, estimate=estimate, allow_import=allow_import)
 
 
 @app.callback(invoke_without_command=True)
-def about(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def about(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    context.with_resource(printable_output())
     if version:
         typer.echo(f"unmix {__version__}")
         raise typer.Exit
@@ -280,15 +290,17 @@ def about(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def main() -> None:
     """Run the command line; what went wrong is one message and an exit code, never a traceback."""
     warnings.showwarning = _show_warning
-    try:
-        app(standalone_mode=True)
-    except UnmixError as error:
-        typer.echo(f"unmix: {_in_options(str(error))}", err=True)
-        sys.exit(2)
+    with printable_output():
+        try:
+            app(standalone_mode=True)
+        except UnmixError as error:
+            typer.echo(printable(f"unmix: {_in_options(str(error))}"), err=True)
+            sys.exit(2)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    typer.echo(f"{category.__name__}: {message}", err=True)
+    # While a bar is drawn, rich takes what is printed and would obey its control sequences.
+    typer.echo(printable(f"{category.__name__}: {message}"), err=True)
 
 
 def _in_options(message: str) -> str:

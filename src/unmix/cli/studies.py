@@ -19,9 +19,18 @@ from unmix.estimators.progress import run_bar
 _PAGE = "study.html"
 
 
-def run_bench(study: str, out: Path, seeds: int | None, jobs: int, *, retry_failed: bool, estimate: bool) -> None:
+def run_bench(
+    study: str,
+    out: Path,
+    seeds: int | None,
+    jobs: int,
+    *,
+    retry_failed: bool,
+    estimate: bool,
+    allow_import: bool = False,
+) -> None:
     """Run what is missing of a study and write its page and tables."""
-    chosen = _study(study, seeds)
+    chosen = _study(study, seeds, allow_import)
     if not jobs:
         raise SettingError("--jobs must be a number of processes, or -1 for one on each core; got 0.")
     path = out / ROWS
@@ -51,7 +60,7 @@ def run_bench(study: str, out: Path, seeds: int | None, jobs: int, *, retry_fail
         )
 
 
-def _study(name: str, n_seeds: int | None) -> Study:
+def _study(name: str, n_seeds: int | None, allow_import: bool) -> Study:
     """A study of the package by name, or one from a file."""
     if name in PRESETS:
         return PRESETS[name]() if n_seeds is None else PRESETS[name](n_seeds)
@@ -59,7 +68,7 @@ def _study(name: str, n_seeds: int | None) -> Study:
         raise SettingError(f"There is no study {name!r}. Take one of {sorted(PRESETS)}, or the path of a .toml file.")
     if n_seeds is not None:
         raise SettingError("A study file states its own seeds; leave --seeds out, or change the file.")
-    return read_study(Path(name))
+    return read_study(Path(name), allow_import=allow_import)
 
 
 def _minutes(seconds: float) -> str:

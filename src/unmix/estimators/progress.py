@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unmix.terminal import printable
+
 if TYPE_CHECKING:
     import torch
 
@@ -26,7 +28,7 @@ OnRow = Callable[[dict[str, Any]], None]
 def say(verbose: int, text: str, level: int = 1) -> None:
     """Print to standard error when ``verbose`` is at least ``level``."""
     if verbose >= level:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(printable(text), markup=False)
 
 
 def announce(estimator: Any, data: Prepared, device: torch.device) -> None:
@@ -93,11 +95,11 @@ def block_bar(verbose: int, n_steps: int) -> Iterator[OnBlock]:
 def run_bar(n_runs: int, n_done: int) -> Iterator[OnRow]:
     """A function to call with the row of every finished run; it draws one bar."""
     columns = (TextColumn("runs"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[last]}"), console=Console(stderr=True)) as bar:
+    with Progress(*columns, TextColumn("{task.fields[last]}", markup=False), console=Console(stderr=True)) as bar:
         task = bar.add_task("runs", total=n_runs, completed=n_done, last="")
 
         def on_row(row: dict[str, Any]) -> None:
             found = row["error"] or f"MCC {row['mcc']:.3f}"
-            bar.update(task, advance=1, last=f"{row['method']}: {found}"[:60])
+            bar.update(task, advance=1, last=printable(f"{row['method']}: {found}"[:60].replace("\n", " ")))
 
         yield on_row
