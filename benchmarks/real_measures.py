@@ -53,8 +53,15 @@ class Fitted:
     def standardised(self, x: Floats) -> Floats:
         return (x[:, self.varies] - self.mean) / self.spread
 
-    def encode(self, x: Floats) -> Floats:
-        return _latents(self.model, _inputs(x[:, self.varies], self.mean, self.spread, self.positive))
+    @property
+    def told_domains(self) -> bool:
+        """Whether the method is told the domains of the rows that it encodes."""
+        return _told_domains(self.model)
+
+    def encode(self, table: Table, rows: Bools) -> Floats:
+        """Latents (rows, latents) of rows of ``table``."""
+        inputs = _inputs(table.x[rows][:, self.varies], self.mean, self.spread, self.positive)
+        return _latents(self.model, inputs, table.domains[rows])
 
     def decode(self, z: Floats) -> Floats:
         """Standardised features (rows, varying features)."""
@@ -64,8 +71,8 @@ class Fitted:
         return np.asarray(self.model.inverse_transform(z), dtype=np.float64) - shift
 
 
-def fit(method: Method, n_latents: int, seed: int, table: Table, rows: Bools, words: dict[str, Any]) -> Fitted:
-    """``method`` on ``rows`` of ``table``; ``words`` are settings for those that take them.
+def fit(method: Method, n_latents: int, seed: int, table: Table, rows: Bools) -> Fitted:
+    """``method`` on ``rows`` of ``table``.
 
     Raises
     ------
@@ -80,12 +87,10 @@ def fit(method: Method, n_latents: int, seed: int, table: Table, rows: Bools, wo
     mean, spread = x[:, varies].mean(axis=0), x[:, varies].std(axis=0)
     inputs = _inputs(x[:, varies], mean, spread, positive)
     model = method.build(n_latents, seed)
-    known = model.get_params() if hasattr(model, "get_params") else {}
-    model.set_params(**{name: value for name, value in words.items() if name in known})
     started = time.perf_counter()
     model.fit(inputs, table.domains[rows] if method.domains else None)
     seconds = time.perf_counter() - started
-    latents = _latents(model, inputs)
+    latents = _latents(model, inputs, table.domains[rows])
     linear = LinearRegression().fit(latents, (x[:, varies] - mean) / spread)
     return Fitted(model, varies, mean, spread, positive, linear, seconds, latents)
 
@@ -94,10 +99,13 @@ def _inputs(x: Floats, mean: Floats, spread: Floats, positive: bool) -> Floats:
     return x / spread if positive else (x - mean) / spread
 
 
-def _latents(model: Any, inputs: Floats) -> Floats:
-    if "y" in inspect.signature(model.transform).parameters:
-        raise DataError(f"{type(model).__name__} needs domains to encode rows; the bench encodes without.")
-    return np.asarray(model.transform(inputs), dtype=np.float64)
+def _told_domains(model: Any) -> bool:
+    return "y" in inspect.signature(model.transform).parameters
+
+
+def _latents(model: Any, inputs: Floats, domains: NDArray[np.str_]) -> Floats:
+    found = model.transform(inputs, domains) if _told_domains(model) else model.transform(inputs)
+    return np.asarray(found, dtype=np.float64)
 
 
 def variance_kept(x: Floats, decoded: Floats) -> float:
@@ -220,8 +228,8 @@ def left_out_score(fitted: Fitted, table: Table, fitted_on: Bools, left_out: Boo
     numeric = np.issubdtype(np.asarray(table.target[known].tolist()).dtype, np.floating)
     predictor = make_pipeline(StandardScaler(), Ridge() if numeric else LogisticRegression(max_iter=5_000))
     targets = table.target if numeric else table.target.astype(str)
-    predictor.fit(fitted.encode(table.x[fitted_on]), targets[fitted_on])
-    value = float(predictor.score(fitted.encode(table.x[left_out]), targets[left_out]))
+    predictor.fit(fitted.encode(table, fitted_on), targets[fitted_on])
+    value = float(predictor.score(fitted.encode(table, left_out), targets[left_out]))
     return {"left_out": value, "left_out_measure": "R²" if numeric else "accuracy"}
 
 

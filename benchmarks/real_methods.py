@@ -5,7 +5,7 @@ A method is any class with ``fit(X, y)`` and ``transform(X)``, better with ``inv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -103,3 +103,12 @@ METHODS: dict[str, Method] = {
 def find_method(name: str) -> Method:
     """A method of ``METHODS``, or a class of one's own as "package.module:Class"."""
     return METHODS.get(name) or TableMethod(name, name)
+
+
+def shortened(method: Method, max_epochs: int) -> Method:
+    """The method with so many epochs, under another name; itself where it takes no ``max_epochs``."""
+    if "max_epochs" not in method.fixed_by["settings"]:
+        return method
+    return replace(
+        method, name=f"{method.name}, {max_epochs} epochs", settings={**method.settings, "max_epochs": max_epochs}
+    )

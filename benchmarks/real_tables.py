@@ -16,9 +16,9 @@ A card::
     layer = "counts"                   # .h5ad: a layer instead of X
     max_rows = 5000                    # a fixed random choice of rows, the same share of every domain
 
-``file``, ``domain`` and ``n_latents`` must be there, the rest is optional. A factor column of text stands for one boolean
-factor for each of its values; one of two numbers is boolean, the larger is true. Rows with a missing feature or domain
-are dropped and counted; a missing factor leaves the row out for that factor alone.
+``file``, ``domain`` and ``n_latents`` must be there, the rest is optional. A factor column of text stands for one
+boolean factor for each of its values; one of two numbers is boolean, the larger is true. Rows with a missing feature or
+domain are dropped and counted; a missing factor leaves the row out for that factor alone.
 """
 
 from __future__ import annotations
