@@ -47,15 +47,14 @@ class RawFeatures(TransformerMixin, BaseEstimator):
 class VarimaxPCA(TransformerMixin, BaseEstimator):
     """Scores of principal components with variance 1, rotated to simple loadings (varimax, Kaiser 1958)."""
 
-    def __init__(self, n_components: int = 2, max_iter: int = 1_000, tol: float = 1e-12) -> None:
+    def __init__(self, n_components: int = 2, random_state: int = 0) -> None:
         self.n_components = n_components
-        self.max_iter = max_iter
-        self.tol = tol
+        self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
         pca = PCA(self.n_components, svd_solver="full").fit(X)
         spread = np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
-        rotation = varimax(pca.components_.T * spread, self.max_iter, self.tol)
+        rotation = varimax(pca.components_.T * spread, self.random_state)
         self.mean_ = pca.mean_
         self.encoder_ = (pca.components_.T / spread) @ rotation
         self.components_ = ((pca.components_.T * spread) @ rotation).T
@@ -68,9 +67,19 @@ class VarimaxPCA(TransformerMixin, BaseEstimator):
         return X @ self.components_ + self.mean_
 
 
-def varimax(loadings: Floats, max_iter: int = 1_000, tol: float = 1e-12) -> Floats:
-    """The rotation R (latents, latents) of ``loadings`` (features, latents) of most varied squared loadings ``L R``."""
-    rotation, reached = np.eye(loadings.shape[1]), 0.0
+def varimax(loadings: Floats, random_state: int = 0, n_starts: int = 8) -> Floats:
+    """The rotation R (latents, latents) of ``loadings`` (features, latents) of most varied squared loadings ``L R``.
+
+    The best of several random starts: principal components of equal variance can be a stationary point.
+    """
+    rng, n = np.random.default_rng(random_state), loadings.shape[1]
+    starts = [np.eye(n), *(np.linalg.qr(rng.standard_normal((n, n)))[0] for _ in range(n_starts - 1))]
+    found = [_turned_from(start, loadings) for start in starts]
+    return max(found, key=lambda rotation: float(((loadings @ rotation) ** 2).var(axis=0).sum()))
+
+
+def _turned_from(rotation: Floats, loadings: Floats, max_iter: int = 1_000, tol: float = 1e-12) -> Floats:
+    reached = 0.0
     for _ in range(max_iter):
         turned = loadings @ rotation
         left, values, right = np.linalg.svd(loadings.T @ (turned**3 - turned * (turned**2).mean(axis=0)))

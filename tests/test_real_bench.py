@@ -184,11 +184,12 @@ def test_loadings_of_a_linear_decoder_are_its_weights(bench, table):
     np.testing.assert_allclose(measures.loadings(own), expected, rtol=1e-9)
 
 
-def test_varimax_undoes_a_rotation_of_simple_loadings(bench):
+@pytest.mark.parametrize("angle", [0.6, np.pi / 4])
+def test_varimax_undoes_a_rotation_of_simple_loadings(bench, angle):
     simple = np.zeros((8, 2))
     simple[:4, 0], simple[4:, 1] = 1.0, 0.7
-    turn = np.array([[0.8, 0.6], [-0.6, 0.8]])
-    found = np.abs(simple @ turn @ bench("real_methods").varimax(simple @ turn))
+    turned = simple @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    found = np.abs(turned @ bench("real_methods").varimax(turned))
     np.testing.assert_allclose(np.sort(found, axis=1), np.sort(simple, axis=1), atol=1e-5)
 
 
