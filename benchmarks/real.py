@@ -27,8 +27,9 @@ that are fitted (NMF: divided by their standard deviation). Measured for each me
 
 Every finished fit is one line of ``rows.jsonl`` in the folder of ``--out``, keyed by table, method, seed, settings and
 version of unmix: the same command goes on where it stopped. A fit that fails is a row with its error, and is printed;
-``--retry-failed`` fits it again, ``--again`` fits the named methods again. ``summary.md`` has the tables of all rows in
-the folder. Latents of held-out rows are kept in ``latents/``, for the agreement with further seeds.
+``--retry-failed`` fits it again, ``--again`` fits all that is asked for again. ``summary.md`` has the tables of all rows
+in the folder; of a method with other settings or another version of unmix, those of the last run. Latents of held-out
+rows are kept in ``latents/``, for the agreement with further seeds.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def run(cells: Sequence[Cell], arguments: argparse.Namespace) -> int:
             append_row(folder / ROWS, row)
             done[row["key"]] = row
     with replacing(folder / "summary.md") as beside:
-        beside.write_text(summary(list(read_rows(folder / ROWS).values())), encoding="utf-8")
+        beside.write_text(summary(list(read_rows(folder / ROWS).values()), cells), encoding="utf-8")
     failed = [done[cell.key] for cell in cells if done[cell.key]["error"]]
     print(f"{folder / 'summary.md'} written; {len(failed)} of {len(cells)} measurements failed", flush=True)
     return len(failed)

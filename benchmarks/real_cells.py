@@ -44,11 +44,15 @@ class Cell:
         return CEILING if self.method is None else self.method.name
 
     @property
-    def key(self) -> str:
+    def digest(self) -> str:
+        """Of all that fixes the numbers but the seed: the same for all rows of a table and method."""
         fixed = {"card": self.card.fixed_by, "unmix": __version__, "measures": _MEASURES}
         fixed |= {} if self.method is None else {"method": self.method.fixed_by}
-        digest = hashlib.sha1(json.dumps(json_ready(fixed), sort_keys=True).encode()).hexdigest()[:12]
-        return f"{self.card.name}/{self.n_latents}/{self.name}/{self.seed}/{self.part}/{digest}"
+        return hashlib.sha1(json.dumps(json_ready(fixed), sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def key(self) -> str:
+        return f"{self.card.name}/{self.n_latents}/{self.name}/{self.seed}/{self.part}/{self.digest}"
 
     def row(self) -> dict[str, Any]:
         return {

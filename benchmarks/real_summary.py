@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from real_cells import CEILING
+from real_cells import CEILING, Cell
 
 _SPREAD = 0.005
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> str:
-    """Tables in Markdown, of the last row of each table, number of latents, method, seed and part."""
-    latest = {(row["table"], row["n_latents"], row["method"], str(row["seed"]), row["part"]): row for row in rows}
-    own = list(latest.values())
+def summary(rows: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> str:
+    """Tables in Markdown of ``rows``; where a method has rows of several settings or versions, those of ``cells``."""
+    digests = {_group(row): _digest(row) for row in rows}
+    digests |= {(cell.card.name, cell.n_latents, cell.name): cell.digest for cell in cells}
+    own = [row for row in rows if _digest(row) == digests[_group(row)]]
     lines = ["# Real tables", "", "`python benchmarks/real.py`; its head says how each number is measured.", ""]
     for name in sorted({row["table"] for row in own}):
         here = [row for row in own if row["table"] == name]
@@ -33,7 +35,27 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
         errors = sorted({(row["method"], row["part"], row["error"]) for row in here if row["error"]})
         if errors:
             lines += ["Failed:", "", *(f"- {method}, {part}: {error}" for method, part, error in errors), ""]
+        warned = _warned(here)
+        if warned:
+            lines += ["Warned:", "", *warned, ""]
     return "\n".join(lines)
+
+
+def _group(row: dict[str, Any]) -> tuple[str, int, str]:
+    return row["table"], row["n_latents"], row["method"]
+
+
+def _digest(row: dict[str, Any]) -> str:
+    return str(row["key"]).rpartition("/")[2].partition(" ")[0]
+
+
+def _warned(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What was warned of, with the number of rows; numbers in a text do not make it another one."""
+    texts: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for text in row.get("warnings", []):
+            texts.setdefault((row["method"], re.sub(r"[0-9][0-9.e+-]*", "…", text)), []).append(text)
+    return [f"- {method}, {len(found)} times: {found[0]}" for (method, _), found in texts.items()]
 
 
 def _told(told: dict[str, Any]) -> str:
