@@ -27,7 +27,7 @@ that are fitted (NMF: divided by their standard deviation). Measured for each me
 
 Every finished fit is one line of ``rows.jsonl`` in the folder of ``--out``, keyed by table, method, seed, settings and
 version of unmix: the same command goes on where it stopped. A fit that fails is a row with its error, and is printed;
-``--retry-failed`` fits it again, ``--again`` fits all that is asked for again. ``summary.md`` has the tables of all rows
+``--retry-failed`` fits it again, ``--again`` fits all that is asked for again. ``summary.md`` has tables of all rows
 in the folder; of a method with other settings or another version of unmix, those of the last run. Latents of held-out
 rows are kept in ``latents/``, for the agreement with further seeds.
 """
