@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from real_cells import CEILING, Cell
+from real_methods import METHODS
 
 _SPREAD = 0.005
 
@@ -18,6 +19,8 @@ def summary(rows: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> str:
     digests = {_group(row): _digest(row) for row in rows}
     digests |= {(cell.card.name, cell.n_latents, cell.name): cell.digest for cell in cells}
     own = [row for row in rows if _digest(row) == digests[_group(row)]]
+    places = {name: place for place, name in enumerate(METHODS)}
+    own.sort(key=lambda row: places.get(row["method"], len(places)))
     lines = ["# Real tables", "", "`python benchmarks/real.py`; its head says how each number is measured.", ""]
     for name in sorted({row["table"] for row in own}):
         here = [row for row in own if row["table"] == name]
@@ -90,11 +93,10 @@ def _quality(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
             "variance kept": _mean([row["variance"] for row in fits]),
             "variance, linear": _mean([row["variance_linear"] for row in fits]),
             "decoded by": fits[0]["decoded_by"] if fits else "–",
-            "seeds agree (worst)": f"{between['agreement']:.3f} ({between['worst']:.2f})" if between else "–",
-            "halves agree (worst)": f"{_mean([row['agreement'] for row in halves])} "
-            f"({min(row['worst'] for row in halves):.2f})"
-            if halves
-            else "–",
+            "seeds agree": f"{between['agreement']:.3f}" if between else "–",
+            "seeds, worst latent": f"{between['worst']:.2f}" if between else "–",
+            "halves agree": _mean([row["agreement"] for row in halves]),
+            "halves, worst latent": f"{min(row['worst'] for row in halves):.2f}" if halves else "–",
             "loadings < .1": _mean([row["small_loadings"] for row in fits], 2),
             "Hoyer": _mean([row["hoyer"] for row in fits], 2),
             "empty": _range([row["empty"] for row in fits]),
