@@ -83,14 +83,22 @@ def agreement(latents: Floats) -> Agreement:
     return Agreement(strength.mean(axis=2), strength, partners, signs)
 
 
-def choose_start(objective: list[float], failed: list[bool], agreed: Agreement) -> int:
-    """The start to keep: among those whose held-out objective is within 0.01 nats of the best, the most agreed-on.
+def choose_start(
+    objective: list[float], failed: list[bool], agreed: Agreement, blocks: Floats | None = None
+) -> int:
+    """The start to keep: of those that fit the held-out rows as well as the best, the most agreed-on.
 
-    Either alone misleads: the objective does not see which of two equal fits repeats, agreement does not see that
-    several starts share a bad optimum.
+    As well means within 0.01 nats, or within one standard error of the difference, by ``blocks`` (blocks, starts) of
+    the held-out rows. Either alone misleads: the objective does not see which of two equal fits repeats, agreement does
+    not see that several starts share a bad optimum.
     """
     values = np.where(np.array(failed), np.inf, np.array(objective))
-    candidates = np.flatnonzero(values <= values.min() + _SAME_OBJECTIVE)
+    best = int(values.argmin())
+    margin = np.full(len(values), _SAME_OBJECTIVE)
+    if blocks is not None and len(blocks) > 1:
+        differences = blocks - blocks[:, [best]]
+        margin = np.maximum(margin, differences.std(axis=0, ddof=1) / np.sqrt(len(blocks)))
+    candidates = np.flatnonzero(values <= values[best] + margin)
     usable = ~np.array(failed)
     means = [agreed.pairs[start, usable].mean() for start in candidates]
     return int(candidates[int(np.argmax(means))])

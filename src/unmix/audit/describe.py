@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -71,6 +71,7 @@ class Description(DomainEffects):
     posterior_width : (n_latents,), mean posterior standard deviation; near 1: the data say nothing of this latent
     agreement, agreement_latents : (starts, starts) and (starts, n_latents) of the chosen start with every other
     held_out : (1,) 1 where the described rows are held-out rows, 0 where there were too few to hold any out
+    explained_variance : (n_latents,), share of the features' variance that each latent accounts for in ``train``
     """
 
     latents: Floats
@@ -91,6 +92,7 @@ class Description(DomainEffects):
     agreement: Floats
     agreement_latents: Floats
     held_out: Floats
+    explained_variance: Floats = field(default_factory=lambda: np.empty(0))
 
     def arrays(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -141,6 +143,7 @@ def describe(
         agreement=agreed.pairs,
         agreement_latents=agreed.latents[best],
         held_out=np.array([float(has_held_out)]),
+        explained_variance=explained_variance(model, train),
     )
 
 
@@ -205,12 +208,29 @@ def mean_jacobian(model: FittedModel, rows: Rows, n_rows: int = _MIXING_ROWS) ->
     return np.asarray(absolute) / size, np.asarray(signed) / size
 
 
+def explained_variance(model: FittedModel, rows: Rows) -> Floats:
+    """Share of the features' variance that each latent accounts for (n_latents,): E (∂x̂/∂z)² var(z), mean over features.
+
+    In a linear model with orthogonal loadings that is PCA's ``explained_variance_ratio_``.
+    """
+    step = max(1, len(rows) // max(64, min(_MIXING_ROWS, _MIXING_ROWS * _WIDE // _n_features(rows))))
+    size, squares = 0, 0.0
+    with torch.no_grad():
+        for chunk in chunks(rows.take(slice(None, None, step)), 512):
+            z = model.mean(chunk.x, chunk.observed, chunk.design)
+            jacobian = (model.jacobian(z @ model.expansion) @ model.expansion.T).cpu().double().numpy()
+            size += len(jacobian)
+            squares = squares + (jacobian**2).sum(axis=0)
+    result: Floats = np.asarray(squares).mean(axis=0) / size
+    return result
+
+
 def explained(model: FittedModel, rows: Rows) -> Floats:
     """R² of encode-decode for each feature (n_features,), missing entries left out."""
     errors, squares, sums, counts = 0.0, 0.0, 0.0, 0.0
     with torch.no_grad():
         for chunk in chunks(rows, _CHUNK // 8):
-            output = model.decode(model.mean(chunk.x, chunk.observed, chunk.design))
+            output = model.reconstruct(model.mean(chunk.x, chunk.observed, chunk.design))
             seen = torch.ones_like(chunk.x) if chunk.observed is None else chunk.observed
             for_numpy = [t.cpu().double().numpy() for t in (chunk.x, output, seen)]
             x, fit, weight = for_numpy

@@ -136,14 +136,18 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         return self._encode(table, self._new_rows(table))
 
     def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
-        """Features (n_samples, n_features), in the data's units, of latents ``X`` (n_samples, n_latents)."""
+        """Features (n_samples, n_features), in the data's units, of latents ``X`` (n_samples, n_latents).
+
+        Latents are posterior means, which noise shrinks toward the mean; that is taken off first, so that of rows the
+        inverse of their latents is what the mixing can say of them, as with PCA.
+        """
         check_is_fitted(self)
         z = np.asarray(X, dtype=float)
         if z.ndim != 2 or z.shape[1] != self.n_latents_:
             raise SchemaError(
                 f"inverse_transform takes latents of shape (n_samples, {self.n_latents_}); got shape {z.shape}."
             )
-        return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()))
+        return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()) @ self.model_.expansion)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Bound on the log-likelihood of ``X`` given its domains: mean per row, in nats, in the data's units.
@@ -389,6 +393,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     def _set_mixing(self) -> None:
         self.mixing_ = self.description_.mixing
         self.support_ = self.mixing_ >= SUPPORT_THRESHOLD
+        self.explained_variance_ratio_ = self.description_.explained_variance
 
     def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
         """Rows of new data, after the schema has been enforced; the model's own domain columns may be among them."""

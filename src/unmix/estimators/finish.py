@@ -8,12 +8,16 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from unmix.audit.agreement import Agreement, agreement, choose_start
-from unmix.audit.describe import Description, describe, mean_jacobian, mean_latents
+from unmix.audit.describe import Description, chunks, describe, mean_jacobian, mean_latents
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel, LatentModel
 from unmix.train.fit import TrainingResult
+
+_MOST_EXPANSION = 5.0
+_LEAST_NOISE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -41,20 +45,20 @@ def finish_starts(
         finish_start(candidate, train)
     latents = np.stack([mean_latents(candidate, held_out) for candidate in candidates])
     agreed = agreement(latents)
-    best = choose_start(result.objective, result.failed, agreed)
+    best = choose_start(result.objective, result.failed, agreed, result.blocks)
     found = describe(candidates, train, held_out, groups, latents, agreed, best, n_domains, has_held_out)
     return Finished(candidates[best], best, agreed, found)
 
 
 @torch.no_grad()
 def finish_start(model: FittedModel, train: Rows) -> None:
-    """Settle zeros; order latents by their total effect, centre and scale them, let the strongest feature rise."""
+    """Settle zeros; order latents by the variance they explain, centre and scale them, let the strongest feature rise."""
     latents = mean_latents(model, train)
     device = model.scale.device
     model.inner.settle(torch.from_numpy(latents.std(axis=0)).float().to(device)[None])
     center, scale = latents.mean(axis=0), np.maximum(latents.std(axis=0), 1e-6)
     absolute, signed = mean_jacobian(model, train)
-    order = np.argsort(-(absolute * scale).sum(axis=0), kind="stable")
+    order = np.argsort(-((absolute * scale) ** 2).sum(axis=0), kind="stable")
     strongest = absolute.argmax(axis=0)
     signs = np.where(signed[strongest, np.arange(len(strongest))] < 0, -1.0, 1.0)
     model.set_frame(
@@ -62,6 +66,43 @@ def finish_start(model: FittedModel, train: Rows) -> None:
         torch.from_numpy(center[order]).float(),
         torch.from_numpy((scale * signs)[order]).float(),
     )
+    model.expansion.copy_(_expansion(model, train))
+    if model.inner.refits_noise:
+        model.inner.log_noise.copy_(_residual_std(model, train).log())
+
+
+def _residual_std(model: FittedModel, rows: Rows) -> Tensor:
+    """Standard deviation (features,) of x - ĝ(z), z drawn from q(z | x): the noise at which the bound is largest."""
+    generator = torch.Generator().manual_seed(0)
+    squares, counts = 0.0, 0.0
+    for chunk in chunks(rows, 1024):
+        mean, factor = model.posterior(chunk.x, chunk.observed, chunk.design)
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        z = mean + (factor @ noise.unsqueeze(-1)).squeeze(-1)
+        seen = torch.ones_like(chunk.x) if chunk.observed is None else chunk.observed
+        squares = squares + (seen * (chunk.x - model.decode(z)).square()).sum(0)
+        counts = counts + seen.sum(0)
+    return (squares / counts.clamp_min(1.0)).sqrt().clamp_min(_LEAST_NOISE)
+
+
+def _expansion(model: FittedModel, rows: Rows) -> Tensor:
+    """(C + S) C⁻¹, transposed, for C the covariance of the posterior means and S the mean posterior covariance.
+
+    In no direction more than five times: what the data hardly see is not blown up.
+    """
+    size, outer, within = 0, 0.0, 0.0
+    for chunk in chunks(rows):
+        mean, factor = model.posterior(chunk.x, chunk.observed, chunk.design)
+        mean, factor = mean.cpu().double(), factor.cpu().double()
+        size += len(mean)
+        outer, within = outer + mean.T @ mean, within + torch.einsum("bij,bkj->ik", factor, factor)
+    values, vectors = torch.linalg.eigh(outer / size)
+    root = vectors * values.clamp_min(1e-8).sqrt()
+    # In units in which the means have covariance I, S is symmetric, and the expansion is 1 + its eigenvalues.
+    inverse = vectors / values.clamp_min(1e-8).sqrt()
+    left_open, axes = torch.linalg.eigh(inverse.T @ (within / size) @ inverse)
+    factors = 1.0 + left_open.clamp(0.0, _MOST_EXPANSION - 1.0)
+    return (inverse @ axes @ torch.diag(factors) @ axes.T @ root.T).float()
 
 
 def restarts_table(result: TrainingResult, agreed: Agreement, best: int) -> pd.DataFrame:

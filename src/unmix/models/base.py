@@ -27,10 +27,12 @@ class LatentModel(nn.Module, ABC):
     """Encoder, decoder and prior with a leading start axis on every tensor of the state.
 
     Arguments: ``config`` is a frozen dataclass with at least ``n_starts``, ``n_latents`` and ``n_features``;
-    ``noise_std`` of the observations is learnt from ``initial_noise`` on where it is None.
+    ``noise_std`` of the observations is learnt from ``initial_noise`` on where it is None. Where a model ``refits_noise``
+    each feature's is set to that of its residuals after training.
     """
 
     penalties: ClassVar[tuple[str, ...]] = ()
+    refits_noise: ClassVar[bool] = False
     log_noise: Tensor
 
     def __init__(
@@ -136,11 +138,15 @@ class FittedModel(nn.Module):
     """One start of a ``LatentModel`` in a fixed frame; latents here have no start axis: (batch, latents).
 
     z (public) = (z (inner)[order] - center) / scale, where ``scale`` carries the sign.
+
+    Posterior means are shrunk toward the mean by what the noise leaves open, as regression scores of a factor model
+    are. ``expansion`` E takes the shrinkage off, z E, as Bartlett's scores do: ``reconstruct`` decodes that.
     """
 
     order: Tensor
     center: Tensor
     scale: Tensor
+    expansion: Tensor
 
     def __init__(self, inner: LatentModel) -> None:
         super().__init__()
@@ -148,6 +154,12 @@ class FittedModel(nn.Module):
         self.register_buffer("order", torch.arange(inner.n_latents))
         self.register_buffer("center", torch.zeros(inner.n_latents))
         self.register_buffer("scale", torch.ones(inner.n_latents))
+        self.register_buffer("expansion", torch.eye(inner.n_latents))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # Models saved before there was an expansion decode the means as they are.
+        state_dict.setdefault(f"{prefix}expansion", torch.eye(self.n_latents))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property
     def n_latents(self) -> int:
@@ -168,6 +180,13 @@ class FittedModel(nn.Module):
         posterior = self.inner.encode(x, observed, design)
         return self._outward(posterior.mean[0]), posterior.std[0][:, self.order] / self.scale.abs()
 
+    def posterior(
+        self, x: Tensor, observed: Tensor | None = None, design: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean (batch, latents) of q(z | x) and a factor L (batch, latents, latents) of its covariance L Lᵀ."""
+        posterior = self.inner.encode(x, observed, design)
+        return self._outward(posterior.mean[0]), posterior.factor[0][:, self.order] / self.scale[:, None]
+
     def mean(self, x: Tensor, observed: Tensor | None = None, design: Tensor | None = None) -> Tensor:
         """Mean of q(z | x), or of q(z | x, u) in a model that needs u."""
         return self._outward(self.inner.encode(x, observed, design).mean[0])
@@ -183,6 +202,10 @@ class FittedModel(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Standardised features (batch, features)."""
         return self.inner.decode(self._inward(z)[None])[0]
+
+    def reconstruct(self, z: Tensor) -> Tensor:
+        """Standardised features (batch, features) of rows whose posterior means are ``z``."""
+        return self.decode(z @ self.expansion)
 
     def jacobian(self, z: Tensor) -> Tensor:
         """Exact ∂x/∂z (batch, features, latents), features in units of their standard deviation."""

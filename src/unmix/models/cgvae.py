@@ -117,6 +117,7 @@ class CGVAEConfig:
     noise_floor: float = 0.5
     linear_starts: tuple[str, ...] = ("domains", "domains", "blind", "")
     released: float = 0.5
+    pooled: float = 0.5
     schedules: tuple[Schedule, ...] = SCHEDULES
     spare: int = 2
     narrowed: float = 0.35
@@ -131,6 +132,7 @@ class CGVAENetwork(LatentModel):
     """
 
     penalties = ("sparsity",)
+    refits_noise = True
     alive: Tensor
 
     def __init__(self, config: CGVAEConfig) -> None:
@@ -203,6 +205,9 @@ class CGVAENetwork(LatentModel):
         distribution: PriorDistribution = self.domain_prior(design)
         return distribution
 
+    def noise_std(self) -> Tensor:
+        return self._log_noise_at(1.0).exp()
+
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
         posterior = self.encode(rows.x, rows.observed)
         z = posterior.sample(noise * self.alive)
@@ -215,12 +220,18 @@ class CGVAENetwork(LatentModel):
         }
 
     def _log_noise_at(self, progress: float) -> Tensor:
-        """Log of the noise: one for all features until ``released``, with the floor that is in force in its variance.
+        """Log of the noise, with the floor that is in force in its variance.
+
+        Until ``released`` all features share one variance, their mean; later each has its own for the rest of it.
         """
-        log_noise = self.log_noise
-        if progress < self.config.released:
-            log_noise = log_noise.mul(2.0).logsumexp(-1, keepdim=True).sub(math.log(log_noise.shape[-1])).mul(0.5)
-            log_noise = log_noise.expand_as(self.log_noise)
+        log_noise, shared = self.log_noise, 1.0 if progress < self.config.released else self.config.pooled
+        if shared:
+            pooled = log_noise.mul(2.0).logsumexp(-1, keepdim=True).sub(math.log(log_noise.shape[-1])).mul(0.5)
+            pooled = pooled.expand_as(log_noise)
+            if shared < 1.0:
+                parts = pooled.mul(2.0).add(math.log(shared)), log_noise.mul(2.0).add(math.log(1.0 - shared))
+                pooled = torch.logaddexp(*parts).mul(0.5)
+            log_noise = pooled
         if progress >= self.config.narrowed or self.config.noise_floor == 0:
             return log_noise
         floor = self.config.noise_floor * (1.0 - progress / self.config.narrowed)
@@ -284,14 +295,15 @@ class CGVAENetwork(LatentModel):
             self.alive[start, 0, kept] = 1.0
 
     def single(self, start: int) -> CGVAENetwork:
-        network = type(self)(replace(self.config, n_starts=1, spare=0)).to(self.log_noise)
+        network = type(self)(replace(self.config, n_starts=1, spare=0, pooled=0.0)).to(self.log_noise)
         kept = torch.nonzero(self.alive[start, 0]).flatten()[: self.config.n_latents]
         own = {name: value[start : start + 1] for name, value in self.state_dict().items()}
         parts: dict[str, Any] = {"encoder": self.encoder, "decoder": self.decoder, "domain_prior": self.domain_prior}
         for name, module in parts.items():
             for key, (dim, index) in module.latent_entries(kept).items():
                 own[f"{name}.{key}"] = own[f"{name}.{key}"].index_select(dim, index)
-        network.load_state_dict(own | {"alive": own["alive"][..., kept]})
+        noise = self.noise_std()[start : start + 1].log().detach()
+        network.load_state_dict(own | {"alive": own["alive"][..., kept], "log_noise": noise})
         return network
 
     def _decode_and_penalise(self, z: Tensor, penalty_rows: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -30,10 +30,13 @@ class CGVAEImageConfig(CGVAEConfig):
     initial_noise: float = 0.3
     linear_starts: tuple[str, ...] = ()
     released: float = 0.0
+    pooled: float = 0.0
 
 
 class CGVAEImageNetwork(CGVAENetwork):
     """CG-VAE whose features are the pixels of an image, flattened (height · width · channels)."""
+
+    refits_noise = False
 
     def __init__(self, config: CGVAEImageConfig) -> None:
         super().__init__(config)
