@@ -55,7 +55,7 @@ def test_epochs_of_a_part_take_turns_until_every_row_has_had_its_own(rows):
 
     class Watched(CGVAENetwork):
         def terms(self, batch, noise, *arguments):
-            if len(batch) < 200:
+            if torch.is_grad_enabled():
                 seen.append(batch.x)
             return super().terms(batch, noise, *arguments)
 
@@ -110,7 +110,7 @@ def test_where_the_penalty_is_taken_is_what_the_estimator_says(monkeypatch, kind
     words = {**QUICK, "max_epochs": 2, "batch_size": 60, "hidden": (4, 4)}
     kind(penalty_rows=47, penalty_every=2, **words).fit(x, np.arange(200) % 2)
     assert taken == [47, 0, 47, 0, 47, 0]
-    assert set(scorings) == {scored}
+    assert set(scorings) == {scored, 0}
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_run_is_refused(rows, tmp_path):
 
 def test_every_start_ends_in_its_best_state(rows):
     settings = TrainingSettings(max_epochs=12, batch_size=64, learning_rate=0.05)
-    model = network(schedules=(Schedule(((0.0, 0.2),)),), narrowed=0.0, turned=())
+    model = network(schedules=(Schedule(((0.0, 0.2),)),), narrowed=0.0, turned=(), beginnings=())
     result = fit(model, rows, rows, settings)
     history = pd.DataFrame(result.history)
     for start in range(3):
@@ -202,7 +202,7 @@ class Sick(CGVAENetwork):
 
 
 def sick(**attributes):
-    model = Sick(CGVAEConfig(2, 4, 2, n_starts=3))
+    model = Sick(CGVAEConfig(2, 4, 2, n_starts=3, beginnings=()))
     for name, value in attributes.items():
         setattr(model, name, value)
     return model
@@ -210,7 +210,7 @@ def sick(**attributes):
 
 def test_a_sick_start_is_given_up_and_the_others_go_on(rows):
     settings = TrainingSettings(max_epochs=60, batch_size=64)
-    result, healthy = fit(sick(), rows, rows, settings), fit(network(), rows, rows, settings)
+    result, healthy = fit(sick(), rows, rows, settings), fit(network(beginnings=()), rows, rows, settings)
     assert result.failed == [False, True, False]
     assert result.n_epochs == 60
     first = pd.DataFrame(healthy.history).query("epoch == 1")["held_out_objective"].to_numpy()
@@ -278,8 +278,8 @@ def test_an_interrupt_while_the_state_is_remembered_leaves_a_whole_checkpoint(ro
     expected = fit(whole, rows, rows, settings)
     runs, make = [], Training.__init__
 
-    def noticed(self, *words):
-        make(self, *words)
+    def noticed(self, *words, **settings):
+        make(self, *words, **settings)
         runs.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -372,7 +372,7 @@ def test_the_noise_floor_falls_to_zero_and_is_no_part_of_the_final_objective(row
 def test_no_state_is_kept_before_the_objective_is_final(rows, sparsity):
     settings = TrainingSettings(max_epochs=20, batch_size=64, patience=2)
     result = fit(network(sparsity=sparsity), rows, rows, settings)
-    assert min(result.best_epoch) >= 16
+    assert all(epoch >= 16 or start == 2 for start, epoch in enumerate(result.best_epoch))
 
 
 @pytest.mark.parametrize("n_epochs", [1, 2, 5, 20, 36])
@@ -390,7 +390,7 @@ def test_starts_take_their_schedules_in_turn():
     strong, half = [0.0, 0.25, 0.5, 0.3, 0.1, 0.1, 0.1], [0.0, 0.125, 0.25, 0.175, 0.1, 0.1, 0.1]
     gentle = [0.0, 0.1, 0.1, 0.5, 0.1, 0.1, 0.1]
     found = np.array([model.weights(done)["sparsity"].tolist() for done in (0.0, 0.25, 0.5, 0.65, 0.8, 0.99, 1.0)])
-    np.testing.assert_allclose(found.T, [strong, half, gentle, gentle, strong, half, gentle], rtol=1e-5)
+    np.testing.assert_allclose(found.T, [strong, half, half, gentle, strong, half, half], rtol=1e-5)
 
 
 def with_effects(effects):
@@ -411,9 +411,9 @@ def with_effects(effects):
 @pytest.mark.parametrize(
     ("effects", "kept"),
     [
-        ([3.0, 1.0, 2.0], [[0, 2], [0, 2], [0, 1], [1, 2], [0, 2], [0, 2]]),
+        ([3.0, 1.0, 2.0], [[0, 2], [0, 2], [0, 2], [0, 1], [0, 2], [0, 2]]),
         ([3.0, 0.001, 2.0], [[0, 2]] * 6),
-        ([3.0, 1.0, 2.0, 0.5], [[0, 2], [0, 2], [0, 1], [1, 2], [0, 2], [0, 2]]),
+        ([3.0, 1.0, 2.0, 0.5], [[0, 2], [0, 2], [0, 2], [0, 1], [0, 2], [0, 2]]),
     ],
 )
 def test_the_last_surplus_latent_is_the_one_that_the_schedule_says(effects, kept):

@@ -106,9 +106,12 @@ class LatentModel(nn.Module, ABC):
     def weights(self, progress: float) -> Mapping[str, float | Tensor]:
         """Weight of every term, or one for each start, at ``progress`` (0 … 1) of training."""
 
-    def begin(self, train: Rows, some: Rows) -> None:
-        """Called once before training with all training rows, and with some of them: starts that begin at a solution
-        of their own."""
+    def begin(self, train: Rows, some: Rows) -> bool:
+        """Called once before training, with all training rows and with some of them.
+
+        Whether there are starts that begin at a solution, which are to be scored before the first step.
+        """
+        return False
 
     def rates(self) -> Mapping[str, float]:
         """Share of the learning rate for parameters by name; 1 for those it leaves out."""

@@ -5,25 +5,35 @@ r"""CG-VAE: a variational autoencoder with a domain-encoding prior and a sparse 
 Li et al., ICLR 2025, arXiv:2503.00639: ``L_r + α L_s − β L_KL`` with a learned observation noise and with ``S`` made
 free of the scale of z (``objectives/sparsity.py``).
 
-α rises from 0, since at full strength while the noise is still being learnt it collapses all latents, and falls to a
-fifth until four fifths of training: strong sparsity leads to the right latents, and weak sparsity does not bend them.
-Until ``narrowed`` a floor under the observation noise falls to 0: with small noise the reconstruction outweighs
-everything else so early that encoder and decoder settle on latents that are mixed with each other.
+**Weight of the penalty.** α rises from 0, since at full strength while the noise is still being learnt it collapses all
+latents, and falls again until four fifths of training: strong sparsity leads to the right latents, and weak sparsity
+does not bend them. Where it is chosen by evidence it ends at what an entry of the mixing costs by Akaike's criterion,
+two nats in N training rows (slope and bend); otherwise at a fifth of α.
 
-Turning latents that have settled is uphill for the networks, but it can be searched as a whole: at ``turned`` each
-start takes the linear map of its latents that domains and sparsity ask for (``objectives/turning.py``). There each
-entry of the mixing is worth 12 α log(N) / 2N nats, N training rows: that of as many parameters in the Bayesian
-information criterion, so that of many rows the domains have the say, and of few the sparsity.
+**Noise.** Until ``released`` all features share one noise variance. With a noise of its own for every feature from the
+start the model behaves like factor analysis: two features that share a small disturbance buy a latent, and a factor that
+drives one feature is declared noise. Later each feature has its own for half of its variance and the shared one for the
+other half. After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise falls to 0:
+with small noise the reconstruction outweighs everything else so early that encoder and decoder settle on latents that
+are mixed with each other.
 
-A few spare latents train along. A feature that rises and falls again along a latent looks like a factor of its own.
-With exactly as many latents as asked it takes the place of one and never gives it back; with a spare one the true
-latent is learnt beside it and makes it superfluous. At ``narrowed`` superfluous latents are dropped.
+**Starts.** They take turns (``beginnings``, ``SCHEDULES``). One begins at probabilistic PCA (``models/linear.py``), turned
+to what domains and sparsity ask for, and keeps its best state from before the first step on: the result is not worse on
+held-out rows than that linear model. One begins there with spare latents, the others at random weights. All networks
+have a linear path beside them. Where rows are fewer than five times the features all begin at the linear model: from
+random weights the optimum is out of reach there.
 
-No single way to the end serves all data, so the starts take turns (``SCHEDULES``). A strong α separates latents that
-share many features, half of it misleads less where the mixing is dense, and a gentle one keeps a latent alive that
-drives few features. Which latent is superfluous cannot be seen from its effect alone: two latents may share the range
-of one factor between them. So all starts drop the weakest, and as their last the gentle ones drop the second or third
-weakest of those that are left, unless the weakest has hardly an effect; the objective decides.
+**Turning.** Turning latents that have settled is uphill for the networks, but it can be searched as a whole: at
+``turned`` each start takes the linear map of its latents that domains and sparsity ask for
+(``objectives/turning.py``). There each entry of the mixing is worth 12 α log(N) / 2N nats, and at the last turn two
+nats in N rows.
+
+**Spare latents.** A feature that rises and falls again along a latent looks like a factor of its own. With exactly as
+many latents as asked it takes the place of one and never gives it back; with a spare one the true latent is learnt
+beside it and makes it superfluous. At ``narrowed`` superfluous latents are dropped. Which latent is superfluous cannot
+be seen from its effect alone: two latents may share the range of one factor between them. So starts drop the weakest,
+and one of them the second weakest of those that are left, unless the weakest has hardly an effect; the objective
+decides.
 """
 
 from __future__ import annotations
@@ -56,9 +66,10 @@ _NEGLIGIBLE_EFFECT = 0.05
 _ENTRY_COST = 6.0
 _NARROWING_ROWS = 256
 _LEAST_VARIANCE = 1e-12
-_BLIND_COST = 0.01
 _START_SEED = 0
 _FINAL_SHARE = 0.2
+# Slope and bend: of a function that is not linear, two at least.
+_PARAMETERS_AN_ENTRY = 2.0
 _FEATURES_AT_FULL_RATE = 16
 _LEAST_ROWS_A_FEATURE = 5
 
@@ -83,10 +94,9 @@ class Schedule:
 
 
 _STRONG = Schedule(((0.0, 0.0), (0.5, 1.0), (0.8, None)))
-_NONE = Schedule(((0.0, None), (0.8, None)))
 _HALF = Schedule(((0.0, 0.0), (0.5, 0.5), (0.8, None)))
 _GENTLE = ((0.0, 0.0), (0.2, 0.2), (0.5, 0.2), (0.65, 1.0), (0.8, None))
-SCHEDULES = (_STRONG, _NONE, _HALF, Schedule(_GENTLE, drop=1))
+SCHEDULES = (_STRONG, _HALF, _HALF, Schedule(_GENTLE, drop=1))
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ class CGVAEConfig:
     feature_width: int = 16
     initial_noise: float = 0.1
     noise_floor: float = 0.5
-    linear_starts: tuple[str, ...] = ("domains", "domains", "blind", "")
+    beginnings: tuple[str, ...] = ("spare", "", "linear", "")
     released: float = 0.5
     pooled: float = 0.5
     schedules: tuple[Schedule, ...] = SCHEDULES
@@ -146,49 +156,56 @@ class CGVAENetwork(LatentModel):
         self.register_buffer("alive", torch.ones(config.n_starts, 1, n_latents))
 
     def _networks(self, sources: Generators, n_latents: int, config: Any) -> tuple[Encoder, Decoder]:
-        linear = bool(config.linear_starts)
+        linear = bool(config.beginnings)
         encoder = Encoder(sources, config.n_features, config.hidden, n_latents, config.masked, linear=linear)
         return encoder, _DECODERS[config.decoder](sources, config)
 
     def rates(self) -> Mapping[str, float]:
         """Rates fall with the number of features, most for what takes them all (Yang et al. 2021, arXiv:2203.03466)."""
-        if not self.config.linear_starts:
+        if not self.config.beginnings:
             return {}
         share = min(1.0, _FEATURES_AT_FULL_RATE / self.config.n_features)
         rates = {name: share**0.5 for name, _ in self.named_parameters()}
         return rates | {"encoder.network.layers.0.weight": share, "encoder.path.weight": share}
 
     @torch.no_grad()
-    def begin(self, train: Rows, some: Rows) -> None:
+    def begin(self, train: Rows, some: Rows) -> bool:
         config = self.config
         self._wide = len(train) < _LEAST_ROWS_A_FEATURE * config.n_features
         if config.by_evidence:
             one = float(PENALTIES[config.penalty](torch.ones(1, 1, 1)))
-            self.final_sparsity = min(1.0 / (len(train) * one), _FINAL_SHARE * config.sparsity)
+            self.final_sparsity = min(_PARAMETERS_AN_ENTRY / (len(train) * one), _FINAL_SHARE * config.sparsity)
         kinds = {start: self._kind(start) for start in range(self.n_starts) if self._kind(start)}
-        if not kinds:
-            return
-        found = principal_factors(train.x, config.n_latents, _START_SEED)
+        for kind in dict.fromkeys(kinds.values()):
+            own = [start for start, other in kinds.items() if other == kind]
+            self._begin_linear(kind, own, train, some)
+        return any(kind == "linear" for kind in kinds.values())
+
+    def _begin_linear(self, kind: str, starts: list[int], train: Rows, some: Rows) -> None:
+        """Starts at probabilistic PCA, its latents turned to what domains and sparsity ask for."""
+        config = self.config
+        n = min(self.n_latents if kind == "spare" else config.n_latents, config.n_features, len(train))
+        found = principal_factors(train.x, n, _START_SEED)
         encoding = found.encoding.new_zeros(config.n_features, self.n_latents)
         weight = found.weight.new_zeros(self.n_latents, config.n_features)
         factor = torch.eye(self.n_latents, device=weight.device)
-        n = config.n_latents
         encoding[:, :n], weight[:n], factor[:n, :n] = found.encoding, found.weight, found.factor
-        for start in kinds:
+        for start in starts:
             self.encoder.set_linear(start, encoding, factor)
             self.decoder.set_linear(start, weight)
             self.log_noise[start] = math.log(found.noise)
             self.alive[start, 0, n:] = 0.0
-        cost = self._entry_cost(len(train))
-        blind = frozenset(start for start, kind in kinds.items() if kind == "blind")
-        costs = {start: _BLIND_COST if start in blind else cost for start in kinds}
-        turn_latents(self, some, self.alive[:, 0], costs, _START_SEED, blind=blind, linear=True)
+        turn_latents(self, some, self.alive[:, 0], self._entry_cost(len(train)), _START_SEED, linear=starts)
+
+    def _at_linear(self, start: int) -> bool:
+        """Whether one start began at the linear solution, with no spare latents."""
+        return self._kind(start) == "linear"
 
     def _kind(self, start: int) -> str:
-        kinds = self.config.linear_starts
-        if self._wide:
-            kinds = tuple(kind for kind in kinds if kind)
-        return kinds[start % len(kinds)] if kinds else ""
+        kinds = self.config.beginnings
+        if not kinds:
+            return ""
+        return "linear" if self._wide else kinds[start % len(kinds)]
 
     def _entry_cost(self, n_train: int) -> float:
         cost: float = self.config.sparsity * _ENTRY_COST * math.log(n_train) / n_train
@@ -246,9 +263,9 @@ class CGVAENetwork(LatentModel):
         }
 
     def settled(self, progress: float, start: int | None = None) -> bool:
-        if start is not None and self._kind(start):
+        if start is not None and self._at_linear(start):
             return True
-        if start is None and all(self._kind(own) for own in range(self.n_starts)):
+        if start is None and all(self._at_linear(own) for own in range(self.n_starts)):
             return True
         ends = [schedule.knots[-1][0] for schedule in self._schedules]
         return progress >= max(*ends, *self.config.turned, self.config.narrowed if self.config.spare else 0.0)
@@ -273,12 +290,11 @@ class CGVAENetwork(LatentModel):
         wide = self.alive.sum((1, 2)) > self.config.n_latents
         if self.config.narrowed <= after and bool(wide.any()):
             self._narrow(rows, wide)
-        for turned in self.config.turned:
-            if before < turned <= after:
-                last = self.config.by_evidence and turned == max(self.config.turned)
-                cost = 1.0 / n_train if last else self._entry_cost(n_train)
-                costs = dict.fromkeys(range(self.n_starts), cost)
-                turn_latents(self, rows, self.alive[:, 0], costs, self.config.seed)
+        due = [turned for turned in self.config.turned if before < turned <= after]
+        if due:
+            last = self.config.by_evidence and due[-1] == self.config.turned[-1]
+            cost = _PARAMETERS_AN_ENTRY / n_train if last else self._entry_cost(n_train)
+            turn_latents(self, rows, self.alive[:, 0], cost, self.config.seed)
 
     @torch.no_grad()
     def _narrow(self, rows: Rows, wide: Tensor) -> None:
@@ -334,12 +350,12 @@ class CGVAENetwork(LatentModel):
 
 
 def _feature_decoder(sources: Generators, config: CGVAEConfig) -> FeatureDecoder:
-    n_latents, linear = config.n_latents + config.spare, bool(config.linear_starts)
+    n_latents, linear = config.n_latents + config.spare, bool(config.beginnings)
     return FeatureDecoder(sources, n_latents, config.feature_width, config.n_features, linear=linear)
 
 
 def _dense_decoder(sources: Generators, config: CGVAEConfig) -> DenseDecoder:
-    n_latents, linear = config.n_latents + config.spare, bool(config.linear_starts)
+    n_latents, linear = config.n_latents + config.spare, bool(config.beginnings)
     return DenseDecoder(sources, n_latents, config.hidden, config.n_features, linear=linear)
 
 

@@ -28,7 +28,7 @@ class CGVAEImageConfig(CGVAEConfig):
 
     shape: tuple[int, int, int] = (32, 32, 3)
     initial_noise: float = 0.3
-    linear_starts: tuple[str, ...] = ()
+    beginnings: tuple[str, ...] = ()
     released: float = 0.0
     pooled: float = 0.0
 

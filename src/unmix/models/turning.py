@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,31 +21,36 @@ _PARTS = 4
 
 @torch.no_grad()
 def turn_latents(
-    model: Any, rows: Rows, alive: Tensor, costs: Mapping[int, float], seed: int, *, blind: frozenset[int] = frozenset(),
-    linear: bool = False,
+    model: Any,
+    rows: Rows,
+    alive: Tensor,
+    cost: float,
+    seed: int,
+    *,
+    linear: Sequence[int] | None = None,
 ) -> None:
-    """Turn the latents that are ``alive`` (starts, latents) in every start of ``costs`` that gains by it.
+    """Turn the latents that are ``alive`` (starts, latents) in every start that gains by it.
 
     The decoder's first layer and the mean of q(z | x) become exactly those of ``z' = B z``; the covariance of q and
-    the prior's parameters are fitted to it. ``costs`` are nats a row for an entry of the mixing; starts that are
-    ``blind`` do not look at the domains.
+    the prior's parameters are fitted to it. ``cost``: nats a row for an entry of the mixing. ``linear``: only these
+    starts, whose decoders are linear and whose priors are not yet set.
     """
     posterior = model.encode(rows.x, rows.observed)
     below, factors = model.encoder.below_last(rows.x, rows.observed), posterior.factor
     decoder = dict(model.decoder.named_parameters())
     membership, design, counts = strata(rows)
-    for start, cost in costs.items():
+    for start in range(model.n_starts) if linear is None else linear:
         kept = torch.nonzero(alive[start]).flatten()
         mean, factor = posterior.mean[start], factors[start]
         averages = membership @ mean
         within = torch.stack([_covariance(mean[own > 0], factor[own > 0], kept) for own in membership])
         total, shares = _covariance(mean, factor, kept), counts.cpu().double() / counts.sum().cpu()
-        jacobian = _jacobian(model, start, mean[:1] if linear else mean, kept, seed)
+        jacobian = _jacobian(model, start, mean if linear is None else mean[:1], kept, seed)
         moments = Moments(within, shares, total, jacobian)
-        if start in blind:
-            moments = Moments(total[None], shares.new_ones(1), total, jacobian)
         with torch.enable_grad():
             found = best_turn(moments, cost * model.config.n_features / jacobian.shape[2], seed)
+        if found is None and linear is None:
+            continue
         turn = torch.eye(model.n_latents, device=mean.device)
         if found is not None:
             turn[kept[:, None], kept] = found.to(turn)

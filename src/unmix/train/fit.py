@@ -173,8 +173,7 @@ class Training:
         self.held_out = held_out.take(slice(None, None, -(-len(held_out) // n_scored)))
         self.some_train = train.take(slice(None, None, -(-len(train) // n_scored)))
         self.device = train.codes.device
-        if not resume:
-            model.begin(train, self.some_train)
+        begun = model.begin(train, self.some_train)
         self.parameters = dict(model.named_parameters())
         self.buffers = {name: value for name, value in model.state_dict().items() if name not in self.parameters}
         self.rates = [model.rates().get(name, 1.0) for name in self.parameters]
@@ -190,7 +189,7 @@ class Training:
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.evaluation_noise = self._noise(self._generator(-1), len(self.held_out), 1).expand(starts, -1, -1)
         self.good = {name: value.clone() for name, value in self._tensors().items()}
-        if not resume:
+        if begun and not resume:
             self._keep(self._weighted(self._scored(self.evaluation_noise), 1.0).tolist(), 0.0)
         self.remember()
 
