@@ -215,7 +215,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         target = self._design(to, len(rows))
         with torch.no_grad():
             z = torch.from_numpy(mean_latents(self.model_, rows)).float().to(self._device())
-            noise, _ = self.model_.prior(rows.design).to_noise(z)
+            noise, _ = self.model_.prior(rows.design).to_noise(z @ self.model_.expansion)
             moved = self.model_.prior(target).from_noise(noise)
         return self._decode(moved)
 
