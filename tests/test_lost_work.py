@@ -292,9 +292,8 @@ def test_what_another_model_left_is_removed_and_a_crash_forgets_nothing(fitted, 
     folder = fitted.save(tmp_path / "m")
     CGGAN(**TINY_GAN).fit(frame, labels).save(folder, overwrite=True)
     assert not (folder / "mixing.csv").exists()
-    assert sorted(json.loads((folder / "done.json").read_text())["files"]) == sorted(
-        {file.name for file in folder.iterdir()} - {"done.json"}
-    )
+    done = json.loads((folder / "done.json").read_text())
+    assert {*done["files"], *done["written"], "done.json"} == {file.name for file in folder.iterdir()}
     move, moved = unmix.estimators.storage.shutil.move, []
 
     def failing(source, target):
@@ -313,22 +312,22 @@ def test_what_another_model_left_is_removed_and_a_crash_forgets_nothing(fitted, 
     assert not (folder / "pending.json").exists()
 
 
-def test_a_folder_of_an_older_version_is_replaced_as_before(fitted, tmp_path):
+@pytest.mark.parametrize("kept", [["finished"], ["finished", "sha256"], ["finished", "files", "sha256"]])
+def test_a_folder_of_an_older_version_is_replaced_as_before(kept, fitted, tmp_path):
     folder = fitted.save(tmp_path / "m")
     done = json.loads((folder / "done.json").read_text())
-    del done["files"]
-    (folder / "done.json").write_text(json.dumps(done))
+    (folder / "done.json").write_text(json.dumps({name: done[name] for name in kept}))
     (folder / "notes.txt").write_text("mine")
     fitted.save(folder, overwrite=True)
     assert (folder / "notes.txt").read_text() == "mine"
-    assert "files" in json.loads((folder / "done.json").read_text())
+    assert "written" in json.loads((folder / "done.json").read_text())
 
 
 def test_a_record_names_no_file_outside_its_folder(fitted, tmp_path):
     folder = fitted.save(tmp_path / "m")
     (tmp_path / "outside.txt").write_text("mine")
     done = json.loads((folder / "done.json").read_text())
-    done["files"]["../outside.txt"] = unmix.estimators.storage._sha256(tmp_path / "outside.txt")
+    done["written"]["../outside.txt"] = unmix.estimators.storage._sha256(tmp_path / "outside.txt")
     (folder / "done.json").write_text(json.dumps(done))
     fitted.save(folder, overwrite=True)
     assert (tmp_path / "outside.txt").read_text() == "mine"
@@ -434,7 +433,7 @@ def test_a_failed_fit_changes_nothing(case, frame, labels, digits, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(kind, "__setattr__", noticed)
-        for left in (1, 3) if tables else (2,):  # noqa: B007 - counted down above
+        for left in (1, 3) if case in ("IVAE", "CGGAN") else (2,):  # noqa: B007 - counted down above
             with pytest.raises(KeyboardInterrupt):
                 model.fit(*other)
             assert_same(before, dict(vars(model)))
@@ -442,9 +441,6 @@ def test_a_failed_fit_changes_nothing(case, frame, labels, digits, monkeypatch):
         model.fit(x, y[:7])
     assert_same(before, dict(vars(model)))
     np.testing.assert_array_equal(computed(model, x, y), values)
-    model.fit(*other)
-    assert vars(model) is not before
-    assert not any(before[name] is value for name, value in vars(model).items() if name == "model_")
 
 
 def computed(model, x, y):
@@ -509,10 +505,8 @@ def test_no_console_ends_a_command(encoding, odd_run, monkeypatch, tmp_path):
         assert stopped.value.code == (2 if "none→" in words else 0)
         for stream in streams:
             stream.flush()
-        # Of ASCII click makes UTF-8.
-        known = "utf-8" if encoding == "ascii" else encoding
-        shown.append(b"".join(stream.buffer.getvalue() for stream in streams).decode(known))
-    arrow = "→" if known == "utf-8" else "\\u2192"
+        shown.append(b"".join(stream.buffer.getvalue() for stream in streams).decode(encoding))
+    arrow = "→" if encoding == "utf-8" else "\\u2192"
     assert arrow in shown[0]
     assert f"none{arrow} is not there" in shown[3]
     assert json.loads(shown[4]) == unmix.load("run→").audit().to_dict()
