@@ -283,7 +283,7 @@ def claim(out: Path, *, overwrite: bool, resume: bool) -> None:
                 "choose another --out."
             )
     refuse_foreign(out, [*FILES, DONE])
-    check_replaceable(out / INTERRUPTED)
+    check_replaceable(out / _REPORT)
     if overwrite and not resume:
         for name in (CHECKPOINT, INTERRUPTED):
             (out / name).unlink(missing_ok=True)
