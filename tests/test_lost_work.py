@@ -40,6 +40,14 @@ TINY_GAN = {"n_latents": 2, "hidden": (5,), "max_steps": 2, "encoder_steps": 1, 
 FIT = ["fit", "t.csv", "--domain", "domain", "--latents", "2", "--restarts", "1", "--epochs", "1", "--verbose", "0"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def unturned():
+    """Fits without the longest part of so short ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unmix.models.cgvae.turn_latents", lambda *_, **__: None)
+        yield
+
+
 def command(*words):
     return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
 
@@ -415,8 +423,6 @@ def assert_same(before, after):
 def test_a_failed_fit_changes_nothing(case, frame, labels, digits, monkeypatch):
     """However late it fails: attribute by attribute, and in what the model computes."""
     monkeypatch.setattr(external, "_cebra", lambda: Contrast)
-    # The longest part of so short a fit.
-    monkeypatch.setattr("unmix.models.cgvae.turn_latents", lambda *_, **__: None)
     model, tables = CASES[case]
     x, y = (frame.iloc[:120], labels[:120]) if tables else digits
     # Of other columns, of none with names, of images the other way round.
