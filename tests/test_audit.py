@@ -164,7 +164,7 @@ def test_a_duplicated_latent_is_called_so():
     assert verdicts(audit) == ["identified", "unsupported", "identified", "unsupported"]
     assert "duplicate of z3" in audit.latents["reason"][1]
     assert "duplicate of z1" in audit.latents["reason"][3]
-    assert audit.remedies[0].sentence == "Ask for 3 latents: a model without z3 would lose nothing."
+    assert audit.remedies[0].sentence == "Ask for 3 latents: a model without z3 would lose little on these rows."
     assert audit.finding("C1").verdict == "fails"
     assert audit.finding("invertibility").verdict == "fails"
 
@@ -190,12 +190,18 @@ def test_a_collapsed_latent_is_called_so_and_left_out():
     assert verdicts(audit) == ["identified"] * 3 + ["unsupported"]
     assert "drives no feature" in audit.latents["reason"][3]
     assert audit.latents["domains_needed"].isna().tolist() == [False, False, False, True]
-    assert audit.remedies[0].sentence == "Ask for 3 latents: a model without z3 would lose nothing."
-    wide = audit_of(*problem(SPARSE, 3), width=[0.05, 0.97, 0.05])
-    assert "its posterior has 0.97" in wide.latents["reason"][1]
+    assert audit.remedies[0].sentence == "Ask for 3 latents: a model without z3 would lose little on these rows."
+    wide = audit_of(*problem(SPARSE, 3), width=[0.05, 11.69, 0.97])
+    # 11.69 / sqrt(1 + 11.69²) and 0.97 / sqrt(1 + 0.97²): the spread over all rows is that of means and posteriors.
+    assert (
+        wide.latents["reason"][1] == "It has collapsed: in a row its posterior is 0.99 times as wide as over all rows."
+    )
+    assert "too unclearly: in a row its posterior is 0.69 times" in wide.latents["reason"][2]
+    assert "z1" in wide.remedies[0].change
+    assert "z2" not in wide.remedies[0].change
     stub, z, labels = problem(SPARSE, 3)
     z[:, 0] = 0.5
-    assert "is constant" in audit_of(stub, z, labels).latents["reason"][0]
+    assert "is constant on these rows" in audit_of(stub, z, labels).latents["reason"][0]
     stub, z, labels = problem(SPARSE, 3)
     z[:, 2] = np.sign(z[:, 2])
     assert "is discrete: it takes 2 values" in audit_of(stub, z, labels).latents["reason"][2]
@@ -363,11 +369,11 @@ def test_starts_that_disagree_and_a_single_start():
     assert audit.latents["reason"][1].endswith("median correlation 0.99 of 3, 0.98 at least.")
     assert audit.latents["reason"][2].endswith("1 of 3, which fits worse, finds it less well (down to 0.50).")
     assert audit.finding("agreement").verdict == "fails"
-    assert audit.finding("agreement").sentence.startswith("Most of 3 other starts do not find z0 again")
+    assert audit.finding("agreement").sentence == "Over 3 other starts the median correlation with z0 is below 0.95."
     single = audit_of(stub, z, labels, agreement=())
     assert single.finding("agreement").verdict == "cannot tell"
-    assert "single start" in single.finding("agreement").sentence
-    assert "One start only" in single.latents["reason"][0]
+    assert "no other start to compare with" in single.finding("agreement").sentence
+    assert "no other start to compare with" in single.latents["reason"][0]
     pair = audit_of(stub, z, labels, agreement=[(0.6, 0.99, 0.99)])
     assert pair.finding("agreement").sentence.startswith("The other start does not find z0 again")
 
@@ -379,6 +385,8 @@ def test_one_start_that_fits_as_well_contradicts_and_one_that_fits_worse_does_no
     as_well = audit_of(stub, z, labels, agreement=found, worse_by=[0.2] * 4 + [0.01])
     assert verdicts(as_well) == ["unsupported", "identified", "identified"]
     assert "found another latent in its place (correlation 0.79)" in as_well.latents["reason"][0]
+    # Two starts may each hold another true factor.
+    assert "or each is a factor and there are more factors than latents" in as_well.latents["reason"][0]
     assert as_well.finding("agreement").verdict == "fails"
     worse = audit_of(stub, z, labels, agreement=found, worse_by=[0.0] * 4 + [0.2])
     assert verdicts(worse) == ["identified"] * 3
@@ -387,6 +395,44 @@ def test_one_start_that_fits_as_well_contradicts_and_one_that_fits_worse_does_no
     assert worse.finding("agreement").evidence["starts_that_differ"] == {"z0": 1, "z1": 1, "z2": 0}
     unknown = audit_of(stub, z, labels, agreement=found)
     assert verdicts(unknown)[0] == "unsupported"
+
+
+def test_a_median_over_two_starts_is_not_called_most_of_them():
+    stub, z, labels = problem(SPARSE, 3)
+    agreed = audit_of(stub, z, labels, agreement=[(0.92, 0.99, 0.99), (0.99, 0.99, 0.99)])
+    said = agreed.finding("agreement").sentence
+    assert said.startswith(
+        "Over 2 other starts the median correlation with every latent is 0.95 or more; below 0.95 are"
+    )
+    assert "Most" not in said
+
+
+@pytest.mark.parametrize(("n_domains", "per_domain"), [(2, 20), (3, 25), (2, 40)])
+def test_no_change_is_only_said_where_the_rows_could_have_shown_one(n_domains, per_domain):
+    """A shift of half a standard deviation would often be missed here: that none is seen says nothing."""
+    stub, _, labels = problem(DENSE, n_domains, per_domain=per_domain)
+    nothing = np.random.default_rng(0).standard_normal((len(labels), 3))
+    audit = audit_of(stub, nothing, labels)
+    found = audit.finding("C3")
+    assert (found.verdict, found.could_fail) == ("cannot tell", False)
+    assert f"too few rows to tell: {per_domain} a domain show only what makes" in found.sentence
+    assert audit.latents["reason"].str.startswith("Whether it changes between domains cannot be told from so few").all()
+    assert not any("more domain" in remedy.sentence for remedy in audit.remedies)
+    stub, _, labels = problem(DENSE, n_domains, per_domain=8 * per_domain)
+    many = np.random.default_rng(0).standard_normal((len(labels), 3))
+    assert audit_of(stub, many, labels).finding("C3").verdict == "fails"
+
+
+def test_what_few_rows_show_is_said_with_what_they_may_hide():
+    stub, z, labels = problem(DENSE, 2, per_domain=20)
+    assert audit_of(stub, z, labels).finding("C3").sentence.endswith("There are few rows: more may show more changes.")
+
+
+def test_domains_with_too_few_rows_are_not_counted_as_there():
+    stub, z, labels = problem(DENSE, 5)
+    kept = (labels < 3) | (np.arange(len(labels)) % 300 < 7)
+    reason = audit_of(stub, z[kept], labels[kept]).latents["reason"][0]
+    assert "that would take 7 domains that differ enough, and of 5 domains 3 have rows enough" in reason
 
 
 def test_a_verdict_is_only_given_where_the_data_could_have_failed_it():
@@ -399,7 +445,7 @@ def test_a_verdict_is_only_given_where_the_data_could_have_failed_it():
     findings = [finding for audit in audits for finding in audit.findings]
     assert all(finding.could_fail for finding in findings if finding.verdict != "cannot tell")
     assert not all(finding.could_fail for finding in findings)
-    assert "cannot tell (these data could not have failed it). There is a single start" in str(audits[2])
+    assert "cannot tell (these data could not have failed it). There is no other start" in str(audits[2])
 
 
 def test_absent_and_small_domains_and_few_rows():
@@ -444,6 +490,6 @@ def test_continuous_domains_become_parts():
 def test_one_latent_leaves_nothing_to_test():
     audit = audit_of(*problem(np.ones((3, 1), dtype=int), 3))
     assert verdicts(audit) == ["identified"]
-    assert "It is the only latent" in audit.latents["reason"][0]
+    assert "There is no other latent to tell it from" in audit.latents["reason"][0]
     assert [audit.finding(name).verdict for name in ("C2", "C4")] == ["cannot tell"] * 2
     assert "There is one latent" in audit.finding("C4").sentence

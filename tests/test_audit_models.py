@@ -59,7 +59,7 @@ def test_as_tables_json_and_text():
     assert {finding["verdict"] for finding in content["findings"]} <= {"holds", "fails", "cannot tell"}
     assert "z0: block {z0, z1, z2}" in str(audit)
     assert "Of 3 latents: 0 identified, 3 identified only within a block" in audit.summary()
-    collapsed = audit_of(*problem(SPARSE, 3), width=[0.05, 0.97, 0.05])
+    collapsed = audit_of(*problem(SPARSE, 3), width=[0.05, 9.7, 0.05])
     assert json.loads(collapsed.to_json())["latents"][1]["domains_needed"] is None
 
 
@@ -127,10 +127,45 @@ def test_rows_that_the_model_does_not_describe(fitted, frame, labels):
     features = frame.to_numpy()
     assert own == pytest.approx(np.mean(1 - ((features - decoded) ** 2).mean(0) / features.var(0)), abs=1e-3)
     still = fitted.audit(frame.assign(x1=frame["x1"].mean()), labels).finding("invertibility").evidence
-    assert -0.2 < still["encode_decode_r2"] < own
+    assert still["features_that_do_not_vary"] == 1
+    assert -0.2 < still["encode_decode_r2"] < 1
     elsewhere = fitted.audit(frame + 20.0 * frame.std(), labels)
     assert elsewhere.finding("invertibility").verdict == "fails"
     assert verdicts(elsewhere) == ["unsupported"] * 2
+
+
+@pytest.mark.parametrize("wobble", [0.0, 1e-9, 1e-3])
+@pytest.mark.parametrize("n_still", [1, 8])
+def test_features_that_do_not_vary_do_not_speak_for_the_others(wobble, n_still):
+    """R² has no lower limit where a feature hardly varies: what is kept is that of the features that do."""
+    data = unmix.datasets.make_sparse_mixing(n_latents=3, n_features=9, n_domains=4, n_samples=1200, density=0.3)
+    clean, rng = data.mixing(data.z), np.random.default_rng(0)
+    x = clean + 0.5 * clean.std(axis=0) * rng.standard_normal(clean.shape)
+    x[:, :n_still] = 3.0 + wobble * rng.standard_normal((1200, n_still))
+    audit = audit_decoder(data.mixing, data.z, data.domains, x=x)
+    found = audit.finding("invertibility")
+    assert found.evidence["encode_decode_r2"] == pytest.approx(0.8, abs=0.05)
+    assert found.evidence["features_that_do_not_vary"] == (0 if wobble else n_still)
+    assert ("aside" in found.sentence) == (wobble == 0.0)
+    assert found.verdict == "holds"
+
+
+def test_a_far_row_does_not_speak_for_all():
+    data = unmix.datasets.make_sparse_mixing(n_latents=3, n_features=9, n_domains=4, n_samples=1200, density=0.3)
+    clean = data.mixing(data.z)
+    x = clean.copy()
+    x[7, 4] = -99999.0
+    found = audit_decoder(data.mixing, data.z, data.domains, x=x).finding("invertibility")
+    assert found.verdict == "holds"
+    assert found.evidence["encode_decode_r2"] == pytest.approx(8 / 9, abs=0.02)
+
+
+def test_where_nothing_varies_nothing_is_said_of_it(fitted, frame, labels):
+    same = frame.iloc[[0] * 60].reset_index(drop=True)
+    audit = fitted.audit(same, labels[:60])
+    assert np.isnan(audit.finding("invertibility").evidence["encode_decode_r2"])
+    assert audit.latents["reason"].str.contains("is constant on these rows").all()
+    json.loads(audit.to_json())
 
 
 QUICK_BASELINES = [

@@ -10,6 +10,7 @@ from conftest import QUICK
 
 import unmix
 from unmix import CGVAE
+from unmix.data.batches import split_rows
 
 HOSTILE = "<script>document.title='broken'</script>"
 
@@ -95,6 +96,40 @@ def test_report_of_unusual_fits(case, frame, labels, tmp_path):
     text = model.report(tmp_path / "r.html").read_text(encoding="utf-8")
     assert all(words in text for words in expected)
     assert "nan" not in re.sub(r"base64,[^\"]+", "", text).lower().replace("unanswered", "")
+
+
+def test_held_out_rows_on_which_a_feature_does_not_vary_wreck_no_mean(frame, labels, tmp_path):
+    """A rare feature is there in training rows alone; R² of what does not vary has no lower limit."""
+    rare = np.zeros(600)
+    quick = {**QUICK, "n_restarts": 1, "max_epochs": 1}
+    held_out = split_rows(np.searchsorted(["a", "b", "c"], labels), 0.1, 0)[1]
+    rare[np.setdiff1d(np.arange(600), held_out)[::40]] = 1.0
+    model = CGVAE(**quick).fit(frame.assign(rare=rare, nearly=rare + 1e-5 * frame["x0"]), labels)
+    found = model.description_
+    assert np.isnan(found.r2[5])
+    assert found.r2[6] < -1e3
+    shown = model.report(tmp_path / "r.html").read_text()
+    kept = re.search(
+        r"encode-decode keeps (-?\d+)% of the features&#39; variance on held-out rows, the (\d) that", shown
+    )
+    assert int(kept[2]) == 1
+    assert int(kept[1]) == pytest.approx(100 * np.maximum(found.r2[:5], -1).mean(), abs=5)
+    again = unmix.load(model.save(tmp_path / "m"))
+    assert again.audit().to_dict() == model.audit().to_dict()
+
+
+def test_a_start_that_failed_and_a_latent_that_differs_are_not_said_to_repeat(fitted, tmp_path):
+    model = unmix.load(fitted.save(tmp_path / "m"))
+    other = 1 - model.best_restart_
+    model.restarts_.loc[other, "held_out_objective"] = np.inf
+    shown = model.report(tmp_path / "r.html").read_text()
+    assert "Every other start failed, so nothing is known about whether it repeats" in shown
+    assert "The kept latents" not in shown
+    assert "Found again by the other starts" not in shown
+    assert "There is no other start to compare with" in model.audit().finding("agreement").sentence
+    model = unmix.load(tmp_path / "m")
+    model.description_.agreement_latents[other] = [1.0, 0.85]
+    assert "repeat well, but for z1" in model.report(tmp_path / "r.html").read_text()
 
 
 def test_a_loaded_model_reports_the_same(fitted, tmp_path):

@@ -15,6 +15,7 @@ from unmix.models.cggan import CGGANConfig, CGGANNetwork
 from unmix.models.players import Phase
 from unmix.train import adversarial
 from unmix.train.adversarial import AdversarialSettings, fit_adversarial
+from unmix.train.checkpoint import Checkpoint
 
 TINY = {"n_latents": 3, "hidden": (6,), "max_steps": 4, "encoder_steps": 2, "batch_size": 8, "verbose": 0}
 IMAGES = {**TINY, "channels": 2}
@@ -200,6 +201,32 @@ def test_of_starts_that_are_as_good_the_simplest_is_kept(monkeypatch, errors, co
     assert result.seconds == 2.0 * np.isfinite(errors).sum()
 
 
+def test_files_that_only_look_like_those_of_starts_stay(tmp_path, frame, labels):
+    """Names of the user's own beside a checkpoint, one of them a checkpoint of another run of unmix."""
+    settings, path = {**TINY, "max_steps": 2, "encoder_steps": 1}, tmp_path / "run.st"
+    CGGAN(**settings).fit(frame, labels, checkpoint=tmp_path / "run-start2.st")
+    names = [
+        "run-start2020.st",
+        "run-start.st",
+        "run-start1.st.bak",
+        "Run-start1.st",
+        "run-start03.st",
+        "run-start2.st",
+    ]
+    for name in names[:-1]:
+        (tmp_path / name).write_text("mine")
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    CGGAN(**settings, n_restarts=2).fit(frame, labels, checkpoint=path)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*names, "run.st"])
+    path.unlink()
+    with pytest.raises(
+        StorageError, match=r"run-start2\.st is where the checkpoint of a further start belongs.*Move it"
+    ):
+        CGGAN(**settings, n_restarts=3).fit(frame, labels, checkpoint=path)
+    assert not path.exists()
+
+
 def test_one_start_may_fail_and_what_an_earlier_run_left_is_removed(tmp_path, frame, labels, monkeypatch):
     fit = adversarial.fit_adversarial
 
@@ -210,7 +237,7 @@ def test_one_start_may_fail_and_what_an_earlier_run_left_is_removed(tmp_path, fr
 
     monkeypatch.setattr(adversarial, "fit_adversarial", failing)
     stale = tmp_path / "c-start1.safetensors"
-    stale.write_text("of another run")
+    Checkpoint(stale, "of another run", "c.safetensors").write({}, {})
     settings, seeds = {**TINY, "random_state": 0, "n_restarts": 2}, [0]
     model = CGGAN(**settings).fit(frame, labels, checkpoint=tmp_path / "c.safetensors")
     again = load(model.save(tmp_path / "model"))
@@ -219,7 +246,7 @@ def test_one_start_may_fail_and_what_an_earlier_run_left_is_removed(tmp_path, fr
         assert one.best_restart_ == 1
     assert not stale.exists()
     seeds.append(1000)
-    with pytest.raises(TrainingError, match="sick"):
+    with pytest.raises(TrainingError, match=r"All 2 starts failed\. Start 0: sick Start 1: sick"):
         CGGAN(**settings).fit(frame, labels)
 
 

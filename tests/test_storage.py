@@ -77,12 +77,8 @@ def having(value, *path):
         ("config.json", without("settings")),
         ("config.json", without("fitted")),
         ("config.json", without("fitted", "seed")),
-        ("config.json", having(3, "settings", "n_atents")),
         ("config.json", having(["a"], "settings")),
         ("config.json", having(3, "settings", "n_latents")),
-        ("config.json", having("x", "settings", "n_latents")),
-        ("config.json", having("planar", "settings", "flow")),
-        ("config.json", having("planar", "settings", "prior")),
         ("config.json", lambda content: [content]),
         ("schema.json", lambda content: [content]),
         ("schema.json", without("domains")),
@@ -145,6 +141,36 @@ def test_the_sum_of_a_state_has_its_own_place(tmp_path):
     tensors, header = read_state(tmp_path / "s", "")
     assert tensors["x"].tolist() == [0, 1, 2]
     assert header == {"format": 2, **words}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (having(3, "settings", "n_atents"), "there is no n_atents"),
+        (having("x", "settings", "n_latents"), "n_latents must be a whole number"),
+        (having("planar", "settings", "flow"), "flow"),
+        (having("planar", "settings", "prior"), "prior"),
+    ],
+)
+def test_a_setting_of_another_version_is_no_damage(saved, change, said, tmp_path):
+    with pytest.raises(
+        StorageError, match=rf"m has a setting that CG\w+ of unmix .* does not take: .*{said}"
+    ) as caught:
+        unmix.load(changed(saved, tmp_path, "config.json", change))
+    assert "damaged" not in str(caught.value)
+    assert "Another version wrote it" in str(caught.value)
+
+
+def test_what_a_newer_version_wrote_is_no_damage(saved, tmp_path):
+    def newer(content):
+        content["versions"]["unmix"] = "99.1.2rc1"
+        return content
+
+    folder = changed(saved, tmp_path, "config.json", newer)
+    unmix.load(folder)
+    (folder / "schema.json").write_text("{}")
+    with pytest.raises(StorageError, match=r"was written by unmix 99\.1\.2rc1, and unmix .* Install the newer"):
+        unmix.load(folder)
 
 
 def test_a_lost_file_is_damage(saved, tmp_path):

@@ -13,7 +13,8 @@ Two things are asked of every latent, because a start can differ for two reasons
 median of its correlations is 0.95 or more, so that the optimum is no accident. And *no start that fits as well* (a
 held-out objective at most 0.05 nats a row above the audited one's) may contradict it, be it a single one: the data then
 prefer neither. Correlations are cosines of angles, so two estimates that both have correlation c with one true latent
-have at least :math:`2c^2 - 1` with each other; below 0.805, for c = 0.95, one of the two is wrong. A start that fits
+have at least :math:`2c^2 - 1` with each other; below 0.805, for c = 0.95, they do not estimate the same one. Either one
+of them is wrong, or each is another true latent and there are more of those than were asked for. A start that fits
 worse is a worse optimum: it is reported, and proves nothing against the latent.
 """
 
@@ -58,7 +59,7 @@ class Agreement:
     @property
     def mean(self) -> float:
         """Mean over all pairs of different starts; NaN with a single start."""
-        return _off_diagonal_mean(self.pairs)
+        return mean_of_pairs(self.pairs)
 
     def of_start(self, start: int) -> float:
         """Mean agreement of one start with the others; NaN with a single start."""
@@ -134,7 +135,8 @@ class Repeats:
         if self.rival[latent] < _CONTRADICTED:
             return (
                 f"A start that fits as well found another latent in its place (correlation "
-                f"{floored(self.rival[latent])}): both cannot be right, and the data prefer neither."
+                f"{floored(self.rival[latent])}): they do not estimate the same factor, and the data prefer neither. "
+                "One of them is wrong, or each is a factor and there are more factors than latents."
             )
         return ""
 
@@ -175,10 +177,9 @@ def check_agreement(subject: Subject) -> tuple[Finding, Repeats | None]:
     """Whether other starts find every latent again."""
     repeats = measure_repeats(subject)
     if repeats is None:
-        sentence = "There is a single start: whether another one finds the same latents is not known."
+        sentence = "There is no other start to compare with: whether one finds the same latents is not known."
         return Finding(CONDITION, "cannot tell", False, sentence), None
     names = subject.names
-    most = "The other start" if repeats.others == 1 else f"Most of {repeats.others} other starts"
     evidence = {
         "median": dict(zip(names, repeats.median.tolist(), strict=True)),
         "least": dict(zip(names, repeats.least.tolist(), strict=True)),
@@ -189,25 +190,34 @@ def check_agreement(subject: Subject) -> tuple[Finding, Repeats | None]:
     }
     low = [name for name, value in zip(names, repeats.median, strict=True) if value < REPEATS]
     if low:
-        said = f"does not find {listed(low)} again" if repeats.others == 1 else f"do not find {listed(low)} again"
-        sentence = f"{most} {said} (median correlation below {REPEATS})."
+        sentence = f"The other start does not find {listed(low)} again (correlation below {REPEATS})."
+        if repeats.others > 1:
+            sentence = (
+                f"Over {repeats.others} other starts the median correlation with {listed(low)} is below {REPEATS}."
+            )
         return Finding(CONDITION, "fails", True, sentence, evidence), repeats
     rivals = [name for name, value in zip(names, repeats.rival, strict=True) if value < _CONTRADICTED]
     if rivals:
         sentence = f"A start that fits as well as the audited one found another latent in place of {listed(rivals)}."
         return Finding(CONDITION, "fails", True, sentence, evidence), repeats
-    finds = "finds" if repeats.others == 1 else "find"
-    sentence = f"{most} {finds} every latent again (median correlations {floored(repeats.median.min())} or more)"
+    least_median = floored(repeats.median.min())
+    sentence = f"The other start finds every latent again (correlations {least_median} or more)"
+    if repeats.others > 1:
+        sentence = (
+            f"Over {repeats.others} other starts the median correlation with every latent is {least_median} or more"
+        )
     differ = [
         f"{name} in {count} (down to {floored(least)})"
         for name, count, least in zip(names, repeats.below, repeats.least, strict=True)
         if count
     ]
     worse = ", all in starts that fit worse" if repeats.worse.all() else ""
-    sentence += f"; not all do: below {REPEATS} are {listed(differ)}{worse}." if differ else ", and so do all."
+    all_do = f", and none of them is below {REPEATS}." if repeats.others > 1 else "."
+    sentence += f"; below {REPEATS} are {listed(differ)}{worse}." if differ else all_do
     return Finding(CONDITION, "holds", True, sentence, evidence), repeats
 
 
-def _off_diagonal_mean(pairs: Floats) -> float:
+def mean_of_pairs(pairs: Floats) -> float:
+    """Mean of a matrix (starts, starts) over pairs of different starts; NaN with a single one."""
     count = len(pairs)
     return float((pairs.sum() - count) / (count * (count - 1))) if count > 1 else float("nan")

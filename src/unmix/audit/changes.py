@@ -19,7 +19,8 @@ Smith 2000, Econometric Theory 16), at the 5 % level, for r = 0, 1, … until it
 more than it does with the domain labels shuffled, refitted in the same way. Shuffled labels therefore never give a
 rank, whatever the prior has learnt. An encoder q(z | x, u) can also move a latent by the label that it is told, and
 does so with a wrong one: rows are decoded and encoded again with shuffled labels, and a latent must change by twice
-what that gives.
+what that gives. Few rows show only large changes: that none is seen is a failure where one that makes 8 % of a latent's
+variance, beyond what shuffled labels make, would be seen, and else tells nothing.
 
 Both routes rest on independence within domains (C2). Where a latent of S depends on any other one, or one of N_a on one
 of N_b, they count for nothing, and no number of domains makes up for it (``tied``).
@@ -52,6 +53,7 @@ _LEVEL = 0.05
 _WEAKEST = 0.1
 _SAME = 0.02
 _BEYOND_LABELS = 2.0
+_VISIBLE = 0.08
 _LEAST_SD = 1e-3
 
 
@@ -62,6 +64,7 @@ class Changes:
     Attributes
     ----------
     present : int, domains with enough rows
+    visible : share of a latent's variance, beyond that with shuffled labels, which a change must make to be seen
     location, scale, shape : (n_latents,) bool, what changes by more than with shuffled labels
     share : (n_latents,), share of the variance that lies between domains
     shape_share : (n_latents,), the same of the measure of shape
@@ -71,6 +74,7 @@ class Changes:
     """
 
     present: int
+    visible: float
     location: Bools
     scale: Bools
     shape: Bools
@@ -89,6 +93,11 @@ class Changes:
     def changing(self) -> Bools:
         """Latents that change in any way."""
         return np.asarray(self.location | self.scale | self.shape)
+
+    @property
+    def blind(self) -> bool:
+        """Whether there are too few rows to see even changes of some size."""
+        return self.visible > _VISIBLE
 
     @cached_property
     def bent(self) -> bool:
@@ -225,6 +234,7 @@ def measure_changes(subject: Subject) -> Changes:
         nothing = np.zeros((1, 2 * n_latents))
         return Changes(
             max(n_domains, 1),
+            np.inf,
             never,
             never,
             never,
@@ -246,6 +256,7 @@ def measure_changes(subject: Subject) -> Changes:
     # The largest over all latents of a shuffle is the limit of each, and three ways to change share the level: many
     # latents and many tests do not make a change more likely.
     limit = np.quantile(shuffled.max(axis=2), 1 - _LEVEL / len(actual), axis=0)
+    visible = float((limit - shuffled.mean(axis=(0, 2))).max())
     by_labels = _by_labels_alone(subject)
     location, scale, shape = actual > np.maximum(limit[:, None], _BEYOND_LABELS * by_labels)
     natural, noise = _natural_with_noise(z, labels, weights, rng)
@@ -253,7 +264,7 @@ def measure_changes(subject: Subject) -> Changes:
     if subject.slopes is not None and subject.curvatures is not None:
         both = np.concatenate([subject.curvatures * spread**2, subject.slopes * spread], axis=2)[:, subject.large]
         fitted = both - both.mean(axis=1, keepdims=True)
-    return Changes(n_domains, location, scale, shape, actual[0], actual[2], natural, noise, fitted)
+    return Changes(n_domains, visible, location, scale, shape, actual[0], actual[2], natural, noise, fitted)
 
 
 def _by_labels_alone(subject: Subject) -> Floats:
@@ -322,6 +333,7 @@ def check_changes(subject: Subject, support: Support, dependent: Bools) -> tuple
         "weakest_direction_of_all": _weakest(changes),
         "directions_of_all": changes.ranks(frozenset(range(subject.n_latents)))[0],
         "directions_of_a_dense_mixing": 2 * subject.n_latents,
+        "least_visible_share": changes.visible if len(subject.large) > 1 else None,
         "pairs_that_need_changes": int(left.sum()),
         "pairs_with_enough": int(met.sum()),
     }
@@ -364,6 +376,14 @@ def _judge(subject: Subject, changes: Changes, left: Bools, met: Bools, barred: 
                 few = f"All rows are of {subject.domains[0]}, one of {1 + len(subject.absent)} domains"
             return "cannot tell", False, f"{few}: whether anything changes cannot be tested."
         return "fails", True, f"There is one domain, so nothing changes. {costs}"
+    if not changes.changing.any() and changes.blind:
+        rows = subject.counts[subject.large]
+        each = f"{rows.min()}" if rows.min() == rows.max() else f"{rows.min()} to {rows.max()}"
+        sentence = (
+            f"No latent is seen to differ between domains, but there are too few rows to tell: {each} a domain show "
+            f"only what makes {changes.visible:.0%} of a latent's variance or more."
+        )
+        return "cannot tell", False, sentence
     if not changes.changing.any():
         sentence = "No latent differs between domains by more than it does with the domain labels shuffled."
         return "fails", True, f"{sentence} {costs}"
@@ -371,12 +391,13 @@ def _judge(subject: Subject, changes: Changes, left: Bools, met: Bools, barred: 
     which = f"{len(changing)} of {n}" if len(changing) < n else "Both" if n == 2 else f"All {n}"
     differ = "differs" if len(changing) == 1 else "differ"
     said = f"{which} latents ({listed(changing)}) {differ} between domains by more than with shuffled labels."
+    more = " There are few rows: more may show more changes." if changes.blind else ""
     if n == 1:
         said = f"{names[0]} differs between domains by more than with shuffled labels."
     if not needed:
         if len(changing) == n:
             return "holds", True, f"{said} The structure leaves no pair to them."
-        return "fails", True, f"{said} {costs}"
+        return "fails", True, f"{said} {costs}{more}"
     if met.sum() == needed:
         sentence = f"{said} {costs} The domains differ in enough directions for all of them."
         return "holds", True, sentence
@@ -390,4 +411,4 @@ def _judge(subject: Subject, changes: Changes, left: Bools, met: Bools, barred: 
         sentence += (
             f" For {listed(bars)} changes count for nothing, because latents depend on each other within domains."
         )
-    return "fails", True, sentence
+    return "fails", True, f"{sentence}{more}"

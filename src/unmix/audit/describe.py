@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmix.audit.agreement import Agreement
-from unmix.audit.subject import stratify
+from unmix.audit.subject import Reconstruction, stratify
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel
 
@@ -67,8 +67,10 @@ class Description(DomainEffects):
     strata, strata_group, strata_design : (rows,) int, (strata,) int and (strata, n_design), as in ``audit.subject``
     best : (1,) int, the chosen start
     location_starts_low, location_starts_high : (n_domains, n_latents), range of the mean over all starts, matched
-    r2, r2_train : (n_features,), share of each feature's variance that encode-decode keeps, held out and training
-    posterior_width : (n_latents,), mean posterior standard deviation; near 1: the data say nothing of this latent
+    r2, r2_train : (n_features,), share of each feature's variance that encode-decode keeps, held out and training; NaN
+        where the feature does not vary there
+    r2_variance : (n_features,), variance of each feature on the held-out rows, in units of that in the fit
+    posterior_width : (n_latents,), mean posterior standard deviation, in units of the latent's spread over rows
     agreement, agreement_latents : (starts, starts) and (starts, n_latents) of the chosen start with every other
     held_out : (1,) 1 where the described rows are held-out rows, 0 where there were too few to hold any out
     explained_variance : (n_latents,), share of the features' variance that each latent accounts for in ``train``
@@ -88,6 +90,7 @@ class Description(DomainEffects):
     location_starts_high: Floats
     r2: Floats
     r2_train: Floats
+    r2_variance: Floats
     posterior_width: Floats
     agreement: Floats
     agreement_latents: Floats
@@ -123,6 +126,7 @@ def describe(
         for start, own in enumerate(candidates)
     ]
     strata = stratify(held_out, groups)
+    kept = explained(model, held_out)
     return Description(
         latents=means,
         latents_std=stds,
@@ -137,8 +141,9 @@ def describe(
         **vars(effects),
         location_starts_low=np.min(matched, axis=0),
         location_starts_high=np.max(matched, axis=0),
-        r2=explained(model, held_out),
-        r2_train=explained(model, train),
+        r2=kept.r2,
+        r2_train=explained(model, train).r2,
+        r2_variance=kept.variance,
         posterior_width=stds.mean(axis=0),
         agreement=agreed.pairs,
         agreement_latents=agreed.latents[best],
@@ -225,21 +230,28 @@ def explained_variance(model: FittedModel, rows: Rows) -> Floats:
     return result
 
 
-def explained(model: FittedModel, rows: Rows) -> Floats:
-    """R² of encode-decode for each feature (n_features,), missing entries left out."""
+def explained(model: FittedModel, rows: Rows) -> Reconstruction:
+    """What encode-decode keeps of each feature, missing entries left out; ``rows`` are in the units of the fit."""
     errors, squares, sums, counts = 0.0, 0.0, 0.0, 0.0
+    # Sums are taken from the first value that is there, so that a feature that does not vary has exactly no variance.
+    first = rows.take(slice(0, 1)).x
+    if rows.observed is not None:
+        first = rows.x.gather(0, rows.observed.argmax(0, keepdim=True))
+    origin = first.cpu().double().numpy()
     with torch.no_grad():
         for chunk in chunks(rows, _CHUNK // 8):
             output = model.reconstruct(model.mean(chunk.x, chunk.observed, chunk.design))
             seen = torch.ones_like(chunk.x) if chunk.observed is None else chunk.observed
             for_numpy = [t.cpu().double().numpy() for t in (chunk.x, output, seen)]
             x, fit, weight = for_numpy
+            x, fit = x - origin, fit - origin
             errors, squares = errors + (weight * (x - fit) ** 2).sum(0), squares + (weight * x**2).sum(0)
             sums, counts = sums + (weight * x).sum(0), counts + weight.sum(0)
     counts = np.maximum(counts, 1.0)
-    variance = np.asarray(squares) / counts - (np.asarray(sums) / counts) ** 2
-    result: Floats = 1.0 - np.asarray(errors) / counts / np.maximum(variance, 1e-12)
-    return result
+    variance = np.maximum(np.asarray(squares) / counts - (np.asarray(sums) / counts) ** 2, 0.0)
+    varies = variance > 0
+    r2 = np.where(varies, 1.0 - np.asarray(errors) / counts / np.where(varies, variance, 1.0), np.nan)
+    return Reconstruction(r2, variance)
 
 
 def domain_effects(latents: Floats, groups: NDArray[np.int64], n_domains: int, seed: int = 0) -> DomainEffects:

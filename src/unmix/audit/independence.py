@@ -67,7 +67,9 @@ def check_independence(subject: Subject) -> tuple[Finding, Bools]:
     nothing = np.zeros((n, n), dtype=bool)
     z, labels = subject.tested
     if n < 2:
-        return Finding(CONDITION, "cannot tell", False, "There is one latent: nothing to depend on."), nothing
+        return Finding(
+            CONDITION, "cannot tell", False, "There is one latent to test: nothing that it could depend on."
+        ), nothing
     if not len(z):
         sentence = f"No domain has the {LEAST_ROWS} rows that a test of dependence within it takes."
         return Finding(CONDITION, "cannot tell", False, sentence), nothing
@@ -111,8 +113,8 @@ def check_independence(subject: Subject) -> tuple[Finding, Bools]:
         sentence = f"{rows} are too few to see even a dependence of {2 * _SIZE} in all of them."
         return Finding(CONDITION, "cannot tell", False, sentence, evidence), dependent
     sentence = (
-        f"No two latents depend on each other within domains by {max(_SIZE, pooled.visible):.2f} or more beyond "
-        f"chance. The largest rank correlation is {seen.max():.2f} ({subject.names[first]} and "
+        f"No two latents are seen to depend on each other within domains by {max(_SIZE, pooled.visible):.2f} or more "
+        f"beyond chance. The largest rank correlation is {seen.max():.2f} ({subject.names[first]} and "
         f"{subject.names[second]}, root mean square over domains); shuffled rows have {chance[first, second]:.2f} "
         f"({rows})."
     )

@@ -11,8 +11,8 @@ a latent that folds, z and -z giving the same features, does not come back, and 
 part. Noise is no excuse: with a posterior of width w an encoder shrinks a latent by :math:`w^2`, so that
 :math:`R^2 = 1 - w^4`, and w below 0.31, at which the latent can have correlation 0.95 with a true one, gives 0.99;
 0.95 is asked. And the rows themselves are encoded and decoded: where that is no better than the features' means,
-:math:`R^2 \le 0` in the mean over features (each from -1), the model does not describe these rows, and none of its
-latents is read off them.
+:math:`R^2 \le 0` in the mean over the features that vary there (``Reconstruction.kept``), the model does not describe
+these rows, and none of its latents is read off them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, floored
+from unmix.audit.finding import Finding, counted, floored
 from unmix.audit.subject import Subject
 
 Floats = NDArray[np.float64]
@@ -48,9 +48,10 @@ def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, str]]:
     effects, smallest = own_effects(subject.jacobian)
     low = np.quantile(effects, _SHARE_OF_ROWS, axis=0)
     faults: dict[int, str] = {}
-    # A feature that hardly varies on these rows has an R² without a lower limit, and must not speak for all.
-    kept = None if subject.reconstruction is None else float(np.clip(subject.reconstruction, -1.0, 1.0).mean())
-    if kept is not None and not kept > 0:
+    kept = None if subject.reconstruction is None else subject.reconstruction.kept
+    still = 0 if subject.reconstruction is None else subject.reconstruction.still
+    undescribed = kept is not None and kept <= 0
+    if undescribed:
         said = f"is not read off these rows: encoding and decoding them is no better than the means (R² {kept:.2f})"
         faults = dict.fromkeys(range(subject.n_latents), said)
     for i in range(subject.n_latents):
@@ -58,7 +59,7 @@ def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, str]]:
         if i in faults:
             continue
         if low[i] < _OWN_EFFECT:
-            faults[i] = f"has an effect of its own of only {low[i]:.2f} on the features at a tenth of the rows"
+            faults[i] = f"has an effect of its own of only {low[i]:.2f} or less on the features at a tenth of the rows"
         elif back < _ROUND_TRIP:
             faults[i] = f"does not come back when it is decoded and encoded again (R² {back:.2f})"
     names = subject.names
@@ -69,9 +70,10 @@ def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, str]]:
         if subject.round_trip is None
         else dict(zip(names, subject.round_trip.tolist(), strict=True)),
         "encode_decode_r2": kept,
+        "features_that_do_not_vary": still,
         "points": len(effects),
     }
-    if kept is not None and not kept > 0:
+    if undescribed:
         sentence = f"Encoding and decoding these rows is no better than the features' means (R² {kept:.2f})."
         return Finding(CONDITION, "fails", True, f"{sentence} The model does not describe them.", evidence), faults
     if faults:
@@ -79,5 +81,11 @@ def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, str]]:
         return Finding(CONDITION, "fails", True, sentence, evidence), faults
     sentence = f"Every latent moves the features in a way of its own (least {low.min():.2f} standard deviations)"
     sentence += "." if subject.round_trip is None else " and comes back when decoded and encoded again."
-    sentence += "" if kept is None else f" Encoding and decoding keeps {floored(kept)} of the features' variance."
+    if kept is not None and kept > 0:
+        apart = (
+            f", {counted(still, 'feature')} aside that {'does' if still == 1 else 'do'} not vary here" if still else ""
+        )
+        sentence += f" Encoding and decoding keeps {floored(kept)} of the features' variance{apart}."
+    elif kept is not None:
+        sentence += " No feature varies on these rows: what encoding and decoding keeps of them is not known."
     return Finding(CONDITION, "holds", True, sentence, evidence), {}

@@ -1,8 +1,8 @@
 r"""C1: is every latent there, alone, smooth and positive in every domain?
 
-A latent is *vanished* when its posterior is about as wide as its prior or it drives no feature, *discrete* when it
-takes few values, *duplicated* when within domains it is a rising or falling function of another one, by correlation of
-values or ranks. Positivity needs
+A latent has *collapsed* when its posterior is nearly as wide in a row as over all rows, or it drives no feature. It is
+*unclear* when that width is as large as its spread over rows, *discrete* when it takes few values, *duplicated* when
+within domains it is a rising or falling function of another one, by correlation of values or ranks. Positivity needs
 domains that overlap: for latent i and domain u, the share of the rows of u that lie between the 1 % and the 99 %
 quantile of another domain. Where a domain has nearly none, p(z_i | u) looks like zero where other domains have their
 mass.
@@ -15,15 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, Verdict, listed, there
+from unmix.audit.finding import Finding, Verdict, floored, listed, there
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.audit.subject import LEAST_ROWS, Subject
 from unmix.metrics.recovery import correlation
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 CONDITION = "C1 positivity"
-VANISHED = 0.9
+_COLLAPSED = 0.9
+_UNCLEAR = 0.9
 _DUPLICATED = 0.95
 _DISJOINT = 0.05
 _FEW_VALUES = 20
@@ -38,14 +40,28 @@ class Faults:
     superfluous: frozenset[int] = frozenset()
 
 
+def relative_width(width: Floats) -> Floats:
+    """How wide a latent's posterior is in a row, against all rows together; 1 where the rows say nothing about it.
+
+    ``width``: posterior standard deviation, in units of the spread of the posterior means over rows.
+    """
+    result: Floats = width / np.sqrt(1.0 + np.square(width))
+    return result
+
+
+def collapsed(width: Floats) -> Bools:
+    """Whether a posterior of ``width``, as in ``relative_width``, says next to nothing about the latent."""
+    return np.asarray(relative_width(width) > _COLLAPSED)
+
+
 def check_positivity(subject: Subject) -> tuple[Finding, Faults]:
     """C1, and the latents that it finds unusable."""
     names = subject.names
     if len(subject.latents) < LEAST_ROWS:
         sentence = f"There {there(len(subject.latents), 'row')}; the tests of the latents need at least {LEAST_ROWS}."
         return Finding(CONDITION, "cannot tell", False, sentence), Faults({})
-    collapsed = _collapsed(subject)
-    faults = collapsed | {i: words for i, words in _others(subject).items() if i not in collapsed}
+    gone = _collapsed(subject)
+    faults = gone | {i: words for i, words in _others(subject).items() if i not in gone}
     overlap = _overlap(subject)
     apart: dict[str, list[str]] = {}
     if overlap is not None:
@@ -61,7 +77,7 @@ def check_positivity(subject: Subject) -> tuple[Finding, Faults]:
         "domains_apart": apart,
     }
     verdict, sentence = _judge(subject, faults, apart, small)
-    return Finding(CONDITION, verdict, True, sentence, evidence), Faults(faults, _superfluous(subject, collapsed))
+    return Finding(CONDITION, verdict, True, sentence, evidence), Faults(faults, _superfluous(subject, gone))
 
 
 def _judge(
@@ -89,30 +105,39 @@ def _collapsed(subject: Subject) -> dict[int, str]:
     found: dict[int, str] = {}
     for i in range(subject.n_latents):
         if spread[i] < _LEAST_SD:
-            found[i] = "is constant: it has collapsed"
-        elif subject.width is not None and subject.width[i] > VANISHED:
-            found[i] = f"has collapsed: its posterior has {subject.width[i]:.2f} of the width that no data would give"
+            found[i] = "is constant on these rows"
+        elif subject.width is not None and collapsed(subject.width[i]):
+            found[i] = f"has collapsed: {_width_in_words(subject, i)}"
         elif effect[i] < SUPPORT_THRESHOLD:
             found[i] = f"has collapsed: it drives no feature by {SUPPORT_THRESHOLD} standard deviations or more"
     return found
 
 
-def _superfluous(subject: Subject, collapsed: dict[int, str]) -> frozenset[int]:
+def _width_in_words(subject: Subject, latent: int) -> str:
+    assert subject.width is not None
+    share = floored(float(relative_width(subject.width[latent])))
+    return f"in a row its posterior is {share} times as wide as over all rows"
+
+
+def _superfluous(subject: Subject, gone: dict[int, str]) -> frozenset[int]:
     """Collapsed latents, and of every two that repeat each other the one with less effect."""
     effect = subject.starts[0].sum(axis=0)
     pairs = _twins(subject).items()
-    return frozenset(collapsed) | {i if (effect[i], -i) < (effect[twin], -twin) else twin for i, twin in pairs}
+    return frozenset(gone) | {i if (effect[i], -i) < (effect[twin], -twin) else twin for i, twin in pairs}
 
 
 def _others(subject: Subject) -> dict[int, str]:
     found = {
-        i: f"is a duplicate of {subject.names[twin]}: within domains their correlation is {_DUPLICATED} or more"
+        i: f"is a duplicate of {subject.names[twin]}: within domains their correlation, of values or ranks, is "
+        f"{_DUPLICATED} or more"
         for i, twin in _twins(subject).items()
     }
     for i in range(subject.n_latents):
+        if subject.width is not None and subject.width[i] > _UNCLEAR:
+            found[i] = f"is read off the features too unclearly: {_width_in_words(subject, i)}"
         n_values = len(np.unique(subject.latents[:, i].round(6)))
         if n_values <= min(_FEW_VALUES, len(subject.latents) // 10):
-            found[i] = f"is discrete: it takes {n_values} values"
+            found[i] = f"is discrete: it takes {n_values} values on these rows"
     return found
 
 

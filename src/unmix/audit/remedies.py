@@ -37,7 +37,7 @@ class Remedy:
 
     @property
     def sentence(self) -> str:
-        what = f"separate {listed(list(self.mends))} from all others" if self.mends else "lose nothing"
+        what = f"separate {listed(list(self.mends))} from all others" if self.mends else "lose little on these rows"
         return f"{self.change} would {what}."
 
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from unmix.audit.agreement import SAME_LATENTS, agreement
 from unmix.audit.describe import Description
 from unmix.audit.result import Audit
-from unmix.audit.subject import Strata, Subject, evenly, subject_of_model
+from unmix.audit.subject import Reconstruction, Strata, Subject, evenly, subject_of_model
 from unmix.audit.verdicts import audit_subject
 from unmix.errors import DataError
 from unmix.models.base import FittedModel
@@ -31,21 +31,21 @@ def audit_model(
     names: Sequence[str],
     feature_names: Sequence[str],
     objective: ArrayLike,
-    rows: tuple[Floats, Floats, Strata, Floats] | None = None,
+    rows: tuple[Floats, Floats, Strata, Reconstruction] | None = None,
 ) -> Audit:
     """Audit of a fitted model on new ``rows``, or on those it was described on.
 
-    Rows are posterior means, their widths, strata, and R² of encoding and decoding each feature.
+    Rows are posterior means, their widths, strata, and what encoding and decoding keeps of each feature.
 
     ``objective`` (starts,) is what every start reached on held-out rows, nats a row; lower is better.
     """
     if rows is None:
         own = Strata(found.strata, found.strata_group, found.strata_design)
-        rows = found.latents, found.latents_std, own, found.r2
+        rows = found.latents, found.latents_std, own, Reconstruction(found.r2, found.r2_variance)
     latents, widths, strata, reconstruction = rows
     best = int(found.best[0])
     # A start that failed has no finite objective, and says nothing about the latents.
-    reached = np.nan_to_num(np.asarray(objective, dtype=float), nan=np.inf)
+    reached = np.asarray(objective, dtype=float)
     others = np.array([s for s in range(len(reached)) if s != best and np.isfinite(reached[s])], dtype=np.int64)
     # A start that found other latents says nothing about the edges of these; that it did is counted as disagreement.
     alike = others[found.agreement_latents[others].mean(axis=1) >= SAME_LATENTS]
@@ -151,10 +151,11 @@ def audit_decoder(
     )
 
 
-def _kept(x: Floats, decoded: Floats) -> Floats:
-    """R² (n_features,) of the decoded features."""
-    error, spread = ((x - decoded) ** 2).mean(axis=0), x.var(axis=0)
-    return np.asarray(1.0 - error / np.where(spread > 0, spread, 1.0))
+def _kept(x: Floats, decoded: Floats) -> Reconstruction:
+    """What ``decoded`` keeps of the features; their unit is the larger of both spreads."""
+    error, variance = ((x - decoded) ** 2).mean(axis=0), np.where(np.ptp(x, axis=0) > 0, x.var(axis=0), 0.0)
+    r2 = np.where(variance > 0, 1.0 - error / np.where(variance > 0, variance, 1.0), np.nan)
+    return Reconstruction(r2, variance / np.maximum(np.maximum(variance, decoded.var(axis=0)), 1e-300))
 
 
 def _matrix(values: ArrayLike, what: str, shape: tuple[int, ...] | None = None, whose: str = "z") -> Floats:

@@ -180,7 +180,9 @@ def _finding(subject: Subject, support: Support, zeros: int, free: int, chance: 
         "draws": len(support.draws),
     }
     if n == 1:
-        return Finding(CONDITION, "cannot tell", False, "There is one latent: nothing to separate it from.", evidence)
+        return Finding(
+            CONDITION, "cannot tell", False, "There is one latent to test: nothing to separate it from.", evidence
+        )
     if not support.credible:
         by_chance = f", and {chance} are small by chance where so many are just above the threshold" if chance else ""
         sentence = (

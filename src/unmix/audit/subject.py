@@ -71,6 +71,37 @@ def stratify(rows: Rows, groups: Ints) -> Strata:
 
 
 @dataclass(frozen=True)
+class Reconstruction:
+    """What encoding and decoding keeps of every feature on some rows.
+
+    Attributes
+    ----------
+    r2 : (n_features,), R²; NaN where the feature does not vary on these rows
+    variance : (n_features,), of the feature on these rows, in units of that in the fit; 0 where it does not vary
+    """
+
+    r2: Floats
+    variance: Floats
+
+    @property
+    def still(self) -> int:
+        """Features that do not vary on these rows; they have no R²."""
+        return int((self.variance == 0).sum())
+
+    @property
+    def kept(self) -> float:
+        """Mean R² (each from -1) of the features; NaN where none varies.
+
+        A feature counts by its variance, and never for more than in the fit: neither one that hardly varies on these
+        rows, whose R² has no lower limit, nor one with a far row can speak for all.
+        """
+        weight = np.minimum(self.variance, 1.0)
+        if not weight.any():
+            return float("nan")
+        return float(np.average(np.maximum(np.where(weight > 0, self.r2, 0.0), -1.0), weights=weight))
+
+
+@dataclass(frozen=True)
 class Subject:
     """Everything the checks take.
 
@@ -88,7 +119,7 @@ class Subject:
     width : (n_latents,), mean posterior standard deviation, or None
     slopes, curvatures : (points, strata, n_latents), η' and η'' of a prior that knows domains, or None
     round_trip : (n_latents,), R² of encoding what latents drawn from the prior decode to, or None
-    reconstruction : (n_features,), R² of encoding and decoding the rows, or None
+    reconstruction : what encoding and decoding keeps of the rows, or None
     relabelled, relabelled_strata : (shuffles, rows, n_latents) and (shuffles, rows), latents of decoded rows encoded
         with shuffled domain labels, and those; None where the encoder takes no domains
     """
@@ -107,7 +138,7 @@ class Subject:
     slopes: Floats | None = None
     curvatures: Floats | None = None
     round_trip: Floats | None = None
-    reconstruction: Floats | None = None
+    reconstruction: Reconstruction | None = None
     relabelled: Floats | None = None
     relabelled_strata: Ints | None = None
 
@@ -179,7 +210,7 @@ def subject_of_model(
     starts: Floats,
     agreement: Floats,
     worse_by: Floats | None = None,
-    reconstruction: Floats | None = None,
+    reconstruction: Reconstruction | None = None,
 ) -> Subject:
     """A fitted model and the posterior means of some rows; no features are needed."""
     n_points = max(_LEAST_POINTS, rows_at_once(1, model.n_latents, len(feature_names)))

@@ -79,7 +79,11 @@ def audit_subject(subject: Subject) -> Audit:
     # Where the zeros are not credible the changes must do everything, and what is counted is a dense mixing.
     counted_on = support.edges if support.credible else np.ones_like(support.edges)
     mended = find_remedies(
-        counted_on, changes, list(part.names), dependent, domains_tested=not subject.untested_domains
+        counted_on,
+        changes,
+        list(part.names),
+        dependent,
+        domains_tested=len(part.domains) + len(part.absent) == 1 or not changes.blind,
     )
     unsteady = [] if repeats is None else [i for i in range(len(active)) if repeats.fault(i)]
     faulty_names = {part.names[i] for i in [*own, *unsteady]}
@@ -122,15 +126,18 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, str]:
         return "unsupported", found.repeats.fault(i)
     said = "" if found.repeats is None else f" {found.repeats.said(i)}"
     if not others:
-        return "identified", f"{_routes(found, i)}{said or ' One start only: whether it repeats is not known.'}"
+        alone = " There is no other start to compare with: whether it repeats is not known."
+        return "identified", f"{_routes(found, i)}{said or alone}"
     direct = [j for j in others if not found.separated[i, j]]
     bound = [names[j] for j in direct if found.dependent[i, j]]
     unsure = [names[j] for j in direct if not found.dependent[i, j] and found.probability[i, j] >= 1 - SURE]
     open_ = [j for j in direct if not found.dependent[i, j]]
     if not found.changes.changing[i] and open_:
-        still = "It does not change between domains"
+        still = "It does not change between domains by more than with shuffled labels"
         if found.subject.untested_domains:
             still = "Whether it changes between domains cannot be tested"
+        elif found.changes.blind and len(found.subject.large) > 1:
+            still = "Whether it changes between domains cannot be told from so few rows"
         surely = "does not surely separate" if unsure else "does not separate"
         return "unsupported", f"{still}, and the structure {surely} it from {listed([names[j] for j in open_])}."
     if bound:
@@ -147,8 +154,16 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, str]:
         )
     return "block", (
         f"Nothing separates it from {together}: that would take {int(found.support.needed()[i, direct].max())} domains "
-        f"that differ enough, and there {there(found.changes.present, 'domain')}.{said}"
+        f"that differ enough, and {_domains(found)}.{said}"
     )
+
+
+def _domains(found: _Evidence) -> str:
+    """How many domains there are to compare."""
+    enough, present = found.changes.present, len(found.subject.domains)
+    if len(found.subject.large) < present:
+        return f"of {counted(present, 'domain')} {len(found.subject.large)} have rows enough to compare"
+    return f"there {there(enough, 'domain')}"
 
 
 def _routes(found: _Evidence, i: int) -> str:
@@ -161,7 +176,7 @@ def _routes(found: _Evidence, i: int) -> str:
         if others:
             parts.append(f"from {listed(others)} by {by}")
     if not parts:
-        return "It is the only latent."
+        return "There is no other latent to tell it from."
     return f"Separated {', '.join(parts)}."
 
 

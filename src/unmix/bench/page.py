@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from unmix.bench import figures, summary
 from unmix.bench.study import Study
-from unmix.files import replacing
-from unmix.report.parts import Picture, csv_address, fill, picture
+from unmix.files import as_path
+from unmix.report.parts import Picture, csv_address, fill, picture, write_html
 from unmix.version import __version__
 
 _MOST_FAILURES = 20
@@ -57,8 +57,7 @@ def write_page(study: Study, rows: list[dict[str, Any]], path: Path) -> dict[str
         ],
         downloads={"rows": csv_address(frame), "settings": csv_address(settings), "margins": csv_address(margins)},
     )
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    write_html(text, as_path(path))
     return {"rows": frame, "settings": settings, "margins": margins}
 
 

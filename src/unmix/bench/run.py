@@ -31,7 +31,7 @@ from unmix import metrics
 from unmix.bench.study import Run, Study
 from unmix.datasets import MixingData, make_sparse_mixing
 from unmix.errors import StorageError
-from unmix.files import json_ready
+from unmix.files import as_path, json_ready
 from unmix.version import __version__
 
 ROWS = "rows.jsonl"
@@ -41,7 +41,7 @@ _PROBE_EPOCHS = 3
 
 def run_study(
     study: Study,
-    folder: Path,
+    folder: str | Path,
     *,
     n_jobs: int = -1,
     threads: int = 1,
@@ -67,7 +67,7 @@ def run_study(
     KeyboardInterrupt, SystemExit
         Ctrl-C, and SIGTERM (exit code 143) unless the program has a handler of its own for it. The workers have ended.
     """
-    path = folder / ROWS
+    path = as_path(folder) / ROWS
     with _holding(path):
         done = read_rows(path)
         missing = missing_runs(study, done, retry_failed=retry_failed)

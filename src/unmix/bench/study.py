@@ -35,7 +35,7 @@ from typing import Any
 from unmix.bench.methods import METHODS, Method
 from unmix.datasets import make_sparse_mixing
 from unmix.errors import SettingError
-from unmix.files import json_ready
+from unmix.files import as_path, json_ready
 from unmix.version import __version__
 
 _OPTIONS = {
@@ -137,7 +137,7 @@ class Study:
         return found
 
 
-def read_study(path: Path, *, allow_import: bool = False) -> Study:
+def read_study(path: str | Path, *, allow_import: bool = False) -> Study:
     """A study from a TOML file.
 
     Parameters
@@ -153,6 +153,7 @@ def read_study(path: Path, *, allow_import: bool = False) -> Study:
         The file cannot be read, has a key, option or method that is not known (the message lists the known ones), or
         names an estimator to import that is not allowed or no estimator.
     """
+    path = as_path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +70,17 @@ _PLAN_EXAMPLES = """Examples:
   unmix plan --density 0.3 --latents 6 --features 20 --domains 4 --json
 """
 
+
+def file_path(text: str) -> Path:
+    """A path of the command line; a shell leaves the ``~`` in ``--out=~/runs`` as it is."""
+    from unmix.files import as_path
+
+    return as_path(text)
+
+
+_path_argument = partial(typer.Argument, parser=file_path)
+_path_option = partial(typer.Option, parser=file_path)
+
 _IN_OPTIONS = (
     (r"(?:unmix\.)?read_images\((?:\.\.\.|…), size=(\d+)\)", r"--size \1"),
     (r"\bsize=\(height, width\)", "--size with a number of pixels"),
@@ -82,9 +94,9 @@ _IN_OPTIONS = (
 def fit(
     table: Annotated[
         Path,
-        typer.Argument(help="A .csv, .tsv, .parquet or .h5ad file; of images a folder or .zip, or a list of them."),
+        _path_argument(help="A .csv, .tsv, .parquet or .h5ad file; of images a folder or .zip, or a list of them."),
     ],
-    out: Annotated[Path, typer.Option(help="Run folder for model, tables and report.")],
+    out: Annotated[Path, _path_option(help="Run folder for model, tables and report.")],
     domain: Annotated[list[str] | None, typer.Option(help="Categorical domain column; may be repeated.")] = None,
     within: Annotated[list[str] | None, typer.Option(help="Nested domain column, as COLUMN:PARENT.")] = None,
     continuous: Annotated[list[str] | None, typer.Option(help="Continuous auxiliary column; may be repeated.")] = None,
@@ -161,11 +173,11 @@ def fit(
 
 @app.command(epilog=_TRANSFORM_EXAMPLES)
 def transform(
-    run: Annotated[Path, typer.Argument(help="Run folder of unmix fit, or of model.save.")],
+    run: Annotated[Path, _path_argument(help="Run folder of unmix fit, or of model.save.")],
     table: Annotated[
-        Path, typer.Argument(help="A file with the model's feature columns; others come along. Or a folder of images.")
+        Path, _path_argument(help="A file with the model's feature columns; others come along. Or a folder of images.")
     ],
-    out: Annotated[Path, typer.Option(help="File to write: .csv or .parquet.")],
+    out: Annotated[Path, _path_option(help="File to write: .csv or .parquet.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
     on_error: Annotated[str | None, typer.Option(help="Images: raise, or skip what cannot be read.")] = None,
@@ -178,10 +190,10 @@ def transform(
 
 @app.command(epilog="Example:\n\n  unmix translate runs/photos summer_photos --to winter --out as_winter")
 def translate(
-    run: Annotated[Path, typer.Argument(help="Run folder of unmix fit on images, or of model.save.")],
-    images: Annotated[Path, typer.Argument(help="Images in one folder a domain, a .zip of them, or a list.")],
+    run: Annotated[Path, _path_argument(help="Run folder of unmix fit on images, or of model.save.")],
+    images: Annotated[Path, _path_argument(help="Images in one folder a domain, a .zip of them, or a list.")],
     to: Annotated[str, typer.Option(help="The domain to carry them to.")],
-    out: Annotated[Path, typer.Option(help="New folder for the PNG files, each under the path of its image.")],
+    out: Annotated[Path, _path_option(help="New folder for the PNG files, each under the path of its image.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     on_error: Annotated[str | None, typer.Option(help="Images: raise, or skip what cannot be read.")] = None,
 ) -> None:
@@ -193,9 +205,9 @@ def translate(
 
 @app.command(epilog=_AUDIT_EXAMPLES)
 def audit(
-    run: Annotated[Path, typer.Argument(help="Run folder of unmix fit, or of model.save.")],
+    run: Annotated[Path, _path_argument(help="Run folder of unmix fit, or of model.save.")],
     table: Annotated[
-        Path | None, typer.Argument(metavar="[DATA]", help="Rows to audit on. Default: those held out at fit.")
+        Path | None, _path_argument(metavar="[DATA]", help="Rows to audit on. Default: those held out at fit.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
@@ -208,7 +220,7 @@ def audit(
 @app.command(epilog=_PLAN_EXAMPLES)
 def plan(
     support: Annotated[
-        Path | None, typer.Argument(help="Proposed support: .csv of 0 and 1, features × latents, header: latent names.")
+        Path | None, _path_argument(help="Proposed support: .csv of 0 and 1, features × latents, header: latent names.")
     ] = None,
     domains: Annotated[int, typer.Option(help="Domains in which the latents change.")] = 1,
     density: Annotated[float | None, typer.Option(help="Instead of a file: share of entries that are 1.")] = None,
@@ -225,8 +237,8 @@ def plan(
 
 @app.command(epilog="Example:\n\n  unmix report runs/cells --out cells.html")
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder of unmix fit, or of model.save.")],
-    out: Annotated[Path | None, typer.Option(help="File to write. Default: report.html in the run folder.")] = None,
+    run: Annotated[Path, _path_argument(help="Run folder of unmix fit, or of model.save.")],
+    out: Annotated[Path | None, _path_option(help="File to write. Default: report.html in the run folder.")] = None,
 ) -> None:
     """Write the report of a fitted model again; of a model of images without what the run did not keep."""
     from unmix.cli.runs import report_run
@@ -236,7 +248,7 @@ def report(
 
 @app.command(epilog="Examples:\n\n  unmix demo --out unmix-demo\n\n  unmix demo --images --out unmix-demo-images")
 def demo(
-    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("unmix-demo"),
+    out: Annotated[Path, _path_option(help="Run folder.")] = Path("unmix-demo"),
     latents: Annotated[int | None, typer.Option(help="Number of latent factors. Default: 4.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 330 steps a latent, 2,000 or more.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
@@ -261,7 +273,7 @@ def bench(
     study: Annotated[
         str, typer.Argument(help="quick, targets, claim, violation, penalty, scale, or a study file (.toml).")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for rows, tables and page; finished runs in it are kept.")],
+    out: Annotated[Path, _path_option(help="Folder for rows, tables and page; finished runs in it are kept.")],
     seeds: Annotated[int | None, typer.Option(min=1, help="Data seeds of a study that comes with the package.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes. -1: one for each core.")] = -1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what ended in an error.")] = False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.cggan import CGGAN
 from unmix.estimators.images import CGVAEImages
 from unmix.estimators.storage import load
+from unmix.files import check_replaceable, folder_beside
 from unmix.report.images import png
 
 METHODS: dict[str, type[CGGAN | CGVAEImages]] = {"CGGAN": CGGAN, "CGVAEImages": CGVAEImages}
@@ -73,6 +73,7 @@ def translate_images(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise StorageError(f"{out} exists. Choose another --out: nothing is overwritten.")
     _refuse_inside(source, out)
+    check_replaceable(out / "image.png")
     model = load(run, device=device)
     if isinstance(model, CGGAN) and model.schema_ is None:
         move = model.translate
@@ -85,17 +86,12 @@ def translate_images(
     table = _read_as(model, source, on_error)
     names = _names(table)
     made = move(table, to=target)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
-            whole = Path(beside, "images")
-            for name, image in zip(names, made, strict=True):
-                place = whole / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(png(image))
-            os.replace(whole, out)
-    except OSError as error:
-        raise StorageError(f"{out} could not be written: {error}. Is there space and permission?") from error
+    with folder_beside(out) as beside:
+        for name, image in zip(names, made, strict=True):
+            place = beside / "images" / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(png(image))
+        os.replace(beside / "images", out)
     typer.echo(f"{len(table)} images → {out}")
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,13 @@ from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.features import ImageClassifier
-from unmix.estimators.storage import DONE, load
+from unmix.estimators.storage import DONE, FILES, add_files, holds_model, load, names_in, refuse_foreign, write_model
+from unmix.files import check_replaceable
+from unmix.train.checkpoint import is_checkpoint
 
 CHECKPOINT = "checkpoint.safetensors"
 INTERRUPTED = "interrupted.txt"
+_INTERRUPTED = "This run was interrupted. Go on with"
 _REPORT = "report.html"
 _LATENTS = "latents.csv"
 _DEMO_LATENTS = 4
@@ -63,6 +68,7 @@ def transform_table(
         raise StorageError(f"{out} exists. Choose another name, or add --overwrite.")
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise DataError(f"--out must end in .csv or .parquet; got {out.name}.")
+    check_replaceable(out)
     model = load(run, device=device)
     if holds_images(table):
         if isinstance(model.schema_, FeatureSchema):
@@ -102,7 +108,8 @@ def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
             raise SchemaError(f"{table} lacks the domain columns {lacking}, with which the model was fitted. Add them.")
         x = frame[names] if model.schema_.named else frame[names].to_numpy()
         found = model.audit(x, frame[columns] if columns else None)
-    typer.echo(found.to_json() if as_json else str(found))
+    # Without characters that a console may lack, which would be escaped in a form that no JSON has.
+    typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
 
 
 def plan_support(
@@ -129,7 +136,7 @@ def plan_support(
             f"they need {low} to {high} domains (median {middle}); {(needs <= domains).mean():.0%} need no more than "
             f"{domains}. A typical one:\n\n"
         )
-    typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if as_json else f"{said}{found}")
+    typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else f"{said}{found}")
 
 
 def report_run(run: Path, out: Path | None) -> None:
@@ -141,8 +148,12 @@ def report_run(run: Path, out: Path | None) -> None:
             f"{own} exists, and may show images and what was measured on them. A run keeps no images, so that a page "
             "written again would lack all that. Pass --out with another name."
         )
-    target = model.report(out or own)
-    typer.echo(f"report → {target}")
+    if out is None or out.resolve() == own.resolve():
+        refuse_foreign(run, [_REPORT])
+        add_files(run, {_REPORT: model.report})
+    else:
+        model.report(out)
+    typer.echo(f"report → {out or own}")
 
 
 def demo_run(out: Path, latents: int | None, epochs: int | None, seed: int, *, overwrite: bool, resume: bool) -> None:
@@ -202,7 +213,7 @@ def train(model: LatentEstimator | CGGAN, x: Any, y: Any, out: Path, *, resume: 
             raise typer.Exit(130) from None
         words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
         command = shlex.join(["unmix", *words, "--resume"])
-        _attempt(lambda: (out / INTERRUPTED).write_text(f"This run was interrupted. Go on with:\n\n{command}\n"))
+        _attempt(lambda: (out / INTERRUPTED).write_bytes(os.fsencode(f"{_INTERRUPTED}:\n\n{command}\n")))
         typer.echo(f"\nStopped. What is done so far is in {checkpoint}. Go on with:\n\n  {command}", err=True)
         raise typer.Exit(130) from None
 
@@ -217,15 +228,11 @@ def write_results(
     judges: Mapping[str, ImageClassifier] | None = None,
 ) -> None:
     """Model, tables, judges and report into the run folder; ``beside`` are columns to stand before the latents."""
-    model.save(out, overwrite=True)
-    latents = pd.DataFrame(model.transform(x), columns=model.get_feature_names_out())
-    latents = latents if beside is None else _side_by_side(beside, latents)
-    written = {_LATENTS: latents, **(tables or {})}
-    for name, table in written.items():
-        write_table(table, out / name)
-    for name, judge in (judges or {}).items():
-        judge.save(out / name)
-    (write_report or model.report)(out / _REPORT)
+    try:
+        written = _write(model, x, out, tables or {}, write_report or model.report, beside, judges or {})
+    except BaseException:
+        typer.echo(f"What was learnt is kept in {out / CHECKPOINT}; --resume goes on from there.", err=True)
+        raise
     for name in (CHECKPOINT, INTERRUPTED):
         (out / name).unlink(missing_ok=True)
     saved = ["mixing.csv", "effects.csv", "restarts.csv"] if isinstance(model, LatentEstimator) else []
@@ -235,23 +242,55 @@ def write_results(
         typer.echo("judges  " + ", ".join(f"{out / name} ({judge.name_})" for name, judge in judges.items()))
 
 
+def _write(
+    model: Any,
+    x: Any,
+    out: Path,
+    tables: Mapping[str, pd.DataFrame],
+    write_report: Callable[[Path], Any],
+    beside: pd.DataFrame | None,
+    judges: Mapping[str, ImageClassifier],
+) -> list[str]:
+    """``write_results`` without its words; names of the tables."""
+    write_model(model, out)
+    latents = pd.DataFrame(model.transform(x), columns=model.get_feature_names_out())
+    latents = latents if beside is None else _side_by_side(beside, latents)
+    written = {_LATENTS: latents, **tables}
+    add_files(out, {name: partial(write_table, table) for name, table in written.items()})
+    add_files(out, {**{name: judge.save for name, judge in judges.items()}, _REPORT: write_report})
+    return list(written)
+
+
 def claim(out: Path, *, overwrite: bool, resume: bool) -> None:
-    """Refuse a folder that holds something, unless told to replace it or to go on."""
-    unfinished = (out / CHECKPOINT).is_file()
-    if resume:
-        if not unfinished:
-            raise StorageError(f"There is no interrupted run in {out}. Start without --resume.")
-        return
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not overwrite)):
-        if not out.is_dir():
-            raise StorageError(f"{out} is a file; a run needs a folder. Choose another --out.")
+    """Refuse a folder that holds something, unless told to replace it or to go on, and one that cannot be written.
+
+    Files that unmix did not write are never replaced.
+    """
+    if out.exists() and not out.is_dir():
+        raise StorageError(f"{out} is a file; a run needs a folder. Choose another --out.")
+    there, unfinished = names_in(out), is_checkpoint(out / CHECKPOINT)
+    if resume and CHECKPOINT not in there:
+        raise StorageError(f"There is no interrupted run in {out}. Start without --resume.")
+    if there and not (overwrite or resume):
         what = "an interrupted run: add --resume to go on with it" if unfinished else "files"
         raise StorageError(f"{out} holds {what}. Choose another --out, or add --overwrite to replace it.")
-    if overwrite and out.is_dir() and any(out.iterdir()) and not (unfinished or (out / DONE).is_file()):
+    if there and not (resume or unfinished or holds_model(out)):
         raise StorageError(f"{out} holds files but no run of unmix, so it is not replaced. Choose another --out.")
-    if overwrite:
+    for name, own in ((CHECKPOINT, unfinished or resume), (INTERRUPTED, _is_note(out / INTERRUPTED))):
+        if name in there and not own:
+            raise StorageError(
+                f"{out / name} would be replaced, but unmix did not write it, or it is damaged. Move it away, or "
+                "choose another --out."
+            )
+    refuse_foreign(out, [*FILES, DONE])
+    check_replaceable(out / _REPORT)
+    if overwrite and not resume:
         for name in (CHECKPOINT, INTERRUPTED):
             (out / name).unlink(missing_ok=True)
+
+
+def _is_note(path: Path) -> bool:
+    return path.is_file() and path.read_bytes().startswith(_INTERRUPTED.encode())
 
 
 def _needs_table(model: Any, run: Path) -> None:

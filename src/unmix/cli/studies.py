@@ -13,8 +13,9 @@ from unmix.bench.presets import PRESETS
 from unmix.bench.run import ROWS, claim_rows, estimate_seconds, missing_runs, read_rows, run_study
 from unmix.bench.study import Study, read_study
 from unmix.data.tables import write_table
-from unmix.errors import SettingError
+from unmix.errors import SettingError, StorageError
 from unmix.estimators.progress import run_bar
+from unmix.files import check_replaceable
 
 _PAGE = "study.html"
 
@@ -36,7 +37,12 @@ def run_bench(
     path = out / ROWS
     total, missing = len(chosen.runs()), missing_runs(chosen, read_rows(path), retry_failed=retry_failed)
     typer.echo(f"study {chosen.name}: {total} runs, {len(missing)} to do", err=True)
+    pages = [out / name for name in (_PAGE, "settings.csv", "margins.csv")]
+    if not path.exists() and (foreign := [page for page in pages if page.exists()]):
+        raise StorageError(f"{foreign[0]} would be replaced, but there is no study in {out}. Choose another --out.")
     claim_rows(path)
+    for page in pages:
+        check_replaceable(page)
     try:
         if missing and estimate:
             typer.echo(f"this will take about {_minutes(estimate_seconds(missing, jobs))}", err=True)
@@ -68,7 +74,7 @@ def _study(name: str, n_seeds: int | None, allow_import: bool) -> Study:
         raise SettingError(f"There is no study {name!r}. Take one of {sorted(PRESETS)}, or the path of a .toml file.")
     if n_seeds is not None:
         raise SettingError("A study file states its own seeds; leave --seeds out, or change the file.")
-    return read_study(Path(name), allow_import=allow_import)
+    return read_study(name, allow_import=allow_import)
 
 
 def _minutes(seconds: float) -> str:

@@ -32,6 +32,7 @@ from PIL import Image
 from unmix.data.image_files import ImageFile, archive_files, folder_files, listed_files, opened_archive
 from unmix.data.pictures import FORMATS, Images, as_array, header_of, opened, reason_of
 from unmix.errors import DataError, DataWarning, DomainError, SettingError
+from unmix.files import as_path
 from unmix.labels import label_text, labels_frame
 
 MODES = {"L": 1, "RGB": 3}
@@ -123,7 +124,7 @@ def read_images(
         return _from_array(source, domains, shape, mode)
     if domains is not None:
         raise DomainError("Files take their domain from their folder or list; pass domains only with an array.")
-    path = Path(source)
+    path = as_path(source)
     if path.is_dir():
         return _decode(folder_files(path), path, shape, mode, on_error, max_memory)
     if not path.is_file():

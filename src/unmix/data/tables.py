@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 
 from unmix.errors import DataError, DataWarning
-from unmix.files import replacing
+from unmix.files import as_path, replacing
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
     See ``candidates``. Of .h5ad: names and columns of the observations, then the variables.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise DataError(f"There is no file at {path}. Check the path; expected .csv, .tsv, .parquet or .h5ad.")
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from unmix.datasets.images import ImageData, Ints, check_request, draw_domains, draw_factors, factor_kinds
 from unmix.datasets.sprites import PERIODS
 from unmix.errors import DataError, SettingError
+from unmix.files import as_path
 
 _DSPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz from https://github.com/google-deepmind/dsprites-dataset"
 _SHAPES3D = "3dshapes.h5 from https://github.com/google-deepmind/3d-shapes"
@@ -272,7 +273,7 @@ def _shapes3d_factors(labels: NDArray[np.float64], path: Path) -> pd.DataFrame:
 
 
 def _existing(path: str | PathLike[str], source: str) -> Path:
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise DataError(f"There is no file at {path}. Download {source} and pass its path.")
     return path

@@ -26,10 +26,12 @@ from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table, check_values, numeric_matrix
 from unmix.errors import DataError, DomainError, SchemaError, SettingError
+from unmix.estimators.atomic import atomic
 from unmix.estimators.finish import finish_starts, restarts_table
 from unmix.estimators.prepare import Prepared, output_dtype, prepare, rows_for, separate, without_columns
 from unmix.estimators.progress import announce, epoch_bar, say
-from unmix.estimators.settings import check_common, planned_epochs, training_settings
+from unmix.estimators.settings import check_common, plain_settings, planned_epochs, training_settings
+from unmix.files import as_path, file_to_write
 from unmix.models.base import LatentModel
 from unmix.numbers import is_number, is_whole
 from unmix.objectives.elbo import gaussian_nll
@@ -67,7 +69,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     auxiliary: Mapping[str, str] | None = None
     missing: str = "error"
     min_domain_rows: int = 10
-    device: str = "auto"
+    device: Any = "auto"
     random_state: Any = 0
     verbose: int = 1
 
@@ -78,6 +80,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     def _check_settings(self) -> None:
         """Raise ``SettingError`` for a setting of the subclass that cannot be."""
 
+    @atomic
     def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
         """Learn the latents behind ``X`` from rows that come from several domains.
 
@@ -107,6 +110,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         check_common(self)
         self._check_settings()
         seed = random_seed(self.random_state)
+        words = plain_settings(self, seed)
         data = self._prepare(X, y, seed)
         device = pick_device(self.device)
         announce(self, data, device)
@@ -122,11 +126,11 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 held_out,
                 settings,
                 on_epoch=on_epoch,
-                checkpoint=None if checkpoint is None else Path(checkpoint),
+                checkpoint=None if checkpoint is None else as_path(checkpoint),
                 resume=resume,
                 schema=(data.features, data.domains),
             )
-        self._finish(data, network, train, held_out, result, seed)
+        self._finish(data, network, train, held_out, result, words)
         return self
 
     def transform(self, X: Any) -> NDArray[Any]:
@@ -272,17 +276,18 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         check_is_fitted(self)
         from unmix.estimators.storage import write_report
 
-        return write_report(self, Path(path))
+        return write_report(self, file_to_write(path))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write model, schema, history and tables into the folder ``path`` and return it; ``unmix.load`` reads it.
 
-        An existing folder that is not empty is refused unless ``overwrite=True``.
+        An existing folder that is not empty is refused unless ``overwrite=True`` and a model is in it. A file there
+        that unmix did not write, or that was changed since, is never replaced.
         """
         check_is_fitted(self)
         from unmix.estimators.storage import save
 
-        return save(self, Path(path), overwrite=overwrite)
+        return save(self, path, overwrite=overwrite)
 
     def mixing_frame(self) -> pd.DataFrame:
         """``mixing_`` with feature names as rows and latent names as columns."""
@@ -337,9 +342,15 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         return training_settings(self, n_samples, seed, has_held_out)
 
     def _finish(
-        self, data: Prepared, network: LatentModel, train: Rows, held_out: Rows, result: TrainingResult, seed: int
+        self,
+        data: Prepared,
+        network: LatentModel,
+        train: Rows,
+        held_out: Rows,
+        result: TrainingResult,
+        words: dict[str, Any],
     ) -> None:
-        """Take what the training found; only now does the estimator change."""
+        """Take what the training found; ``words`` are the settings that it had."""
         groups = data.groups[data.held_out] if len(data.held_out) else data.groups[data.train]
         found = finish_starts(
             network, train, held_out, result, groups, len(data.domains.domains), bool(len(data.held_out))
@@ -347,8 +358,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         self._remember_features(data)
         self.model_, self.schema_, self.domain_schema_ = found.model, data.features, data.domains
         self.n_latents_, self.domains_ = found.model.n_latents, data.domains.domains
-        self.seed_, self.stop_reason_, self.n_epochs_ = seed, result.stop_reason, result.n_epochs
-        self.fit_seconds_, self.fitted_params_ = result.seconds, self.get_params()
+        self.seed_, self.stop_reason_, self.n_epochs_ = words["random_state"], result.stop_reason, result.n_epochs
+        self.fit_seconds_, self.fitted_params_ = result.seconds, words
         self.settings_ = {"n_train": len(train), "n_held_out": len(data.held_out)}
         self.history_ = pd.DataFrame(result.history).astype({"epoch": int, "start": int})
         self.best_restart_, self.agreement_ = found.best, found.agreed.mean
@@ -378,8 +389,6 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     def _remember_features(self, data: Prepared) -> None:
         """Number and names of the features, as scikit-learn keeps them."""
         validate_data(self, data.table, reset=True, skip_check_array=True)
-        if self.__dict__.get("feature_names_in_") is not None and not data.features.named:
-            del self.feature_names_in_
 
     def _labelled_rows(self, X: Any, y: Any) -> Rows:
         """New rows with their domains, where the model uses them."""
@@ -408,9 +417,9 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 f"{str(error).rstrip()} The model was fitted on the columns {list(self.schema_.names)}, in this order; "
                 "select them from the table first."
             ) from error
-        check_values(matrix, self.schema_.names, self.missing)
+        masked = self.model_.masked
+        check_values(matrix, self.schema_.names, "mask" if masked else "error")
         encoded = self.domain_schema_.encode(y, len(matrix)) if with_domain else None
-        masked = self.missing == "mask"
         return rows_for(matrix, self.schema_, self.domain_schema_, encoded, masked).to(self._device())
 
     def _encode(self, table: Any, rows: Rows) -> NDArray[Any]:

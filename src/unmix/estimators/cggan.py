@@ -19,11 +19,13 @@ from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.tables import as_table, check_values, numeric_matrix
 from unmix.errors import DataError, SchemaError, SettingError
+from unmix.estimators.atomic import atomic
 from unmix.estimators.base import random_seed
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
 from unmix.estimators.prepare import column_names, labelled_images, rows_for, separate, without_columns
 from unmix.estimators.progress import block_bar, say
-from unmix.estimators.settings import are_numbers, check_gan
+from unmix.estimators.settings import are_numbers, check_gan, plain_settings
+from unmix.files import as_path, file_to_write
 from unmix.models.cggan import CGGANConfig, CGGANNetwork, as_images
 from unmix.models.fitted_gan import FittedGAN
 from unmix.numbers import is_whole
@@ -100,7 +102,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
     min_domain_rows : int, default 10
     mixed_precision : bool, default False
         bfloat16 where possible, on CUDA only.
-    device : {"auto", "cpu", "cuda", "mps"}, default "auto"
+    device : {"auto", "cpu", "cuda", "mps"} or torch.device, default "auto"
     random_state : int, RandomState or None, default 0
         An integer gives the same bits on the same CPU.
     verbose : {0, 1, 2}, default 1
@@ -165,10 +167,11 @@ class CGGAN(TransformerMixin, BaseEstimator):
     auxiliary: Mapping[str, str] | None = None
     min_domain_rows: int = 10
     mixed_precision: bool = False
-    device: str = "auto"
+    device: Any = "auto"
     random_state: Any = 0
     verbose: int = 1
 
+    @atomic
     def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
         """Learn generator, discriminator and encoder from rows of several domains.
 
@@ -195,6 +198,7 @@ class CGGAN(TransformerMixin, BaseEstimator):
         """
         check_gan(self)
         seed = random_seed(self.random_state)
+        words = plain_settings(self, seed)
         features, domains, rows, names = prepare_gan(
             X,
             y,
@@ -227,12 +231,12 @@ class CGGAN(TransformerMixin, BaseEstimator):
                 settings,
                 judged_by="encoder_real",
                 on_block=on_block,
-                checkpoint=None if checkpoint is None else Path(checkpoint),
+                checkpoint=None if checkpoint is None else as_path(checkpoint),
                 resume=resume,
                 schema=(features, domains),
             )
         self.model_, self.schema_, self.domain_schema_ = FittedGAN.of(network, rows), features, domains
-        self.start_errors_, self.best_restart_, self.fitted_params_ = np.array(errors), kept, self.get_params()
+        self.start_errors_, self.best_restart_, self.fitted_params_ = np.array(errors), kept, words
         self.history_, self.n_steps_ = pd.DataFrame(result.history).astype({"step": int}), result.n_steps
         self.seed_, self.fit_seconds_ = seed, result.seconds
         self._set_shapes(config.shape, names)
@@ -317,23 +321,25 @@ class CGGAN(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         from unmix.estimators.gan_report import write_gan_report
 
+        path = file_to_write(path)
         if X is not None and self.schema_ is not None:
             raise SettingError("The page of a model of rows shows no rows: leave out X and y.")
         shown = None
         if X is not None:
             shown = labelled_images(X, y)
             self._new_rows(*shown, with_domain=True)
-        return write_gan_report(self, Path(path), shown, extractor, judged)
+        return write_gan_report(self, path, shown, extractor, judged)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write model, schema and history into the folder ``path`` and return it; ``unmix.load`` reads it.
 
-        An existing folder that is not empty is refused unless ``overwrite=True``.
+        An existing folder that is not empty is refused unless ``overwrite=True`` and a model is in it. A file there
+        that unmix did not write, or that was changed since, is never replaced.
         """
         check_is_fitted(self)
         from unmix.estimators.storage import save
 
-        return save(self, Path(path), overwrite=overwrite)
+        return save(self, path, overwrite=overwrite)
 
     def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[np.object_]:
         """Names of the latents: z0, z1, …"""

@@ -71,7 +71,7 @@ class CGVAE(LatentEstimator):
         What to do with NaN: refuse, or leave those entries out of the likelihood.
     min_domain_rows : int, default 10
         Smallest domain that is accepted.
-    device : {"auto", "cpu", "cuda", "mps"}, default "auto"
+    device : {"auto", "cpu", "cuda", "mps"} or torch.device, default "auto"
     random_state : int, RandomState or None, default 0
         An integer gives the same bits on the same CPU.
     verbose : {0, 1, 2}, default 1

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from unmix.data.tables import as_table, check_values, numeric_matrix
 from unmix.errors import DomainError, SchemaError, SettingError
+from unmix.estimators.atomic import atomic
 from unmix.estimators.prepare import output_dtype, prepare
 
 
@@ -55,6 +56,7 @@ class CEBRA(TransformerMixin, BaseEstimator):
     random_state: int = 0
     options: Mapping[str, Any] | None = None
 
+    @atomic
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn an embedding in which rows of the same domain lie close together.
 

@@ -17,7 +17,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from unmix.errors import DataError, SchemaError, SettingError, StorageError
+from unmix.estimators.atomic import atomic
 from unmix.estimators.prepare import as_images
+from unmix.estimators.settings import plain_settings, restored
+from unmix.files import as_path
 from unmix.labels import label_text
 from unmix.models.features import FeatureNetwork, extract, fingerprint
 from unmix.numbers import is_number, is_whole
@@ -67,6 +70,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     instance_norm: bool = False
     random_state: int = 0
 
+    @atomic
     def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
         """Learn labels ``y`` (n_images,) of images ``X``, in any form that ``read_images`` knows or that it returns.
 
@@ -86,6 +90,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         if len(classes) < 2:
             raise DataError(f"A classifier needs two classes or more; all labels are {classes[0]!r}.")
         seed = int(self.random_state)
+        words = plain_settings(self, seed)
         network = FeatureNetwork(images.shape[3], len(classes), int(self.width), seed, bool(self.instance_norm))
         fit_classifier(
             network,
@@ -96,7 +101,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             learning_rate=float(self.learning_rate),
             seed=seed,
         )
-        self.network_, self.classes_ = network, classes
+        self.network_, self.classes_, self.fitted_params_ = network, classes, words
         kind = "-instance-norm" if self.instance_norm else ""
         self.name_ = f"cnn-{self.width}{kind}-of-{len(classes)}-classes-{fingerprint(network)}"
         return self
@@ -122,20 +127,19 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     def save(self, path: str | Path) -> Path:
         """Write one .safetensors file, from which ``ImageClassifier.load`` reads the same extractor."""
         check_is_fitted(self)
-        settings = {
-            name: value.item() if isinstance(value, np.generic) else value for name, value in self.get_params().items()
-        }
-        header = {"settings": settings, "classes": self.classes_.tolist(), "name": self.name_}
+        header = {"settings": self.fitted_params_, "classes": self.classes_.tolist(), "name": self.name_}
         channels = self.network_.convolutions[0].in_channels
-        write_state(Path(path), self.network_.state_dict(), {**header, "channels": channels})
-        return Path(path)
+        path = as_path(path)
+        write_state(path, self.network_.state_dict(), {**header, "channels": channels})
+        return path
 
     @classmethod
     def load(cls, path: str | Path) -> ImageClassifier:
         """Read what ``save`` wrote; StorageError where that is something else or the parameters do not fit the name."""
-        tensors, header = read_state(Path(path), "Fit and save the classifier again.")
+        tensors, header = read_state(as_path(path), "Fit and save the classifier again.")
         try:
-            judge = cls(**header["settings"])
+            judge = restored(cls, dict(header["settings"]), cls._check_settings, path)
+            judge.fitted_params_ = plain_settings(judge, judge.random_state)
             judge.network_ = FeatureNetwork(
                 header["channels"], len(header["classes"]), judge.width, instance_norm=judge.instance_norm
             )

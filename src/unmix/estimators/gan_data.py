@@ -17,6 +17,7 @@ from unmix.data.images import check_images
 from unmix.data.schema import FeatureSchema
 from unmix.errors import DataError, DomainError, SchemaError
 from unmix.estimators.prepare import as_images, column_names, prepare
+from unmix.files import as_path
 from unmix.nets.gan_images import SIDES
 
 
@@ -50,7 +51,7 @@ def _is_images(X: Any) -> bool:
     if hasattr(X, "images"):
         return True
     if isinstance(X, str | Path):
-        return holds_images(Path(X))
+        return holds_images(as_path(X))
     return getattr(X, "ndim", 2) > 2 or (isinstance(X, list) and len(X) > 0 and getattr(X[0], "ndim", 1) > 1)
 
 

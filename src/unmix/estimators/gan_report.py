@@ -13,7 +13,6 @@ from unmix.data.images import ImageTable
 from unmix.errors import DataError, SettingError
 from unmix.estimators.features import ImageClassifier, image_features, untrained_features
 from unmix.estimators.storage import _versions
-from unmix.files import replacing
 from unmix.labels import labels_frame
 from unmix.metrics import Score, fid, kid
 from unmix.models.cggan import MASK_THRESHOLD
@@ -32,7 +31,7 @@ from unmix.report.images import (
     some_of_each,
     translated_section,
 )
-from unmix.report.parts import Picture, picture
+from unmix.report.parts import Picture, picture, write_html
 
 _LEAST_COMPARED, _MOST_COMPARED = 20, 500
 _EXTRACTOR: dict[str, Any] = {"max_epochs": 10, "batch_size": 32, "random_state": 0}
@@ -75,7 +74,7 @@ def write_gan_report(
     facts = {
         "domains": ", ".join(model.domains_),
         "seconds": f"{model.fit_seconds_:.0f}",
-        **{name: str(value) for name, value in model.get_params().items()},
+        **{name: str(value) for name, value in model.fitted_params_.items()},
     }
     content = ImageReportContent(
         method="CGGAN",
@@ -89,8 +88,7 @@ def write_gan_report(
         notes=notes,
         subject="images" if model.schema_ is None else "data",
     )
-    with replacing(path) as beside:
-        beside.write_text(render_images(content), encoding="utf-8")
+    write_html(render_images(content), path)
     return path
 
 

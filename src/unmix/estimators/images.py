@@ -19,7 +19,7 @@ from unmix.errors import SchemaError, SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import Prepared, as_images, image_rows, labelled_images, prepare_images
 from unmix.estimators.settings import are_numbers
-from unmix.files import replacing
+from unmix.files import file_to_write
 from unmix.labels import labels_frame
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import PRIORS
@@ -38,6 +38,7 @@ from unmix.report.images import (
     some_of_each,
     translated_section,
 )
+from unmix.report.parts import write_html
 from unmix.train.fit import TrainingSettings
 
 _EVALUATION_ROWS = 256
@@ -146,6 +147,7 @@ class CGVAEImages(LatentEstimator):
         check_is_fitted(self)
         from unmix.estimators.storage import _versions
 
+        path = file_to_write(path)
         sections, notes = self._sections()
         if images is not None:
             found, labels = labelled_images(images, domains)
@@ -161,13 +163,12 @@ class CGVAEImages(LatentEstimator):
             assumption=self.assumption,
             found=self._finding(),
             sections=sections,
-            facts={**{name: str(value) for name, value in self.get_params().items()}, "training": self.stop_reason_},
+            facts={**{name: str(value) for name, value in self.fitted_params_.items()}, "training": self.stop_reason_},
             versions=_versions(),
             notes=notes,
         )
-        with replacing(Path(path)) as beside:
-            beside.write_text(render_images(content), encoding="utf-8")
-        return Path(path)
+        write_html(render_images(content), path)
+        return path
 
     def _finding(self) -> str:
         found = f"{self.n_latents_} latents in {len(self.domains_)} domains."

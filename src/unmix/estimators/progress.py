@@ -6,9 +6,10 @@ A study of many fits has one bar over its runs.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -25,10 +26,41 @@ OnBlock = Callable[[int, dict[str, float]], None]
 OnRow = Callable[[dict[str, Any]], None]
 
 
+class _Patient:
+    """Standard error that ends no training: what it cannot show is escaped, and once it is gone nothing is said."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "rich_proxied_file":
+            raise AttributeError("rich would write past this")
+        return getattr(self._stream, name)
+
+    @property
+    def _stream(self) -> Any:
+        """The stream behind those of the command line and of rich: what is said is printable, bars move the cursor."""
+        stream: Any = sys.stderr
+        while hasattr(stream, "rich_proxied_file") and stream.rich_proxied_file is not stream:
+            stream = stream.rich_proxied_file
+        return stream
+
+    def write(self, text: str) -> int:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        with suppress(OSError, ValueError, AttributeError):
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError, AttributeError):
+            self._stream.flush()
+
+
+def _console(**words: Any) -> Console:
+    return Console(file=cast(IO[str], _Patient()), **words)
+
+
 def say(verbose: int, text: str, level: int = 1) -> None:
     """Print to standard error when ``verbose`` is at least ``level``."""
     if verbose >= level:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(printable(text), markup=False)
+        _console(highlight=False, soft_wrap=True).print(printable(text), markup=False)
 
 
 def announce(estimator: Any, data: Prepared, device: torch.device) -> None:
@@ -60,7 +92,7 @@ def epoch_bar(verbose: int, max_epochs: int) -> Iterator[OnEpoch]:
         TimeRemainingColumn(),
     )
     note = TextColumn("best held-out objective {task.fields[best]}")
-    with Progress(*columns, note, console=Console(stderr=True), disable=verbose < 1) as bar:
+    with Progress(*columns, note, console=_console(), disable=verbose < 1) as bar:
         task = bar.add_task("training", total=max_epochs, best="…")
 
         def on_epoch(epoch: int, objective: list[float]) -> None:
@@ -76,7 +108,7 @@ def epoch_bar(verbose: int, max_epochs: int) -> Iterator[OnEpoch]:
 def block_bar(verbose: int, n_steps: int) -> Iterator[OnBlock]:
     """A function to call after every block of steps of an adversarial run; ``verbose=2`` adds a line a tenth."""
     columns = (TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=verbose < 1) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=_console(), disable=verbose < 1) as bar:
         task = bar.add_task("training", total=n_steps)
         shown = 0
 
@@ -95,7 +127,7 @@ def block_bar(verbose: int, n_steps: int) -> Iterator[OnBlock]:
 def run_bar(n_runs: int, n_done: int) -> Iterator[OnRow]:
     """A function to call with the row of every finished run; it draws one bar."""
     columns = (TextColumn("runs"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[last]}", markup=False), console=Console(stderr=True)) as bar:
+    with Progress(*columns, TextColumn("{task.fields[last]}", markup=False), console=_console()) as bar:
         task = bar.add_task("runs", total=n_runs, completed=n_done, last="")
 
         def on_row(row: dict[str, Any]) -> None:

@@ -1,16 +1,19 @@
 """Models on disk: a folder that explains itself. safetensors, JSON and CSV; no pickle anywhere.
 
 The folder is written beside its place and moved there file by file, ``done.json`` last: a folder with that file is
-complete.
+complete. It lists every file that unmix wrote there, with its hash; another file, or one that was changed since, is
+not replaced.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
+import re
 import shutil
-import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -31,10 +34,12 @@ from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.domain_baselines import IMSDA, IVAE
 from unmix.estimators.images import CGVAEImages
-from unmix.files import json_ready, replacing
+from unmix.estimators.settings import check_common, check_gan, plain_settings, restored
+from unmix.files import as_path, folder_beside, json_ready
 from unmix.models.base import FittedModel
 from unmix.models.fitted_gan import FittedGAN
 from unmix.report.html import ReportContent, render
+from unmix.report.parts import write_html
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.devices import pick_device
 from unmix.version import __version__
@@ -42,6 +47,8 @@ from unmix.version import __version__
 FORMAT = 3
 _UNSUMMED = 2
 DONE = "done.json"
+# What stands in for ``done.json`` while files are replaced: they are still known as those of unmix after a crash.
+_PENDING = "pending.json"
 MODEL = "model.safetensors"
 ESTIMATORS: dict[str, type[LatentEstimator]] = {
     estimator.__name__: estimator
@@ -58,7 +65,7 @@ _README = """This folder holds a model fitted by unmix {version}.
 config.json        what was asked: estimator, settings, seed, versions
 {schema}
 {files}
-done.json          written last: the folder is complete; the SHA-256 of the files that are read back
+done.json          written last: the folder is complete; the SHA-256 of every file that unmix wrote
 
 {use}
 """
@@ -79,32 +86,128 @@ history.jsonl      held-out objective and its terms, one line an epoch and start
 restarts.csv       one line a start
 mixing.csv         features x latents: |dx/dz|, in standard deviations
 effects.csv        how each domain moves each latent, with 95 % intervals"""
+# Whatever is written into the folder of a model or a run; folders of old do not list it.
+FILES = (
+    *("README.txt", "config.json", "schema.json", MODEL, "history.jsonl", "restarts.csv", "mixing.csv", "effects.csv"),
+    *("latents.csv", "report.html", "targets.csv", "translations.csv"),
+    *("judge-content.safetensors", "judge-style.safetensors"),
+)
 _GAN_FILES = """model.safetensors  averaged generator, encoder, frame of the latents, and the mixing
 history.jsonl      terms of discriminator, generator and encoder, one line a block of steps"""
 
 
-def save(estimator: LatentEstimator | CGGAN, path: Path, *, overwrite: bool) -> Path:
-    """Write ``estimator`` into the folder ``path``."""
-    if path.exists() and not path.is_dir():
-        raise StorageError(f"{path} is a file; a model is saved as a folder. Choose another name.")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
+def save(estimator: LatentEstimator | CGGAN, path: str | Path, *, overwrite: bool) -> Path:
+    """Write ``estimator`` into the folder ``path``: a new one, an empty one, or with ``overwrite`` that of a model."""
+    path = as_path(path)
+    if type(estimator).__name__ not in _READABLE:
+        raise StorageError(
+            f"{type(estimator).__name__} is no estimator of unmix, so unmix.load could not read it. Save one of "
+            f"{', '.join(_READABLE)}."
+        )
+    there = names_in(path)
+    if there and not overwrite:
         raise StorageError(f"The folder {path} is not empty. Choose another folder, or pass overwrite=True.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as beside:
-            _write_files(estimator, Path(beside), path.name)
-            path.mkdir(exist_ok=True)
-            (path / DONE).unlink(missing_ok=True)
-            for file in sorted(Path(beside).iterdir(), key=lambda file: file.name == DONE):
-                shutil.move(file, path / file.name)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(f"{path} could not be written: {error}. Is there space and permission?") from error
+    if there and not holds_model(path):
+        raise StorageError(f"{path} holds files but no model of unmix, so it is not replaced. Choose another folder.")
+    return write_model(estimator, path)
+
+
+def write_model(estimator: LatentEstimator | CGGAN, path: Path) -> Path:
+    """``save`` into any folder; other files in it stay, and are refused where they are in the way."""
+    with folder_beside(path) as beside:
+        _write_files(estimator, beside, path.absolute().name)
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        _take_place(path, beside, {"finished": finished, "files": {}, "written": {}})
     return path
 
 
-def load(path: str | Path, *, device: str = "auto") -> Any:
+def add_files(path: Path, writers: Mapping[str, Callable[[Path], Any]]) -> None:
+    """Write further files into the folder of a model, such as its report, by functions that take a path."""
+    with folder_beside(path / DONE) as beside:
+        for name, write in writers.items():
+            write(beside / name)
+        done = json.loads((path / DONE).read_text(encoding="utf-8"))
+        _take_place(path, beside, {"files": {}, "written": {}, **done})
+
+
+def names_in(path: Path) -> list[str]:
+    """Names of what is in the folder ``path``, which need not be there; StorageError where it is no folder."""
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise StorageError(f"{path} is a file; a model is saved as a folder. Choose another name.")
+    try:
+        return sorted(os.listdir(path)) if os.path.isdir(path) else []
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error}. Choose another folder.") from error
+
+
+def holds_model(path: Path) -> bool:
+    """Whether unmix has written a model into the folder ``path``, be it a damaged one."""
+    return bool(_written(path))
+
+
+def refuse_foreign(path: Path, names: Iterable[str]) -> None:
+    """Raise ``StorageError`` where a file of one of ``names`` in ``path`` is not one that unmix wrote there."""
+    known, there = _written(path), names_in(path)
+    foreign = [name for name in names if name in there and not _is_own(path / name, known)]
+    if foreign:
+        raise StorageError(
+            f"{', '.join(foreign)} in {path} would be replaced, but unmix did not write it, or it was changed since. "
+            "Move it away, or choose another folder."
+        )
+
+
+def _take_place(path: Path, beside: Path, done: dict[str, Any]) -> None:
+    """Move what is in ``beside`` into ``path``, then ``done`` with its hashes; remove what an earlier model left."""
+    new = {file.name: _sha256(file) for file in beside.iterdir()}
+    refuse_foreign(path, [*new, DONE, _PENDING])
+    for name, own in new.items():
+        done["files" if name in _READ_BACK else "written"][name] = own
+    before, after = _written(path), {**done["files"], **done["written"]}
+    path.mkdir(exist_ok=True)
+    pending = {name: set(sums) for name, sums in before.items()}
+    for name, own in after.items():
+        if pending.get(name) != set():
+            pending.setdefault(name, set()).add(own)
+    _write_json(beside / _PENDING, {"files": pending, "written": {}})
+    shutil.move(beside / _PENDING, path / _PENDING)
+    if MODEL in new:
+        (path / DONE).unlink(missing_ok=True)
+    for name in new:
+        shutil.move(beside / name, path / name)
+    for name, known in before.items():
+        if name not in after and known and (path / name).is_file() and _sha256(path / name) in known:
+            (path / name).unlink()
+    _write_json(beside / DONE, {**done, "sha256": _sum_of(done)})
+    shutil.move(beside / DONE, path / DONE)
+    (path / _PENDING).unlink()
+
+
+def _written(path: Path) -> dict[str, set[str]]:
+    """Files that unmix wrote into the folder ``path``, with the hashes that each had; older folders keep none."""
+    known: dict[str, set[str]] = {}
+    for own in (DONE, _PENDING):
+        try:
+            content = json.loads((path / own).read_text(encoding="utf-8"))
+            files = {**content.get("files", {}), **content.get("written", {})}
+            if "written" not in content:
+                if not ("finished" in content and (path / "config.json").is_file()):
+                    continue
+                files = {**{file: [] for file in FILES}, **files}
+            for name, sums in files.items():
+                if Path(name).name == name:
+                    known.setdefault(name, set()).update([sums] if isinstance(sums, str) else sums)
+            known[own] = set()
+        except _DAMAGE:
+            continue
+    return known
+
+
+def _is_own(path: Path, known: Mapping[str, set[str]]) -> bool:
+    sums = known.get(path.name)
+    return sums is not None and path.is_file() and (not sums or _sha256(path) in sums)
+
+
+def load(path: str | Path, *, device: Any = "auto") -> Any:
     """Read an estimator back from a folder that ``save`` wrote; it need not be trained on the same device.
 
     Raises
@@ -116,7 +219,7 @@ def load(path: str | Path, *, device: str = "auto") -> Any:
     --------
     >>> unmix.load("model/").transform(table)     # doctest: +SKIP
     """
-    folder = Path(path)
+    folder = as_path(path)
     if not (folder / DONE).is_file():
         what = "is not there" if not folder.exists() else f"holds no {DONE}: no complete model"
         raise StorageError(f"{folder} {what}. Pass a folder written by model.save or `unmix fit`.")
@@ -126,7 +229,7 @@ def load(path: str | Path, *, device: str = "auto") -> Any:
     except StorageError:
         raise
     except _DAMAGE as error:
-        raise _damaged(folder, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise _unreadable(folder, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
     estimator.model_.to(place)
     return estimator
 
@@ -146,11 +249,10 @@ def write_report(estimator: LatentEstimator, path: Path) -> Path:
         history=estimator.history_,
         restarts=estimator.restarts_,
         best_restart=estimator.best_restart_,
-        agreement=estimator.agreement_,
         support=estimator.support_,
         stop_reason=estimator.stop_reason_,
         sizes=dict(estimator.settings_),
-        settings=_settings(estimator),
+        settings=estimator.fitted_params_,
         versions=_versions(),
         tables={
             "mixing": estimator.mixing_frame().rename_axis("feature").reset_index(),
@@ -160,9 +262,7 @@ def write_report(estimator: LatentEstimator, path: Path) -> Path:
         },
         fit_seconds=estimator.fit_seconds_,
     )
-    text = render(content)
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    write_html(render(content), path)
     return path
 
 
@@ -179,7 +279,7 @@ def _write_files(estimator: LatentEstimator | CGGAN, folder: Path, name: str) ->
         {
             "format": FORMAT,
             "estimator": type(estimator).__name__,
-            "settings": _settings(estimator),
+            "settings": estimator.fitted_params_,
             "fitted": fitted,
             "versions": _versions(),
         },
@@ -190,12 +290,7 @@ def _write_files(estimator: LatentEstimator | CGGAN, folder: Path, name: str) ->
     estimator.history_.to_json(folder / "history.jsonl", orient="records", lines=True, double_precision=15)
     words = _OF_TABLES if isinstance(columns, FeatureSchema) else _OF_IMAGES
     text = _README.format(version=__version__, schema=words["schema"], files=files, use=words["use"].format(name=name))
-    (folder / "README.txt").write_text(text, encoding="utf-8")
-    done = {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "files": {name: _sha256(folder / name) for name in _READ_BACK if (folder / name).exists()},
-    }
-    _write_json(folder / DONE, done | {"sha256": _sum_of(done)})
+    (folder / "README.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def _read(folder: Path) -> LatentEstimator | CGGAN:
@@ -211,8 +306,8 @@ def _read(folder: Path) -> LatentEstimator | CGGAN:
             f"{config.get('versions', {}).get('unmix')}."
         )
     tensors, _ = read_state(folder / MODEL, _AGAIN)
-    estimator = _READABLE[config["estimator"]](**config["settings"])
-    estimator.fitted_params_ = estimator.get_params()
+    estimator = restored(_READABLE[config["estimator"]], dict(config["settings"]), _check, folder)
+    estimator.fitted_params_ = plain_settings(estimator, config["settings"]["random_state"])
     with (folder / "history.jsonl").open(encoding="utf-8") as stream:
         estimator.history_ = pd.read_json(stream, orient="records", lines=True)
     if isinstance(estimator, CGGAN):
@@ -227,17 +322,40 @@ def _check_sums(folder: Path, done: dict[str, Any], written_as: Any) -> None:
     """Whether the files are those that were saved; folders of format 2 have the sum of the tensors, or none."""
     if written_as == _UNSUMMED and "files" not in done:
         sums = {MODEL: done["sha256"]} if "sha256" in done else {}
-    elif done["sha256"] != _sum_of({name: done[name] for name in ("finished", "files")}):
-        raise _damaged(folder, f"{DONE} is not the file that was saved")
+    elif done["sha256"] != _sum_of(done):
+        raise _unreadable(folder, f"{DONE} is not the file that was saved")
     else:
         sums = done["files"]
     for name, expected in sums.items():
         if _sha256(folder / name) != expected:
-            raise _damaged(folder, f"{name} is not the file that was saved")
+            raise _unreadable(folder, f"{name} is not the file that was saved")
 
 
-def _damaged(folder: Path, what: str) -> StorageError:
+def _check(estimator: LatentEstimator | CGGAN) -> None:
+    if isinstance(estimator, CGGAN):
+        return check_gan(estimator)
+    check_common(estimator)
+    return estimator._check_settings()
+
+
+def _unreadable(folder: Path, what: str) -> StorageError:
+    """The error for a folder that cannot be read: damaged, unless a newer version wrote it."""
+    try:
+        wrote = str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["versions"]["unmix"])
+    except _DAMAGE:
+        wrote = ""
+    if _numbers(wrote) > _numbers(__version__):
+        return StorageError(
+            f"{folder} was written by unmix {wrote}, and unmix {__version__} cannot read it: {what}. Install the newer "
+            "version."
+        )
     return StorageError(f"{folder} is damaged: {what}. {_AGAIN}")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The release of a version, to compare: (0, 12, 1) of "0.12.1rc2"."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def _sha256(path: Path) -> str:
@@ -245,7 +363,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sum_of(content: dict[str, Any]) -> str:
+def _sum_of(done: dict[str, Any]) -> str:
+    """The sum of ``done.json``, but for its own."""
+    content = {name: value for name, value in done.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -307,6 +427,8 @@ def _restore(
     model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
     arrays = {key.removeprefix("description/"): t.numpy() for key, t in tensors.items() if "description/" in key}
     estimator.model_, estimator.schema_, estimator.domain_schema_ = model, features, domains
+    # Folders of old have no variances, and an R² without a lower limit where there was next to none.
+    arrays.setdefault("r2_variance", (arrays["r2"] > -1).astype(float))
     estimator.description_ = Description(**arrays)
     estimator.n_features_in_ = len(features.names)
     if features.named:
@@ -317,14 +439,6 @@ def _restore(
     estimator.settings_, estimator.best_restart_ = fitted["sizes"], fitted["best_restart"]
     estimator.agreement_ = float("nan") if fitted["agreement"] is None else fitted["agreement"]
     estimator._set_mixing()
-
-
-def _settings(estimator: LatentEstimator | CGGAN) -> dict[str, Any]:
-    """Constructor words of the fit as JSON can hold them; a random state becomes the seed that it gave."""
-    settings = dict(estimator.fitted_params_)
-    settings["random_state"] = estimator.seed_
-    settings["auxiliary"] = None if settings["auxiliary"] is None else dict(settings["auxiliary"])
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
 
 def _versions() -> dict[str, str]:

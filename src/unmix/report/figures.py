@@ -1,7 +1,7 @@
 """Figures of the report, as SVG text, each narrow enough to be read on a phone.
 
 Every function takes arrays and names and touches no global state: figures are built on their own canvas with a
-local style.
+local style, whatever matplotlib is set to.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -25,7 +25,9 @@ from unmix.audit.result import Audit
 
 Floats = NDArray[np.float64]
 
+# The defaults of matplotlib, not those of the user; where figures are shown is no part of how they look.
 _STYLE: Any = {
+    **{name: value for name, value in rcParamsDefault.items() if not name.startswith(("backend", "webagg", "tool"))},
     "font.size": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -184,7 +186,8 @@ def reconstruction(found: Description, features: Sequence[str]) -> str:
         axes.barh(place, np.clip(found.r2[shown], 0, None), color=_BLUE, alpha=0.75, height=0.7, label="held out")
         axes.plot(found.r2_train[shown], place, "|", color=_ORANGE, markersize=9, markeredgewidth=2, label="training")
         axes.set_yticks(place, [_label(features[k]) for k in shown])
-        axes.set_xlim(min(0.0, float(found.r2_train.min())), 1.0)
+        # A feature that hardly varies has an R² without a lower limit.
+        axes.set_xlim(min(0.0, max(-1.0, float(np.nanmin(found.r2_train, initial=0.0)))), 1.0)
         axes.set_xlabel("R² (1: kept whole, 0: lost)")
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unmix.audit.agreement import mean_of_pairs
 from unmix.audit.describe import Description
 from unmix.audit.finding import floored, listed
-from unmix.audit.positivity import VANISHED
+from unmix.audit.positivity import collapsed
 from unmix.audit.result import Audit
+from unmix.audit.subject import Reconstruction
 from unmix.report import figures
 from unmix.report.parts import csv_address, fill, picture
 
@@ -37,7 +39,6 @@ class ReportContent:
     history: pd.DataFrame
     restarts: pd.DataFrame
     best_restart: int
-    agreement: float
     support: NDArray[np.bool_]
     stop_reason: str
     sizes: dict[str, int]
@@ -144,9 +145,8 @@ def latent_words(content: ReportContent, latent: int) -> LatentWords:
     ]
     more = f" and {len(ranked) - _MOST_NAMED} more" if len(ranked) > _MOST_NAMED else ""
     drives = f"Drives {', '.join(named)}{more}." if named else "Drives no feature by 0.1 or more."
-    width = float(found.posterior_width[latent])
-    vanished = width > VANISHED or not named
-    others = np.delete(found.agreement_latents[:, latent], content.best_restart)
+    vanished = bool(collapsed(found.posterior_width[latent])) or not named
+    others = found.agreement_latents[_other_starts(content), latent]
     repeats = (
         f"Found again by the other starts with correlations of {floored(others.min())} to {floored(others.max())}, "
         f"median {floored(float(np.median(others)))}."
@@ -164,7 +164,7 @@ def caveats(content: ReportContent) -> list[str]:
         "Agreement of the starts shows that the method repeats itself on these data. It does not show that the latents "
         "are the true ones: starts can agree on a mixture of factors that the data cannot tell apart.",
         "A latent is known up to its order, its sign and its scale. Nothing here says what it is called in nature.",
-        "Intervals come from resampling held-out rows with the model kept as it is; they leave out what another "
+        "Intervals come from resampling the described rows with the model kept as it is; they leave out what another "
         "training run would change. The pale bars, the range over all starts, show that part.",
         "That a domain moves a latent is a difference between groups of rows. It is a causal effect only as far as the "
         "domains were assigned like an experiment.",
@@ -184,33 +184,49 @@ def caveats(content: ReportContent) -> list[str]:
         )
     if not found.held_out[0]:
         lines.insert(0, "There were too few rows to hold any out: every number here is measured on training rows.")
-    if len(content.restarts) == 1:
-        lines.insert(0, "There was a single start, so nothing is known about whether it repeats.")
+    if not len(_other_starts(content)):
+        why = "There was a single start" if len(content.restarts) == 1 else "Every other start failed"
+        lines.insert(0, f"{why}, so nothing is known about whether it repeats.")
     return lines
 
 
 def _verdict(content: ReportContent) -> str:
     found = content.description
     changing = [name for i, name in enumerate(content.latent_names) if found.change_low[i] > found.change_shuffled[i]]
-    parts = []
-    if len(content.restarts) > 1:
-        kept = float(np.delete(found.agreement_latents, content.best_restart, axis=0).mean())
-        word = "repeat well" if kept >= _REPEATABLE else "do not repeat well: read them with care"
+    parts, others = [], _other_starts(content)
+    if len(others):
+        mean, medians = (
+            float(found.agreement_latents[others].mean()),
+            np.median(found.agreement_latents[others], axis=0),
+        )
+        low = [name for name, median in zip(content.latent_names, medians, strict=True) if median < _REPEATABLE]
+        word = "do not repeat well: read them with care"
+        if mean >= _REPEATABLE:
+            word = "repeat well" + (f", but for {listed(low)}" if low else "")
+        compared = found.agreement[np.ix_(*[[content.best_restart, *others]] * 2)]
         parts.append(
-            f"The kept latents {word} (mean correlation with their partners in the other starts {kept:.2f}; over all "
-            f"pairs of starts {content.agreement:.2f})."
+            f"The kept latents {word} (mean correlation with their partners in the other starts {mean:.2f}; over all "
+            f"pairs of starts {mean_of_pairs(compared):.2f})."
         )
     if len(content.domain_names) > 1:
         parts.append(
             f"The whole interval of the share of variance between domains lies above that of shuffled labels for "
             f"{len(changing)} of {len(content.latent_names)} latents{': ' + ', '.join(changing) if changing else ''}."
         )
-    density = float(content.support.mean())
-    parts.append(
-        f"{density:.0%} of the mixing's entries are 0.1 or more; encode-decode keeps {float(np.mean(found.r2)):.0%} "
-        f"of the features' variance on {'held-out' if found.held_out[0] else 'training'} rows."
-    )
+    density, kept = float(content.support.mean()), Reconstruction(found.r2, found.r2_variance)
+    rows = f"{'held-out' if found.held_out[0] else 'training'} rows"
+    apart = f", the {kept.still} that do not vary there aside" if kept.still else ""
+    keeps = f"encode-decode keeps {kept.kept:.0%} of the features' variance on {rows}{apart}"
+    if np.isnan(kept.kept):
+        keeps = f"no feature varies on {rows}, so that what encode-decode keeps is not known"
+    parts.append(f"{density:.0%} of the mixing's entries are 0.1 or more; {keeps}.")
     return " ".join(parts)
+
+
+def _other_starts(content: ReportContent) -> NDArray[np.int64]:
+    """Starts but the kept one that reached anything: one that failed says nothing about the latents."""
+    reached = np.isfinite(content.restarts["held_out_objective"].to_numpy(dtype=float))
+    return np.array([s for s in np.flatnonzero(reached) if s != content.best_restart], dtype=np.int64)
 
 
 def _moves(content: ReportContent, latent: int) -> str:
@@ -219,7 +235,7 @@ def _moves(content: ReportContent, latent: int) -> str:
         return ""
     interval = f"[{found.change_low[latent]:.0%}, {found.change_high[latent]:.0%}]"
     share = f"{found.change[latent]:.0%} {interval} of its variance lies between domains"
-    share += f" (shuffled labels: up to {found.change_shuffled[latent]:.1%})."
+    share += f" (shuffled labels: in 95 of 100 at most {found.change_shuffled[latent]:.1%})."
     location = found.location[:, latent]
     if np.isnan(location).all():
         return share

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unmix.errors import DataError, SettingError
-from unmix.files import replacing
+from unmix.files import as_path, replacing
 from unmix.report.parts import Picture, fill
 
 Images = NDArray[np.uint8]
@@ -170,8 +170,9 @@ def image_grid(images: Any, path: str | Path | None = None, *, zoom: int = 1) ->
     """
     if not isinstance(zoom, int | np.integer) or isinstance(zoom, bool) or zoom < 1:
         raise SettingError(f"zoom must be a whole number ≥ 1; got {zoom!r}.")
-    if path is not None and Path(path).suffix.lower() != ".png":
-        raise SettingError(f"path must end in .png; got {Path(path).name!r}.")
+    path = None if path is None else as_path(path)
+    if path is not None and path.suffix.lower() != ".png":
+        raise SettingError(f"path must end in .png; got {path.name!r}.")
     try:
         array = np.asarray(images)
     except ValueError as error:
@@ -190,7 +191,7 @@ def image_grid(images: Any, path: str | Path | None = None, *, zoom: int = 1) ->
         sheet[top : top + height, left : left + width] = array[row, column]
     sheet = sheet.repeat(zoom, axis=0).repeat(zoom, axis=1)
     if path is not None:
-        with replacing(Path(path)) as beside:
+        with replacing(path) as beside:
             beside.write_bytes(png(sheet))
     return sheet
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+
+from unmix.files import replacing
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,22 @@ class Picture:
 
 def picture(svg: str, alt: str, caption: str = "") -> Picture:
     """A figure that needs no file of its own."""
-    return Picture("data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(), alt, caption)
+    return Picture(_address("image/svg+xml", svg), alt, caption)
 
 
 def csv_address(table: pd.DataFrame) -> str:
     """The table as a download that needs no server."""
-    return "data:text/csv;base64," + base64.b64encode(table.to_csv(index=False).encode()).decode()
+    return _address("text/csv", table.to_csv(index=False))
+
+
+def _address(kind: str, text: str) -> str:
+    return f"data:{kind};base64," + base64.b64encode(text.encode(errors="backslashreplace")).decode()
+
+
+def write_html(text: str, path: Path) -> None:
+    """Replace the file ``path`` by a page; characters that no text has, as in the name of a file, are escaped."""
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def fill(package: str, template: str, **values: Any) -> str:

@@ -7,8 +7,9 @@ steps and halves the learning rates. Checkpoints are written by the clock, so on
 
 from __future__ import annotations
 
-import glob
 import math
+import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,9 +21,9 @@ import torch
 from torch import Tensor
 
 from unmix.data.batches import Rows
-from unmix.errors import TrainingError
+from unmix.errors import StorageError, TrainingError
 from unmix.models.players import AdversarialModel, Phase
-from unmix.train.checkpoint import Checkpoint, checkpoint_of
+from unmix.train.checkpoint import Checkpoint, checkpoint_of, is_checkpoint
 
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 _AS_GOOD = 1.1
@@ -78,6 +79,7 @@ def fit_adversarial(
     checkpoint: Path | None = None,
     resume: bool = False,
     schema: Any = None,
+    beside: str | None = None,
 ) -> AdversarialResult:
     """Train ``model`` in place, until the last of its phases has ended.
 
@@ -90,6 +92,7 @@ def fit_adversarial(
     checkpoint : file for the state of the run, written every few seconds, at the end and when the run is interrupted
     resume : go on from ``checkpoint``
     schema : what names columns and domains, so that a checkpoint of others is refused
+    beside : of a further start the name of the checkpoint of the first
 
     Raises
     ------
@@ -101,7 +104,7 @@ def fit_adversarial(
         Passed on; ``checkpoint`` holds a state at most ten seconds, or a step, older.
     """
     run = AdversarialRun(
-        model, rows, settings, checkpoint_of(checkpoint, model, settings, schema, (rows,), resume=resume)
+        model, rows, settings, checkpoint_of(checkpoint, model, settings, schema, (rows,), resume=resume, beside=beside)
     )
     if resume:
         run.load()
@@ -112,7 +115,8 @@ def fit_adversarial(
                 continue
             run.progress.seconds = time.monotonic() - started
             if run.progress.step % settings.block == 0 or run.progress.step == run.n_steps:
-                run.end_block()
+                if not run.end_block():
+                    continue
                 if on_block is not None:
                     on_block(run.progress.step, run.progress.history[-1])
             if time.monotonic() - last_written > _SECONDS_BETWEEN_CHECKPOINTS:
@@ -142,15 +146,18 @@ def fit_starts(
     ``model_of`` makes the model of a seed; seeds of the starts are 1,000 apart. ``judged_by`` is that column of
     the history; which start is kept and the last value of every start come back as well. Of models within a tenth of
     the least error the one of least ``complexity`` is kept, then the one of least error. Further starts have
-    checkpoints of their own beside ``checkpoint`` until all are done. A start whose training fails has an infinite
-    error; only where all fail, the last failure is raised. The other arguments and what is raised are those of
-    ``fit_adversarial``; ``on_block`` is called with the steps done in all starts.
+    checkpoints of their own beside ``checkpoint`` until all are done; a file of another origin that has the name of one
+    is refused before anything is trained. A start whose training fails has an infinite error; only where all fail,
+    that is raised. The other arguments and what is raised are those of ``fit_adversarial``; ``on_block`` is called with
+    the steps done in all starts.
     """
     paths = [checkpoint, *(_beside(checkpoint, start) for start in range(1, n_starts))]
-    if not resume:
-        _forget_starts(checkpoint)
+    if checkpoint is not None:
+        _refuse_foreign(checkpoint, [path for path in paths[1:] if path is not None], resume=resume)
+        if not resume:
+            _forget_starts(checkpoint)
     trained: dict[int, tuple[Model, AdversarialResult]] = {}
-    failure: TrainingError | None = None
+    failures: list[TrainingError] = []
     errors: list[float] = []
     seconds = 0.0
     for start, path in enumerate(paths):
@@ -165,18 +172,22 @@ def fit_starts(
                 checkpoint=path,
                 resume=resume and (start == 0 or (path is not None and path.exists())),
                 schema=schema,
+                beside=None if checkpoint is None or start == 0 else checkpoint.name,
             )
         except TrainingError as error:
-            failure = error
+            failures.append(error)
             errors.append(math.inf)
             continue
         seconds += result.seconds
         errors.append(result.history[-1][judged_by])
         trained[start] = model, result
-    _forget_starts(checkpoint)
+    if checkpoint is not None:
+        _forget_starts(checkpoint)
     if not trained:
-        assert failure is not None
-        raise failure
+        if n_starts == 1:
+            raise failures[0]
+        said = " ".join(f"Start {start}: {failure}" for start, failure in enumerate(failures))
+        raise TrainingError(f"All {n_starts} starts failed. {said}", failures[-1].history) from failures[-1]
     as_good = [start for start in trained if errors[start] <= _AS_GOOD * min(errors)]
     kept = min(as_good, key=lambda start: (trained[start][0].complexity(), errors[start]))
     model, result = trained[kept]
@@ -192,12 +203,21 @@ def _beside(checkpoint: Path | None, start: int) -> Path | None:
     return None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-start{start}{checkpoint.suffix}")
 
 
-def _forget_starts(checkpoint: Path | None) -> None:
+def _refuse_foreign(checkpoint: Path, paths: list[Path], *, resume: bool) -> None:
+    """Raise ``StorageError`` where what stands at the ``paths`` of further starts was not written for them."""
+    for path in paths:
+        if os.path.lexists(path) and not is_checkpoint(path, None if resume else checkpoint.name):
+            raise StorageError(
+                f"{path} is where the checkpoint of a further start belongs, and is no such file of {checkpoint.name}. "
+                "Move it away, or choose another checkpoint=."
+            )
+
+
+def _forget_starts(checkpoint: Path) -> None:
     """Remove the checkpoints of further starts, of this run or of an earlier one in the same place."""
-    if checkpoint is not None and checkpoint.parent.is_dir():
-        for path in checkpoint.parent.glob(
-            f"{glob.escape(checkpoint.stem)}-start[0-9]*{glob.escape(checkpoint.suffix)}"
-        ):
+    name = re.compile(rf"{re.escape(checkpoint.stem)}-start[1-9][0-9]*{re.escape(checkpoint.suffix)}")
+    for path in checkpoint.parent.iterdir() if checkpoint.parent.is_dir() else ():
+        if name.fullmatch(path.name) and is_checkpoint(path, checkpoint.name):
             path.unlink(missing_ok=True)
 
 
@@ -228,7 +248,7 @@ class AdversarialRun:
             terms = {f"{phase.name}_{name}": value.item() for name, value in self._turn(phase, step, source).items()}
             sick = [name for name, value in terms.items() if not math.isfinite(value)]
             if sick:
-                self._rewind(sick)
+                self._rewind(f"the terms {', '.join(sick)}")
                 return False
             for name, value in terms.items():
                 progress.sums[name] = progress.sums.get(name, 0.0) + value
@@ -236,13 +256,22 @@ class AdversarialRun:
         progress.step += 1
         return True
 
-    def end_block(self) -> None:
-        """Means of the block as a row of the history; a rewind does not go back beyond it."""
+    def end_block(self) -> bool:
+        """Means of the block as a row of the history; a rewind does not go back beyond it.
+
+        False where a step left a parameter that is not finite, which the loss of the next would have shown, and the run
+        went back.
+        """
         progress = self.progress
+        sick = [name for name, value in self.model.named_parameters() if not bool(torch.isfinite(value).all())]
+        if sick:
+            self._rewind(f"the parameter {sick[0]}")
+            return False
         means = {name: value / progress.counts[name] for name, value in progress.sums.items()}
         progress.history.append({"step": progress.step, **means})
         progress.sums, progress.counts = {}, {}
         self._remember()
+        return True
 
     def save(self) -> None:
         """Write the state of now, and beside it the one that a rewind goes back to."""
@@ -298,14 +327,14 @@ class AdversarialRun:
             return torch.autocast("cuda", dtype=torch.bfloat16)
         return nullcontext()
 
-    def _rewind(self, sick: list[str]) -> None:
+    def _rewind(self, where: str) -> None:
         (tensors, good), now = self.good, self.progress
         self._restore(tensors)
         progress = replace(good.copy(), rewinds=now.rewinds + 1, rate=0.5 * now.rate, seconds=now.seconds)
         self.progress = progress
         if progress.rewinds > self.settings.max_rewinds:
             raise TrainingError(
-                f"The objective became non-finite after step {progress.step} in the terms {', '.join(sick)}, "
+                f"The objective became non-finite after step {progress.step} in {where}, "
                 f"after {progress.rewinds} rewinds at a lower learning rate ({progress.rate:.3g} of the asked). "
                 "Look for extreme values in the data, or lower learning_rate.",
                 progress.history,

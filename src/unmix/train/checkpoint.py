@@ -25,6 +25,8 @@ _UNSUMMED = 1
 _BLANK = "0" * 64
 # With these quotes around it the sum has one place; in the text of the header they are escaped.
 _SUM = '"sha256":"{}"'
+# Of the format of safetensors.
+_LONGEST_HEADER = 100_000_000
 # Numbers of x that tell data apart: 64 MB, read in a fraction of a second.
 _NUMBERS_HASHED = 2**24
 
@@ -77,13 +79,17 @@ def _as_written(content: bytes, digest: str) -> bool:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file of a run, and a digest of all that a run must share with the one that it goes on with."""
+    """The file of a run, and a digest of all that a run must share with the one that it goes on with.
+
+    ``beside``: of a further start the name of the checkpoint that the user asked for; the run may remove its own then.
+    """
 
     path: Path
     digest: str
+    beside: str | None = None
 
     def write(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        write_state(self.path, tensors, {"run": self.digest, "progress": progress})
+        write_state(self.path, tensors, {"run": self.digest, "beside": self.beside, "progress": progress})
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and progress, of the same run only."""
@@ -102,7 +108,14 @@ class Checkpoint:
 
 
 def checkpoint_of(
-    path: Path | None, model: Any, settings: Any, schema: Any, rows: tuple[Rows, ...], *, resume: bool
+    path: Path | None,
+    model: Any,
+    settings: Any,
+    schema: Any,
+    rows: tuple[Rows, ...],
+    *,
+    resume: bool,
+    beside: str | None = None,
 ) -> Checkpoint | None:
     """The checkpoint of a run that is about to start; None without a ``path``.
 
@@ -112,6 +125,7 @@ def checkpoint_of(
     model, settings, rows : what is trained, by what loop, on what
     schema : what names columns and domains; told apart by its ``repr``
     resume : whether the run goes on from it
+    beside : as in ``Checkpoint``
 
     Raises
     ------
@@ -133,4 +147,16 @@ def checkpoint_of(
         for values in (some.x, some.observed, own.codes, own.values):
             if values is not None:
                 digest.update(values.cpu().numpy().tobytes())
-    return Checkpoint(path, digest.hexdigest())
+    return Checkpoint(path, digest.hexdigest(), beside)
+
+
+def is_checkpoint(path: Path, beside: str | None = None) -> bool:
+    """Whether a file is a checkpoint of unmix; with ``beside``, one that a run made beside that of this name."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            words = json.loads(file.read(min(size, _LONGEST_HEADER))).get("__metadata__", {})
+        header = json.loads(words.get("unmix", "null"))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False
+    return isinstance(header, dict) and "run" in header and (beside is None or header.get("beside") == beside)

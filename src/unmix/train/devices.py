@@ -7,16 +7,22 @@ import torch
 from unmix.errors import SettingError
 
 
-def pick_device(name: str) -> torch.device:
-    """``"auto"``: CUDA, else Apple's MPS, else CPU. Everything runs in float32, so every device can serve."""
-    if name == "auto":
+def pick_device(name: str | torch.device) -> torch.device:
+    """``"auto"``: CUDA, else Apple's MPS, else CPU. Everything runs in float32, so every device can serve.
+
+    Raises
+    ------
+    SettingError
+        There is no such device here, or nothing can be computed on it.
+    """
+    if isinstance(name, str) and name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         raise SettingError(
             f'device={name!r} cannot be used here: {error}. Pass "auto", "cpu", "cuda" or "mps".'
         ) from error

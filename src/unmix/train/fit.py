@@ -84,11 +84,12 @@ class TrainingResult:
 
 @dataclass
 class _Progress:
-    """Everything of a run that is not a tensor of the model."""
+    """Everything of a run that is not a tensor of the model; ``lost`` are the last epochs that no start got beyond."""
 
     epoch: int = 0
     steps: int = 0
     rewinds: int = 0
+    lost: int = 0
     last_gain: int = 0
     objective: list[float] = field(default_factory=list)
     best_epoch: list[int] = field(default_factory=list)
@@ -125,7 +126,8 @@ def fit(
     SettingError, StorageError
         ``resume`` without a checkpoint; the checkpoint cannot be written, or belongs to another run.
     TrainingError
-        Every start became non-finite again and again; the message names the term, ``history`` holds the record.
+        Every start became non-finite again and again, or was so at the end; the message names starts, epoch and term,
+        ``history`` holds the record.
     KeyboardInterrupt
         Passed on after the last completed epoch has been written to ``checkpoint``.
     """
@@ -185,7 +187,7 @@ class Training:
         self.n_batches = max(1, round(settings.epoch_part * self.batches_of_a_pass))
         starts = model.n_starts
         self.progress = _Progress(objective=[math.inf] * starts, best_epoch=[0] * starts, failures=[0] * starts)
-        self.latest = [math.inf] * starts
+        self.latest, self.sick = [math.inf] * starts, set[tuple[int, str]]()
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.evaluation_noise = self._noise(self._generator(-1), len(self.held_out), 1).expand(starts, -1, -1)
         self.good = {name: value.clone() for name, value in self._tensors().items()}
@@ -206,7 +208,7 @@ class Training:
         self.progress.epoch += 1
         after = self.progress.epoch / self.settings.max_epochs
         self.model.rearrange(self.some_train, len(self.train), before, after)
-        self._score(sums / max(n_summed, 1))
+        self._score(sums / n_summed if n_summed else torch.full_like(sums, math.inf))
 
     def _batches(self) -> tuple[list[Tensor], torch.Generator]:
         """Rows of every batch of this epoch, and the generator of its noise.
@@ -250,16 +252,32 @@ class Training:
                 value.copy_(self.best[name])
             objective, terms = self._final_score()
             blocks = self._by_blocks()
+        self._refuse_lost(objective, terms)
         return TrainingResult(
             history=progress.history,
             objective=objective,
             terms=terms,
             best_epoch=progress.best_epoch,
-            failed=[self._failed(start) for start in range(self.model.n_starts)],
+            failed=[self._failed(start) or not math.isfinite(value) for start, value in enumerate(objective)],
             blocks=blocks,
             stop_reason=reason,
             n_epochs=progress.epoch,
             seconds=progress.seconds,
+        )
+
+    def _refuse_lost(self, objective: list[float], terms: list[dict[str, float]]) -> None:
+        """Raise where no start has an objective at the end, or none could take a step in the last two epochs."""
+        progress = self.progress
+        if progress.lost < min(2, progress.epoch) and any(map(math.isfinite, objective)):
+            return
+        ends = {(start, name) for start, own in enumerate(terms) for name in own if not math.isfinite(own[name])}
+        starts, names = (sorted({pair[part] for pair in self.sick | ends}) for part in (0, 1))
+        of = f"epoch {progress.epoch - progress.lost} of {self.settings.max_epochs}"
+        said = f"No start got beyond {of}:" if progress.lost else f"After {of} no start can be used:"
+        raise TrainingError(
+            f"{said} the objective is not finite in the term {', '.join(map(str, names))} (start "
+            f"{', '.join(map(str, starts))}). Look for extreme values in the data, or lower learning_rate.",
+            progress.history,
         )
 
     def remember(self) -> None:
@@ -311,11 +329,18 @@ class Training:
 
     @torch.no_grad()
     def _score(self, train_objective: Tensor) -> None:
-        """Held-out objective with the final weights; each start keeps its best state."""
+        """Held-out objective with the final weights; each start keeps its best state.
+
+        ``train_objective`` (starts,) is infinite where the epoch took no step.
+        """
         progress, settings = self.progress, self.settings
         terms = self._scored(self.evaluation_noise)
         objective = self._weighted(terms, 1.0)
-        if self._sick(objective):
+        sick = self._sick(objective)
+        alive = [start for start in range(self.model.n_starts) if not self._failed(start)]
+        stepped = bool(torch.isfinite(train_objective).any())
+        progress.lost = 0 if stepped and sick != alive else progress.lost + 1
+        if sick:
             self._rewind(terms, objective)
         objective, train_objective = (
             torch.where(torch.isfinite(values), values, math.inf) for values in (objective, train_objective)
@@ -358,6 +383,7 @@ class Training:
         means = {name: value / _FINAL_DRAWS for name, value in sums.items()}
         reached = torch.tensor(self.progress.objective, device=self.device)
         objective = torch.where(torch.isfinite(reached), self._weighted(means, 1.0), reached)
+        objective = torch.where(torch.isfinite(objective), objective, math.inf)
         named = [{name: float(value[start]) for name, value in means.items()} for start in range(self.model.n_starts)]
         return objective.tolist(), named
 
@@ -381,16 +407,18 @@ class Training:
         """Put the starts that became non-finite back to their last good state, and go on with a lower learning rate."""
         progress = self.progress
         progress.rewinds += 1
+        culprits = [name for name, values in terms.items() if not bool(torch.isfinite(values).all())]
         for start in self._sick(losses):
+            self.sick.update((start, name) for name in culprits)
             progress.failures[start] += 1
             for name, tensor in self._tensors().items():
                 tensor[start] = self.good[name][start]
         if all(self._failed(start) for start in range(self.model.n_starts)):
-            culprits = [name for name, values in terms.items() if not bool(torch.isfinite(values).all())]
+            starts = ", ".join(map(str, range(self.model.n_starts)))
             raise TrainingError(
-                f"The objective became non-finite in epoch {progress.epoch + 1} in the term {', '.join(culprits)}, "
-                f"after {progress.rewinds} rewinds at a lower learning rate ({self._rate():.3g} of the asked). "
-                "Look for extreme values in the data, or lower learning_rate.",
+                f"The objective became non-finite in epoch {progress.epoch + 1} in the term {', '.join(culprits)}, in "
+                f"every start ({starts}), after {progress.rewinds} rewinds at a lower learning rate "
+                f"({self._rate():.3g} of the asked). Look for extreme values in the data, or lower learning_rate.",
                 progress.history,
             )
 
