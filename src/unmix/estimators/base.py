@@ -22,12 +22,22 @@ from unmix.audit.sources import audit_model
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
+from unmix.data.columns import check_columns, column_names
 from unmix.data.domains import DomainSchema
+from unmix.data.matrix import check_values, numeric_matrix
 from unmix.data.schema import FeatureSchema
-from unmix.data.tables import as_table, check_values, numeric_matrix
+from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError, SchemaError, SettingError
 from unmix.estimators.finish import finish_starts, restarts_table
-from unmix.estimators.prepare import Prepared, output_dtype, prepare, rows_for, separate, without_columns
+from unmix.estimators.prepare import (
+    Prepared,
+    latent_matrix,
+    output_dtype,
+    prepare,
+    rows_for,
+    separate,
+    without_columns,
+)
 from unmix.estimators.progress import announce, epoch_bar, say
 from unmix.estimators.settings import check_common, planned_epochs, training_settings
 from unmix.models.base import LatentModel
@@ -136,13 +146,12 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         return self._encode(table, self._new_rows(table))
 
     def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
-        """Features (n_samples, n_features), in the data's units, of latents ``X`` (n_samples, n_latents)."""
+        """Features (n_samples, n_features), in the data's units, of latents ``X`` (n_samples, n_latents).
+
+        The columns of a table are called as those that ``transform`` gives, z0, z1, …, in this order.
+        """
         check_is_fitted(self)
-        z = np.asarray(X, dtype=float)
-        if z.ndim != 2 or z.shape[1] != self.n_latents_:
-            raise SchemaError(
-                f"inverse_transform takes latents of shape (n_samples, {self.n_latents_}); got shape {z.shape}."
-            )
+        z = latent_matrix(X, [str(name) for name in self.get_feature_names_out()])
         return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()))
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -396,6 +405,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             table, {column.name for column in self.domain_schema_.columns} - set(self.schema_.names)
         )
         matrix = numeric_matrix(table)
+        if matrix.shape[1] == self.n_features_in_ and (not self.schema_.named or column_names(table) is None):
+            check_columns(matrix, table, self.schema_)
         try:
             validate_data(self, table, reset=False, skip_check_array=True)
         except ValueError as error:

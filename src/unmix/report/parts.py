@@ -11,6 +11,8 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from unmix.data.tables import csv_text
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -28,7 +30,7 @@ def picture(svg: str, alt: str, caption: str = "") -> Picture:
 
 def csv_address(table: pd.DataFrame) -> str:
     """The table as a download that needs no server."""
-    return "data:text/csv;base64," + base64.b64encode(table.to_csv(index=False).encode()).decode()
+    return "data:text/csv;base64," + base64.b64encode(csv_text(table).encode()).decode()
 
 
 def fill(package: str, template: str, **values: Any) -> str:
