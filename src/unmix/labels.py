@@ -2,7 +2,8 @@
 
 A label is text, a number, True or False, or a date or time. Two labels are one where they read the same: a number by
 its shortest form, so that 1, 1.0 and "1" are one label, text as it is, so that "1.0" and "01" are two others; a day as
-2020-01-31. Rows count by their position, whatever index they carry. A missing label is never a label of its own.
+2020-01-31. Rows count by their position, whatever index they carry. A missing label, or an empty text, is never a
+label of its own.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def label_texts(values: Any, what: str, n_rows: int | None = None, *, of: str = 
 
 def label_text(value: Any) -> str:
     """Text of a label; 1, 1.0 and numpy's 1 are one label."""
-    plain = _plain(value)
+    plain = value if isinstance(value, str) else _plain(value)
     if isinstance(plain, float) and plain.is_integer():
         plain = int(plain)
     return str(plain)
@@ -103,6 +104,8 @@ def natural_order(labels: Iterable[str]) -> tuple[str, ...]:
 
 def _columns(y: Any) -> list[tuple[str, Any]]:
     """Names and cells of the columns of ``y``; cells by position."""
+    if nw.dependencies.is_polars_lazyframe(y):
+        y = y.collect()
     if isinstance(y, pd.MultiIndex):
         y = y.to_frame(index=False)
     if not isinstance(y, Mapping) and hasattr(y, "to_pydict") and not nw.dependencies.is_into_dataframe(y):
@@ -234,8 +237,13 @@ def _plain_cells(cells: list[Any]) -> tuple[list[Any], dict[int, str]]:
 
 def _plain(cell: Any) -> bool | int | float | str | None:
     """A label as Python's own bool, int, float or str; None where it is missing. TypeError: what it is instead."""
+    if isinstance(cell, bytes):
+        try:
+            cell = cell.decode()
+        except UnicodeDecodeError:
+            raise TypeError(f"bytes that are not UTF-8 ({cell[:20]!r})") from None
     if isinstance(cell, str):
-        return str(cell)
+        return str(cell) if cell.strip() else None
     if cell is None or cell is pd.NA or cell is pd.NaT:
         return None
     if isinstance(cell, bool | np.bool):
@@ -246,11 +254,6 @@ def _plain(cell: Any) -> bool | int | float | str | None:
         return int(cell)
     if isinstance(cell, float | np.floating | Decimal | Fraction):
         return _plain_number(cell)
-    if isinstance(cell, bytes):
-        try:
-            return cell.decode()
-        except UnicodeDecodeError:
-            raise TypeError(f"bytes that are not UTF-8 ({cell[:20]!r})") from None
     if np.ndim(cell) == 0 and hasattr(cell, "item"):
         inner = cell.item()
         if type(inner) is not type(cell):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import narwhals as nw
@@ -42,6 +42,12 @@ def text_names(frame: pd.DataFrame) -> pd.DataFrame:
     renamed.columns = pd.Index([name_text(name) for name in names])
     refuse_duplicates(list(renamed.columns))
     return renamed
+
+
+def row_names(n_levels: int, taken: Collection[str]) -> list[str]:
+    """What columns are called that name the rows and have no name."""
+    free = ROW if ROW not in taken else NAMELESS
+    return [free] if n_levels == 1 else [f"{free}{level}" for level in range(n_levels)]
 
 
 def column_names(table: Any) -> tuple[str, ...] | None:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
-from unmix.data.columns import NAMELESS, ROW, SAVED_INDEX, no_header, refuse_duplicates
+from unmix.data.columns import ROW, SAVED_INDEX, no_header, refuse_duplicates, row_names
 from unmix.errors import DataError
 from unmix.numbers import reads_as_number
 
@@ -71,15 +71,18 @@ def _names(
     names = list(header)
     nameless = [k for k, name in enumerate(names) if not name.strip()]
     empty = [k for k in nameless if pc.all(pc.equal(pc.utf8_trim_whitespace(cells.column(k)), "")).as_py()]
+    leading = next((k for k in range(len(names)) if k not in nameless or k in empty), len(names))
     saved = [k for k, name in enumerate(names) if SAVED_INDEX.fullmatch(name) and name not in features]
-    saved = [0, *saved] if 0 in nameless and 0 not in empty else saved
+    saved = [*range(leading), *saved]
     saved = saved if len(names) > len(saved) + len(empty) else []
     lost = [k for k in nameless if k not in empty and k not in saved]
     if lost:
         raise DataError(f"Column {lost[0] + 1} of {path}, counted from 1, has no name. Name it, or remove the column.")
-    if 0 in saved:
-        names[0] = ROW if ROW not in names else names[0].strip() or NAMELESS
-        refuse_duplicates([name for k, name in enumerate(names) if k not in empty])
+    if leading and saved:
+        names[:leading] = row_names(leading, names)
+    elif 0 in saved and ROW not in names:
+        names[0] = ROW
+    refuse_duplicates([name for k, name in enumerate(names) if k not in empty])
     return names, saved, empty
 
 
@@ -97,7 +100,7 @@ def _header(path: Path, separator: str) -> list[str]:
     refuse_duplicates([name for name in header if name.strip()])
     if len(header) > 1 and all(map(reads_as_number, header)):
         values = np.array([float(name) for name in header])
-        counted = np.array_equal(np.sort(values), values.min() + np.arange(len(values)))
+        counted = values[0].is_integer() and np.array_equal(np.sort(values), values.min() + np.arange(len(values)))
         steps = np.diff(values)
         if not counted and (len(values) < 4 or not (np.all(steps > 0) or np.all(steps < 0))):
             raise no_header(header)

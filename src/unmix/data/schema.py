@@ -17,7 +17,7 @@ _NUMBERS_CACHED = 2**15
 _NUMBERS_AT_ONCE = 2**22
 _FAR_FROM_ZERO = 1e8
 # In standard deviations at fit: what is named, and what is refused because its squares overflow.
-_STRANGE, _BEYOND = 1e4, 1e12
+_STRANGE, BEYOND = 1e4, 1e12
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class FeatureSchema:
             + f": at the fit that column had the mean {self.center[column]:.4g} and the standard deviation "
             f"{self.scale[column]:.4g}."
         )
-        if distance[row, column] > _BEYOND:
+        if distance[row, column] > BEYOND:
             raise SchemaError(f"{said} No model can compute with that. Is the unit the same? Correct or drop the row.")
         warnings.warn(
             f"{said} What follows is an extrapolation. Is it a code for a missing value, or another unit?",

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.data.columns import NAMELESS, ROW, SAVED_INDEX, listed, refuse_duplicates, text_names
+from unmix.data.columns import SAVED_INDEX, listed, refuse_duplicates, row_names, text_names
 from unmix.data.delimited import SEPARATORS, read_delimited
 from unmix.errors import DataError, DataWarning
 from unmix.files import replacing
@@ -42,6 +42,8 @@ def as_table(source: Any) -> Any:
         return frame[candidates(frame)]
     if type(source).__module__.split(".")[0] == "anndata" and hasattr(source, "var_names"):
         return _anndata_features(source)
+    if nw.dependencies.is_polars_lazyframe(source):
+        return source.collect()
     return text_names(source) if isinstance(source, pd.DataFrame) else source
 
 
@@ -170,7 +172,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         if path.suffix.lower() == ".parquet":
             frame.to_parquet(beside, index=False)
         else:
-            _without_formulas(frame).to_csv(beside, index=False)
+            beside.write_text(csv_text(frame), encoding="utf-8", newline="")
 
 
 def csv_text(frame: pd.DataFrame) -> str:
@@ -179,17 +181,15 @@ def csv_text(frame: pd.DataFrame) -> str:
     A text, in a cell or in the header, that a spreadsheet would run as a formula (it begins with =, +, -, @, tab or
     carriage return and is no number) gets ' before it; numbers stay as they are.
     """
-    return _without_formulas(frame).to_csv(index=False)
-
-
-def _without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
     safe = frame.reset_index(drop=True)
     typed = (pd.api.types.is_numeric_dtype, pd.api.types.is_datetime64_any_dtype)
     columns = [safe.iloc[:, k] for k in range(safe.shape[1])]
     columns = [column if any(kind(column) for kind in typed) else column.map(_harmless) for column in columns]
     safe = pd.concat(columns, axis=1) if columns else safe
     safe.columns = pd.Index([_harmless(name) for name in frame.columns])
-    return safe
+    text = safe.to_csv(index=False, lineterminator="\n")
+    # A carriage return in a cell ends a line too, unless the cell is quoted, which it is where lines end in one.
+    return safe.to_csv(index=False, lineterminator="\r\n") if "\r" in text else text
 
 
 def _harmless(cell: Any) -> Any:
@@ -215,8 +215,7 @@ def _index_columns(index: pd.Index, names: Sequence[str]) -> pd.DataFrame:
     """An index as columns; none where it only counts the rows from 0."""
     if index.nlevels == 1 and index.name is None and index.equals(pd.RangeIndex(len(index))):
         return pd.DataFrame(index=pd.RangeIndex(len(index)))
-    free = ROW if ROW not in names else NAMELESS
-    made_up = [free] if index.nlevels == 1 else [f"{free}{level}" for level in range(index.nlevels)]
+    made_up = row_names(index.nlevels, names)
     own = [other if name is None else name_text(name) for name, other in zip(index.names, made_up, strict=True)]
     levels = [pd.Series(index.get_level_values(level)) for level in range(index.nlevels)]
     return pd.concat(levels, axis=1).set_axis(own, axis=1)

@@ -18,7 +18,7 @@ from unmix.data.columns import column_names, unlike
 from unmix.data.domains import DomainSchema, Encoded
 from unmix.data.images import ImageSchema, ImageTable, check_images, read_images
 from unmix.data.matrix import check_trainable, check_values, numeric_matrix
-from unmix.data.schema import FeatureSchema
+from unmix.data.schema import BEYOND, FeatureSchema
 from unmix.data.suspects import warn_of_suspects
 from unmix.data.tables import as_table, read_table, split_columns
 from unmix.errors import DataError, DataWarning, DomainError, SchemaError
@@ -189,6 +189,8 @@ def latent_matrix(X: Any, names: Sequence[str]) -> NDArray[np.float64]:
     if came := unlike(matrix, table, names, len(names)):
         raise SchemaError(f"{expected}, in a table the columns {list(names)} in this order; got {came}.")
     check_values(matrix, names, "refuse")
+    if np.abs(matrix).max() > BEYOND:
+        raise DataError(f"Latents beyond {BEYOND:g} cannot be decoded; got {np.abs(matrix).max():g}. Correct them.")
     return matrix
 
 
