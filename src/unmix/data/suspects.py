@@ -29,14 +29,18 @@ _SHOWN = 5
 _HEAD = 64
 # Numbers that stand for a missing value: repeated 7, 8 or 9, with up to two decimals, and the ends of number types.
 _REPEATED = [int(str(digit) * length) for digit in (7, 8, 9) for length in range(2, 11)]
-_CODES = np.unique(
-    [sign * value / part for value in _REPEATED for part in (1, 10, 100) if value / part > 70 for sign in (-1, 1)]
-    + [sign * value for value in (999.25, 1e10, 1e20, 1e30, 1e35, 1e36, 1e37, 9.969209968386869e36) for sign in (-1, 1)]
-    + [sign * (2.0**bits - 1) for bits in (15, 16, 31, 32, 63) for sign in (-1, 1)]
-    + [-(2.0**bits) for bits in (15, 31, 63)]
-    + [sign * float(np.finfo(np.float32).max) for sign in (-1, 1)]
+_ENDS = (
+    *(999.25, 1e10, 1e20, 1e30, 1e35, 1e36, 1e37, 9.969209968386869e36, float(np.finfo(np.float32).max)),
+    *(2.0**bits - 1 for bits in (15, 16, 31, 32, 63)),
+    *(2.0**bits for bits in (15, 31, 63)),
+)
+_CODES = frozenset(
+    sign * value
+    for value in (*_ENDS, *(value / part for value in _REPEATED for part in (1, 10, 100) if value / part > 70))
+    for sign in (-1, 1)
 )
 _LEAST_ROWS = 20
+_SAMPLE, _NUMBERS_AT_ONCE = 4096, 2**22
 _TAIL = 50
 _GAP, _GAP_IN_TAILS = 10.0, 15.0
 _MOST_WILD = 3
@@ -55,19 +59,24 @@ class _Wild:
 def warn_of_suspects(matrix: Floats, features: FeatureSchema) -> None:
     """One ``DataWarning`` for every kind of thing that is there; ``matrix`` is what ``features`` was learnt from."""
     names = features.names
-    ids = [k for k in range(matrix.shape[1]) if SAVED_INDEX.fullmatch(names[k]) or _counts_rows(matrix[:, k])]
+    ids, wild = [], []
+    for k, column in _columns(matrix):
+        if SAVED_INDEX.fullmatch(names[k]) or _counts_rows(column):
+            ids.append(k)
+        else:
+            wild += [_Wild(k, value, np.flatnonzero(column == value)) for value in _wild_values(column, k, features)]
     if ids:
         _warn(
             f"Columns {listed([names[k] for k in ids])} look like ids, times or a saved index: whole numbers, each "
             "once. If they are, leave them out; they are no features."
         )
-    if _are_counts(np.delete(matrix, ids, axis=1) if ids else matrix):
+    sample = matrix[:: max(1, len(matrix) // _SAMPLE)]
+    if _are_counts(np.delete(sample, ids, axis=1)):
         _warn(
             f"The features look like counts: whole numbers ≥ 0, up to {np.nanmax(matrix):g}. The model takes noise as "
             "Gaussian, of one size for all values of a feature. If they are counts, divide each row by its total and "
             "take logarithms first, such as np.log1p(1e4 * X / X.sum(axis=1, keepdims=True))."
         )
-    wild = [found for k in range(matrix.shape[1]) for found in _wild_values(matrix[:, k], k, features)]
     if wild:
         shown = "; ".join(
             f"row {found.rows[0]} column {names[found.column]!r}: {found.value:.10g}"
@@ -83,6 +92,13 @@ def warn_of_suspects(matrix: Floats, features: FeatureSchema) -> None:
 
 def _warn(said: str) -> None:
     warnings.warn(said, DataWarning, stacklevel=5)
+
+
+def _columns(matrix: Floats) -> Iterator[tuple[int, Floats]]:
+    """Columns one after the other, each in one piece of memory."""
+    width = max(1, _NUMBERS_AT_ONCE // len(matrix))
+    for begin in range(0, matrix.shape[1], width):
+        yield from enumerate(np.ascontiguousarray(matrix[:, begin : begin + width].T), begin)
 
 
 def _counts_rows(column: Floats) -> bool:
@@ -126,29 +142,23 @@ def _is_whole(matrix: Floats) -> NDArray[np.bool_]:
     return whole
 
 
-def _wild_values(column: Floats, place: int, features: FeatureSchema) -> Iterator[_Wild]:
-    n_rows = len(column)
-    if n_rows < _LEAST_ROWS:
-        return
-    codes = _codes(column)
-    low, high = np.nanmin(column), np.nanmax(column)
+def _wild_values(column: Floats, place: int, features: FeatureSchema) -> list[float]:
+    present = column[~np.isnan(column)]
+    if len(present) < _LEAST_ROWS:
+        return []
+    low, high = float(present.min()), float(present.max())
+    codes = _codes(present) if _CODES.intersection((low, high)) else []
     furthest = max(high - features.center[place], features.center[place] - low) / features.scale[place]
-    values = [*codes]
-    if furthest > min(5.0, 0.8 * np.sqrt(n_rows)):
-        values += _beyond_the_tail(column[~np.isin(column, codes)] if codes else column)
-    for value in values:
-        yield _Wild(place, float(value), np.flatnonzero(column == value))
+    if furthest < min(5.0, 0.8 * np.sqrt(len(present))):
+        return codes
+    return codes + _beyond_the_tail(present[~np.isin(present, codes)] if codes else present)
 
 
 def _codes(column: Floats) -> list[float]:
     """Codes for missing values at the ends of a column, further from its other values than these from their middle."""
-    low, high = np.nanmin(column), np.nanmax(column)
-    if not np.isin([low, high], _CODES).any():
-        return []
-    others = column[~np.isnan(column)]
+    others = column
     found: list[float] = []
-    while len(others) and np.isin(ends := [others.min(), others.max()], _CODES).any():
-        taken = [end for end in ends if np.isin(end, _CODES)]
+    while len(others) and (taken := [*_CODES.intersection((float(others.min()), float(others.max())))]):
         found += taken
         others = others[~np.isin(others, taken)]
     if len(np.unique(others)) < 3:
@@ -160,17 +170,18 @@ def _codes(column: Floats) -> list[float]:
         often = (column == code).sum() >= _OFTEN
         return bool(gap > (2 if often else 10) * spread and (often or abs(code) > 100))
 
-    return [code for code in dict.fromkeys(found) if is_far(code)]
+    return [code for code in found if is_far(code)]
 
 
 def _beyond_the_tail(column: Floats) -> list[float]:
     """See the module; a value that is far and occurs in more than a hundredth of the rows is a group of its own."""
-    present = column[~np.isnan(column)]
-    if len(present) < _LEAST_ROWS:
+    middle, ends = len(column) // 2, _MOST_WILD + 1
+    ordered = np.partition(column, [ends - 1, middle, len(column) - ends])
+    furthest = np.unique(np.abs(np.concatenate([ordered[:ends], ordered[-ends:]]) - ordered[middle]))[::-1]
+    if len(furthest) > _MOST_WILD and (furthest[:_MOST_WILD] < _GAP * furthest[1 : _MOST_WILD + 1]).all():
         return []
-    middle = np.median(present)
-    distance = np.abs(present - middle)
-    n_kept = min(len(distance), 8 * _TAIL + len(present) // 50)
+    distance = np.abs(column - ordered[middle])
+    n_kept = min(len(distance), 8 * _TAIL + len(column) // 50)
     nearest = np.partition(distance, len(distance) - n_kept)[len(distance) - n_kept :]
     steps = np.unique(nearest)[::-1]
     steps = steps[steps > 0]
@@ -178,6 +189,6 @@ def _beyond_the_tail(column: Floats) -> list[float]:
         tail = steps[j : j + _TAIL]
         index = np.log(tail / tail[-1]).mean()
         if steps[j - 1] / tail[0] > max(_GAP, np.exp(_GAP_IN_TAILS * index)):
-            far = present[distance >= steps[j - 1]]
-            return [value for value in np.unique(far) if (far == value).sum() <= max(3, len(present) / 100)]
+            far = column[distance >= steps[j - 1]]
+            return [float(value) for value in np.unique(far) if (far == value).sum() <= max(3, len(column) / 100)]
     return []
