@@ -38,8 +38,7 @@ def as_table(source: Any) -> Any:
     A frame whose columns are called 0, 1, … in this order has no names, as an array has none.
     """
     if isinstance(source, str | Path):
-        frame = read_table(source)
-        return frame[candidates(frame)]
+        return split_columns(read_table(source), [], None, [])[0]
     if type(source).__module__.split(".")[0] == "anndata" and hasattr(source, "var_names"):
         return _anndata_features(source)
     if nw.dependencies.is_polars_lazyframe(source):
@@ -131,6 +130,10 @@ def split_columns(
     if not chosen:
         raise DataError(f"No feature column is left. The table has: {listed([*own], 20)}.")
     x, y = (frame.select([own[name] for name in names]).to_native() for names in (chosen, domain))
+    for part in (x, y):
+        if isinstance(part, pd.DataFrame):
+            # pandas copies them with every column that is taken.
+            part.attrs = {}
     return x, y if domain else None
 
 

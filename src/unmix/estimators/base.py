@@ -96,9 +96,9 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         X : array or table (n_samples, n_features)
             numpy, pandas, polars, Arrow, AnnData, or the path of a .csv, .tsv (either may end in .gz), .parquet or
             .h5ad file. Features are all columns but ``y``; of AnnData and .h5ad the variables, while ``y`` names a
-            column of ``.obs``. A nameless first column of a .csv or .tsv holds names of the rows.
+            column of ``.obs``. A nameless first column of a .csv or .tsv, and a saved index, hold names of the rows.
         y : labels (n_samples,), table of auxiliary columns (n_samples, n_columns), or names of columns; optional
-            The domain of each row; one name, or a list of them. None: one domain, and only sparsity can identify
+            The domain of each row, paired by position; one name, or a list of them. None: one domain, and only sparsity can identify
             anything. A model that ignores domains uses it for the held-out split and the tables of effects alone.
         checkpoint : path, optional
             File for the state of the training, written every few seconds and when it is interrupted.
@@ -113,6 +113,11 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             ``checkpoint`` cannot be written, or is that of other data or settings.
         TrainingError
             The objective became non-finite and stayed so.
+
+        Warns
+        -----
+        DataWarning
+            Values, columns or a table that are probably not what they seem; ``docs/reading.md`` has the rules.
         """
         check_common(self)
         self._check_settings()
