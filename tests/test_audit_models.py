@@ -29,9 +29,9 @@ def test_a_decoder_of_ones_own_and_what_it_refuses():
     for words, message in [
         ({"z": z[:, 0]}, r"z must be a matrix of shape \(n_samples ≥ 1, n_latents ≥ 1\); got shape \(1200,\)"),
         ({"z": z * np.nan}, "z must be finite"),
-        ({"domains": [1, 2]}, r"one label a row, shape \(1200,\)"),
-        ({"domains": [None, *["a"] * 1199]}, "domains must name a domain for every row; 1 are missing"),
-        ({"domains": np.where(np.arange(1200) < 5, np.nan, 1.0)}, "for every row; 5 are missing"),
+        ({"domains": [1, 2]}, r"one label for each of 1200 rows of z; got shape \(2,\)"),
+        ({"domains": [None, *["a"] * 1199]}, r"domains has missing values \(NaN\), first in rows \[0\]"),
+        ({"domains": ["a", float("nan")] * 600}, r"domains has missing values \(NaN\), first in rows \[1, 3"),
         ({"x": z}, r"x must be a matrix of shape \(1200, 9\), the shape of decode\(z\); got shape \(1200, 3\)"),
         ({"jacobian": z}, "jacobian must be finite and of shape"),
         ({"other_latents": [z[:5]]}, r"other_latents must be a matrix of shape \(1200, 3\), the shape of z"),

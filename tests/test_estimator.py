@@ -238,8 +238,8 @@ def test_masked_entries_are_missing(frame, labels):
 
 
 @pytest.mark.parametrize("factor", [1e-170, 1e160])
-def test_numbers_without_squares_are_refused_before_training(frame, labels, factor):
-    with pytest.raises(DataError, match=r"Columns .* hold numbers whose squares are none"):
+def test_numbers_without_room_for_their_squares_are_refused_before_training(frame, labels, factor):
+    with pytest.raises(DataError, match=r"Columns .* hold numbers beyond 1e\+100, or less than 1e-100 apart"):
         CGVAE(**QUICK).fit(frame.assign(**{frame.columns[1]: frame.iloc[:, 1] * factor}), labels)
 
 

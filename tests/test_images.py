@@ -235,19 +235,19 @@ def test_the_classifier_takes_what_read_images_returns(pictures):
 
 
 def test_classifier_messages(judge, pictures):
-    with pytest.raises(DataError, match=r"one label for each of 12 images; got none. Pass them as y"):
+    with pytest.raises(DataError, match=r"one label for each of 12 images; got none"):
         ImageClassifier().fit(pictures)
     with pytest.raises(DataError, match=r"one label for each of 12 images; got shape \(2,\)"):
         ImageClassifier().fit(pictures, [0, 1])
     with pytest.raises(DataError, match="two classes or more"):
         ImageClassifier().fit(pictures, np.zeros(12))
     for labels, message in (
-        ([None, "b"] * 6, "y has missing labels, first at image 0"),
-        (["a", float("nan")] * 6, "y has missing labels, first at image 1"),
-        (np.array([0.0, np.nan] * 6), "y has missing labels, first at image 1"),
+        ([None, "b"] * 6, r"y has missing values \(NaN\), first in rows \[0, "),
+        (["a", float("nan")] * 6, r"y has missing values \(NaN\), first in rows \[1, "),
+        (np.array([0.0, np.nan] * 6), r"y has missing values \(NaN\), first in rows \[1, "),
         ([0, "a"] * 6, "all text or all numbers; got int, str"),
         (np.array(["a", 0] * 6, dtype=object), "all text or all numbers; got int, str"),
-        ([[0, 1], [0]] * 6, "all text or all numbers; got list"),
+        ([[0, 1], [0]] * 6, "neither labels nor a table: rows differ in length"),
     ):
         with pytest.raises(DataError, match=message):
             ImageClassifier().fit(pictures, labels)

@@ -174,7 +174,7 @@ def test_images_that_cannot_be_used(folder, pictures, tmp_path):
         read_images(torch.zeros(12, 9, 10, 3, requires_grad=True))
     with pytest.raises(DataError, match="array of images is empty"):
         read_images(pictures[:0])
-    with pytest.raises(DomainError, match="one domain for each of 12 images"):
+    with pytest.raises(DomainError, match="domains must hold one label for each of 12 images"):
         read_images(pictures, ["a"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="it holds no file"):

@@ -15,8 +15,8 @@ import unmix.audit.subject
 import unmix.data.batches
 import unmix.data.schema
 import unmix.models.cgvae
+from unmix.data.matrix import check_values
 from unmix.data.schema import FeatureSchema
-from unmix.data.tables import check_values
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
 from unmix.nets.decoder import DenseDecoder
 from unmix.nets.jacobian import rows_at_once

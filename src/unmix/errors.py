@@ -38,7 +38,7 @@ class StorageError(UnmixError, OSError):
 
 
 class DataWarning(UserWarning):
-    """Some of the data were left out, as asked."""
+    """Some of the data were left out, or are probably not what they seem."""
 
 
 class MetricWarning(UserWarning):

@@ -1,12 +1,15 @@
-"""What counts as a number where a setting asks for one; True and False do not."""
+"""What counts as a number: where a setting asks for one, which True and False do not, and as text."""
 
 from __future__ import annotations
 
 import math
+import re
 from numbers import Real
 from typing import Any
 
 import numpy as np
+
+_NUMBER = re.compile(r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity|nan)\s*", re.ASCII | re.IGNORECASE)
 
 
 def is_whole(value: Any, least: int) -> bool:
@@ -17,3 +20,8 @@ def is_whole(value: Any, least: int) -> bool:
 def is_number(value: Any) -> bool:
     """Whether ``value`` is a finite number."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def reads_as_number(text: str) -> bool:
+    """Whether ``text`` is a number as files write it, such as -1, 2.5, .5, 1e-3, inf or nan."""
+    return _NUMBER.fullmatch(text) is not None

@@ -84,9 +84,7 @@ def agreement(latents: Floats) -> Agreement:
     return Agreement(strength.mean(axis=2), strength, partners, signs)
 
 
-def choose_start(
-    objective: list[float], failed: list[bool], agreed: Agreement, blocks: Floats | None = None
-) -> int:
+def choose_start(objective: list[float], failed: list[bool], agreed: Agreement, blocks: Floats | None = None) -> int:
     """The start to keep: of those that fit the held-out rows as well as the best, the most agreed-on.
 
     As well means within 0.01 nats, or within one standard error of the difference, by ``blocks`` (blocks, starts) of

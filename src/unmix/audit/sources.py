@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from unmix.audit.agreement import SAME_LATENTS, agreement
@@ -15,6 +14,7 @@ from unmix.audit.result import Audit
 from unmix.audit.subject import Reconstruction, Strata, Subject, evenly, subject_of_model
 from unmix.audit.verdicts import audit_subject
 from unmix.errors import DataError
+from unmix.labels import label_texts
 from unmix.models.base import FittedModel
 
 Floats = NDArray[np.float64]
@@ -192,19 +192,9 @@ def _differences(decode: Callable[[Floats], ArrayLike], points: Floats, spread: 
     return np.stack(slopes, axis=2)
 
 
-def _labels(domains: ArrayLike | None, n_rows: int) -> tuple[list[str], NDArray[np.int64]]:
-    given: Any = np.full(n_rows, "all") if domains is None else np.asarray(domains)
-    if given.shape != (n_rows,):
-        raise DataError(
-            f"domains must be one label a row, shape ({n_rows},); got shape {given.shape}. Pass one label for each row "
-            "of z, or none at all."
-        )
-    missing = int(pd.isna(given).sum())
-    if missing:
-        raise DataError(
-            f"domains must name a domain for every row; {missing} are missing. Drop those rows, or name their domain."
-        )
-    labels, level = np.unique(given.astype(str), return_inverse=True)
+def _labels(domains: Any, n_rows: int) -> tuple[list[str], NDArray[np.int64]]:
+    given = ["all"] * n_rows if domains is None else label_texts(domains, "domains", n_rows, of="rows of z")
+    labels, level = np.unique(np.array(given), return_inverse=True)
     return labels.tolist(), level.astype(np.int64)
 
 

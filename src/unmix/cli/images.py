@@ -14,7 +14,7 @@ import typer
 from unmix.cli.runs import claim, train, write_results
 from unmix.data.image_files import holds_images
 from unmix.data.images import ImageSchema, ImageTable, read_images
-from unmix.data.tables import write_table
+from unmix.data.tables import with_latents, write_table
 from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.cggan import CGGAN
 from unmix.estimators.images import CGVAEImages
@@ -61,8 +61,8 @@ def fit_images(
 def transform_images(model: Any, source: Path, out: Path, on_error: str | None = None) -> None:
     """Write the latents of images beside their paths and domains."""
     table = _read_as(model, source, on_error)
-    latents = pd.DataFrame(model.transform(table), columns=model.get_feature_names_out())
-    write_table(pd.concat([_places(table), latents], axis=1), out)
+    latents = model.transform(table)
+    write_table(with_latents(_places(table), latents, [str(name) for name in model.get_feature_names_out()]), out)
     typer.echo(f"{len(table)} images × {latents.shape[1]} latents → {out}")
 
 

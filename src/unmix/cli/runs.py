@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import typer
+from numpy.typing import NDArray
 
 from unmix import datasets
 from unmix.audit.planning import plan, plan_typical
@@ -22,8 +22,8 @@ from unmix.audit.targets import intervention_targets
 from unmix.bench.translation import DIGIT_SETTINGS, judge_translations, train_judges
 from unmix.data.image_files import holds_images
 from unmix.data.schema import FeatureSchema
-from unmix.data.tables import candidates, read_support, read_table, split_columns, write_table
-from unmix.errors import DataError, DataWarning, SchemaError, SettingError, StorageError
+from unmix.data.tables import candidates, read_support, read_table, split_columns, with_latents, write_table
+from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
@@ -53,7 +53,7 @@ def fit_table(
 ) -> None:
     """Fit on the columns of a file and write the run folder."""
     claim(out, overwrite=overwrite, resume=resume)
-    frame = read_table(table)
+    frame = read_table(table, features=feature or None, text=domain, others=drop)
     x, y = split_columns(frame, domain, feature, drop)
     model = CGVAE(**settings)
     train(model, x, y, out, resume=resume)
@@ -79,12 +79,10 @@ def transform_table(
     if on_error is not None:
         raise SettingError(f"--on-error cannot be used here: {table} is not taken as images. Leave the option out.")
     _needs_table(model, run)
-    frame = read_table(table)
-    names = _features(model, frame, table, [column.name for column in model.domain_schema_.columns])
-    x = frame[names] if model.schema_.named else frame[names].to_numpy()
-    latents = pd.DataFrame(model.transform(x), columns=model.get_feature_names_out(), index=frame.index)
-    write_table(_side_by_side(frame.drop(columns=names), latents), out)
-    typer.echo(f"{len(frame)} rows × {latents.shape[1]} latents → {out}")
+    frame, x = _read_for(model, table)
+    latents, names = _latents(model, x)
+    write_table(with_latents(frame.drop(columns=list(x.columns)), latents, names), out)
+    typer.echo(f"{len(frame)} rows × {len(names)} latents → {out}")
     return None
 
 
@@ -100,14 +98,12 @@ def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
         found = model.audit()
     else:
         _needs_table(model, run)
-        frame = read_table(table)
+        frame, x = _read_for(model, table)
         columns = [column.name for column in model.domain_schema_.columns]
-        names = _features(model, frame, table, columns)
         lacking = [name for name in columns if name not in frame.columns]
         if lacking:
             raise SchemaError(f"{table} lacks the domain columns {lacking}, with which the model was fitted. Add them.")
-        x = frame[names] if model.schema_.named else frame[names].to_numpy()
-        found = model.audit(x, frame[columns] if columns else None)
+        found = model.audit(_as_fitted(model, x), frame[columns] if columns else None)
     # Without characters that a console may lack, which would be escaped in a form that no JSON has.
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
 
@@ -253,9 +249,9 @@ def _write(
 ) -> list[str]:
     """``write_results`` without its words; names of the tables."""
     write_model(model, out)
-    latents = pd.DataFrame(model.transform(x), columns=model.get_feature_names_out())
-    latents = latents if beside is None else _side_by_side(beside, latents)
-    written = {_LATENTS: latents, **tables}
+    latents, names = _latents(model, x)
+    others = pd.DataFrame(index=range(len(latents))) if beside is None else beside
+    written = {_LATENTS: with_latents(others, latents, names), **tables}
     add_files(out, {name: partial(write_table, table) for name, table in written.items()})
     add_files(out, {**{name: judge.save for name, judge in judges.items()}, _REPORT: write_report})
     return list(written)
@@ -301,30 +297,34 @@ def _needs_table(model: Any, run: Path) -> None:
         )
 
 
-def _side_by_side(others: pd.DataFrame, latents: pd.DataFrame) -> pd.DataFrame:
-    """A table's own columns, then the latents; a column that is called like a latent gets another name."""
-    renamed = {name: f"{name} of the table" for name in others.columns if name in latents.columns}
-    if renamed:
-        said = f"The table has columns that are called like latents; they are written as {list(renamed.values())}."
-        warnings.warn(said, DataWarning, stacklevel=2)
-    return pd.concat([others.rename(columns=renamed), latents], axis=1)
+def _latents(model: Any, x: Any) -> tuple[NDArray[Any], list[str]]:
+    """Latents of ``x`` and their names."""
+    return model.transform(_as_fitted(model, x)), [str(name) for name in model.get_feature_names_out()]
 
 
-def _features(model: LatentEstimator, frame: pd.DataFrame, path: Path, domains: Sequence[str]) -> list[str]:
-    """The columns that the model was fitted on; where they had no names, the numeric ones but the domains."""
-    if not model.schema_.named:
-        numeric = frame.select_dtypes(["number", "bool"]).columns
-        found = [name for name in candidates(frame) if name in numeric and name not in domains]
-        if len(found) != len(model.schema_.names):
-            raise SchemaError(
-                f"{path} has {len(found)} columns of numbers beside the domains; the model was fitted on an array of "
-                f"{len(model.schema_.names)} features without names. Leave only these in the file."
-            )
-        return found
-    lacking = [name for name in model.schema_.names if name not in frame.columns]
-    if lacking:
-        raise SchemaError(f"{path} lacks the feature columns {lacking}, on which the model was fitted. Add them.")
-    return list(model.schema_.names)
+def _as_fitted(model: Any, x: Any) -> Any:
+    """A frame as the model was fitted: without names where there were none."""
+    return x.to_numpy() if isinstance(x, pd.DataFrame) and not model.schema_.named else x
+
+
+def _read_for(model: LatentEstimator, path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A file and the columns of it that the model was fitted on; where those had no names, its numbers."""
+    named, names = model.schema_.named, model.schema_.names
+    domains = [column.name for column in model.domain_schema_.columns]
+    frame = read_table(path, features=names if named else None, text=[name for name in domains if name not in names])
+    if named:
+        lacking = [name for name in names if name not in frame.columns]
+        if lacking:
+            raise SchemaError(f"{path} lacks the feature columns {lacking}, on which the model was fitted. Add them.")
+        return frame, frame[list(names)]
+    numeric = frame.select_dtypes(["number", "bool"]).columns
+    found = [name for name in candidates(frame) if name in numeric and name not in domains]
+    if len(found) != len(names):
+        raise SchemaError(
+            f"{path} has {len(found)} columns of numbers beside the domains; the model was fitted on an array of "
+            f"{len(names)} features without names. Leave only these in the file."
+        )
+    return frame, frame[found]
 
 
 def _attempt(write: Callable[[], Any]) -> None:

@@ -1,8 +1,8 @@
 """The domain u of every row: one or several columns, categorical, nested or continuous, with kinds that are known.
 
 A kind is declared ("categorical", "continuous", "within <column>") or follows from a printed rule: text, booleans
-and whole numbers with at most 50 values are categorical; anything else must be declared. Nothing is guessed
-from a dtype alone.
+and whole numbers with at most 50 values are categorical; anything else must be declared, text too where it is more than
+50 different numbers that are not whole. Nothing is guessed from a dtype alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from unmix.errors import DataWarning, DomainError
 from unmix.labels import UNNAMED, label_text, labels_frame, natural_order
+from unmix.numbers import reads_as_number
 
 MOST_LEVELS = 50
 _WITHIN = "within "
@@ -205,11 +206,16 @@ def _kind(name: str, series: pd.Series, declared: str | None) -> str:
                 f'auxiliary[{name!r}] = {declared!r}; expected "categorical", "continuous" or "within <column>".'
             )
         return declared
-    if not pd.api.types.is_numeric_dtype(series) or pd.api.types.is_bool_dtype(series):
+    if pd.api.types.is_bool_dtype(series):
         return "categorical"
-    values = np.asarray(series, dtype=float)
-    n_values = len(np.unique(values))
-    if n_values <= MOST_LEVELS and bool((values == np.round(values)).all()):
+    values = pd.Series(series.unique())
+    n_values = len(values)
+    if not pd.api.types.is_numeric_dtype(series):
+        if n_values <= MOST_LEVELS or not all(map(reads_as_number, values)):
+            return "categorical"
+        values = values.astype(float)
+    whole = bool((values == np.round(values)).all())
+    if whole and (n_values <= MOST_LEVELS or not pd.api.types.is_numeric_dtype(series)):
         return "categorical"
     raise DomainError(
         f"Domain column {name!r} holds {n_values} different numbers: labels or a quantity? Declare it: "
@@ -237,9 +243,11 @@ def _learn_column(frame: pd.DataFrame, name: str, kinds: Mapping[str, str], min_
     if len(small):
         shown = ", ".join(f"{level!r} ({count})" for level, count in small.iloc[:_SHOWN].items())
         shown += f" and {len(small) - _SHOWN} more" if len(small) > _SHOWN else ""
+        quantity = f' A quantity is declared: auxiliary={{{name!r}: "continuous"}}.'
+        mend = quantity if all(map(reads_as_number, labels)) else ""
         raise DomainError(
             f"Domains of {name!r} with fewer than {min_rows} rows: {shown}. Merge them with others, drop them, or "
-            "lower min_domain_rows (their parameters then shrink toward the mean domain)."
+            f"lower min_domain_rows (their parameters then shrink toward the mean domain).{mend}"
         )
     return Column(name, "categorical", natural_order(counts.index), parent)
 
@@ -273,12 +281,13 @@ def _standardised(frame: pd.DataFrame, column: Column) -> NDArray[np.float64]:
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
-    try:
-        values = np.asarray(frame[name], dtype=float)
-    except (TypeError, ValueError) as error:
+    words = [(row, word) for row, word in enumerate(frame[name]) if isinstance(word, str) and not reads_as_number(word)]
+    if words:
+        row, word = words[0]
         raise DomainError(
-            f"Domain column {name!r} is declared continuous but holds text: {error}. Correct it."
-        ) from error
+            f"Domain column {name!r} is declared continuous but holds text: {word!r} in row {row}. Correct it."
+        )
+    values = frame[name].to_numpy(dtype=float)
     if not np.isfinite(values).all():
         raise DomainError(f"Domain column {name!r} holds infinite values. Correct or drop those rows.")
     return values

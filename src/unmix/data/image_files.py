@@ -78,7 +78,7 @@ def folder_files(root: Path) -> list[ImageFile]:
 
 
 def listed_files(path: Path) -> list[ImageFile]:
-    frame = read_table(path)
+    frame = read_table(path, features=(), text=("path", "domain"))
     lacking = [name for name in ("path", "domain") if name not in frame.columns]
     if lacking:
         raise DataError(f"{path} has no column {lacking[0]!r}; it has {[*frame.columns]}. Expected path and domain.")

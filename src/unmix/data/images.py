@@ -33,7 +33,7 @@ from unmix.data.image_files import ImageFile, archive_files, folder_files, liste
 from unmix.data.pictures import FORMATS, Images, as_array, header_of, opened, reason_of
 from unmix.errors import DataError, DataWarning, DomainError, SettingError
 from unmix.files import as_path
-from unmix.labels import label_text, labels_frame
+from unmix.labels import label_texts
 
 MODES = {"L": 1, "RGB": 3}
 LEAST_IMAGES, LEAST_SIDE = 10, 8
@@ -257,10 +257,7 @@ def _advice(shape: tuple[int, ...]) -> str:
 
 
 def _domain_texts(domains: ArrayLike | None, n_images: int) -> NDArray[np.str_]:
-    labels = np.zeros(n_images, int) if domains is None else np.asarray(domains)
-    if labels.shape != (n_images,):
-        raise DomainError(f"Expected one domain for each of {n_images} images; got shape {labels.shape}.")
-    return np.array([label_text(label) for label in labels_frame(labels, n_images)["domain"]])
+    return np.array(["0"] * n_images if domains is None else label_texts(domains, "domains", n_images, of="images"))
 
 
 def _decode(

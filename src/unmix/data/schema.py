@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unmix.errors import DataWarning, SchemaError
+
 Floats = NDArray[np.float64]
 
 _NUMBERS_CACHED = 2**15
 _NUMBERS_AT_ONCE = 2**22
+_FAR_FROM_ZERO = 1e8
+# In standard deviations at fit: what is named, and what is refused because its squares overflow.
+_STRANGE, BEYOND = 1e4, 1e12
 
 
 @dataclass(frozen=True)
@@ -33,17 +39,50 @@ class FeatureSchema:
         parts = [matrix[:, k : k + columns] for k in range(0, matrix.shape[1], columns)]
         center = np.concatenate([np.nanmean(part, axis=0) for part in parts])
         scale = np.concatenate([np.nanstd(part, axis=0) for part in parts])
+        for k in np.flatnonzero(np.abs(center) > _FAR_FROM_ZERO * scale):
+            # Next to its mean a column's spread would be lost in the rounding of the sum.
+            own = matrix[:, k]
+            middle = np.nanmedian(own)
+            center[k], scale[k] = middle + np.nanmean(own - middle), np.nanstd(own - middle)
         made_up = tuple(f"x{k}" for k in range(matrix.shape[1]))
         return cls(names or made_up, names is not None, dtype, tuple(center.tolist()), tuple(scale.tolist()))
 
     def standardise(self, matrix: Floats) -> NDArray[np.float32]:
-        """Computed in float64, so few rows at a time that they stay in the processor's cache."""
+        """Computed in float64, so few rows at a time that they stay in the processor's cache.
+
+        Raises
+        ------
+        SchemaError
+            A number is so far from those of the fit that no model could compute with it.
+        """
         center, scale = np.array(self.center), np.array(self.scale)
         result = np.empty(matrix.shape, dtype=np.float32)
+        furthest = 0.0
         for begin in range(0, len(matrix), rows := max(1, _NUMBERS_CACHED // max(1, matrix.shape[1]))):
             place = slice(begin, begin + rows)
-            result[place] = (matrix[place] - center) / scale
+            with np.errstate(over="ignore"):
+                result[place] = part = (matrix[place] - center) / scale
+            furthest = np.fmax(furthest, np.fmax.reduce(np.abs(part), axis=None, initial=0.0))
+        if furthest > _STRANGE:
+            self._name_strange(matrix, np.abs(result))
         return result
+
+    def _name_strange(self, matrix: Floats, distance: NDArray[np.float32]) -> None:
+        row, column = np.unravel_index(np.nanargmax(distance), distance.shape)
+        others = int((distance > _STRANGE).sum()) - 1
+        said = (
+            f"Row {row} has {matrix[row, column]:g} in column {self.names[column]!r}"
+            + (f", and there are {others} more such entries" if others else "")
+            + f": at the fit that column had the mean {self.center[column]:.4g} and the standard deviation "
+            f"{self.scale[column]:.4g}."
+        )
+        if distance[row, column] > BEYOND:
+            raise SchemaError(f"{said} No model can compute with that. Is the unit the same? Correct or drop the row.")
+        warnings.warn(
+            f"{said} What follows is an extrapolation. Is it a code for a missing value, or another unit?",
+            DataWarning,
+            stacklevel=4,
+        )
 
     def restore(self, standardised: Floats) -> Floats:
         result: Floats = standardised * np.array(self.scale) + np.array(self.center)

@@ -1,12 +1,16 @@
-"""Tables in: numpy, pandas, polars, Arrow, AnnData, CSV, Parquet, .h5ad. Out: a float matrix with names.
+"""Tables in: numpy, pandas, polars, Arrow, AnnData, .csv, .tsv, .parquet, .h5ad. Out: .csv, .parquet.
 
-Nothing here is learnt: what a model must remember of its columns is in ``schema.py``.
+Rows are paired by their position, never by an index: row k of what goes out is row k of what came in.
+
+A cell of .csv and .tsv is text. It becomes a number only in a column that may be a feature and holds nothing but
+numbers; every other column keeps what was written, so that 001 stays 001 and NA is a word. Nothing is learnt here: what
+a model must remember of its columns is in ``schema.py``, how they become a matrix in ``matrix.py``.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +18,72 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.utils import check_array
 
+from unmix.data.columns import SAVED_INDEX, listed, refuse_duplicates, row_names, text_names
+from unmix.data.delimited import SEPARATORS, read_delimited
 from unmix.errors import DataError, DataWarning
 from unmix.files import as_path, replacing
+from unmix.labels import name_text
+from unmix.numbers import reads_as_number
 
-Floats = NDArray[np.float64]
-
-_SHOWN = 5
-_LARGEST = 1e150
 # Notes of ``read_table`` on a frame, for ``candidates``: which columns may be features, and what was left out why.
 _CANDIDATES, _LEFT_OUT = "unmix candidates", "unmix left out"
-# What pandas calls a first column without a name, and what it is called from then on.
-_NAMELESS, _ROW = "Unnamed: 0", "row"
+_Read = tuple[pd.DataFrame, list[str], str]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def as_table(source: Any) -> Any:
-    """A path or an AnnData object becomes a pandas frame; everything else passes unchanged."""
+    """A path or an AnnData object becomes a pandas frame, and columns of one get text names; else as it came.
+
+    A frame whose columns are called 0, 1, … in this order has no names, as an array has none.
+    """
     if isinstance(source, str | Path):
-        frame = read_table(source)
-        return frame[candidates(frame)]
-    if _is_anndata(source):
+        return split_columns(read_table(source), [], None, [])[0]
+    if type(source).__module__.split(".")[0] == "anndata" and hasattr(source, "var_names"):
         return _anndata_features(source)
-    return source
+    if nw.dependencies.is_polars_lazyframe(source):
+        return source.collect()
+    return text_names(source) if isinstance(source, pd.DataFrame) else source
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read .csv, .tsv, either with .gz behind it, .parquet or .h5ad into one frame, with all columns that a file has.
+def read_table(
+    path: str | Path,
+    features: Collection[str] | None = None,
+    text: Collection[str] = (),
+    others: Collection[str] = (),
+) -> pd.DataFrame:
+    """Read .csv, .tsv, either with .gz behind it, .parquet or .h5ad into one frame with rows numbered from 0.
 
-    See ``candidates``. Of .h5ad: names and columns of the observations, then the variables.
+    It has all columns of the file; an index that pandas saved comes first, as columns. Of .h5ad: names and columns of
+    the observations, then the variables. See ``candidates``.
+
+    Parameters
+    ----------
+    path : file to read
+    features : names, optional
+        Columns that are to be numbers. By default all that hold nothing but numbers and are not in ``others``.
+    text : names
+        Columns that stay text as written, such as those of domains; an empty cell is None.
+    others : names
+        Columns that will come along: text as written too, or numbers where that says the same.
+
+    The last three matter for .csv and .tsv alone; the other formats state the types of their columns.
+
+    Raises
+    ------
+    DataError
+        No such file, another format, a damaged one, lines of unequal length, columns without a name or with the same.
     """
     path = as_path(path)
     if not path.is_file():
         raise DataError(f"There is no file at {path}. Check the path; expected .csv, .tsv, .parquet or .h5ad.")
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": pd.read_csv,
-        ".csv.gz": pd.read_csv,
-        ".tsv": _read_tsv,
-        ".tsv.gz": _read_tsv,
-        ".parquet": pd.read_parquet,
+
+    def delimited(path: Path) -> _Read:
+        return read_delimited(path, features, set(text), set(others))
+
+    readers: dict[str, Callable[[Path], _Read]] = {
+        **dict.fromkeys(SEPARATORS, delimited),
+        ".parquet": _read_parquet,
         ".h5ad": _read_h5ad,
     }
     ending = next((own for own in readers if path.name.lower().endswith(own)), None)
@@ -61,69 +92,56 @@ def read_table(path: str | Path) -> pd.DataFrame:
             f"{path.name} has the ending {path.suffix!r}; unmix reads {', '.join(readers)}. Convert the file first."
         )
     try:
-        frame: pd.DataFrame = readers[ending](path)
+        frame, may_be, left_out = readers[ending](path)
     except DataError:
         raise
     except Exception as error:
         raise DataError(f"{path} could not be read as {ending}: {error}. Is the file complete?") from error
-    if frame.shape[0] == 0:
+    refuse_duplicates([str(name) for name in frame.columns])
+    if len(frame) == 0:
         raise DataError(f"{path} has a header but no rows. unmix needs rows to learn from.")
-    if ending not in (".parquet", ".h5ad"):
-        # pandas gives names that repeat another form.
-        header = pd.read_csv(path, sep="\t" if "tsv" in ending else ",", header=None, nrows=1, dtype=str)
-        _refuse_duplicates([name for name in header.iloc[0] if isinstance(name, str)])
-    names = [str(name) for name in frame.columns]
-    separator = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
-    if separator is not None:
-        raise DataError(
-            f"{path} has one column, {names[0]!r}: it looks separated by {separator!r}, unlike {ending}. "
-            "Save it with commas (decimals with points), or with tabs as .tsv."
-        )
-    _refuse_duplicates(names)
-    if ending not in (".parquet", ".h5ad") and names[0] == _NAMELESS and len(names) > 1:
-        frame = frame if _ROW in names else frame.rename(columns={_NAMELESS: _ROW})
-        frame.attrs[_CANDIDATES] = names[1:]
-        frame.attrs[_LEFT_OUT] = f"The first column of {path.name} has no name: it is taken for names of the rows."
+    frame.attrs.update({_CANDIDATES: may_be, _LEFT_OUT: left_out})
     return frame
 
 
-def candidates(frame: pd.DataFrame) -> list[str]:
-    """Columns of a frame from ``read_table`` that may be features.
+def candidates(table: Any) -> list[str]:
+    """Columns of a table that may be features: all, but of one from ``read_table`` not those that name the rows.
 
-    Those of an .h5ad file's variables; of .csv and .tsv all but a nameless first one, which holds names of the rows.
+    These are a nameless first column and a saved index; of .h5ad the observations' columns.
     """
-    if _LEFT_OUT in frame.attrs:
-        warnings.warn(frame.attrs[_LEFT_OUT], DataWarning, stacklevel=3)
-    names: list[str] = frame.attrs.get(_CANDIDATES, [str(name) for name in frame.columns])
-    return names
-
-
-def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write .parquet, or .csv for every other ending; the index is left out."""
-    write: Callable[..., Any] = frame.to_parquet if path.suffix.lower() == ".parquet" else frame.to_csv
-    with replacing(path) as beside:
-        write(beside, index=False)
+    notes = getattr(table, "attrs", {})
+    if notes.get(_LEFT_OUT):
+        warnings.warn(notes[_LEFT_OUT], DataWarning, stacklevel=3)
+    names = notes.get(_CANDIDATES)
+    return [str(name) for name in nw.from_native(table).columns] if names is None else names
 
 
 def split_columns(
-    frame: pd.DataFrame, domain: Sequence[str], features: Sequence[str] | None, drop: Sequence[str]
-) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Features and domain columns of one frame. Without ``features``: every other one of the ``candidates``."""
-    names = [str(name) for name in frame.columns]
+    table: Any, domain: Sequence[str], features: Sequence[str] | None, drop: Sequence[str]
+) -> tuple[Any, Any]:
+    """Features and domain columns of one table. Without ``features``: every other one of the ``candidates``."""
+    refuse_duplicates([str(name) for name in getattr(table, "column_names", table.columns)])
+    frame = nw.from_native(table, eager_only=True)
+    own = {str(name): name for name in frame.columns}
     for column in [*domain, *(features or []), *drop]:
-        if column not in names:
-            raise DataError(f"There is no column {column!r}. The table has: {_listed(names, 20)}.")
-    chosen = list(features) if features else [name for name in candidates(frame) if name not in {*domain, *drop}]
+        if column not in own:
+            raise DataError(f"There is no column {column!r}. The table has: {listed([*own], 20)}.")
+    chosen = list(features) if features else [name for name in candidates(table) if name not in {*domain, *drop}]
     if not chosen:
-        raise DataError(f"No feature column is left. The table has: {_listed(names, 20)}.")
-    return frame[chosen], frame[list(domain)] if domain else None
+        raise DataError(f"No feature column is left. The table has: {listed([*own], 20)}.")
+    x, y = (frame.select([own[name] for name in names]).to_native() for names in (chosen, domain))
+    for part in (x, y):
+        if isinstance(part, pd.DataFrame):
+            # pandas copies them with every column that is taken.
+            part.attrs = {}
+    return x, y if domain else None
 
 
 def read_support(path: str | Path) -> pd.DataFrame:
     """A support from a file: 0 and 1, one row a feature, one column a latent; a first column of text names features."""
     frame = read_table(path)
     first = frame.columns[0]
-    if _LEFT_OUT in frame.attrs or not pd.api.types.is_numeric_dtype(frame[first]):
+    if first not in frame.attrs[_CANDIDATES] or not pd.api.types.is_numeric_dtype(frame[first]):
         frame = frame.set_index(first)
     names = [str(name) for name in frame.columns]
     if all(name in ("0", "1") for name in names):
@@ -137,152 +155,77 @@ def read_support(path: str | Path) -> pd.DataFrame:
     return values.astype(int)
 
 
-def numeric_matrix(table: Any) -> Floats:
-    """A float64 matrix (n_samples, n_features); missing entries are NaN.
+def with_latents(others: pd.DataFrame, latents: NDArray[Any], names: Sequence[str]) -> pd.DataFrame:
+    """A table's own columns, then the latents of the same rows, paired by position.
 
-    Raises
-    ------
-    DataError
-        A column is not numeric, the table is empty, names repeat, or the array is not two-dimensional.
-    TypeError
-        A sparse or complex array, as scikit-learn raises it.
+    A column that is called like a latent gets another name.
     """
-    if nw.dependencies.is_into_dataframe(table):
-        try:
-            frame = nw.from_native(table, eager_only=True)
-        except nw.exceptions.DuplicateError:
-            _refuse_duplicates([str(name) for name in getattr(table, "column_names", table.columns)])
-            raise
-        names = [str(name) for name in frame.columns]
-        _refuse_duplicates(names)
-        text = [name for name, dtype in zip(names, frame.schema.dtypes(), strict=True) if not _is_number(dtype)]
-        if text:
-            raise DataError(
-                f"Columns {_listed(text)} are not numeric. Pass one of them as the domain, convert it to numbers, "
-                "or drop it."
-            )
-        columns = [np.asarray(series.cast(nw.Float64).to_numpy(), dtype=np.float64) for series in frame.iter_columns()]
-        table = np.column_stack(columns) if columns else np.empty((len(frame), 0))
-    if isinstance(table, np.ma.MaskedArray):
-        table = np.ma.filled(table.astype(np.float64), np.nan)
-    try:
-        matrix = check_array(
-            table, dtype="numeric", ensure_all_finite=False, ensure_min_samples=0, ensure_min_features=0
-        )
-    except ValueError as error:
-        raise DataError(str(error)) from error
-    _refuse_empty(matrix)
-    return np.asarray(matrix, dtype=np.float64)
+    result = others.reset_index(drop=True)
+    renamed = {name: f"{name} of the table" for name in result.columns if name in names}
+    if renamed:
+        said = f"The table has columns that are called like latents; they are written as {list(renamed.values())}."
+        warnings.warn(said, DataWarning, stacklevel=2)
+    assert len(result) == len(latents)
+    return pd.concat([result.rename(columns=renamed), pd.DataFrame(latents, columns=list(names))], axis=1)
 
 
-def check_values(matrix: Floats, names: Sequence[str], missing: str) -> None:
-    """Refuse infinite values always, and NaN unless ``missing`` is "mask"; the message names rows and columns.
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write .parquet, or .csv for every other ending; the index is left out. See ``csv_text``."""
+    with replacing(path) as beside:
+        if path.suffix.lower() == ".parquet":
+            frame.to_parquet(beside, index=False)
+        else:
+            beside.write_text(csv_text(frame), encoding="utf-8", newline="")
 
-    ``missing``: "mask", "error", or "refuse" for models that cannot be fitted with "mask", whose name it leaves out.
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """The table as .csv without its index.
+
+    A text, in a cell or in the header, that a spreadsheet would run as a formula (it begins with =, +, -, @, tab or
+    carriage return and is no number) gets ' before it; numbers stay as they are.
     """
-    with np.errstate(all="ignore"):
-        # A finite sum has finite summands: one pass and no array beside the data.
-        if np.isfinite(matrix.sum()):
-            return
-    _refuse_where(np.isinf(matrix), names, "infinite values (inf)", "Replace them or drop those rows before fitting.")
-    if missing != "mask":
-        mend = "Fill them, or drop those rows."
-        if missing == "error":
-            mend = (
-                'Fill them, drop those rows, or fit with missing="mask" (command line: --missing mask) to leave them '
-                "out of the likelihood."
-            )
-        _refuse_where(np.isnan(matrix), names, "missing values (NaN)", mend)
+    safe = frame.reset_index(drop=True)
+    typed = (pd.api.types.is_numeric_dtype, pd.api.types.is_datetime64_any_dtype)
+    columns = [safe.iloc[:, k] for k in range(safe.shape[1])]
+    columns = [column if any(kind(column) for kind in typed) else column.map(_harmless) for column in columns]
+    safe = pd.concat(columns, axis=1) if columns else safe
+    safe.columns = pd.Index([_harmless(name) for name in frame.columns])
+    text = safe.to_csv(index=False, lineterminator="\n")
+    # A carriage return in a cell ends a line too, unless the cell is quoted, which it is where lines end in one.
+    return safe.to_csv(index=False, lineterminator="\r\n") if "\r" in text else text
 
 
-def check_trainable(matrix: Floats, names: Sequence[str]) -> None:
-    """Refuse what cannot be learnt from: one row, constant columns, columns without a value."""
-    if len(matrix) < 2:
-        raise DataError(
-            f"There is 1 sample (n_samples = {len(matrix)}); a model needs many rows to learn from. "
-            "Pass the whole table, one row for each observation."
-        )
-    empty = np.asarray(np.isnan(matrix).all(axis=0))
-    if empty.any():
-        raise DataError(f"Columns {_named(names, empty)} hold no value at all. Drop them.")
-    low, high = np.nanmin(matrix, axis=0), np.nanmax(matrix, axis=0)
-    size, room = np.maximum(np.abs(low), np.abs(high)), high - low
-    extreme = (size > _LARGEST) | ((room > 0) & (room < 1 / _LARGEST))
-    if extreme.any():
-        raise DataError(
-            f"Columns {_named(names, extreme)} hold numbers whose squares are none any more: beyond {_LARGEST:g}, or "
-            f"less than {1 / _LARGEST:g} apart. Choose another unit."
-        )
-    constant = high - low <= 1e-12 * np.maximum(np.abs(low), np.abs(high))
-    if constant.any():
-        raise DataError(
-            f"Columns {_named(names, constant)} are constant: they say nothing about any factor and cannot be "
-            "standardised. Drop them."
-        )
+def _harmless(cell: Any) -> Any:
+    if isinstance(cell, int | float | np.number) or not str(cell).startswith(_FORMULA):
+        return cell
+    text = str(cell)
+    return text if text[0] in "+-" and reads_as_number(text) else f"'{text}"
 
 
-def _refuse_where(bad: NDArray[np.bool_], names: Sequence[str], what: str, remedy: str) -> None:
-    if not bad.any():
-        return
-    rows, columns = np.nonzero(bad)
-    places = ", ".join(
-        f"row {row} column {names[k]!r}" for row, k in zip(rows[:_SHOWN].tolist(), columns.tolist(), strict=False)
-    )
-    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-    raise DataError(
-        f"Input X contains {len(rows)} {what}, in {len(set(columns.tolist()))} column(s): {places}{more}. {remedy}"
-    )
+def _read_parquet(path: Path) -> _Read:
+    frame = pd.read_parquet(path)
+    names = [name_text(name) for name in frame.columns]
+    own = _index_columns(frame.index, names)
+    frame = frame.reset_index(drop=True).set_axis(names, axis=1)
+    saved = [name for name in names if SAVED_INDEX.fullmatch(name)]
+    if not saved or len(saved) == len(names):
+        return pd.concat([own, frame], axis=1), names, ""
+    said = f"Column {saved[0]!r} of {path.name} is a saved index: it is taken for names of the rows."
+    return pd.concat([own, frame], axis=1), [name for name in names if name not in saved], said
 
 
-def _refuse_duplicates(names: list[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated and all(_is_text_of_number(name) for name in names):
-        raise DataError(
-            f"There is no header: the first line is {_listed(names)}. Put the columns' names into a line above it."
-        )
-    if repeated:
-        raise DataError(f"Column names must be unique; {_listed(repeated)} occur more than once. Rename them.")
-
-
-def _is_text_of_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _refuse_empty(matrix: NDArray[Any]) -> None:
-    for axis, what in ((0, "sample(s)"), (1, "feature(s)")):
-        if matrix.shape[axis] == 0:
-            raise DataError(
-                f"The table is empty: 0 {what} (shape={matrix.shape}) while a minimum of 1 is required. "
-                "Check the file, the filter or the selected columns."
-            )
-
-
-def _is_number(dtype: Any) -> bool:
-    return bool(dtype.is_numeric()) or dtype == nw.Boolean
-
-
-def _named(names: Sequence[str], chosen: NDArray[np.bool_]) -> str:
-    return _listed([names[k] for k in np.flatnonzero(chosen).tolist()])
-
-
-def _listed(names: Sequence[str], most: int = _SHOWN) -> str:
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _read_tsv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, sep="\t")
-
-
-def _is_anndata(source: Any) -> bool:
-    return type(source).__module__.split(".")[0] == "anndata" and hasattr(source, "var_names")
+def _index_columns(index: pd.Index, names: Sequence[str]) -> pd.DataFrame:
+    """An index as columns; none where it only counts the rows from 0."""
+    if index.nlevels == 1 and index.name is None and index.equals(pd.RangeIndex(len(index))):
+        return pd.DataFrame(index=pd.RangeIndex(len(index)))
+    made_up = row_names(index.nlevels, names)
+    own = [other if name is None else name_text(name) for name, other in zip(index.names, made_up, strict=True)]
+    levels = [pd.Series(index.get_level_values(level)) for level in range(index.nlevels)]
+    return pd.concat(levels, axis=1).set_axis(own, axis=1)
 
 
 def _anndata_features(source: Any) -> pd.DataFrame:
+    """The variables of an AnnData object as a frame with rows numbered from 0."""
     if getattr(source, "isbacked", False):
         source = source.to_memory()
     if source.X is None:
@@ -291,7 +234,7 @@ def _anndata_features(source: Any) -> pd.DataFrame:
     return pd.DataFrame(values, columns=[str(name) for name in source.var_names])
 
 
-def _read_h5ad(path: Path) -> pd.DataFrame:
+def _read_h5ad(path: Path) -> _Read:
     try:
         import anndata
     except ImportError as error:
@@ -299,6 +242,4 @@ def _read_h5ad(path: Path) -> pd.DataFrame:
     source = anndata.read_h5ad(path)
     features, own = _anndata_features(source), source.obs.copy()
     own.insert(0, str(own.index.name or "obs_names"), own.index.astype(str), allow_duplicates=True)
-    frame = pd.concat([own.reset_index(drop=True), features], axis=1)
-    frame.attrs[_CANDIDATES] = list(features.columns)
-    return frame
+    return pd.concat([own.reset_index(drop=True), features], axis=1), list(features.columns), ""

@@ -22,13 +22,23 @@ from unmix.audit.sources import audit_model
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
+from unmix.data.columns import check_columns, column_names
 from unmix.data.domains import DomainSchema
+from unmix.data.matrix import check_values, numeric_matrix
 from unmix.data.schema import FeatureSchema
-from unmix.data.tables import as_table, check_values, numeric_matrix
+from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError, SchemaError, SettingError
 from unmix.estimators.atomic import atomic
 from unmix.estimators.finish import finish_starts, restarts_table
-from unmix.estimators.prepare import Prepared, output_dtype, prepare, rows_for, separate, without_columns
+from unmix.estimators.prepare import (
+    Prepared,
+    latent_matrix,
+    output_dtype,
+    prepare,
+    rows_for,
+    separate,
+    without_columns,
+)
 from unmix.estimators.progress import announce, epoch_bar, say
 from unmix.estimators.settings import check_common, plain_settings, planned_epochs, training_settings
 from unmix.files import as_path, file_to_write
@@ -89,9 +99,9 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         X : array or table (n_samples, n_features)
             numpy, pandas, polars, Arrow, AnnData, or the path of a .csv, .tsv (either may end in .gz), .parquet or
             .h5ad file. Features are all columns but ``y``; of AnnData and .h5ad the variables, while ``y`` names a
-            column of ``.obs``. A nameless first column of a .csv or .tsv holds names of the rows.
+            column of ``.obs``. A nameless first column of a .csv or .tsv, and a saved index, hold names of the rows.
         y : labels (n_samples,), table of auxiliary columns (n_samples, n_columns), or names of columns; optional
-            The domain of each row; one name, or a list of them. None: one domain, and only sparsity can identify
+            The domain of each row, paired by position; one name, or a list of them. None: one domain, and only sparsity can identify
             anything. A model that ignores domains uses it for the held-out split and the tables of effects alone.
         checkpoint : path, optional
             File for the state of the training, written every few seconds and when it is interrupted.
@@ -106,6 +116,11 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             ``checkpoint`` cannot be written, or is that of other data or settings.
         TrainingError
             The objective became non-finite and stayed so.
+
+        Warns
+        -----
+        DataWarning
+            Values, columns or a table that are probably not what they seem; ``docs/reading.md`` has the rules.
         """
         check_common(self)
         self._check_settings()
@@ -143,14 +158,11 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         """Features (n_samples, n_features), in the data's units, of latents ``X`` (n_samples, n_latents).
 
         Latents are posterior means, which noise shrinks toward the mean; that is taken off first, so that of rows the
-        inverse of their latents is what the mixing can say of them, as with PCA.
+        inverse of their latents is what the mixing can say of them, as with PCA. The columns of a table are called as
+        those that ``transform`` gives, z0, z1, …, in this order.
         """
         check_is_fitted(self)
-        z = np.asarray(X, dtype=float)
-        if z.ndim != 2 or z.shape[1] != self.n_latents_:
-            raise SchemaError(
-                f"inverse_transform takes latents of shape (n_samples, {self.n_latents_}); got shape {z.shape}."
-            )
+        z = latent_matrix(X, [str(name) for name in self.get_feature_names_out()])
         return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()) @ self.model_.expansion)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -410,6 +422,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             table, {column.name for column in self.domain_schema_.columns} - set(self.schema_.names)
         )
         matrix = numeric_matrix(table)
+        if matrix.shape[1] == self.n_features_in_ and (not self.schema_.named or column_names(table) is None):
+            check_columns(matrix, table, self.schema_)
         try:
             validate_data(self, table, reset=False, skip_check_array=True)
         except ValueError as error:

@@ -16,13 +16,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.data.batches import Rows
+from unmix.data.columns import check_columns
 from unmix.data.domains import DomainSchema
-from unmix.data.tables import as_table, check_values, numeric_matrix
-from unmix.errors import DataError, SchemaError, SettingError
+from unmix.data.matrix import check_values, numeric_matrix
+from unmix.data.tables import as_table
+from unmix.errors import DataError, SettingError
 from unmix.estimators.atomic import atomic
 from unmix.estimators.base import random_seed
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
-from unmix.estimators.prepare import column_names, labelled_images, rows_for, separate, without_columns
+from unmix.estimators.prepare import labelled_images, rows_for, separate, without_columns
 from unmix.estimators.progress import block_bar, say
 from unmix.estimators.settings import are_numbers, check_gan, plain_settings
 from unmix.files import as_path, file_to_write
@@ -385,12 +387,8 @@ class CGGAN(TransformerMixin, BaseEstimator):
             return gan_image_rows(images, domains, y if with_domain else None).to(self._device())
         table, y = separate(X, y) if with_domain else (as_table(X), None)
         table = without_columns(table, {column.name for column in domains.columns} - set(schema.names))
-        matrix, names = numeric_matrix(table), column_names(table)
-        if matrix.shape[1] != len(schema.names) or (schema.named and names is not None and names != schema.names):
-            raise SchemaError(
-                f"The model was fitted on the columns {list(schema.names)}, in this order; got "
-                f"{list(names) if names else matrix.shape[1]}. Select them from the table first."
-            )
+        matrix = numeric_matrix(table)
+        check_columns(matrix, table, schema)
         check_values(matrix, schema.names, "refuse")
         encoded = domains.encode(y, len(matrix)) if with_domain else None
         return rows_for(matrix, schema, domains, encoded, False).to(self._device())

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from unmix.data.tables import as_table, check_values, numeric_matrix
-from unmix.errors import DomainError, SchemaError, SettingError
+from unmix.data.columns import check_columns
+from unmix.data.matrix import check_values, numeric_matrix
+from unmix.data.tables import as_table
+from unmix.errors import DomainError, SettingError
 from unmix.estimators.atomic import atomic
 from unmix.estimators.prepare import output_dtype, prepare
 
@@ -103,8 +105,7 @@ class CEBRA(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         table = as_table(X)
         matrix = numeric_matrix(table)
-        if matrix.shape[1] != self.n_features_in_:
-            raise SchemaError(f"CEBRA was fitted on {self.n_features_in_} features; got {matrix.shape[1]}.")
+        check_columns(matrix, table, self.schema_)
         check_values(matrix, self.schema_.names, "refuse")
         latents = self.model_.transform(self.schema_.standardise(matrix))
         return np.asarray(latents).astype(output_dtype(table), copy=False)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -21,7 +19,7 @@ from unmix.estimators.atomic import atomic
 from unmix.estimators.prepare import as_images
 from unmix.estimators.settings import plain_settings, restored
 from unmix.files import as_path
-from unmix.labels import label_text
+from unmix.labels import label_column, label_text
 from unmix.models.features import FeatureNetwork, extract, fingerprint
 from unmix.numbers import is_number, is_whole
 from unmix.train.checkpoint import read_state, write_state
@@ -180,25 +178,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
 def _labels(y: Any, n_images: int) -> NDArray[Any]:
     """Labels (n_images,), all text or all numbers."""
-    try:
-        # In an array of its own choice numpy makes text of numbers, and of NaN, beside text.
-        labels = np.asarray(y) if hasattr(y, "dtype") else np.asarray(y, dtype=object)
-    except ValueError as error:
-        raise DataError(f"y must hold one label an image: {error}. Pass a list or an array of them.") from error
-    if labels.shape != (n_images,):
-        came = "none" if y is None else f"shape {labels.shape}"
-        raise DataError(f"Expected one label for each of {n_images} images; got {came}. Pass them as y.")
-    missing = np.flatnonzero(pd.isna(labels))
-    if len(missing):
-        raise DataError(f"y has missing labels, first at image {missing[0]}. Leave those images out.")
-    if labels.dtype == object and all(isinstance(label, str) for label in labels):
-        labels = labels.astype(str)
-    elif labels.dtype == object and all(isinstance(label, Real | np.bool) for label in labels):
-        labels = np.asarray(labels.tolist())
-    if labels.dtype.kind not in "biufU":
-        kinds = sorted({type(label).__name__ for label in labels})
-        raise DataError(f"Labels must be all text or all numbers; got {', '.join(kinds)}. Make all text.")
-    return labels
+    labels = label_column(y, "y", n_images, of="images", mixed=False)
+    return labels.astype(str) if labels.dtype == object else labels
 
 
 class _Features(nn.Module):

@@ -74,7 +74,8 @@ def finish_start(model: FittedModel, train: Rows) -> None:
 def _residual_std(model: FittedModel, rows: Rows) -> Tensor:
     """Standard deviation (features,) of x - ĝ(z), z drawn from q(z | x): the noise at which the bound is largest."""
     generator = torch.Generator().manual_seed(0)
-    squares, counts = 0.0, 0.0
+    squares = torch.zeros(rows.take(slice(0, 1)).x.shape[1], device=model.scale.device)
+    counts = torch.zeros_like(squares)
     for chunk in chunks(rows, 1024):
         mean, factor = model.posterior(chunk.x, chunk.observed, chunk.design)
         noise = torch.randn(mean.shape, generator=generator).to(mean)
@@ -90,7 +91,8 @@ def _expansion(model: FittedModel, rows: Rows) -> Tensor:
 
     In no direction more than five times: what the data hardly see is not blown up.
     """
-    size, outer, within = 0, 0.0, 0.0
+    outer = torch.zeros(model.n_latents, model.n_latents, dtype=torch.float64)
+    size, within = 0, torch.zeros_like(outer)
     for chunk in chunks(rows):
         mean, factor = model.posterior(chunk.x, chunk.observed, chunk.design)
         mean, factor = mean.cpu().double(), factor.cpu().double()

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from unmix.data.batches import Rows
+from unmix.data.columns import column_names
 from unmix.data.domains import DomainSchema
 from unmix.data.image_files import holds_images
 from unmix.data.images import check_images
 from unmix.data.schema import FeatureSchema
 from unmix.errors import DataError, DomainError, SchemaError
-from unmix.estimators.prepare import as_images, column_names, prepare
+from unmix.estimators.prepare import as_images, prepare
 from unmix.files import as_path
 from unmix.nets.gan_images import SIDES
 

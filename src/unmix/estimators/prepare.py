@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.data.batches import ImageRows, Rows, split_rows
+from unmix.data.columns import column_names, unlike
 from unmix.data.domains import DomainSchema, Encoded
 from unmix.data.images import ImageSchema, ImageTable, check_images, read_images
-from unmix.data.schema import FeatureSchema
-from unmix.data.tables import as_table, check_trainable, check_values, numeric_matrix, read_table, split_columns
-from unmix.errors import DataError, DataWarning, DomainError
+from unmix.data.matrix import check_trainable, check_values, numeric_matrix
+from unmix.data.schema import BEYOND, FeatureSchema
+from unmix.data.suspects import warn_of_suspects
+from unmix.data.tables import as_table, read_table, split_columns
+from unmix.errors import DataError, DataWarning, DomainError, SchemaError
 
 # The same rows are held out for every random_state, so that fits differ by their starts alone.
 _SPLIT_SEED = 0
@@ -42,33 +45,31 @@ class Prepared:
 
 def separate(X: Any, y: Any) -> tuple[Any, Any]:
     """Features and domains. A text ``y`` names a column of the table (or of ``.obs`` of AnnData), a list several."""
-    if not isinstance(y, str) and not _names_columns(X, y):
+    has_obs = hasattr(X, "obs") and hasattr(X, "var_names")
+    names = [y] if isinstance(y, str) else _texts(y)
+    table = X if has_obs else read_table(X, text=names) if names and isinstance(X, str | Path) else as_table(X)
+    if not isinstance(y, str) and not _are_columns(names, X.obs if has_obs else table):
         _warn_of_indices(X, y)
-        return as_table(X), y
-    names = [y] if isinstance(y, str) else list(y)
-    if hasattr(X, "obs") and hasattr(X, "var_names"):
+        return as_table(X) if names or has_obs else table, y
+    if has_obs:
         lacking = [name for name in names if name not in X.obs]
         if lacking:
             raise DataError(f"There is no column {lacking[0]!r} in .obs; it has {list(X.obs.columns)}.")
         return as_table(X), X.obs[names]
-    if isinstance(X, str | Path):
-        return split_columns(read_table(X), names, None, [])
-    table = as_table(X)
     if not nw.dependencies.is_into_dataframe(table):
         raise DataError(f"y={y!r} names a column, but X is an array without column names. Pass one label a row as y.")
-    frame = nw.from_native(table, eager_only=True)
-    return split_columns(pd.DataFrame({str(n): frame[n].to_list() for n in frame.columns}), names, None, [])
+    return split_columns(table, names, None, [])
 
 
-def _names_columns(X: Any, y: Any) -> bool:
-    """Whether ``y`` is a list of column names and not of labels, one a row."""
-    if not (isinstance(y, list | tuple) and y and all(isinstance(name, str) for name in y)):
-        return False
-    table = read_table(X) if isinstance(X, str | Path) else X
-    if hasattr(table, "obs") and hasattr(table, "var_names"):
-        table = table.obs
-    frame = _frame(table)
-    return frame is not None and len(y) != len(frame) and not set(y).isdisjoint(frame.columns)
+def _texts(y: Any) -> list[str]:
+    """The texts of a list that holds nothing else: labels, or names of columns."""
+    return list(y) if isinstance(y, list | tuple) and all(isinstance(name, str) for name in y) else []
+
+
+def _are_columns(names: list[str], table: Any) -> bool:
+    """Whether ``names`` are those of columns and not labels, one a row."""
+    frame = _frame(table) if names else None
+    return frame is not None and len(names) != len(frame) and not set(names).isdisjoint(frame.columns)
 
 
 def _frame(table: Any) -> Any:
@@ -96,21 +97,6 @@ def without_columns(table: Any, names: Collection[str]) -> Any:
     return frame.drop(extra).to_native() if extra else table
 
 
-def column_names(table: Any) -> tuple[str, ...] | None:
-    """Names of a frame's columns, if they are text."""
-    if not nw.dependencies.is_into_dataframe(table):
-        return None
-    names = list(nw.from_native(table).columns)
-    text = [isinstance(name, str) for name in names]
-    if any(text) and not all(text):
-        other = next(name for name in names if not isinstance(name, str))
-        raise DataError(
-            f"Column names must be all text or all numbers; {other!r} stands beside {names[text.index(True)]!r}. "
-            "Rename them, for example with frame.columns.astype(str)."
-        )
-    return tuple(names) if all(text) and names else None
-
-
 def prepare(
     X: Any,
     y: Any,
@@ -136,6 +122,7 @@ def prepare(
         )
     domains = DomainSchema.learn(y, len(matrix), auxiliary, min_domain_rows)
     features = FeatureSchema.learn(matrix, names, output_dtype(table))
+    warn_of_suspects(matrix, features)
     encoded = domains.encode(y, len(matrix))
     rows = Rows.build(features.standardise(matrix), encoded, domains.sizes, missing == "mask")
     groups = domains.groups(y, len(matrix))
@@ -193,6 +180,21 @@ def image_rows(
     else:
         others = Rows.build(empty, encoded, domains.sizes, False)
     return ImageRows.from_images(images, features.mean, features.std, others)
+
+
+def latent_matrix(X: Any, names: Sequence[str]) -> NDArray[np.float64]:
+    """Latents (n_samples, n_latents) from an array, or from a table with the columns ``names``, in this order."""
+    table = as_table(X)
+    expected = f"inverse_transform takes latents of shape (n_samples, {len(names)})"
+    if not nw.dependencies.is_into_dataframe(table) and (np.ndim(table) != 2 or np.shape(table)[1] != len(names)):
+        raise SchemaError(f"{expected}; got shape {np.shape(table)}.")
+    matrix = numeric_matrix(table)
+    if came := unlike(matrix, table, names, len(names)):
+        raise SchemaError(f"{expected}, in a table the columns {list(names)} in this order; got {came}.")
+    check_values(matrix, names, "refuse")
+    if np.abs(matrix).max() > BEYOND:
+        raise DataError(f"Latents beyond {BEYOND:g} cannot be decoded; got {np.abs(matrix).max():g}. Correct them.")
+    return matrix
 
 
 def output_dtype(table: Any) -> str:

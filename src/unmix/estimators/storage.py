@@ -27,6 +27,7 @@ from torch import Tensor
 from unmix.audit.describe import Description
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
+from unmix.data.tables import write_table
 from unmix.errors import StorageError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.baselines import HFVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
@@ -371,9 +372,9 @@ def _sum_of(done: dict[str, Any]) -> str:
 
 def _latent_parts(estimator: LatentEstimator, folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Arrays, scalars and the list of files; the tables are written at once."""
-    estimator.restarts_.to_csv(folder / "restarts.csv", index=False)
-    estimator.mixing_frame().rename_axis("feature").to_csv(folder / "mixing.csv")
-    estimator.effects_frame().to_csv(folder / "effects.csv", index=False)
+    write_table(estimator.restarts_, folder / "restarts.csv")
+    write_table(estimator.mixing_frame().rename_axis("feature").reset_index(), folder / "mixing.csv")
+    write_table(estimator.effects_frame(), folder / "effects.csv")
     fitted = {
         "best_restart": estimator.best_restart_,
         "agreement": estimator.agreement_,

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from unmix.errors import DataError, DomainError, MetricWarning, SettingError
-from unmix.labels import label_text, labels_frame
+from unmix.labels import label_text, label_texts, labels_frame
 from unmix.numbers import is_whole
 
 Floats = NDArray[np.float64]
@@ -90,15 +89,7 @@ def domain_codes(domains: Any, n_rows: int) -> Ints:
 
 def labels(name: str, values: ArrayLike, n_rows: int | None = None) -> list[str]:
     """One label a row, as text, so that 1, 1.0 and "1" are one label."""
-    expected = "one label a row" if n_rows is None else f"one label for each of {n_rows} rows"
-    # In an array of its own choice numpy makes text of numbers, and of NaN, beside text.
-    array = as_array(name, values, expected, None if hasattr(values, "dtype") else object)
-    if array.ndim != 1 or len(array) == 0 or n_rows not in (None, len(array)):
-        raise DataError(f"{name} must hold {expected}; got shape {array.shape}.")
-    missing = np.flatnonzero(pd.isna(array))
-    if len(missing):
-        raise DataError(f"{name} has missing labels, first in row {missing[0]}. Leave those rows out.")
-    return [label_text(label) for label in array]
+    return label_texts(values, name, n_rows)
 
 
 def discrete_factors(discrete: Discrete, z: Floats) -> Bools:

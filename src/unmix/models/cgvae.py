@@ -17,8 +17,8 @@ other half. After training each is set to that of its residuals. Until ``narrowe
 with small noise the reconstruction outweighs everything else so early that encoder and decoder settle on latents that
 are mixed with each other.
 
-**Starts.** They take turns (``beginnings``, ``SCHEDULES``). One begins at probabilistic PCA (``models/linear.py``), turned
-to what domains and sparsity ask for, and keeps its best state from before the first step on: the result is not worse on
+**Starts.** They take turns (``beginnings``, ``SCHEDULES``). One begins at probabilistic PCA (``models/linear.py``),
+turned to what domains and sparsity ask for, and keeps its best state from before the first step on: the result is not worse on
 held-out rows than that linear model. One begins there with spare latents, the others at random weights. All networks
 have a linear path beside them. Where rows are fewer than five times the features all begin at the linear model: from
 random weights the optimum is out of reach there.
@@ -190,9 +190,10 @@ class CGVAENetwork(LatentModel):
         weight = found.weight.new_zeros(self.n_latents, config.n_features)
         factor = torch.eye(self.n_latents, device=weight.device)
         encoding[:, :n], weight[:n], factor[:n, :n] = found.encoding, found.weight, found.factor
+        decoder: Any = self.decoder
         for start in starts:
             self.encoder.set_linear(start, encoding, factor)
-            self.decoder.set_linear(start, weight)
+            decoder.set_linear(start, weight)
             self.log_noise[start] = math.log(found.noise)
             self.alive[start, 0, n:] = 0.0
         turn_latents(self, some, self.alive[:, 0], self._entry_cost(len(train)), _START_SEED, linear=starts)

@@ -67,7 +67,8 @@ class Encoder(nn.Module):
     """``x`` (batch, n_features) to ``q(z | x)``, or with ``n_design`` columns of a design matrix to ``q(z | x, u)``.
 
     ``masked``: the network also sees which entries were observed (missing ones are 0 in ``x``). ``std``: at the start.
-    ``full``: whether the covariance is full or diagonal. ``linear``: a linear path from x to the mean beside the network.
+    ``full``: whether the covariance is full or diagonal. ``linear``: a linear path from x to the
+    mean beside the network.
     """
 
     placement: Tensor

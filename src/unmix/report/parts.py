@@ -12,6 +12,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from unmix.data.tables import csv_text
 from unmix.files import replacing
 
 
@@ -31,7 +32,7 @@ def picture(svg: str, alt: str, caption: str = "") -> Picture:
 
 def csv_address(table: pd.DataFrame) -> str:
     """The table as a download that needs no server."""
-    return _address("text/csv", table.to_csv(index=False))
+    return _address("text/csv", csv_text(table))
 
 
 def _address(kind: str, text: str) -> str:

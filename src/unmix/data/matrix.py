@@ -1,0 +1,242 @@
+"""Features as a matrix of numbers, and what no model can learn from.
+
+A cell is a number, True or False, or missing: None, NaN, NA, a masked entry. Text, dates, durations and complex numbers
+are none, in whatever table or array they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+from numbers import Real
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+
+from unmix.data.columns import listed, refuse_duplicates
+from unmix.errors import DataError
+from unmix.numbers import reads_as_number
+
+Floats = NDArray[np.float64]
+
+_SHOWN = 5
+_LARGEST = 1e100
+_ROUNDING = 8
+_DATES = (np.datetime64, np.timedelta64, date, timedelta, pd.Period, type(pd.NaT))
+
+
+def numeric_matrix(table: Any) -> Floats:
+    """A float64 matrix (n_samples, n_features); missing entries are NaN.
+
+    Raises
+    ------
+    DataError
+        A column is not numeric, the table is empty, names repeat, or the array is not two-dimensional.
+    TypeError
+        A sparse array, or one of objects of other kinds, as scikit-learn raises it.
+    """
+    if isinstance(table, np.ndarray) and table.dtype.kind in "cmM":
+        _refuse_kind(table.dtype)
+    if isinstance(table, pd.DataFrame):
+        table = _from_pandas(table)
+    elif nw.dependencies.is_into_dataframe(table):
+        table = _from_frame(table)
+    elif isinstance(table, np.ma.MaskedArray):
+        objects = table.dtype == object
+        table = np.ma.filled(table, np.nan) if objects else np.ma.filled(table.astype(np.float64), np.nan)
+    try:
+        if isinstance(table, list | tuple):
+            table = np.asarray(table)
+        if isinstance(table, np.ndarray) and table.dtype == object and table.ndim == 2:
+            table = _from_objects(table)
+        matrix = check_array(
+            table, dtype="numeric", ensure_all_finite=False, ensure_min_samples=0, ensure_min_features=0
+        )
+    except (ValueError, RuntimeError) as error:
+        raise DataError(str(error)) from error
+    _refuse_kind(matrix.dtype)
+    _refuse_empty(matrix)
+    return np.asarray(matrix, dtype=np.float64)
+
+
+def check_values(matrix: Floats, names: Sequence[str], missing: str) -> None:
+    """Refuse infinite values always, and NaN unless ``missing`` is "mask"; the message names rows and columns.
+
+    ``missing``: "mask", "error", or "refuse" for models that cannot be fitted with "mask", whose name it leaves out.
+    """
+    with np.errstate(all="ignore"):
+        # A finite sum has finite summands: one pass and no array beside the data.
+        if np.isfinite(matrix.sum()):
+            return
+    _refuse_where(np.isinf(matrix), names, "infinite values (inf)", "Replace them or drop those rows before fitting.")
+    if missing != "mask":
+        mend = "Fill them, or drop those rows."
+        if missing == "error":
+            mend = (
+                'Fill them, drop those rows, or fit with missing="mask" (command line: --missing mask) to leave them '
+                "out of the likelihood."
+            )
+        _refuse_where(np.isnan(matrix), names, "missing values (NaN)", mend)
+
+
+def check_trainable(matrix: Floats, names: Sequence[str]) -> None:
+    """Refuse what cannot be learnt from: one row, constant columns, columns without a value."""
+    if len(matrix) < 2:
+        raise DataError(
+            f"There is 1 sample (n_samples = {len(matrix)}); a model needs many rows to learn from. "
+            "Pass the whole table, one row for each observation."
+        )
+    empty = np.asarray(np.isnan(matrix).all(axis=0))
+    if empty.any():
+        raise DataError(f"Columns {_named(names, empty)} hold no value at all. Drop them.")
+    low, high = np.nanmin(matrix, axis=0), np.nanmax(matrix, axis=0)
+    size, room = np.maximum(np.abs(low), np.abs(high)), high - low
+    extreme = (size > _LARGEST) | ((room > 0) & (room < 1 / _LARGEST))
+    if extreme.any():
+        raise DataError(
+            f"Columns {_named(names, extreme)} hold numbers beyond {_LARGEST:g}, or less than {1 / _LARGEST:g} apart, "
+            "which leave no room to compute with their squares. Choose another unit."
+        )
+    if (room == 0).any():
+        raise DataError(
+            f"Columns {_named(names, room == 0)} are constant: they say nothing about any factor and cannot be "
+            "standardised. Drop them."
+        )
+    rounded = room <= _ROUNDING * np.spacing(size)
+    if rounded.any():
+        first = int(np.flatnonzero(rounded)[0])
+        raise DataError(
+            f"Columns {_named(names, rounded)} vary by no more than rounding: numbers of the size of {size[first]:g} "
+            f"are kept in steps of {np.spacing(size[first]):.2g}. Store them without what they have in common, or drop "
+            "them."
+        )
+
+
+def _refuse_where(bad: NDArray[np.bool_], names: Sequence[str], what: str, remedy: str) -> None:
+    if not bad.any():
+        return
+    rows, columns = np.nonzero(bad)
+    places = ", ".join(
+        f"row {row} column {names[k]!r}" for row, k in zip(rows[:_SHOWN].tolist(), columns.tolist(), strict=False)
+    )
+    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    raise DataError(
+        f"Input X contains {len(rows)} {what}, in {len(set(columns.tolist()))} column(s): {places}{more}. {remedy}"
+    )
+
+
+def _from_pandas(frame: pd.DataFrame) -> Floats:
+    refuse_duplicates([str(name) for name in frame.columns])
+    if all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes):
+        return frame.to_numpy(dtype=np.float64)
+    columns: dict[str, Floats] = {}
+    refused: dict[str, str] = {}
+    for name, own in frame.items():
+        column = own.astype(own.dtype.subtype) if isinstance(own.dtype, pd.SparseDtype) else own
+        kind = getattr(column.dtype, "kind", "")
+        if pd.api.types.is_numeric_dtype(column.dtype) and kind != "c":
+            columns[str(name)] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        elif kind in "cmM" or isinstance(column.dtype, pd.CategoricalDtype):
+            refused[str(name)] = str(column.dtype)
+        else:
+            _take(str(name), column.to_numpy(dtype=object), columns, refused)
+    return _stacked(columns, refused, len(frame))
+
+
+def _from_frame(table: Any) -> Floats:
+    try:
+        frame = nw.from_native(table, eager_only=True)
+    except nw.exceptions.DuplicateError:
+        refuse_duplicates([str(name) for name in getattr(table, "column_names", table.columns)])
+        raise
+    except TypeError as error:
+        raise DataError(f"A {type(table).__name__} holds no rows yet. Collect it first. ({error})") from error
+    refuse_duplicates([str(name) for name in frame.columns])
+    columns: dict[str, Floats] = {}
+    refused: dict[str, str] = {}
+    for name in frame.columns:
+        series = frame[name]
+        if series.dtype.is_numeric() or series.dtype == nw.Boolean:
+            columns[name] = np.asarray(series.cast(nw.Float64).to_numpy(), dtype=np.float64)
+        else:
+            cells = np.empty(len(series), dtype=object)
+            cells[:] = series.to_list()
+            _take(name, cells, columns, refused)
+    return _stacked(columns, refused, len(frame))
+
+
+def _from_objects(array: NDArray[Any]) -> NDArray[Any]:
+    """An array of objects as numbers; of what is none, scikit-learn gets all that it would not take for a number."""
+    numbers, other = _numbers(array.ravel())
+    if not other.any():
+        return numbers.reshape(array.shape)
+    place = _first(array.ravel(), other)
+    row, column = divmod(place, array.shape[1])
+    cell = array[row, column]
+    if not isinstance(cell, (str, bytes, complex, np.complexfloating, *_DATES)):
+        return array
+    raise DataError(f"Input X holds {_what(cell)} in row {row}, column {column}. Make it a number, or drop the column.")
+
+
+def _take(name: str, cells: NDArray[Any], columns: dict[str, Floats], refused: dict[str, str]) -> None:
+    numbers, other = _numbers(cells)
+    columns[name] = numbers
+    if other.any():
+        row = _first(cells, other)
+        refused[name] = f"{_what(cells[row])} in row {row}"
+
+
+def _stacked(columns: Mapping[str, Floats], refused: Mapping[str, str], n_rows: int) -> Floats:
+    if refused:
+        first = next(iter(refused))
+        raise DataError(
+            f"Columns {listed([*refused])} are not numeric: {first!r} holds {refused[first]}. Pass one of them as the "
+            "domain, convert it to numbers, or drop it."
+        )
+    return np.column_stack([*columns.values()]) if columns else np.empty((n_rows, 0))
+
+
+def _numbers(cells: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Objects as numbers, NaN where one is missing, and where there are others."""
+    missing = np.array([cell is None or cell is pd.NA for cell in cells], dtype=bool)
+    # numpy counts its timedelta64 among the whole numbers.
+    number = [isinstance(cell, Real | np.bool | Decimal) and not isinstance(cell, np.timedelta64) for cell in cells]
+    known = np.array(number, dtype=bool)
+    found = np.full(len(cells), np.nan)
+    found[known] = [float(cell) for cell in cells[known]]
+    return found, ~missing & ~known
+
+
+def _first(cells: NDArray[Any], other: NDArray[np.bool_]) -> int:
+    """The first place in ``other``, rather one that does not even read as a number."""
+    places = np.flatnonzero(other).tolist()
+    return next((k for k in places if not (isinstance(cells[k], str) and reads_as_number(cells[k]))), places[0])
+
+
+def _what(cell: Any) -> str:
+    kind = "text" if isinstance(cell, str) else "a date or time" if isinstance(cell, _DATES) else type(cell).__name__
+    return f"{kind} ({str(cell)[:40]!r})"
+
+
+def _refuse_kind(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "biuf":
+        what = "Complex data not supported" if dtype.kind == "c" else "Dates, durations and objects are no numbers"
+        raise DataError(f"{what}: Input X is an array of {dtype}. Convert it to numbers first.")
+
+
+def _refuse_empty(matrix: NDArray[Any]) -> None:
+    for axis, what in ((0, "sample(s)"), (1, "feature(s)")):
+        if matrix.shape[axis] == 0:
+            raise DataError(
+                f"The table is empty: 0 {what} (shape={matrix.shape}) while a minimum of 1 is required. "
+                "Check the file, the filter or the selected columns."
+            )
+
+
+def _named(names: Sequence[str], chosen: NDArray[np.bool_]) -> str:
+    return listed([names[k] for k in np.flatnonzero(chosen).tolist()])

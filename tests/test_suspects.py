@@ -1,0 +1,222 @@
+"""What is probably not what it seems is named before training, and only that."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import QUICK
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+
+import unmix
+from unmix import CGVAE, DataWarning, SchemaError
+from unmix.data.schema import FeatureSchema
+from unmix.data.suspects import warn_of_suspects
+
+N = 900
+
+
+def said_of(table):
+    """What is said of a table, one text a warning."""
+    frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table).rename(columns="x{}".format)
+    matrix = frame.to_numpy(float)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_suspects(matrix, FeatureSchema.learn(matrix, tuple(frame.columns), "float64"))
+    assert all(issubclass(warning.category, DataWarning) for warning in caught)
+    return [str(warning.message) for warning in caught]
+
+
+def draws(kind, n_rows, rng):
+    kinds = {
+        "normal": lambda: rng.standard_normal(n_rows),
+        "t, 3 degrees": lambda: rng.standard_t(3, n_rows),
+        "t, 2 degrees": lambda: rng.standard_t(2, n_rows),
+        "Cauchy": lambda: rng.standard_cauchy(n_rows),
+        "log-normal": lambda: rng.lognormal(0, 1, n_rows),
+        "wide log-normal": lambda: rng.lognormal(0, 3, n_rows),
+        "gamma": lambda: rng.gamma(0.1, size=n_rows),
+        "clusters": lambda: rng.choice([0, 0, 0, 30, 100], n_rows) + rng.standard_normal(n_rows),
+        "zeros and tails": lambda: np.where(rng.random(n_rows) < 0.9, 0.0, rng.standard_t(2, n_rows)),
+        "log of zeros": lambda: np.where(rng.random(n_rows) < 0.3, np.log(1e-10), rng.standard_normal(n_rows)),
+        "yes and no": lambda: (rng.random(n_rows) < 0.02).astype(float),
+        "rare": lambda: np.where(np.arange(n_rows) == 7, 3.2, 0.0),
+        "uniform": lambda: rng.random(n_rows),
+        "ages": lambda: rng.integers(0, 100, n_rows).astype(float),
+    }
+    return kinds[kind]()
+
+
+KINDS = ("normal", "t, 3 degrees", "t, 2 degrees", "Cauchy", "log-normal", "wide log-normal", "gamma", "clusters")
+KINDS += ("zeros and tails", "log of zeros", "yes and no", "rare", "uniform", "ages")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_heavy_tails_clusters_and_rare_values_are_no_alarm(kind):
+    rng = np.random.default_rng(0)
+    for n_rows in (30, 200, N, 4000):
+        table = np.stack([draws(kind, n_rows, rng) for _ in range(50)], axis=1)
+        assert said_of(table[:, table.std(axis=0) > 0]) == []
+
+
+def test_real_tables_are_no_alarm():
+    for data in (load_iris(), load_wine(), load_breast_cancer(), load_digits()):
+        matrix = data.data[:, data.data.std(axis=0) > 0]
+        assert said_of(matrix) == []
+    assert said_of(unmix.datasets.load_sachs().x) == []
+    assert said_of(unmix.datasets.load_sachs(log=False).x) == []
+
+
+@pytest.mark.parametrize("value", [-99999, 99999, -9999, -999, 9999, -999.25, 1e20, -1e30, 1e6, -3.4028234663852886e38])
+@pytest.mark.parametrize("kind", ["normal", "t, 3 degrees", "log-normal", "uniform"])
+def test_one_code_for_a_missing_value_is_named_by_row_column_and_value(value, kind):
+    rng = np.random.default_rng(1)
+    table = np.stack([draws(kind, N, rng) for _ in range(3)], axis=1)
+    table[417, 1] = value
+    (said,) = said_of(table)
+    assert f"row 417 column 'x1': {value:.10g}. If they are codes for missing values" in said
+
+
+@pytest.mark.parametrize("value", [-9999, 999, 99, 888, -32768, 9.969209968386869e36])
+@pytest.mark.parametrize("share", [0.005, 0.1, 0.6])
+def test_a_code_in_many_rows_is_named_once(value, share):
+    rng = np.random.default_rng(2)
+    table = rng.standard_normal((N, 2))
+    rows = np.flatnonzero(rng.random(N) < share)
+    table[rows, 1] = value
+    (said,) = said_of(table)
+    assert f"row {rows[0]} column 'x1': {value:.10g} (in {len(rows)} rows)." in said
+
+
+def test_wild_rows_are_listed_and_counted():
+    table = np.random.default_rng(3).standard_normal((N, 9))
+    table[5] = -99999
+    table[6] *= 1e4
+    (said,) = said_of(table)
+    assert said.count("row ") == 5
+    assert "; and " in said
+    table = np.random.default_rng(3).standard_normal((N, 2))
+    table[[3, 8], 0] = 5e3, -6e3
+    assert "row 8 column 'x0': -6000; row 3 column 'x0': 5000" in said_of(table)[0]
+    table[3, 0] = np.nan
+    assert "row 8 column 'x0': -6000." in said_of(table)[0]
+
+
+def test_a_survey_code_stands_out_of_a_scale():
+    table = np.random.default_rng(4).integers(1, 6, (N, 4)).astype(float)
+    assert said_of(table) == []
+    table[::9, 2] = 99
+    assert "row 0 column 'x2': 99 (in 100 rows)" in said_of(table)[0]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.arange(N),
+        np.arange(1, N + 1),
+        np.random.default_rng(0).permutation(N),
+        np.random.default_rng(0).choice(5000, N, replace=False),
+        np.sort(np.random.default_rng(0).choice(2000, N, replace=False)),
+        np.arange(1900, 1900 + N),
+        -np.arange(N),
+    ],
+)
+def test_numbers_of_the_rows_are_named(column):
+    table = pd.DataFrame(np.random.default_rng(5).standard_normal((N, 3)), columns=list("abc")).assign(cell=column)
+    (said,) = said_of(table)
+    assert "Columns 'cell' look like ids, times or a saved index" in said
+
+
+def test_a_saved_index_is_named_by_its_name():
+    table = pd.DataFrame(np.random.default_rng(5).standard_normal((N, 2)), columns=["Unnamed: 0", "a"])
+    assert "Columns 'Unnamed: 0' look like" in said_of(table)[0]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.random.default_rng(0).integers(0, 900, N),
+        np.random.default_rng(0).choice(10**6, N, replace=False),
+        np.arange(N) // 2,
+        np.linspace(0, 1, N),
+        np.append(np.arange(N - 1.0), 0.0),
+        np.random.default_rng(0).poisson(30, N),
+    ],
+)
+def test_other_whole_numbers_are_not(column):
+    table = np.c_[np.random.default_rng(5).standard_normal((N, 3)), column]
+    assert said_of(table) == []
+
+
+def counts(kind, rng):
+    kinds = {
+        "reads": lambda: rng.negative_binomial(2, 0.02, (300, 30)),
+        "cells": lambda: rng.negative_binomial(0.1, 0.05, (600, 200)),
+        "depths": lambda: rng.poisson(np.outer(rng.lognormal(0, 0.5, 300), rng.lognormal(2, 1, 20))),
+        "factors": lambda: rng.poisson(np.exp(rng.standard_normal((300, 3)) @ rng.standard_normal((3, 20)) + 2)),
+        "Poisson": lambda: rng.poisson(5, (600, 20)),
+        "large Poisson": lambda: rng.poisson(300, (600, 20)),
+    }
+    return kinds[kind]()
+
+
+@pytest.mark.parametrize("kind", ["reads", "cells", "depths", "factors", "Poisson", "large Poisson"])
+def test_counts_are_named_with_what_to_do(kind):
+    rng = np.random.default_rng(0)
+    table = counts(kind, rng).astype(float)
+    table = table[:, table.std(axis=0) > 0]
+    said = said_of(table)
+    assert any("look like counts: whole numbers ≥ 0" in text and "np.log1p(1e4 * X / X.sum(" in text for text in said)
+    assert said_of(np.log1p(1e4 * table / (1 + table.sum(axis=1, keepdims=True)))) == []
+    with_id = np.c_[np.arange(len(table)), table]
+    assert any("look like counts" in text for text in said_of(with_id))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        np.random.default_rng(0).integers(0, 256, (300, 64)),
+        np.random.default_rng(0).integers(1, 8, (300, 20)),
+        np.random.default_rng(0).binomial(4, 0.5, (300, 20)),
+        np.random.default_rng(0).integers(0, 101, (300, 20)),
+        np.random.default_rng(0).random((300, 20)) < 0.1,
+        np.random.default_rng(0).normal(5000, 300, (300, 9)).round(),
+        np.random.default_rng(0).normal(0, 300, (300, 9)).round(),
+        np.random.default_rng(0).poisson(5, (300, 20)) * 0.5,
+        np.c_[np.random.default_rng(0).poisson(5, (300, 4)), np.random.default_rng(0).random((300, 4))],
+    ],
+)
+def test_scales_pixels_readings_and_mixed_tables_are_no_counts(table):
+    assert not any("counts" in text for text in said_of(table.astype(float)))
+
+
+def test_every_estimator_says_it_at_fit_and_only_then(frame, labels):
+    wild = frame.copy()
+    wild.iloc[7, 2] = -99999
+    settings = {"n_latents": 1, "min_domain_rows": 1, "verbose": 0}
+    models = [
+        CGVAE(**settings, n_restarts=1, max_epochs=1, hidden=(4,)),
+        unmix.CGGAN(**settings, hidden=(4,), max_steps=1, encoder_steps=1),
+    ]
+    for model in models:
+        with pytest.warns(DataWarning, match="row 7 column 'x2': -99999"):
+            model.fit(wild, labels)
+        model.transform(wild)
+
+
+def test_new_rows_far_from_those_of_the_fit(fitted, frame, labels):
+    far = frame[:20].copy()
+    for factor in (1e13, 1e30, 1e60, 1e300):
+        far.iloc[3, 1] = -factor
+        for call in (fitted.transform, lambda x: fitted.score(x, labels[:20])):
+            with pytest.raises(SchemaError, match=r"Row 3 has -1e\+.* in column 'x1'.*No model can compute with that"):
+                call(far)
+    far.iloc[3, 1] = -99999
+    with pytest.warns(DataWarning, match="Row 3 has -99999 in column 'x1': at the fit .* What follows is an extrapol"):
+        assert np.isfinite(fitted.transform(far)).all()
+    far.iloc[3, 1] = 100.0
+    assert np.isfinite(fitted.score(far, labels[:20]))
+    tiny = CGVAE(**QUICK).fit(frame * 1e-60, labels)
+    assert np.isfinite(tiny.transform(frame * 1e-60)).all()
+    with pytest.raises(SchemaError, match="Is the unit the same"):
+        tiny.transform(frame)
