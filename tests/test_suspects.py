@@ -11,7 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 import unmix
 from unmix import CGVAE, DataWarning, SchemaError
 from unmix.data.schema import FeatureSchema
-from unmix.data.suspects import warn_of_suspects
+from unmix.data.suspects import without_suspects
 
 N = 900
 
@@ -22,7 +22,7 @@ def said_of(table):
     matrix = frame.to_numpy(float)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_of_suspects(matrix, FeatureSchema.learn(matrix, tuple(frame.columns), "float64"))
+        without_suspects(matrix, FeatureSchema.learn(matrix, tuple(frame.columns), "float64"))
     assert all(issubclass(warning.category, DataWarning) for warning in caught)
     return [str(warning.message) for warning in caught]
 
@@ -220,3 +220,17 @@ def test_new_rows_far_from_those_of_the_fit(fitted, frame, labels):
     assert np.isfinite(tiny.transform(frame * 1e-60)).all()
     with pytest.raises(SchemaError, match="Is the unit the same"):
         tiny.transform(frame)
+
+
+@pytest.mark.parametrize("wild", [-99999.0, 1e12])
+def test_a_wild_entry_counts_as_the_nearest_other_value(wild):
+    matrix = np.random.default_rng(0).standard_normal((N, 3))
+    wrong = matrix.copy()
+    wrong[17, 1] = wild
+    with pytest.warns(DataWarning, match="row 17 column 'b'"):
+        found = without_suspects(wrong, FeatureSchema.learn(wrong, ("a", "b", "c"), "float64"))
+    others = np.delete(matrix[:, 1], 17)
+    assert found[17, 1] == (others.min() if wild < 0 else others.max())
+    same = np.ones_like(matrix, dtype=bool)
+    same[17, 1] = False
+    np.testing.assert_array_equal(found[same], matrix[same])

@@ -214,7 +214,7 @@ def mean_jacobian(model: FittedModel, rows: Rows, n_rows: int = _MIXING_ROWS) ->
 
 
 def explained_variance(model: FittedModel, rows: Rows) -> Floats:
-    """Share of the features' variance that each latent accounts for (n_latents,): E (∂x̂/∂z)² var(z), mean over features.
+    """Share of the features' variance that each latent accounts for (n_latents,): mean of E (∂x̂/∂z)² var(z).
 
     In a linear model with orthogonal loadings that is PCA's ``explained_variance_ratio_``.
     """

@@ -1,6 +1,7 @@
 r"""What is probably not what it seems: codes for missing values, wild entries, columns that count rows, counts.
 
-All of it is named in a ``DataWarning`` and nothing is changed. Of column k let m be its median over entries that are no
+All of it is named in a ``DataWarning``. In the fit a wild entry counts as the nearest of the other values of its column;
+nothing else is changed. Of column k let m be its median over entries that are no
 code, and :math:`d_{(1)} \ge d_{(2)} \ge \dots` the different distances from it. The j furthest are wild where
 
 .. math:: d_{(j)} / d_{(j+1)} > \max(10, e^{15 \hat\gamma}), \qquad
@@ -56,8 +57,11 @@ class _Wild:
     rows: NDArray[np.int64]
 
 
-def warn_of_suspects(matrix: Floats, features: FeatureSchema) -> None:
-    """One ``DataWarning`` for every kind of thing that is there; ``matrix`` is what ``features`` was learnt from."""
+def without_suspects(matrix: Floats, features: FeatureSchema) -> Floats:
+    """``matrix`` with wild entries moved to the nearest other value of their column; a copy where there are any.
+
+    One ``DataWarning`` for every kind of thing that is there; ``matrix`` is what ``features`` was learnt from.
+    """
     names = features.names
     ids, wild = [], []
     for k, column in _columns(matrix):
@@ -86,8 +90,19 @@ def warn_of_suspects(matrix: Floats, features: FeatureSchema) -> None:
         more = f"; and {len(wild) - _SHOWN} more" if len(wild) > _SHOWN else ""
         _warn(
             f"Values far from all others in their column: {shown}{more}. If they are codes for missing values or "
-            'errors, make them NaN (and fit with missing="mask"), correct them, or drop the rows.'
+            'errors, make them NaN (and fit with missing="mask"), correct them, or drop the rows. In this fit each '
+            "counts as the nearest of the other values in its column."
         )
+    return _bounded(matrix, wild) if wild else matrix
+
+
+def _bounded(matrix: Floats, wild: list[_Wild]) -> Floats:
+    result = matrix.copy()
+    for k in {found.column for found in wild}:
+        rows = np.concatenate([found.rows for found in wild if found.column == k])
+        others = np.delete(matrix[:, k], rows)
+        result[rows, k] = np.clip(matrix[rows, k], np.nanmin(others), np.nanmax(others))
+    return result
 
 
 def _warn(said: str) -> None:

@@ -101,8 +101,9 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             .h5ad file. Features are all columns but ``y``; of AnnData and .h5ad the variables, while ``y`` names a
             column of ``.obs``. A nameless first column of a .csv or .tsv, and a saved index, hold names of the rows.
         y : labels (n_samples,), table of auxiliary columns (n_samples, n_columns), or names of columns; optional
-            The domain of each row, paired by position; one name, or a list of them. None: one domain, and only sparsity can identify
-            anything. A model that ignores domains uses it for the held-out split and the tables of effects alone.
+            The domain of each row, paired by position; one name, or a list of them. None: one domain, and only sparsity
+            can identify anything. A model that ignores domains uses it for the held-out split and the tables of effects
+            alone.
         checkpoint : path, optional
             File for the state of the training, written every few seconds and when it is interrupted.
         resume : bool, default False

@@ -52,7 +52,7 @@ def finish_starts(
 
 @torch.no_grad()
 def finish_start(model: FittedModel, train: Rows) -> None:
-    """Settle zeros; order latents by the variance they explain, centre and scale them, let the strongest feature rise."""
+    """Settle zeros; order latents by explained variance, centre and scale them, let the strongest feature rise."""
     latents = mean_latents(model, train)
     device = model.scale.device
     model.inner.settle(torch.from_numpy(latents.std(axis=0)).float().to(device)[None])

@@ -19,7 +19,7 @@ from unmix.data.domains import DomainSchema, Encoded
 from unmix.data.images import ImageSchema, ImageTable, check_images, read_images
 from unmix.data.matrix import check_trainable, check_values, numeric_matrix
 from unmix.data.schema import BEYOND, FeatureSchema
-from unmix.data.suspects import warn_of_suspects
+from unmix.data.suspects import without_suspects
 from unmix.data.tables import as_table, read_table, split_columns
 from unmix.errors import DataError, DataWarning, DomainError, SchemaError
 
@@ -122,7 +122,9 @@ def prepare(
         )
     domains = DomainSchema.learn(y, len(matrix), auxiliary, min_domain_rows)
     features = FeatureSchema.learn(matrix, names, output_dtype(table))
-    warn_of_suspects(matrix, features)
+    bounded = without_suspects(matrix, features)
+    if bounded is not matrix:
+        matrix, features = bounded, FeatureSchema.learn(bounded, names, output_dtype(table))
     encoded = domains.encode(y, len(matrix))
     rows = Rows.build(features.standardise(matrix), encoded, domains.sizes, missing == "mask")
     groups = domains.groups(y, len(matrix))

@@ -27,8 +27,8 @@ class LatentModel(nn.Module, ABC):
     """Encoder, decoder and prior with a leading start axis on every tensor of the state.
 
     Arguments: ``config`` is a frozen dataclass with at least ``n_starts``, ``n_latents`` and ``n_features``;
-    ``noise_std`` of the observations is learnt from ``initial_noise`` on where it is None. Where a model ``refits_noise``
-    each feature's is set to that of its residuals after training.
+    ``noise_std`` of the observations is learnt from ``initial_noise`` on where it is None. Where a model
+    ``refits_noise`` each feature's is set to that of its residuals after training.
     """
 
     penalties: ClassVar[tuple[str, ...]] = ()

@@ -11,17 +11,17 @@ does not bend them. Where it is chosen by evidence it ends at what an entry of t
 two nats in N training rows (slope and bend); otherwise at a fifth of α.
 
 **Noise.** Until ``released`` all features share one noise variance. With a noise of its own for every feature from the
-start the model behaves like factor analysis: two features that share a small disturbance buy a latent, and a factor that
-drives one feature is declared noise. Later each feature has its own for half of its variance and the shared one for the
-other half. After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise falls to 0:
-with small noise the reconstruction outweighs everything else so early that encoder and decoder settle on latents that
-are mixed with each other.
+start the model behaves like factor analysis: two features that share a small disturbance buy a latent, and a factor
+that drives one feature is declared noise. Later each feature has its own for half of its variance and the shared one
+for the other half. After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise
+falls to 0: with small noise the reconstruction outweighs everything else so early that encoder and decoder settle on
+latents that are mixed with each other.
 
 **Starts.** They take turns (``beginnings``, ``SCHEDULES``). One begins at probabilistic PCA (``models/linear.py``),
-turned to what domains and sparsity ask for, and keeps its best state from before the first step on: the result is not worse on
-held-out rows than that linear model. One begins there with spare latents, the others at random weights. All networks
-have a linear path beside them. Where rows are fewer than five times the features all begin at the linear model: from
-random weights the optimum is out of reach there.
+turned to what domains and sparsity ask for, and keeps its best state from before the first step on: on held-out rows
+the result is not worse than that linear model. One begins there with spare latents, the others at random weights. All
+networks have a linear path beside them. Where rows are fewer than five times the features all begin at the linear
+model: from random weights the optimum is out of reach there.
 
 **Turning.** Turning latents that have settled is uphill for the networks, but it can be searched as a whole: at
 ``turned`` each start takes the linear map of its latents that domains and sparsity ask for
