@@ -1,7 +1,7 @@
 r"""What is probably not what it seems: codes for missing values, wild entries, columns that count rows, counts.
 
-All of it is named in a ``DataWarning``. In the fit a wild entry counts as the nearest of the other values of its column;
-nothing else is changed. Of column k let m be its median over entries that are no
+All of it is named in a ``DataWarning``. In the fit a wild entry counts as the nearest of the other values of its
+column; nothing else is changed. Of column k let m be its median over entries that are no
 code, and :math:`d_{(1)} \ge d_{(2)} \ge \dots` the different distances from it. The j furthest are wild where
 
 .. math:: d_{(j)} / d_{(j+1)} > \max(10, e^{15 \hat\gamma}), \qquad

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from unmix.audit.agreement import REPEATS
 from unmix.audit.describe import blocks, chunks, encode_rows, explained, mean_latents
 from unmix.audit.result import Audit
 from unmix.audit.sources import audit_model
@@ -24,6 +25,7 @@ from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
 from unmix.data.columns import check_columns, column_names
 from unmix.data.domains import DomainSchema
+from unmix.data.images import ImageSchema
 from unmix.data.matrix import check_values, numeric_matrix
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table
@@ -385,6 +387,25 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             + (f"; agreement of the starts {self.agreement_:.3f}" if network.n_starts > 1 else "")
             + f"; {result.seconds:.0f} s",
         )
+        self._say_what_to_doubt()
+
+    def _say_what_to_doubt(self) -> None:
+        """Latents that do not repeat, and latents that drive one feature alone."""
+        latents = self.get_feature_names_out()
+        loose = [
+            f"{name} ({value:.2f})"
+            for name, value in zip(latents, self.latents_agreement_, strict=True)
+            if value < REPEATS
+        ]
+        if loose:
+            say(self.verbose, f"latents that other starts do not find again (correlation): {', '.join(loose)}")
+        alone = [
+            f"{name} ({self.schema_.names[int(own.argmax())]})"
+            for name, own in zip(latents, self.support_.T, strict=True)
+            if own.sum() == 1
+        ]
+        if alone and self.n_features_in_ > 1 and not isinstance(self.schema_, ImageSchema):
+            say(self.verbose, f"latents that drive one feature only: {', '.join(alone)}")
 
     def _prepare(self, X: Any, y: Any, seed: int) -> Prepared:
         """Checked data of a fit."""
@@ -416,6 +437,9 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         self.mixing_ = self.description_.mixing
         self.support_ = self.mixing_ >= SUPPORT_THRESHOLD
         self.explained_variance_ratio_ = self.description_.explained_variance
+        starts = self.description_.agreement_latents
+        others = np.delete(starts, self.description_.best, axis=0)
+        self.latents_agreement_ = np.median(others, axis=0) if len(others) else np.full(starts.shape[1], np.nan)
 
     def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
         """Rows of new data, after the schema has been enforced; the model's own domain columns may be among them."""

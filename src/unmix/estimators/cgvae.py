@@ -35,9 +35,10 @@ class CGVAE(LatentEstimator):
         feature with a group penalty on the weights of each latent.
     prior : {"gaussian", "spline"}, default "gaussian"
         p(z | u): location-scale, or location-scale and a monotone spline for domains that are not Gaussian.
-    sparsity : float, default 0.5
+    sparsity : "auto" or float, default "auto"
         α, in nats a row for an entry of one standard deviation under L1. Starts rise to all of it, half of it or late,
-        in turn, and end at a fifth; they are compared with all of it. 0: changes alone.
+        in turn, and end at a fifth; they are compared at the end. "auto" rises to 0.5 and ends where an entry costs
+        what Akaike's criterion charges for two parameters. 0: changes alone.
     penalty : {"log", "l1", "l2"}, default "log"
         Form of the penalty on the entries w of the mixing: 0.05 log(1 + w / 0.05), nearly a count of the entries; L1,
         as in the paper; or squared, for comparison.
@@ -48,22 +49,25 @@ class CGVAE(LatentEstimator):
     kl_weight : float, default 1.0
         β. 1 keeps the evidence lower bound (ELBO).
     n_restarts : int, default 4
-        Starts trained together; the best is chosen by held-out objective and agreement.
+        Starts trained together; the best is chosen by held-out objective and agreement. The first and the third begin
+        at probabilistic PCA, turned to what domains and sparsity ask for; with fewer rows than five times the features
+        all do.
     max_epochs : int, optional
         Passes over the training rows. Default: 330 steps a latent and at least 2,000, in at most 1,000 passes; where
         20 passes are more steps than that, an epoch is a twentieth of the steps and not a pass.
     n_spare : int, default 2
-        Latents more than asked that train along for a third of the training and are then dropped. They keep a feature
-        that folds a latent from taking a latent's place.
+        Latents more than asked that train along for a third of the training, in all starts but the linear one, and are
+        then dropped. They keep a feature that folds a latent from taking a latent's place.
     batch_size : int, default 128
     learning_rate : float, default 0.01
-        Peak of a warm-up and cosine schedule (Adam).
+        Peak of a warm-up and cosine schedule (Adam), for up to 16 features; of d it is multiplied by (16 / d)^½.
     validation_fraction : float, default 0.1
-        Share of every domain that is held out; early stopping, choice of start and all reported numbers but the
-        mixing use it.
+        Share of every domain that is held out, the same rows for every ``random_state``; early stopping, choice of
+        start and all reported numbers but the mixing use it.
     early_stopping : bool, default True
         Stop when no start has improved on held-out rows for a fifth of ``max_epochs``, counted from where the
-        schedules end. Those of ``CGVAE`` take four fifths, so here it does not come to that; the baselines have it.
+        schedules end. Those of starts at random weights take four fifths of the training, so it stops early only where
+        all starts are linear.
     auxiliary : mapping of column name to {"categorical", "continuous", "within <column>"}, optional
         Kinds of the domain columns. Undeclared: text, booleans and whole numbers of at most 50 values are
         categorical, and this is printed; other numbers must be declared.
@@ -83,8 +87,12 @@ class CGVAE(LatentEstimator):
         Mean over rows of |∂x/∂z|, in standard deviations of the feature for one standard deviation of the latent.
     support_ : bool array (n_features, n_latents)
         ``mixing_ >= 0.1``.
+    explained_variance_ratio_ : float array (n_latents,)
+        Share of the features' variance that each latent accounts for: mean over features of E (∂x/∂z)² var(z).
     agreement_ : float
         Mean one-to-one correlation between the latents of different starts on held-out rows.
+    latents_agreement_ : float array (n_latents,)
+        For each latent the median correlation with its partner in the other starts; NaN with one start.
     restarts_, history_ : DataFrame
         One row a start; one row an epoch and start.
     best_restart_ : int
@@ -95,8 +103,8 @@ class CGVAE(LatentEstimator):
     description_ : Description
         The arrays behind the report.
 
-    Latents come in order of their total effect, with mean 0 and standard deviation 1 over the training rows, and the
-    feature that each drives most rises with it.
+    Latents come in order of the variance they explain, with mean 0 and standard deviation 1 over the training rows, and
+    the feature that each drives most rises with it.
 
     Examples
     --------
