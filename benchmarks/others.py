@@ -38,7 +38,7 @@ from unmix.files import json_ready, replacing
 
 # What is compared unless --methods says otherwise; a further method is one more entry.
 COMPARED: tuple[Method, ...] = tuple(
-    METHODS[name] for name in ("both", "changes only", "sparsity only", "FastICA", "PCA")
+    METHODS[name] for name in ("both", "changes only", "sparsity only", "joint diagonalization", "FastICA", "PCA")
 )
 TABLES = {
     "mcc": "MCC, Pearson",

@@ -102,6 +102,7 @@ METHODS: dict[str, Method] = {
         TableMethod("FactorAnalysis + varimax", _FA, {"max_iter": 5_000, "rotation": "varimax"}, domains=False),
         # With sklearn's tolerance and the looser one of the studies it can stop at a saddle, after one step.
         TableMethod("FastICA", "FastICA", {"max_iter": 5_000, "tol": 1e-6}, domains=False),
+        TableMethod("joint diagonalization", "JointDiagonalization"),
         TableMethod("NMF", "sklearn.decomposition:NMF", _NMF, domains=False, positive=True),
         study_methods.METHODS["CEBRA"],
         study_methods.METHODS["IVAE"],

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from unmix.estimators.external import CEBRA
     from unmix.estimators.features import ImageClassifier, image_features
     from unmix.estimators.images import CGVAEImages
+    from unmix.estimators.linear import JointDiagonalization
     from unmix.estimators.storage import load
     from unmix.report.images import image_grid
 
@@ -54,6 +55,7 @@ __all__ = [
     "FactorVAE",
     "ImageClassifier",
     "ImageTable",
+    "JointDiagonalization",
     "MetricWarning",
     "SchemaError",
     "SettingError",
@@ -88,6 +90,7 @@ _HOMES = {
     "unmix.estimators.external": ("CEBRA",),
     "unmix.estimators.features": ("ImageClassifier", "image_features"),
     "unmix.estimators.images": ("CGVAEImages",),
+    "unmix.estimators.linear": ("JointDiagonalization",),
     "unmix.estimators.storage": ("load",),
     "unmix.report.images": ("image_grid",),
 }

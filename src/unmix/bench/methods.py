@@ -17,18 +17,21 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from unmix.errors import SettingError
+from unmix.estimators.linear import JointDiagonalization
 from unmix.estimators.storage import ESTIMATORS
 
 _PLAIN = (str, int, float, list, tuple, type(None))
 _LINEAR: dict[str, tuple[type, dict[str, Any]]] = {
-    "FastICA": (FastICA, {"max_iter": 2000, "tol": 1e-3}),
+    # With a tolerance of 1e-3 it can stop at a saddle, after one step.
+    "FastICA": (FastICA, {"max_iter": 5000, "tol": 1e-6}),
+    "JointDiagonalization": (JointDiagonalization, {}),
     "PCA": (PCA, {}),
 }
 
 
 @dataclass(frozen=True)
 class Method:
-    """``estimator``: a name of unmix, "FastICA", "PCA" or "package.module:Class"; ``domains``: whether it sees them.
+    """``estimator``: a name of unmix, one of ``_LINEAR`` or "package.module:Class"; ``domains``: whether it sees them.
 
     The value "n_latents" of a setting stands for the number of latents of the problem.
     """
@@ -91,6 +94,7 @@ METHODS: dict[str, Method] = {
         Method("both, every step", settings={"penalty_every": 1}),
         Method("both, every 4th step", settings={"penalty_every": 4}),
         Method("FastICA", "FastICA", domains=False),
+        Method("joint diagonalization", "JointDiagonalization"),
         Method("PCA", "PCA", domains=False),
         *(Method(name, name) for name in ("BetaVAE", "BetaTCVAE", "FactorVAE", "SparseVAE")),
         Method("IMSDA, all style", "IMSDA", {"n_style": "n_latents"}),

@@ -21,6 +21,7 @@ _BASELINES = (
     "FactorVAE",
     "SparseVAE",
     "FastICA",
+    "joint diagonalization",
     "PCA",
 )
 _FORMS = ("both, L1", "both, squared", "both, feature decoder", "both, spline prior")
