@@ -63,7 +63,8 @@ class JointDiagonalization(TransformerMixin, BaseEstimator):
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Learn from rows ``X`` (n_samples, n_features) and their domains ``y`` (n_samples,); None: one domain."""
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        labels = np.zeros(len(X), int) if y is None else np.unique(label_texts(y, "y", len(X)), return_inverse=True)[1]
+        texts = np.array(["all"] * len(X) if y is None else label_texts(y, "y", len(X)))
+        labels = np.unique(texts, return_inverse=True)[1]
         pca = PCA(self.n_components, whiten=True, random_state=self.random_state).fit(X)
         white = pca.transform(X)
         if not np.isfinite(white).all():

@@ -113,6 +113,11 @@ class LatentModel(nn.Module, ABC):
         """
         return False
 
+    @property
+    def most_patience(self) -> float:
+        """Epochs without a gain after which training may end however long it was planned."""
+        return math.inf
+
     def rates(self) -> Mapping[str, float]:
         """Share of the learning rate for parameters by name; 1 for those it leaves out."""
         return {}

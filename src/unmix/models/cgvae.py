@@ -72,6 +72,7 @@ _FINAL_SHARE = 0.2
 _PARAMETERS_AN_ENTRY = 2.0
 _FEATURES_AT_FULL_RATE = 16
 _LEAST_ROWS_A_FEATURE = 5
+_PATIENCE_OF_LINEAR = 20
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,11 @@ class CGVAENetwork(LatentModel):
             self.log_noise[start] = math.log(found.noise)
             self.alive[start, 0, n:] = 0.0
         turn_latents(self, some, self.alive[:, 0], self._entry_cost(len(train)), _START_SEED, linear=starts)
+
+    @property
+    def most_patience(self) -> float:
+        """Where all starts begin at the linear solution there may be nothing to gain, and much to overfit."""
+        return _PATIENCE_OF_LINEAR if self.settled(0.0) else math.inf
 
     def _at_linear(self, start: int) -> bool:
         """Whether one start began at the linear solution, with no spare latents."""

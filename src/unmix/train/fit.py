@@ -236,11 +236,15 @@ class Training:
         return losses.detach()
 
     def stale(self) -> bool:
+        return self.progress.epoch - self.progress.last_gain >= self._patience
+
+    @property
+    def _patience(self) -> float:
         patience = self.settings.patience
-        return patience is not None and self.progress.epoch - self.progress.last_gain >= patience
+        return math.inf if patience is None else min(patience, self.model.most_patience)
 
     def finish(self) -> TrainingResult:
-        progress, patience = self.progress, self.settings.patience
+        progress, patience = self.progress, self._patience
         reason = f"reached max_epochs = {self.settings.max_epochs}"
         if progress.epoch < self.settings.max_epochs:
             reason = (
