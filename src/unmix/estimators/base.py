@@ -453,8 +453,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             validate_data(self, table, reset=False, skip_check_array=True)
         except ValueError as error:
             raise SchemaError(
-                f"{str(error).rstrip()} The model was fitted on the columns [{listed(self.schema_.names, 20)}], in this order; "
-                "select them from the table first."
+                f"{str(error).rstrip()} The model was fitted on the columns [{listed(self.schema_.names, 20)}], in "
+                "this order; select them from the table first."
             ) from error
         masked = self.model_.masked
         check_values(matrix, self.schema_.names, "mask" if masked else "error")
