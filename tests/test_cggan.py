@@ -440,7 +440,7 @@ def test_data_that_cannot_be_used(fitted, fitted_images, frame, labels, images):
         fitted_images.transform(x[..., :1])
     with pytest.raises(SchemaError, match=r"fitted on the columns \['x0'.*Select them"):
         fitted.transform(frame[frame.columns[::-1]])
-    with pytest.raises(SchemaError, match=r"got 4\. Select them"):
+    with pytest.raises(SchemaError, match=r"got 4 columns\. Select them"):
         fitted.transform(frame.to_numpy()[:, :4])
     with pytest.raises(DataError, match=r"Say which domain to sample: one of \['a', 'b', 'c'\]"):
         fitted.sample(2)

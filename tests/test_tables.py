@@ -323,7 +323,7 @@ def test_an_array_has_the_columns_of_a_frame_that_counts_them(frame, labels):
     with pytest.raises(SchemaError, match="got '4', '3', '2', '1', '0'"):
         model.transform(frame.set_axis(range(5), axis=1).iloc[:, ::-1])
     moved = CGVAE(**SHORT).fit(frame.set_axis([2, 0, 1, 3, 4], axis=1), labels)
-    with pytest.raises(SchemaError, match="fitted on the columns '2', '0', '1', '3', '4', in this order"):
+    with pytest.raises(SchemaError, match=r"fitted on the columns \['2', '0', '1', '3', '4'\], in this order"):
         moved.transform(frame.set_axis(range(5), axis=1))
 
 

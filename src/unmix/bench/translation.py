@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 from unmix.errors import DataError, SettingError
 from unmix.estimators.features import ImageClassifier
 from unmix.estimators.prepare import as_images
-from unmix.labels import label_text
+from unmix.labels import label_column, label_text
 from unmix.metrics import content_accuracy, style_accuracy
 from unmix.metrics.inputs import labels
 
@@ -155,6 +155,7 @@ def judge_translations(
     words, own = (
         np.array(labels(name, part, len(images))) for name, part in (("content", content), ("domains", domains))
     )
+    given = label_column(domains, "domains", len(images))
     known = set(map(label_text, judges.content.classes_))
     unknown = sorted(set(map(str, words)) - known)
     if unknown:
@@ -167,7 +168,7 @@ def judge_translations(
         moved = np.flatnonzero(own != target)
         if not len(moved):
             continue
-        made = model.translate(images[moved], own[moved].tolist(), to=target)
+        made = model.translate(images[moved], given[moved], to=target)
         places.append(moved)
         targets += [target] * len(moved)
         kept.append(judges.content.predict(made))

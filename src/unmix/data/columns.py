@@ -66,7 +66,7 @@ def check_columns(matrix: NDArray[np.float64], table: Any, schema: FeatureSchema
     came = unlike(matrix, table, schema.names if schema.named else None, len(schema.names))
     if came:
         raise SchemaError(
-            f"The model was fitted on the columns {listed(schema.names, 20)}, in this order; got {came}. Select them "
+            f"The model was fitted on the columns [{listed(schema.names, 20)}], in this order; got {came}. Select them "
             "from the table first."
         )
 

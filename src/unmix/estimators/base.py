@@ -23,7 +23,7 @@ from unmix.audit.sources import audit_model
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
-from unmix.data.columns import check_columns, column_names
+from unmix.data.columns import check_columns, column_names, listed
 from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema
 from unmix.data.matrix import check_values, numeric_matrix
@@ -453,8 +453,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             validate_data(self, table, reset=False, skip_check_array=True)
         except ValueError as error:
             raise SchemaError(
-                f"{str(error).rstrip()} The model was fitted on the columns {list(self.schema_.names)}, in this order; "
-                "select them from the table first."
+                f"{str(error).rstrip()} The model was fitted on the columns [{listed(self.schema_.names, 20)}], in "
+                "this order; select them from the table first."
             ) from error
         masked = self.model_.masked
         check_values(matrix, self.schema_.names, "mask" if masked else "error")
