@@ -289,7 +289,8 @@ def test_a_folder_from_before_start_errors_is_read(fitted, tmp_path):
     folder = fitted.save(tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
     del config["fitted"]["start_errors"]
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps({**config, "format": 2}))
+    (folder / "done.json").write_text(json.dumps({"finished": "then"}))
     old = unmix.load(folder)
     assert np.isnan(old.start_errors_).tolist() == [True]
     again = unmix.load(old.save(tmp_path / "n"))
