@@ -62,11 +62,12 @@ class JointDiagonalization(TransformerMixin, BaseEstimator):
 
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Learn from rows ``X`` (n_samples, n_features) and their domains ``y`` (n_samples,); None: one domain."""
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        texts = np.array(["all"] * len(X) if y is None else label_texts(y, "y", len(X)))
-        labels = np.unique(texts, return_inverse=True)[1]
-        pca = PCA(self.n_components, whiten=True, random_state=self.random_state).fit(X)
-        white = pca.transform(X)
+        rows: NDArray[np.float64] = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        labels = np.zeros(len(rows), np.int64)
+        if y is not None:
+            labels = np.unique(np.array(label_texts(y, "y", len(rows))), return_inverse=True)[1]
+        pca = PCA(self.n_components, whiten=True, random_state=self.random_state).fit(rows)
+        white = pca.transform(rows)
         if not np.isfinite(white).all():
             raise DataError("Some principal components have no variance. Ask for fewer n_components.")
         counts = np.bincount(labels)
