@@ -37,7 +37,7 @@ from unmix.models.base import FittedModel
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-STRONG = 0.3
+STRONG = 0.2
 WEAK = 0.15
 _LEAST_SHARE = 0.01
 _LEVEL = 0.01
