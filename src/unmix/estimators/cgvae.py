@@ -14,12 +14,13 @@ from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
-from unmix.errors import DataWarning, SettingError
+from unmix.errors import DataWarning
+from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator, random_seed
 from unmix.estimators.prepare import Prepared
 from unmix.estimators.progress import say
 from unmix.estimators.selection import choose_latents, long_enough
-from unmix.estimators.settings import check_common
+from unmix.estimators.settings import check_common, plain_settings
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
 from unmix.objectives.sparsity import PENALTIES
@@ -133,6 +134,7 @@ class CGVAE(LatentEstimator):
     ((600, 2), (4, 2))
     """
 
+    chooses_latents: ClassVar[bool] = True
     assumption: ClassVar[str] = "the factors change between domains and each feature depends on few of them"
     steps_per_latent: ClassVar[int] = 330
     least_steps: ClassVar[int] = 2_000
@@ -147,29 +149,28 @@ class CGVAE(LatentEstimator):
     kl_weight: float = 1.0
     n_spare: int = 2
 
+    @atomic
     def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
-        if not isinstance(self.n_latents, str):
-            super().fit(X, y, checkpoint=checkpoint, resume=resume)
-            self.__dict__.pop("selection_", None)
-            return self._warned()
+        check_common(self)
         if self.n_latents != "auto":
-            raise SettingError(f'n_latents must be a whole number ≥ 1, or "auto"; got {self.n_latents!r}.')
+            super().fit(X, y, checkpoint=checkpoint, resume=resume)
+            return self._warned()
+        self._check_settings()
         seed = random_seed(self.random_state)
+        words = plain_settings(self, seed)
         numbered = clone(self).set_params(n_latents=1, random_state=seed)
-        check_common(numbered)
-        numbered._check_settings()
         choice = choose_latents(numbered, X, y, seed)
         say(self.verbose, f"{choice.n_latents} latents: {choice.reason}")
         numbered.set_params(n_latents=choice.n_latents)
         super(CGVAE, numbered).fit(X, y, checkpoint=checkpoint, resume=resume)
         self.__dict__.update({name: value for name, value in vars(numbered).items() if name.endswith("_")})
-        self.fitted_params_, self.selection_ = self.get_params(), choice.table
-        if not choice.decided:
-            table = choice.table.round(3).to_string(index=False)
-            said = f"n_latents='auto' is {choice.reason}.\n{table}\nTo decide yourself, set n_latents to a number."
-            warnings.warn(said, DataWarning, stacklevel=2)
-            return self
-        return self._warned()
+        self.fitted_params_, self.selection_ = words, choice.table
+        if choice.decided:
+            return self._warned()
+        table = choice.table.round(3).to_string(index=False)
+        said = f"n_latents='auto' is {choice.reason}.\n{table}\nTo decide yourself, set n_latents to a number."
+        warnings.warn(said, DataWarning, stacklevel=3)
+        return self
 
     def _warned(self) -> Self:
         """Say where a training of some length has left features that depend on each other."""
@@ -181,14 +182,20 @@ class CGVAE(LatentEstimator):
                 f"(rank correlation {found.correlation:.2f} of what the latents leave): these are too few. Try "
                 f'n_latents={self.n_latents_ + 1} or more, or n_latents="auto".',
                 DataWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return self
 
     def _finish(
-        self, data: Prepared, network: LatentModel, train: Rows, held_out: Rows, result: TrainingResult, seed: int
+        self,
+        data: Prepared,
+        network: LatentModel,
+        train: Rows,
+        held_out: Rows,
+        result: TrainingResult,
+        words: dict[str, Any],
     ) -> None:
-        super()._finish(data, network, train, held_out, result, seed)
+        super()._finish(data, network, train, held_out, result, words)
         strata = stratify(train, data.groups[data.train])
         self.residual_dependence_ = residual_dependence(self.model_, train, strata.labels, data.features.names)
 

@@ -93,7 +93,7 @@ effects.csv        how each domain moves each latent, with 95 % intervals"""
 # Whatever is written into the folder of a model or a run; folders of old do not list it.
 FILES = (
     *("README.txt", "config.json", "schema.json", MODEL, "history.jsonl", "restarts.csv", "mixing.csv", "effects.csv"),
-    *("latents.csv", "report.html", "targets.csv", "translations.csv"),
+    *(SELECTION, "latents.csv", "report.html", "targets.csv", "translations.csv"),
     *("judge-content.safetensors", "judge-style.safetensors"),
 )
 _GAN_FILES = """model.safetensors  averaged generator, encoder, frame of the latents, and the mixing
@@ -393,7 +393,7 @@ def _latent_parts(estimator: LatentEstimator, folder: Path) -> tuple[dict[str, A
     if isinstance(estimator, CGVAE):
         fitted["residual_dependence"] = asdict(estimator.residual_dependence_)
     if hasattr(estimator, "selection_"):
-        estimator.selection_.to_csv(folder / SELECTION, index=False)
+        write_table(estimator.selection_, folder / SELECTION)
     arrays = {f"description/{key}": value for key, value in estimator.description_.arrays().items()}
     return arrays, fitted, _LATENT_FILES
 
