@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from unmix import datasets, metrics, theory
     from unmix.audit.planning import plan
     from unmix.audit.sources import audit_decoder
+    from unmix.bench.selection import Selection, select
     from unmix.bench.translation import judge_translations, train_judges
     from unmix.data.images import ImageTable, read_images
     from unmix.estimators.baselines import HFVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
@@ -58,6 +59,7 @@ __all__ = [
     "JointDiagonalization",
     "MetricWarning",
     "SchemaError",
+    "Selection",
     "SettingError",
     "SparseVAE",
     "StorageError",
@@ -73,6 +75,7 @@ __all__ = [
     "metrics",
     "plan",
     "read_images",
+    "select",
     "theory",
     "train_judges",
 ]
@@ -81,6 +84,7 @@ __all__ = [
 _HOMES = {
     "unmix.audit.planning": ("plan",),
     "unmix.audit.sources": ("audit_decoder",),
+    "unmix.bench.selection": ("Selection", "select"),
     "unmix.bench.translation": ("judge_translations", "train_judges"),
     "unmix.data.images": ("ImageTable", "read_images"),
     "unmix.estimators.baselines": ("HFVAE", "BetaTCVAE", "BetaVAE", "FactorVAE", "SparseVAE"),

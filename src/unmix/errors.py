@@ -38,7 +38,7 @@ class StorageError(UnmixError, OSError):
 
 
 class DataWarning(UserWarning):
-    """Some of the data were left out, or are probably not what they seem."""
+    """Some of the data were left out, are probably not what they seem, or ask for other settings."""
 
 
 class MetricWarning(UserWarning):

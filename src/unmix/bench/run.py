@@ -68,19 +68,25 @@ def run_study(
         Ctrl-C, and SIGTERM (exit code 143) unless the program has a handler of its own for it. The workers have ended.
     """
     path = as_path(folder) / ROWS
-    with _holding(path):
+    with holding(path):
         done = read_rows(path)
         missing = missing_runs(study, done, retry_failed=retry_failed)
-        parallel = joblib.Parallel(
-            n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1
-        )
-        with _sigterm_raises(), _ending(parallel(joblib.delayed(measure)(run, threads) for run in missing)) as measured:
-            for row in measured:
-                append_row(path, row)
-                done[row["key"]] = row
-                if on_row is not None:
-                    on_row(row)
+        tasks = (joblib.delayed(measure)(run, threads) for run in missing)
+        for row in rows_of(tasks, n_jobs, path):
+            done[row["key"]] = row
+            if on_row is not None:
+                on_row(row)
         return [done[run.key] for run in study.runs()]
+
+
+def rows_of(tasks: Iterable[Any], n_jobs: int, path: Path | None) -> Iterator[dict[str, Any]]:
+    """What joblib's ``tasks`` return, as they finish, each on the disk at ``path`` before it is handed on."""
+    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
+    with _sigterm_raises(), _ending(parallel(tasks)) as measured:
+        for row in measured:
+            if path is not None:
+                append_row(path, row)
+            yield row
 
 
 @contextmanager
@@ -291,12 +297,12 @@ def scores(data: MixingData, latents: Any, test: slice, model: Any) -> dict[str,
 
 def claim_rows(path: Path) -> None:
     """Make folder and file, so that what cannot be written, or is in use, is known before anything is computed."""
-    with _holding(path):
+    with holding(path):
         pass
 
 
 @contextmanager
-def _holding(path: Path) -> Iterator[None]:
+def holding(path: Path) -> Iterator[None]:
     """The rows for this study alone; the system lets go of them when the process ends, however it ends."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The command line: fit, transform, translate, audit, plan, report, demo, bench.
+"""The command line: fit, select, transform, translate, audit, plan, report, demo, bench.
 
 Here stand words and options; what a command does is imported when it runs, so that help comes at once.
 """
@@ -37,6 +37,11 @@ _FIT_EXAMPLES = """Examples:
   unmix fit cells.csv --domain condition --latents 6 --out runs/cells --resume
 
   unmix fit photos --size 64 --mode RGB --out runs/photos
+"""
+
+_SELECT_EXAMPLES = """Examples:
+
+  unmix select cells.csv --domain condition --latents 2-8 --out runs/numbers --jobs -1
 """
 
 _TRANSFORM_EXAMPLES = """Examples:
@@ -103,7 +108,10 @@ def fit(
     feature: Annotated[list[str] | None, typer.Option(help="Feature column. Default: all that are left.")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
     latents: Annotated[
-        int | None, typer.Option(help="Number of latent factors. Default: 4; images 16, with CGVAEImages 8.")
+        str | None,
+        typer.Option(
+            metavar="NUMBER", help="Number of latent factors, or auto (default). Images: 16, with CGVAEImages 8."
+        ),
     ] = None,
     sparsity: Annotated[float | None, typer.Option(help="Weight of the sparse-mixing penalty.")] = None,
     prior: Annotated[str | None, typer.Option(help="gaussian or spline.")] = None,
@@ -134,14 +142,9 @@ def fit(
     from unmix.cli.runs import fit_table
     from unmix.data.image_files import holds_images
 
-    nested = dict(_nested(item) for item in within or [])
-    kinds = {
-        **dict.fromkeys(domain or [], "categorical"),
-        **{column: f"within {parent}" for column, parent in nested.items()},
-        **dict.fromkeys(continuous or [], "continuous"),
-    }
+    kinds = _kinds(domain, within, continuous)
     asked = {
-        "n_latents": latents,
+        "n_latents": None if latents is None else _latents(latents),
         "sparsity": sparsity,
         "prior": prior,
         "decoder": decoder,
@@ -169,6 +172,47 @@ def fit(
     else:
         _refuse(f"{table} is not taken as images", method=method, steps=steps, **reading)
         fit_table(table, out, list(kinds), feature, drop or [], settings, overwrite=overwrite, resume=resume)
+
+
+@app.command(epilog=_SELECT_EXAMPLES)
+def select(
+    table: Annotated[Path, typer.Argument(metavar="DATA", help="A .csv, .tsv, .parquet or .h5ad file.")],
+    domain: Annotated[list[str] | None, typer.Option(help="Categorical domain column; may be repeated.")] = None,
+    within: Annotated[list[str] | None, typer.Option(help="Nested domain column, as COLUMN:PARENT.")] = None,
+    continuous: Annotated[list[str] | None, typer.Option(help="Continuous auxiliary column; may be repeated.")] = None,
+    feature: Annotated[list[str] | None, typer.Option(help="Feature column. Default: all that are left.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
+    latents: Annotated[
+        str | None, typer.Option(help="Numbers to compare: 2-8, or 2,3,5. Default: around the number of components.")
+    ] = None,
+    sparsity: Annotated[
+        list[float] | None, typer.Option(help="Weight of the sparse-mixing penalty; may be repeated.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for rows, table and page; finished fits in it are kept.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes. -1: one for each core.")] = 1,
+    restarts: Annotated[int | None, typer.Option(help="Starts of each fit.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs of each fit.")] = None,
+    missing: Annotated[
+        str | None, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
+) -> None:
+    """How many latents do the data hold? Whole fits, compared without any truth."""
+    from unmix.cli.studies import run_select
+
+    kinds = _kinds(domain, within, continuous)
+    asked = {
+        "n_restarts": restarts,
+        "max_epochs": epochs,
+        "auxiliary": kinds or None,
+        "missing": missing,
+        "random_state": seed,
+    }
+    settings = {name: value for name, value in asked.items() if value is not None}
+    numbers = None if latents is None else _several(latents)
+    run_select(table, list(kinds), feature, drop or [], numbers, sparsity or ["auto"], settings, out, jobs)
 
 
 @app.command(epilog=_TRANSFORM_EXAMPLES)
@@ -327,6 +371,35 @@ def _refuse(reason: str, **options: object) -> None:
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value not in (None, [], {})]
     if given:
         raise SettingError(f"{', '.join(given)} cannot be used here: {reason}. Leave the option out.")
+
+
+def _kinds(domain: list[str] | None, within: list[str] | None, continuous: list[str] | None) -> dict[str, str]:
+    """Kinds of the domain columns, as ``CGVAE(auxiliary=...)`` takes them."""
+    return {
+        **dict.fromkeys(domain or [], "categorical"),
+        **{column: f"within {parent}" for column, parent in map(_nested, within or [])},
+        **dict.fromkeys(continuous or [], "continuous"),
+    }
+
+
+def _latents(text: str) -> int | str:
+    """``--latents`` of a fit: a whole number, or auto."""
+    if text == "auto":
+        return text
+    if not text.isdecimal():
+        raise SettingError(f"--latents takes a whole number ≥ 1, or auto; got {text!r}.")
+    return int(text)
+
+
+def _several(text: str) -> list[int]:
+    """``--latents`` of a selection: 2-8, 2,3,5, or both."""
+    found: list[int] = []
+    for part in text.split(","):
+        low, separator, high = part.strip().partition("-")
+        if not low.isdecimal() or (separator and not high.isdecimal()):
+            raise SettingError(f"--latents takes numbers such as 2-8 or 2,3,5; got {text!r}.")
+        found += range(int(low), int(high if separator else low) + 1)
+    return found
 
 
 def _nested(item: str) -> tuple[str, str]:

@@ -55,7 +55,7 @@ def fit_table(
     claim(out, overwrite=overwrite, resume=resume)
     frame = read_table(table, features=feature or None, text=domain, others=drop)
     x, y = split_columns(frame, domain, feature, drop)
-    model = CGVAE(**settings)
+    model = CGVAE(**{"n_latents": "auto", **settings})
     train(model, x, y, out, resume=resume)
     write_results(model, x, out, beside=frame.drop(columns=list(x.columns)))
 

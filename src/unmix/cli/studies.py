@@ -1,23 +1,28 @@
-"""What ``unmix bench`` does."""
+"""What ``unmix bench`` and ``unmix select`` do."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from unmix.bench.page import write_page
 from unmix.bench.presets import PRESETS
 from unmix.bench.run import ROWS, claim_rows, estimate_seconds, missing_runs, read_rows, run_study
+from unmix.bench.selection import select
 from unmix.bench.study import Study, read_study
-from unmix.data.tables import write_table
+from unmix.data.tables import read_table, split_columns, write_table
 from unmix.errors import SettingError, StorageError
+from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.progress import run_bar
 from unmix.files import check_replaceable
 
 _PAGE = "study.html"
+_SELECT_PAGE, _TABLE = "select.html", "selection.csv"
 
 
 def run_bench(
@@ -32,8 +37,7 @@ def run_bench(
 ) -> None:
     """Run what is missing of a study and write its page and tables."""
     chosen = _study(study, seeds, allow_import)
-    if not jobs:
-        raise SettingError("--jobs must be a number of processes, or -1 for one on each core; got 0.")
+    _check_jobs(jobs)
     path = out / ROWS
     total, missing = len(chosen.runs()), missing_runs(chosen, read_rows(path), retry_failed=retry_failed)
     typer.echo(f"study {chosen.name}: {total} runs, {len(missing)} to do", err=True)
@@ -64,6 +68,39 @@ def run_bench(
             f"{failed[0]}",
             err=True,
         )
+
+
+def run_select(
+    table: Path,
+    domain: Sequence[str],
+    feature: Sequence[str] | None,
+    drop: Sequence[str],
+    n_latents: Sequence[int] | None,
+    sparsity: Sequence[float | str],
+    settings: Mapping[str, Any],
+    out: Path | None,
+    jobs: int,
+) -> None:
+    """Compare numbers of latents on the columns of a file; print the table, and write it with its page."""
+    _check_jobs(jobs)
+    x, y = split_columns(read_table(table), domain, feature, drop)
+    try:
+        found = select(
+            x, y, n_latents=n_latents, sparsity=sparsity, estimator=CGVAE(**settings), n_jobs=jobs, folder=out
+        )
+    except (KeyboardInterrupt, SystemExit) as stop:
+        kept = "nothing is kept without --out" if out is None else f"finished fits are in {out / ROWS}"
+        typer.echo(f"\nStopped; {kept}. Go on with:\n\n  {shlex.join(['unmix', *sys.argv[1:]])}", err=True)
+        raise typer.Exit(143 if isinstance(stop, SystemExit) else 130) from None
+    typer.echo(str(found))
+    if out is not None:
+        write_table(found.to_frame(), out / _TABLE)
+        typer.echo(f"\npage    {found.report(out / _SELECT_PAGE)}\ntable   {out / _TABLE}\nrows    {out / ROWS}")
+
+
+def _check_jobs(jobs: int) -> None:
+    if not jobs:
+        raise SettingError("--jobs must be a number of processes, or -1 for one on each core; got 0.")
 
 
 def _study(name: str, n_seeds: int | None, allow_import: bool) -> Study:

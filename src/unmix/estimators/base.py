@@ -64,6 +64,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     """
 
     uses_domains: ClassVar[bool] = True
+    chooses_latents: ClassVar[bool] = False
     steps_per_latent: ClassVar[int] = 350
     least_steps: ClassVar[int] = 2_800
     schema_type: ClassVar[Any] = FeatureSchema

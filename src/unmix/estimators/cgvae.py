@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
+from sklearn.base import clone
+
+from unmix.audit.residuals import STRONG, residual_dependence
+from unmix.audit.subject import stratify
+from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
-from unmix.estimators.base import LatentEstimator
+from unmix.errors import DataWarning
+from unmix.estimators.atomic import atomic
+from unmix.estimators.base import LatentEstimator, random_seed
+from unmix.estimators.prepare import Prepared
+from unmix.estimators.progress import say
+from unmix.estimators.selection import choose_latents, long_enough
+from unmix.estimators.settings import check_common, plain_settings
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
 from unmix.objectives.sparsity import PENALTIES
-from unmix.train.fit import TrainingSettings
+from unmix.train.fit import TrainingResult, TrainingSettings
 
 
 @dataclass(eq=False, repr=False)
@@ -26,8 +39,8 @@ class CGVAE(LatentEstimator):
 
     Parameters
     ----------
-    n_latents : int, default 4
-        Number of latent factors, at most the number of features.
+    n_latents : int or "auto", default 4
+        Number of latent factors, at most the number of features; "auto" lets the data decide (``docs/select.md``).
     hidden : sequence of int, default (64, 64)
         Widths of the encoder, and of the dense decoder.
     decoder : {"dense", "feature"}, default "dense"
@@ -96,6 +109,12 @@ class CGVAE(LatentEstimator):
     restarts_, history_ : DataFrame
         One row a start; one row an epoch and start.
     best_restart_ : int
+    n_latents_ : int
+    residual_dependence_ : ResidualDependence
+        The two features that depend on each other most, given the latents: ``correlation``, ``limit``, ``features``. A
+        ``DataWarning`` says so where ``n_latents`` is too small.
+    selection_ : DataFrame, where ``n_latents="auto"``
+        One row for each number of latents that was tried.
     domains_ : tuple of str
     n_features_in_ : int
     feature_names_in_ : array of str, where the data had names
@@ -115,10 +134,12 @@ class CGVAE(LatentEstimator):
     ((600, 2), (4, 2))
     """
 
+    chooses_latents: ClassVar[bool] = True
     assumption: ClassVar[str] = "the factors change between domains and each feature depends on few of them"
     steps_per_latent: ClassVar[int] = 330
     least_steps: ClassVar[int] = 2_000
 
+    n_latents: Any = 4
     decoder: str = "dense"
     prior: str = "gaussian"
     sparsity: float | str = "auto"
@@ -128,10 +149,65 @@ class CGVAE(LatentEstimator):
     kl_weight: float = 1.0
     n_spare: int = 2
 
+    @atomic
+    def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+        check_common(self)
+        if self.n_latents != "auto":
+            super().fit(X, y, checkpoint=checkpoint, resume=resume)
+            return self._warned()
+        self._check_settings()
+        seed = random_seed(self.random_state)
+        words = plain_settings(self, seed)
+        numbered = clone(self).set_params(n_latents=1, random_state=seed)
+        choice = choose_latents(numbered, X, y, seed)
+        say(self.verbose, f"{choice.n_latents} latents: {choice.reason}")
+        numbered.set_params(n_latents=choice.n_latents)
+        super(CGVAE, numbered).fit(X, y, checkpoint=checkpoint, resume=resume)
+        self.__dict__.update({name: value for name, value in vars(numbered).items() if name.endswith("_")})
+        self.fitted_params_, self.selection_ = words, choice.table
+        if choice.decided:
+            return self._warned()
+        table = choice.table.round(3).to_string(index=False)
+        said = f"n_latents='auto' is {choice.reason}.\n{table}\nTo decide yourself, set n_latents to a number."
+        warnings.warn(said, DataWarning, stacklevel=3)
+        return self
+
+    def _warned(self) -> Self:
+        """Say where a training of some length has left features that depend on each other."""
+        found = self.residual_dependence_
+        if found.exceeds(STRONG) and self.n_latents_ < self.n_features_in_ and long_enough(self):
+            first, second = found.features
+            warnings.warn(
+                f"The features {first!r} and {second!r} still depend on each other given {self.n_latents_} latents "
+                f"(rank correlation {found.correlation:.2f} of what the latents leave): these are too few. Try "
+                f'n_latents={self.n_latents_ + 1} or more, or n_latents="auto".',
+                DataWarning,
+                stacklevel=4,
+            )
+        return self
+
+    def _finish(
+        self,
+        data: Prepared,
+        network: LatentModel,
+        train: Rows,
+        held_out: Rows,
+        result: TrainingResult,
+        words: dict[str, Any],
+    ) -> None:
+        super()._finish(data, network, train, held_out, result, words)
+        strata = stratify(train, data.groups[data.train])
+        self.residual_dependence_ = residual_dependence(self.model_, train, strata.labels, data.features.names)
+
+    def planned_epochs(self, n_samples: int) -> float:
+        """As of any estimator; of "auto" those of the fit that follows the choice, or before it of the shortest."""
+        number = getattr(self, "n_latents_", 1) if self.n_latents == "auto" else self.n_latents
+        return LatentEstimator.planned_epochs(clone(self).set_params(n_latents=number), n_samples)
+
     def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         return CGVAENetwork(
             CGVAEConfig(
-                n_latents=int(self.n_latents),
+                n_latents=int(self.n_latents_ if self.n_latents == "auto" else self.n_latents),
                 n_features=len(features.names),
                 n_design=domains.n_design,
                 interactions=len(domains.columns) > 1 or domains.n_continuous > 0,

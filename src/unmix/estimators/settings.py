@@ -112,7 +112,10 @@ def restored(kind: Callable[..., Any], words: Mapping[str, Any], check: Callable
 def check_common(estimator: Any) -> None:
     """Raise ``SettingError`` for a shared word that cannot be."""
     need = _needs(estimator)
-    for name in ("n_latents", "n_restarts", "batch_size", "min_domain_rows"):
+    auto = estimator.chooses_latents and isinstance(estimator.n_latents, str) and estimator.n_latents == "auto"
+    expected = 'a whole number ≥ 1, or "auto"' if estimator.chooses_latents else "a whole number ≥ 1"
+    need(auto or is_whole(estimator.n_latents, 1), "n_latents", expected)
+    for name in ("n_restarts", "batch_size", "min_domain_rows"):
         need(is_whole(getattr(estimator, name), 1), name, "a whole number ≥ 1")
     epochs, rate, fraction = estimator.max_epochs, estimator.learning_rate, estimator.validation_fraction
     need(epochs is None or is_whole(epochs, 1), "max_epochs", "None or ≥ 1 and whole")

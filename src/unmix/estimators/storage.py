@@ -14,6 +14,7 @@ import platform
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from unmix.audit.describe import Description
+from unmix.audit.residuals import ResidualDependence
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import write_table
@@ -57,7 +59,8 @@ ESTIMATORS: dict[str, type[LatentEstimator]] = {
 }
 _READABLE: dict[str, type[LatentEstimator | CGGAN]] = {**ESTIMATORS, CGGAN.__name__: CGGAN}
 
-_READ_BACK = (MODEL, "config.json", "schema.json", "history.jsonl", "restarts.csv")
+SELECTION = "selection.csv"
+_READ_BACK = (MODEL, "config.json", "schema.json", "history.jsonl", "restarts.csv", SELECTION)
 _AGAIN = "Fit and save the model again."
 _DAMAGE = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
 
@@ -90,7 +93,7 @@ effects.csv        how each domain moves each latent, with 95 % intervals"""
 # Whatever is written into the folder of a model or a run; folders of old do not list it.
 FILES = (
     *("README.txt", "config.json", "schema.json", MODEL, "history.jsonl", "restarts.csv", "mixing.csv", "effects.csv"),
-    *("latents.csv", "report.html", "targets.csv", "translations.csv"),
+    *(SELECTION, "latents.csv", "report.html", "targets.csv", "translations.csv"),
     *("judge-content.safetensors", "judge-style.safetensors"),
 )
 _GAN_FILES = """model.safetensors  averaged generator, encoder, frame of the latents, and the mixing
@@ -319,6 +322,8 @@ def _read(folder: Path) -> LatentEstimator | CGGAN:
     else:
         _restore(estimator, config["fitted"], schema, tensors)
         estimator.restarts_ = pd.read_csv(folder / "restarts.csv")
+        if (folder / SELECTION).exists():
+            estimator.selection_ = pd.read_csv(folder / SELECTION)
     return estimator
 
 
@@ -388,6 +393,10 @@ def _latent_parts(estimator: LatentEstimator, folder: Path) -> tuple[dict[str, A
         "sizes": estimator.settings_,
         "n_latents": estimator.n_latents_,
     }
+    if isinstance(estimator, CGVAE):
+        fitted["residual_dependence"] = asdict(estimator.residual_dependence_)
+    if hasattr(estimator, "selection_"):
+        write_table(estimator.selection_, folder / SELECTION)
     arrays = {f"description/{key}": value for key, value in estimator.description_.arrays().items()}
     return arrays, fitted, _LATENT_FILES
 
@@ -427,6 +436,7 @@ def _restore(
     estimator: LatentEstimator, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, Any]
 ) -> None:
     features, domains = estimator.schema_type.from_dict(schema["features"]), DomainSchema.from_dict(schema["domains"])
+    estimator.n_latents_ = fitted["n_latents"]
     model = FittedModel(estimator._network(features, domains, fitted["seed"], 1).single(0))
     model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
     arrays = {key.removeprefix("description/"): t.numpy() for key, t in tensors.items() if "description/" in key}
@@ -437,11 +447,16 @@ def _restore(
     estimator.n_features_in_ = len(features.names)
     if features.named:
         estimator.feature_names_in_ = np.array(features.names, dtype=object)
-    estimator.domains_, estimator.n_latents_ = domains.domains, fitted["n_latents"]
+    estimator.domains_ = domains.domains
     estimator.seed_, estimator.stop_reason_ = fitted["seed"], fitted["stop_reason"]
     estimator.n_epochs_, estimator.fit_seconds_ = fitted["n_epochs"], fitted["fit_seconds"]
     estimator.settings_, estimator.best_restart_ = fitted["sizes"], fitted["best_restart"]
     estimator.agreement_ = float("nan") if fitted["agreement"] is None else fitted["agreement"]
+    if "residual_dependence" in fitted:
+        own = fitted["residual_dependence"]
+        limit = np.inf if own["limit"] is None else own["limit"]
+        features = tuple(own["features"])
+        estimator.residual_dependence_ = ResidualDependence(own["correlation"], limit, own["share"], features)
     estimator._set_mixing()
 
 

@@ -1,0 +1,139 @@
+r"""What is left of the features when the latents are taken off: do two features still depend on each other?
+
+If the model holds, :math:`z \sim q(z \mid x)` gives :math:`r = x - \hat g(z)` the law of the observation noise, which
+is independent between features. Too few latents leave features that share one that is missing, and their residuals
+are correlated. With the posterior *mean* in place of a draw they are so in every fit, because encoding projects.
+
+With the standardised ranks :math:`s_{uk}` of the residuals of feature k in domain u, the statistic is the largest
+
+.. math:: |R_{kl}|, \qquad R_{kl} = \frac{1}{n} \sum_u s_{uk}^\top s_{ul} .
+
+Under permutation within domains :math:`R_{kl}` has mean 0 and variance :math:`\sum_u n_u^2 / (n_u - 1) / n^2`, nearly
+normal, so that the limit for all pairs together has a closed form and no shuffle is needed.
+
+Three things are asked before a dependence speaks of a missing latent. It is beyond chance; it is strong, since a
+likelihood that is not quite right (noise that is not Gaussian, an approximate posterior) makes small correlations that
+are significant with many rows: from ``STRONG`` on a latent is missing, and below ``WEAK`` none is looked for; and what
+the two features share, :math:`|R_{kl}| \sigma_k \sigma_l` with :math:`\sigma` the residuals' standard deviations, is
+at least 1 % of a feature's variance: copies of a feature share all of next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import norm, rankdata
+
+from unmix.audit.describe import chunks
+from unmix.audit.subject import evenly
+from unmix.data.batches import Rows
+from unmix.models.base import FittedModel
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+STRONG = 0.2
+WEAK = 0.15
+_LEAST_SHARE = 0.01
+_LEVEL = 0.01
+_MOST_ROWS = 5_000
+_MOST_FEATURES = 2_000
+
+
+@dataclass(frozen=True)
+class ResidualDependence:
+    """The two features whose residuals depend on each other most, first of those that share enough to matter.
+
+    Attributes
+    ----------
+    correlation : float
+        Largest absolute rank correlation of two features' residuals within domains; 0 with a single feature.
+    limit : float
+        What it exceeds in 1 % of permutations within domains, over all pairs; infinite with too few rows.
+    share : float
+        What the two residuals have in common, as a share of a feature's variance.
+    features : tuple
+        The two features, by name or index; empty with a single one.
+    """
+
+    correlation: float
+    limit: float
+    share: float
+    features: tuple[Any, ...]
+
+    def exceeds(self, size: float) -> bool:
+        """Whether the correlation is beyond chance and larger than ``size``, of residuals that matter."""
+        return self.share >= _LEAST_SHARE and self.correlation > max(self.limit, size)
+
+
+@torch.no_grad()
+def residual_dependence(
+    model: FittedModel, rows: Rows, strata: Ints, names: Sequence[str], seed: int = 0
+) -> ResidualDependence:
+    """``strongest_pair`` of the residuals of at most 5,000 ``rows`` with one draw of the latents.
+
+    ``strata`` (rows,) are the rows' domains, -1 for none; ``names`` those of the features. Of more than 2,000 features
+    it takes 2,000 at random.
+    """
+    place = evenly(len(rows), _MOST_ROWS)
+    some, generator = rows.take(torch.from_numpy(place).to(model.scale.device)), torch.Generator().manual_seed(seed)
+    parts = []
+    for chunk in chunks(some):
+        noise = torch.randn(len(chunk), model.n_latents, generator=generator).to(chunk.x)
+        z, _ = model.sample_posterior(chunk.x, chunk.observed, noise, chunk.design)
+        left = chunk.x - model.decode(z)
+        parts.append((left if chunk.observed is None else left.masked_fill(chunk.observed == 0, np.nan)).cpu())
+    residuals = torch.cat(parts).double().numpy()
+    taken = np.arange(residuals.shape[1])
+    if len(taken) > _MOST_FEATURES:
+        taken = np.sort(np.random.default_rng(0).choice(len(taken), _MOST_FEATURES, replace=False))
+    found = strongest_pair(residuals[:, taken], strata[place])
+    return replace(found, features=tuple(names[taken[k]] for k in found.features))
+
+
+def strongest_pair(residuals: Floats, strata: Ints) -> ResidualDependence:
+    """The pair of columns of ``residuals`` (rows, features) with the largest rank correlation within ``strata``.
+
+    Entries that are NaN are left out, and so are rows of stratum -1 or of one without another row.
+    """
+    n_features = residuals.shape[1]
+    products, counts, variance = np.zeros((3, n_features, n_features))
+    squares = np.zeros(n_features)
+    for stratum in np.unique(strata[strata >= 0]):
+        own = residuals[strata == stratum]
+        if len(own) < 2:
+            continue
+        known = (~np.isnan(own)).astype(float)
+        both, score = known.T @ known, _scores(own)
+        products, squares = products + score.T @ score, squares + np.nansum((own - _mean(own)) ** 2, axis=0)
+        counts, variance = counts + both, variance + both * len(own) / (len(own) - 1)
+    if n_features < 2 or not counts.any():
+        return ResidualDependence(0.0, np.inf, 0.0, ())
+    spread = np.sqrt(squares / np.maximum(counts.diagonal(), 1.0))
+    counts = np.maximum(counts, 1.0)
+    beyond = norm.isf(-np.expm1(np.log1p(-_LEVEL) / (n_features * (n_features - 1) / 2)) / 2)
+    size, limit = np.abs(products) / counts, beyond * np.sqrt(variance) / counts
+    share = size * np.outer(spread, spread)
+    order = size - limit + ((share >= _LEAST_SHARE) & (size > limit))
+    order[np.tril_indices(n_features)] = -np.inf
+    pair = np.unravel_index(int(order.argmax()), order.shape)
+    return ResidualDependence(float(size[pair]), float(limit[pair]), float(share[pair]), tuple(int(k) for k in pair))
+
+
+def _scores(values: Floats) -> Floats:
+    """Standardised ranks of every column, 0 where missing."""
+    ranks = rankdata(values, axis=0, nan_policy="omit")
+    ranks = ranks - _mean(ranks)
+    result: Floats = np.nan_to_num(ranks / np.maximum(np.sqrt(_mean(ranks**2)), 1e-12))
+    return result
+
+
+def _mean(values: Floats) -> Floats:
+    """Mean of every column over what is not missing; 0 where all is."""
+    result: Floats = np.nansum(values, axis=0) / np.maximum((~np.isnan(values)).sum(axis=0), 1)
+    return result

@@ -1,0 +1,292 @@
+"""How many latents: fits of several numbers, what each of them leaves unexplained, and the rule that chooses one.
+
+The smallest number is chosen whose residuals no longer depend on each other (``audit/residuals.py``) and to which one
+latent more adds nothing to the held-out bound. ``CGVAE(n_latents="auto")`` probes number after number with short fits;
+``unmix.select`` compares whole fits.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from unmix.audit.describe import chunks
+from unmix.audit.residuals import WEAK, ResidualDependence, residual_dependence
+from unmix.audit.subject import stratify
+from unmix.errors import DataWarning
+from unmix.estimators.base import LatentEstimator
+from unmix.estimators.finish import finish_starts
+from unmix.estimators.prepare import Prepared, prepare
+from unmix.estimators.settings import planned_epochs
+from unmix.train.devices import pick_device
+from unmix.train.fit import fit as train_model
+
+Floats = NDArray[np.float64]
+
+COLUMNS = (
+    *("n_latents", "bound", "bound_se", "gain", "gain_se", "r2"),
+    *("residual", "limit", "share", "agreement", "vanished"),
+)
+_LEAST_GAIN = 0.3
+_LEAST_ERRORS = 3.0
+_PROBE_SHARE = 3
+_ENOUGH_KEPT = 0.95
+_MOST_LATENTS = 30
+_TRIED_IN_VAIN = 3
+_WIDE = 256
+_MOST_ROWS = 5_000
+_SHUFFLES = 3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One number of latents, and what a fit with it reached.
+
+    ``bounds`` (rows,): bound on the log-likelihood of every held-out row, in nats of standardised features; empty where
+    no row was held out. ``r2``: mean share of a feature's variance that is kept there. ``vanished`` counts latents
+    whose posterior is wider than their values are spread. ``agreement`` of the starts, NaN with one.
+    """
+
+    n_latents: int
+    bounds: Floats
+    residual: ResidualDependence
+    r2: float
+    vanished: int
+    agreement: float
+
+    @property
+    def independent(self) -> bool:
+        """Whether the residuals look like noise that is independent between features."""
+        return not self.residual.exceeds(WEAK)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The number of latents, why, whether the data decided it, and one row for each number that was tried."""
+
+    n_latents: int
+    reason: str
+    decided: bool
+    table: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A model trained on some rows, what it reached, and its latents (rows, n_latents) of the held-out rows."""
+
+    candidate: Candidate
+    latents: Floats
+
+
+def fit_rows(
+    estimator: LatentEstimator,
+    data: Prepared,
+    seed: int,
+    *,
+    part: NDArray[np.int64] | None = None,
+    share: float = 1.0,
+    turned: bool = True,
+) -> Fit:
+    """Fit ``estimator`` on the training rows, or a ``part`` of them, with a ``share`` of its passes.
+
+    Without ``turned`` the latents are not turned in training, which takes longer than all else in a short one.
+    """
+    device = pick_device(estimator.device)
+    rows, place = data.rows.to(device), data.train if part is None else part
+    train, has_held_out = rows.take(torch.from_numpy(place).to(device)), bool(len(data.held_out))
+    held_out = rows.take(torch.from_numpy(data.held_out).to(device)) if has_held_out else train
+    groups = data.groups[data.held_out if has_held_out else place]
+    settings = estimator._training_settings(len(rows), seed, has_held_out)
+    settings = replace(settings, max_epochs=math.ceil(settings.max_epochs * share))
+    network = estimator._network(data.features, data.domains, seed, estimator.n_restarts).to(device)
+    if not turned:
+        network.config = replace(network.config, turned=())
+    result = train_model(network, train, held_out, settings)
+    found = finish_starts(network, train, held_out, result, groups, len(data.domains.domains), has_held_out)
+    model = clone(estimator)
+    model.model_, model.n_latents_ = found.model, found.model.n_latents
+    bounds, generator = [np.empty(0)], torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        bounds += [model._bound(own, generator).cpu().double().numpy() for own in chunks(held_out) if has_held_out]
+    strata = stratify(train, data.groups[place]).labels
+    return Fit(
+        Candidate(
+            model.n_latents_,
+            np.concatenate(bounds),
+            residual_dependence(found.model, train, strata, data.features.names),
+            float(found.description.r2.mean()),
+            int((found.description.posterior_width > 1.0).sum()),
+            found.agreed.mean,
+        ),
+        found.description.latents,
+    )
+
+
+def gain(candidate: Candidate, other: Candidate) -> tuple[float, float]:
+    """By how many nats a row ``other`` is better, and the standard error of that, paired over the held-out rows."""
+    difference = other.bounds - candidate.bounds
+    if len(difference) < 2:
+        return float("nan"), float("nan")
+    return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
+
+
+def gains(candidate: Candidate, other: Candidate) -> bool:
+    """Whether the bound of ``other`` is better by more than chance and by enough to speak of a latent."""
+    mean, error = gain(candidate, other)
+    return bool(mean > max(_LEAST_GAIN, _LEAST_ERRORS * error))
+
+
+def decide(candidates: Sequence[Candidate]) -> Choice:
+    """The rule, on candidates of which no two have the same number of latents."""
+    ordered = sorted(candidates, key=lambda own: own.n_latents)
+    following = dict(zip([own.n_latents for own in ordered], [*ordered[1:], None], strict=True))
+    for own in ordered:
+        more = following[own.n_latents]
+        if own.independent and not (more is not None and gains(own, more)):
+            reason = (
+                "the smallest number that leaves no two features dependent on each other (rank correlation of "
+                f"residuals {own.residual.correlation:.2f}, {own.residual.share:.1%} of a feature's variance)"
+            )
+            if more is not None:
+                reason += f" and {more.n_latents} latents do not raise the held-out bound"
+            return Choice(own.n_latents, reason, True, table_of(ordered))
+    best = max(ordered, key=lambda own: own.bounds.mean() if len(own.bounds) else own.n_latents)
+    kept = next(own for own in ordered if _as_good(own, best) or own.r2 >= _ENOUGH_KEPT)
+    reason = (
+        f"undecided, since with {ordered[0].n_latents} to {ordered[-1].n_latents} latents some features still depend "
+        f"on each other (rank correlation of residuals {min(own.residual.correlation for own in ordered):.2f} or "
+        f"more): the smallest number that keeps {_ENOUGH_KEPT:.0%} of the held-out variance, or whose held-out bound "
+        "is within one standard error of the best"
+    )
+    return Choice(kept.n_latents, reason, False, table_of(ordered))
+
+
+def _as_good(own: Candidate, best: Candidate) -> bool:
+    """The rule of one standard error, with that of the paired difference."""
+    mean, error = gain(own, best)
+    return own is best or bool(mean <= error)
+
+
+def table_of(candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """One row a number of latents; ``gain`` is that over the row before."""
+    rows, before = [], None
+    for own in candidates:
+        better, error = (float("nan"), float("nan")) if before is None else gain(before, own)
+        count = len(own.bounds)
+        rows.append(
+            {
+                "n_latents": own.n_latents,
+                "bound": own.bounds.mean() if count else float("nan"),
+                "bound_se": own.bounds.std(ddof=1) / math.sqrt(count) if count > 1 else float("nan"),
+                "gain": better,
+                "gain_se": error,
+                "r2": own.r2,
+                "residual": own.residual.correlation,
+                "limit": own.residual.limit,
+                "share": own.residual.share,
+                "agreement": own.agreement,
+                "vanished": own.vanished,
+            }
+        )
+        before = own
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def choose_latents(estimator: LatentEstimator, X: Any, y: Any, seed: int) -> Choice:
+    """The number of latents of ``CGVAE(n_latents="auto")``, by short fits with the estimator's other settings.
+
+    The first has as many latents as principal components stand out of shuffled data. From there the number falls as
+    long as residuals are independent, or rises until they are. Where the number before that was no better than the one
+    before it, its single start has missed the optimum, and a whole fit takes its place. Tables of more than 256
+    features, where fits take minutes, keep the first number.
+    """
+    with warnings.catch_warnings():
+        # The fit that follows reads the same data and says the same.
+        warnings.simplefilter("ignore", DataWarning)
+        data = prepared(estimator, X, y)
+    most = min(len(data.features.names), _MOST_LATENTS)
+    first = min(max(principal_components(data.rows.x.numpy()), 1), most)
+    if len(data.features.names) > _WIDE:
+        reason = (
+            f"as many principal components stand out of shuffled data (tables of more than {_WIDE} features are not "
+            "probed further)"
+        )
+        return Choice(first, reason, True, pd.DataFrame([{"n_latents": first}], columns=list(COLUMNS)))
+    found: dict[int, Candidate] = {}
+
+    def probe(number: int) -> Candidate:
+        if number not in found:
+            found[number] = _probe(clone(estimator).set_params(n_latents=number), data, seed)
+        return found[number]
+
+    number = first
+    while number > 1 and probe(number).independent and probe(number - 1).independent:
+        number -= 1
+    while number < most and not (probe(number).independent and not gains(probe(number), probe(number + 1))):
+        if not probe(number).independent and _in_vain(found, number):
+            break
+        number += 1
+    less, before = found.get(number - 1), found.get(number - 2)
+    if less and before and probe(number).independent and not (less.independent or gains(before, less)):
+        found[number - 1] = fit_rows(clone(estimator).set_params(n_latents=number - 1), data, seed).candidate
+    return decide(list(found.values()))
+
+
+def _in_vain(found: Mapping[int, Candidate], number: int) -> bool:
+    """Whether the last latents that were added have raised the bound by no more than chance."""
+    before = found.get(number - _TRIED_IN_VAIN)
+    return before is not None and not gains(before, found[number])
+
+
+def _probe(estimator: LatentEstimator, data: Prepared, seed: int) -> Candidate:
+    """A short fit: one start, a third of the training, and nothing that is there to find particular latents."""
+    estimator.set_params(n_restarts=1, n_spare=0, sparsity=0.0, early_stopping=False)
+    return fit_rows(estimator, data, seed, share=1 / _PROBE_SHARE, turned=False).candidate
+
+
+def long_enough(model: Any) -> bool:
+    """Whether a fit took at least a third of the default training: before, residuals say nothing of the latents."""
+    default = clone(model).set_params(n_latents=model.n_latents_, max_epochs=None)
+    n_rows = model.settings_["n_train"] + model.settings_["n_held_out"]
+    epochs, part = planned_epochs(default, n_rows)
+    taken = model.n_epochs_ * (part if model.max_epochs is None else 1.0)
+    return bool(taken * _PROBE_SHARE >= epochs * part)
+
+
+def principal_components(x: Floats) -> int:
+    """How many eigenvalues of the correlation matrix are above the largest of shuffled columns (rows, features)."""
+    rows = x[:: max(1, len(x) // _MOST_ROWS)][:_MOST_ROWS].astype(np.float64)
+    rows = (rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-12)
+    rng = np.random.default_rng(0)
+    edge = max(_eigenvalues(rng.permuted(rows, axis=0)).max() for _ in range(_SHUFFLES))
+    return int((_eigenvalues(rows) > edge).sum())
+
+
+def _eigenvalues(rows: Floats) -> Floats:
+    """Those of the covariance of centred ``rows`` that are not 0."""
+    square = rows.T @ rows if rows.shape[1] <= len(rows) else rows @ rows.T
+    result: Floats = np.linalg.eigvalsh(square) / len(rows)
+    return result
+
+
+def prepared(estimator: LatentEstimator, X: Any, y: Any) -> Prepared:
+    """The checked data of a fit, whatever the number of latents."""
+    return prepare(
+        X,
+        y,
+        n_latents=1,
+        missing=estimator.missing,
+        auxiliary=estimator.auxiliary,
+        min_domain_rows=estimator.min_domain_rows,
+        validation_fraction=estimator.validation_fraction,
+        seed=0,
+    )
