@@ -166,7 +166,7 @@ def test_a_file_in_its_three_parts(tmp_path):
     assert others.to_dict("list") == {"id": ["01", "02", "03"], "site": ["001", "01", "1"]}
     x, y, others = read_columns(tmp_path / "t.csv", [], ["b"])
     assert (list(x), y, others["a"].tolist()) == (["b"], None, [1, 3, 5])
-    with pytest.raises(DataError, match="There is no column 'c'. The table has: 'id', 'a', 'b', 'site'"):
+    with pytest.raises(DataError, match=r"There is no column 'c'. The table has: 'id', 'a', 'b', 'site'"):
         read_columns(tmp_path / "t.csv", ["c"])
     with pytest.raises(DataError, match="No feature column is left"):
         read_columns(tmp_path / "t.csv", ["site"], drop=["id", "a", "b"])
