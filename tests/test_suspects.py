@@ -201,7 +201,17 @@ def test_every_estimator_says_it_at_fit_and_only_then(frame, labels):
     for model in models:
         with pytest.warns(DataWarning, match="row 7 column 'x2': -99999"):
             model.fit(wild, labels)
-        model.transform(wild)
+        model.transform(frame)
+
+
+def test_an_entry_that_no_model_can_encode_is_refused_before_training(frame, labels):
+    wild = frame.copy()
+    wild.iloc[7, 2] = 1e20
+    with (
+        pytest.warns(DataWarning, match=r"row 7 column 'x2': 1e\+20"),
+        pytest.raises(SchemaError, match=r"Row 7 has 1e\+20 in column 'x2'.*Correct the number or drop the row"),
+    ):
+        CGVAE(**QUICK).fit(wild, labels)
 
 
 def test_new_rows_far_from_those_of_the_fit(fitted, frame, labels):

@@ -18,7 +18,7 @@ import unmix
 from unmix import CGGAN, CGVAE, DataError, DataWarning, SchemaError
 from unmix.cli import app
 from unmix.data.matrix import check_trainable, numeric_matrix
-from unmix.data.tables import candidates, csv_text, read_table, with_latents, write_table
+from unmix.data.tables import candidates, csv_text, read_columns, read_table, with_latents, write_table
 
 N = 60
 INDICES = {
@@ -66,8 +66,10 @@ def no_report(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:The first column of:unmix.DataWarning")
-@pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize(
+    ("index", "kind"),
+    [(index, kind) for index in INDICES for kind in FORMATS[:2]] + [("repeated", kind) for kind in FORMATS[2:]],
+)
 def test_transform_writes_every_row_in_its_place(index, kind, run, rows, fitted, tmp_path):
     expected = fitted.transform(rows[list(fitted.schema_.names)])
     write(rows.set_index(INDICES[index]), tmp_path / f"t.{kind}")
@@ -156,6 +158,20 @@ def test_labels_of_a_file_are_read_as_written(kind, frame, tmp_path):
     holes.to_csv(tmp_path / f"h.{kind}", sep="\t" if "tsv" in kind else ",", index=False)
     with pytest.raises(DataError, match=r"'domain' has missing values \(NaN\), first in rows \[7\]"):
         CGVAE(**SHORT).fit(tmp_path / f"h.{kind}", "domain")
+
+
+def test_a_file_in_its_three_parts(tmp_path):
+    (tmp_path / "t.csv").write_text("id,a,b,site\n01,1,2,001\n02,3,4,01\n03,5,6,1\n")
+    x, y, others = read_columns(tmp_path / "t.csv", ["site"], drop=["id"])
+    assert x.to_dict("list") == {"a": [1.0, 3.0, 5.0], "b": [2.0, 4.0, 6.0]}
+    assert y.to_dict("list") == {"site": ["001", "01", "1"]}
+    assert others.to_dict("list") == {"id": ["01", "02", "03"], "site": ["001", "01", "1"]}
+    x, y, others = read_columns(tmp_path / "t.csv", [], ["b"])
+    assert (list(x), y, others["a"].tolist()) == (["b"], None, [1, 3, 5])
+    with pytest.raises(DataError, match=r"There is no column 'c'. The table has: 'id', 'a', 'b', 'site'"):
+        read_columns(tmp_path / "t.csv", ["c"])
+    with pytest.raises(DataError, match="No feature column is left"):
+        read_columns(tmp_path / "t.csv", ["site"], drop=["id", "a", "b"])
 
 
 def read(content, tmp_path, name="t.csv", **words):

@@ -22,7 +22,7 @@ from unmix.audit.targets import intervention_targets
 from unmix.bench.translation import DIGIT_SETTINGS, judge_translations, train_judges
 from unmix.data.image_files import holds_images
 from unmix.data.schema import FeatureSchema
-from unmix.data.tables import candidates, read_support, read_table, split_columns, with_latents, write_table
+from unmix.data.tables import candidates, read_columns, read_support, read_table, with_latents, write_table
 from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cggan import CGGAN
@@ -53,11 +53,10 @@ def fit_table(
 ) -> None:
     """Fit on the columns of a file and write the run folder."""
     claim(out, overwrite=overwrite, resume=resume)
-    frame = read_table(table, features=feature or None, text=domain, others=drop)
-    x, y = split_columns(frame, domain, feature, drop)
+    x, y, others = read_columns(table, domain, feature, drop)
     model = CGVAE(**{"n_latents": "auto", **settings})
     train(model, x, y, out, resume=resume)
-    write_results(model, x, out, beside=frame.drop(columns=list(x.columns)))
+    write_results(model, x, out, beside=others)
 
 
 def transform_table(

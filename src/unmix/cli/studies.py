@@ -15,7 +15,7 @@ from unmix.bench.presets import PRESETS
 from unmix.bench.run import ROWS, claim_rows, estimate_seconds, missing_runs, read_rows, run_study
 from unmix.bench.selection import select
 from unmix.bench.study import Study, read_study
-from unmix.data.tables import read_table, split_columns, write_table
+from unmix.data.tables import read_columns, write_table
 from unmix.errors import SettingError, StorageError
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.progress import run_bar
@@ -83,7 +83,7 @@ def run_select(
 ) -> None:
     """Compare numbers of latents on the columns of a file; print the table, and write it with its page."""
     _check_jobs(jobs)
-    x, y = split_columns(read_table(table), domain, feature, drop)
+    x, y, _ = read_columns(table, domain, feature, drop)
     try:
         found = select(
             x, y, n_latents=n_latents, sparsity=sparsity, estimator=CGVAE(**settings), n_jobs=jobs, folder=out

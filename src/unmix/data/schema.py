@@ -64,24 +64,31 @@ class FeatureSchema:
                 result[place] = part = (matrix[place] - center) / scale
             furthest = np.fmax(furthest, np.fmax.reduce(np.abs(part), axis=None, initial=0.0))
         if furthest > _STRANGE:
-            self._name_strange(matrix, np.abs(result))
+            self.refuse_beyond(matrix)
+            said = f"{self._strangest(matrix)} What follows is an extrapolation. Is it a code for a missing value, or "
+            warnings.warn(f"{said}another unit?", DataWarning, stacklevel=3)
         return result
 
-    def _name_strange(self, matrix: Floats, distance: NDArray[np.float32]) -> None:
+    def refuse_beyond(self, matrix: Floats) -> None:
+        """Raise the ``SchemaError`` of ``standardise``."""
+        if np.nanmax(self._distance(matrix)) > BEYOND:
+            said = f"{self._strangest(matrix)} No model can compute with that. Is the unit the same? "
+            raise SchemaError(f"{said}Correct the number or drop the row.")
+
+    def _distance(self, matrix: Floats) -> Floats:
+        with np.errstate(over="ignore"):
+            result: Floats = np.abs(matrix - np.array(self.center)) / np.array(self.scale)
+        return result
+
+    def _strangest(self, matrix: Floats) -> str:
+        distance = self._distance(matrix)
         row, column = np.unravel_index(np.nanargmax(distance), distance.shape)
         others = int((distance > _STRANGE).sum()) - 1
-        said = (
+        return (
             f"Row {row} has {matrix[row, column]:g} in column {self.names[column]!r}"
             + (f", and there are {others} more such entries" if others else "")
             + f": at the fit that column had the mean {self.center[column]:.4g} and the standard deviation "
             f"{self.scale[column]:.4g}."
-        )
-        if distance[row, column] > BEYOND:
-            raise SchemaError(f"{said} No model can compute with that. Is the unit the same? Correct or drop the row.")
-        warnings.warn(
-            f"{said} What follows is an extrapolation. Is it a code for a missing value, or another unit?",
-            DataWarning,
-            stacklevel=4,
         )
 
     def restore(self, standardised: Floats) -> Floats:

@@ -104,6 +104,18 @@ def read_table(
     return frame
 
 
+def read_columns(
+    path: str | Path, domain: Sequence[str], features: Sequence[str] | None = None, drop: Sequence[str] = ()
+) -> tuple[pd.DataFrame, pd.DataFrame | None, pd.DataFrame]:
+    """Features, domain columns (None without any) and all columns but the features, of a file.
+
+    See ``read_table`` and ``split_columns``.
+    """
+    frame = read_table(path, features=features or None, text=domain, others=drop)
+    x, y = split_columns(frame, domain, features, drop)
+    return x, y, frame.drop(columns=list(x.columns))
+
+
 def candidates(table: Any) -> list[str]:
     """Columns of a table that may be features: all, but of one from ``read_table`` not those that name the rows.
 

@@ -124,7 +124,10 @@ def prepare(
     features = FeatureSchema.learn(matrix, names, output_dtype(table))
     bounded = without_suspects(matrix, features)
     if bounded is not matrix:
-        matrix, features = bounded, FeatureSchema.learn(bounded, names, output_dtype(table))
+        features = FeatureSchema.learn(bounded, names, output_dtype(table))
+        # Latents of these rows will be asked for.
+        features.refuse_beyond(matrix)
+        matrix = bounded
     encoded = domains.encode(y, len(matrix))
     rows = Rows.build(features.standardise(matrix), encoded, domains.sizes, missing == "mask")
     groups = domains.groups(y, len(matrix))
