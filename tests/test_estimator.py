@@ -336,7 +336,7 @@ def test_an_unsuccessful_fit_leaves_nothing_and_a_refit_keeps_the_old_model(fram
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_latents": 0}, "n_latents must be a whole number ≥ 1; got 0"),
+        ({"n_latents": 0}, "n_latents must be a whole number ≥ 1.*got 0"),
         ({"max_epochs": 0}, "max_epochs must be None or ≥ 1"),
         ({"prior": "cauchy"}, "prior must be one of"),
         ({"penalty": "l0"}, "penalty must be one of"),
