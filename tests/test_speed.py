@@ -105,12 +105,12 @@ def test_values_whose_sum_overflows_are_finite():
 def test_latents_and_features_in_batches_are_those_of_all_rows(fitted, frame, monkeypatch):
     z = fitted.transform(frame)
     matrix = torch.from_numpy(fitted.schema_.standardise(frame.to_numpy()))
-    np.testing.assert_allclose(z, fitted.model_.mean(matrix).detach().numpy(), atol=1e-6)
-    np.testing.assert_allclose(z, fitted.model_.encode(matrix)[0].detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(z, fitted.model_.mean(matrix).detach().numpy(), atol=5e-6)
+    np.testing.assert_allclose(z, fitted.model_.encode(matrix)[0].detach().numpy(), atol=5e-6)
     whole = fitted.inverse_transform(z)
     monkeypatch.setattr(unmix.audit.describe.blocks, "__defaults__", (7,))
     monkeypatch.setattr(unmix.audit.describe.chunks, "__defaults__", (7,))
-    np.testing.assert_allclose(fitted.transform(frame), z, atol=1e-6)
+    np.testing.assert_allclose(fitted.transform(frame), z, atol=5e-6)
     np.testing.assert_allclose(fitted.inverse_transform(z), whole, rtol=1e-5, atol=1e-6)
 
 

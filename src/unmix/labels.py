@@ -244,7 +244,7 @@ def _plain(cell: Any) -> bool | int | float | str | None:
             raise TypeError(f"bytes that are not UTF-8 ({cell[:20]!r})") from None
     if isinstance(cell, str):
         return str(cell) if cell.strip() else None
-    if cell is None or cell is pd.NA or cell is pd.NaT:
+    if cell is None or cell is pd.NA or cell is pd.NaT or cell is np.ma.masked:
         return None
     if isinstance(cell, bool | np.bool):
         return bool(cell)
