@@ -68,13 +68,22 @@ ALL_LAYERS = (
     "decides which. So for domains that differ in colours alone, "
     '`modulation="colours"` is what keeps the digit, not the objective. Columns as above:\n'
 )
-LINEAR = ("PCA", "PCA + varimax", "FactorAnalysis", "FactorAnalysis + varimax", "FastICA", "joint diagonalization", "NMF")
+LINEAR = (
+    "PCA",
+    "PCA + varimax",
+    "FactorAnalysis",
+    "FactorAnalysis + varimax",
+    "FastICA",
+    "joint diagonalization",
+    "NMF",
+)
 REAL_WORDS = (
-    "`python benchmarks/real.py`: defaults, the same held-out fifth of every domain for all methods. Variance kept on held-out "
-    "rows; one-to-one rank correlation of the latents of five seeds, and of fits to halves of the rows; known factors: the "
-    "best single latent (rank correlation, or AUROC), mean over the factors, against the best of the linear methods for that "
-    "table. Every number is in `benchmarks/results/real/summary.md`. Of these tables the training course was chosen on three: "
-    "kang pbmc, light tunnel and parkinson voice; sensors 128 and light tunnel model are simulated."
+    "`python benchmarks/real.py`: defaults, the same held-out fifth of every domain for all methods. Variance kept on "
+    "held-out rows; one-to-one rank correlation of the latents of several seeds, and of fits to halves of the rows; known "
+    "factors: the best single latent (rank correlation, or AUROC), mean over the factors, against the linear method that "
+    "is best on that table. Every number is in `benchmarks/results/real/summary.md`. The training course was chosen on "
+    "kang pbmc, light tunnel and parkinson voice, and looked at on the others; sensors 128 and light tunnel model are "
+    "simulated."
 )
 EARLIER = (
     "\n\nMeasured with an earlier course of the training: no linear starts, each feature its own noise from the start, "
