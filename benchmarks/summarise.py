@@ -79,11 +79,11 @@ LINEAR = (
 )
 REAL_WORDS = (
     "`python benchmarks/real.py`: defaults, the same held-out fifth of every domain for all methods. Variance kept on "
-    "held-out rows; one-to-one rank correlation of the latents of several seeds, and of fits to halves of the rows; known "
-    "factors: the best single latent (rank correlation, or AUROC), mean over the factors, against the linear method that "
-    "is best on that table. Every number is in `benchmarks/results/real/summary.md`. The training course was chosen on "
-    "kang pbmc, light tunnel and parkinson voice, and looked at on the others; sensors 128 and light tunnel model are "
-    "simulated."
+    "held-out rows; one-to-one rank correlation of the latents of several seeds, and of fits to halves of the rows; "
+    "known factors: the best single latent (rank correlation, or AUROC), mean over the factors, against the linear "
+    "method that is best on that table. Every number is in `benchmarks/results/real/summary.md`. The training course "
+    "was chosen on kang pbmc, light tunnel and parkinson voice, and looked at on the others; sensors 128 and light "
+    "tunnel model are simulated."
 )
 EARLIER = (
     "\n\nMeasured with an earlier course of the training: no linear starts, each feature its own noise from the start, "
@@ -153,8 +153,8 @@ def _update_readme(targets: pd.DataFrame, sachs: pd.DataFrame, audit: Path) -> N
         f"Mean margin of both facts, paired over problems, with its 95 % interval: {', '.join(said)}.",
         f"Protein signalling (the demo's data), mean over {sachs['seed'].nunique()} seeds: the starts "
         f"agree at {', '.join(names)}. {hits.min():.1f} to {hits.max():.1f} of {sachs['targets'].max()} interventions "
-        "move the latent that drives their known target; by chance it would be about two. That is weak evidence. (Measured "
-        "with an earlier course of the training, as are the numbers of the audit below.)",
+        "move the latent that drives their known target; by chance it would be about two. That is weak evidence. "
+        "(Measured with an earlier course of the training, as are the numbers of the audit below.)",
     )
     if audit.exists():
         paragraphs = (*paragraphs, _audit_in_words(audit))
