@@ -110,7 +110,7 @@ def test_counterfactual_carries_each_latent_through_the_priors_maps(fitted, fram
     model, rows = fitted.model_, fitted._new_rows(frame, labels, with_domain=True)
     with torch.no_grad():
         own, target = model.prior(rows.design), model.prior(fitted._design("c", len(frame)))
-        z = model.encode(rows.x)[0]
+        z = model.encode(rows.x)[0] @ model.expansion
         zero, one = own.from_noise(torch.zeros_like(z)), own.from_noise(torch.ones_like(z))
         noise = (z - zero) / (one - zero)
         expected = target.from_noise(noise)
