@@ -178,7 +178,7 @@ def test_an_option_at_its_default_is_the_same_run():
     plain, said = Run(SMALL, 0, OWN), Run({**SMALL, "noise": 0.05, "n_domains": 4}, 0, OWN)
     assert plain.key == said.key
     assert plain.key != Run({**SMALL, "noise": 0.06}, 0, OWN).key
-    assert Run(SMALL, 0, METHODS["both"]).key == Run(SMALL, 0, Method("said", settings={"sparsity": 0.5})).key
+    assert Run(SMALL, 0, METHODS["both"]).key == Run(SMALL, 0, Method("said", settings={"sparsity": "auto"})).key
 
 
 def test_a_run_with_other_defaults_is_another_run(monkeypatch):
