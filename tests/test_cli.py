@@ -157,14 +157,14 @@ def test_an_existing_folder_is_refused_unless_told(table):
 
 def test_interrupt_and_resume(table):
     words = ["fit", "t.csv", "--domain", "domain", "--drop", "cell", "--out", "r", "--latents", "2", "--restarts", "2"]
-    words += ["--epochs", "150", "--verbose", "2"]
+    words += ["--epochs", "300", "--verbose", "2"]
     command = [sys.executable, "-m", "unmix", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, cwd=table, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
     )
     for line in process.stderr:
-        if line.startswith("epoch 75"):
+        if line.startswith("epoch 30:"):
             break
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
