@@ -48,7 +48,7 @@ def test_cebra_gets_standardised_rows_and_labels(frame, labels):
     assert set(groups) == {0, 1, 2}
     with pytest.raises(DomainError, match="pass one label a row, or a table, as y"):
         CEBRA().fit(frame)
-    with pytest.raises(SchemaError, match="fitted on the columns .*; got 3 columns"):
+    with pytest.raises(SchemaError, match=r"fitted on the columns .*; got 3 columns"):
         model.transform(frame.iloc[:, :3])
 
 
