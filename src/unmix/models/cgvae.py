@@ -7,8 +7,8 @@ free of the scale of z (``objectives/sparsity.py``).
 
 **Weight of the penalty.** α rises from 0, since at full strength while the noise is still being learnt it collapses all
 latents, and falls again until four fifths of training: strong sparsity leads to the right latents, and weak sparsity
-does not bend them. Where it is chosen by evidence it ends at what an entry of the mixing costs by Akaike's criterion,
-two nats in N training rows (slope and bend); otherwise at a fifth of α.
+does not bend them. Where it is chosen by evidence it ends at what the Bayesian information criterion charges for two
+parameters, log(N) nats in N training rows (slope and bend of an entry); otherwise at a fifth of α.
 
 **Noise.** Until ``released`` all features share one noise variance. With a noise of its own for every feature from the
 start the model behaves like factor analysis: two features that share a small disturbance buy a latent, and a factor
@@ -25,8 +25,8 @@ model: from random weights the optimum is out of reach there.
 
 **Turning.** Turning latents that have settled is uphill for the networks, but it can be searched as a whole: at
 ``turned`` each start takes the linear map of its latents that domains and sparsity ask for
-(``objectives/turning.py``). There each entry of the mixing is worth 12 α log(N) / 2N nats, and at the last turn two
-nats in N rows.
+(``objectives/turning.py``). There each entry of the mixing is worth 12 α log(N) / 2N nats; by evidence, at the last
+turn, 2 log(N) / 2N.
 
 **Spare latents.** A feature that rises and falls again along a latent looks like a factor of its own. With exactly as
 many latents as asked it takes the place of one and never gives it back; with a spare one the true latent is learnt
@@ -68,11 +68,14 @@ _NARROWING_ROWS = 256
 _LEAST_VARIANCE = 1e-12
 _START_SEED = 0
 _FINAL_SHARE = 0.2
-# Slope and bend: of a function that is not linear, two at least.
-_PARAMETERS_AN_ENTRY = 2.0
 _FEATURES_AT_FULL_RATE = 16
 _LEAST_ROWS_A_FEATURE = 5
 _PATIENCE_OF_LINEAR = 20
+
+
+def _by_evidence(n_rows: int) -> float:
+    """Nats a row for an entry: that of two parameters, slope and bend, in the Bayesian information criterion."""
+    return math.log(n_rows) / n_rows
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ class CGVAENetwork(LatentModel):
         self._wide = len(train) < _LEAST_ROWS_A_FEATURE * config.n_features
         if config.by_evidence:
             one = float(PENALTIES[config.penalty](torch.ones(1, 1, 1)))
-            self.final_sparsity = min(_PARAMETERS_AN_ENTRY / (len(train) * one), _FINAL_SHARE * config.sparsity)
+            self.final_sparsity = min(_by_evidence(len(train)) / one, _FINAL_SHARE * config.sparsity)
         kinds = {start: self._kind(start) for start in range(self.n_starts) if self._kind(start)}
         for kind in dict.fromkeys(kinds.values()):
             own = [start for start, other in kinds.items() if other == kind]
@@ -300,7 +303,7 @@ class CGVAENetwork(LatentModel):
         due = [turned for turned in self.config.turned if before < turned <= after]
         if due:
             last = self.config.by_evidence and due[-1] == self.config.turned[-1]
-            cost = _PARAMETERS_AN_ENTRY / n_train if last else self._entry_cost(n_train)
+            cost = _by_evidence(n_train) if last else self._entry_cost(n_train)
             turn_latents(self, rows, self.alive[:, 0], cost, self.config.seed)
 
     @torch.no_grad()
