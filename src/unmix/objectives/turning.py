@@ -102,6 +102,8 @@ def best_turn(moments: Moments, cost: float, seed: int) -> Tensor | None:
     """
     total = moments.total
     n = len(total)
+    if n == 1:
+        return None
     generator = torch.Generator().manual_seed(seed)
     values, vectors = torch.linalg.eigh(total)
     whiten = vectors @ torch.diag(values.clamp_min(1e-12).rsqrt()) @ vectors.T
