@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import typing
 import warnings
 from pathlib import Path
 
@@ -29,8 +30,10 @@ from unmix import (
     SettingError,
     StorageError,
     TrainingError,
+    cli,
 )
 from unmix.cli import app, main
+from unmix.cli.studies import run_select
 from unmix.data.tables import read_table, write_table
 from unmix.estimators import external
 from unmix.files import as_path, check_replaceable
@@ -587,3 +590,28 @@ def test_a_start_that_is_never_finite_is_named(frame, labels, monkeypatch):
     for epochs in (1, 3, 9):
         with pytest.raises(TrainingError, match=r"(?s)kl.*0, 1.*Look for extreme values"):
             CGVAE(**{**QUICK, "max_epochs": epochs, "batch_size": 200}).fit(frame.iloc[:120], labels[:120])
+
+
+def test_every_path_of_every_command_is_read_as_a_path_of_the_user():
+    seen = 0
+    for command in app.registered_commands:
+        for name, hint in typing.get_type_hints(command.callback, include_extras=True).items():
+            kind, *words = typing.get_args(hint) or (hint,)
+            if Path in (kind, *typing.get_args(kind)):
+                assert words[0].parser is cli.file_path, (command.callback.__name__, name)
+                seen += 1
+    assert seen >= 15
+
+
+def test_a_selection_writes_where_the_user_says_and_replaces_no_foreign_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = unmix.datasets.make_sparse_mixing(n_latents=1, n_features=3, n_domains=2, n_samples=60)
+    short = CGVAE(n_restarts=1, max_epochs=1)
+    found = unmix.select(data.x, data.domains, n_latents=[1], estimator=short, folder="~/kept")
+    assert (tmp_path / "kept" / "rows.jsonl").is_file()
+    assert found.report("~/page.html") == tmp_path / "page.html"
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "select.html").write_text("mine")
+    with pytest.raises(StorageError, match=r"select\.html would be replaced"):
+        run_select(tmp_path / "t.csv", [], None, [], [1], ["auto"], {}, tmp_path / "own", 1)
+    assert (tmp_path / "own" / "select.html").read_text() == "mine"

@@ -66,6 +66,12 @@ class ResidualDependence:
     share: float
     features: tuple[Any, ...]
 
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> ResidualDependence:
+        """Of its fields; JSON has null for an infinite limit."""
+        limit = np.inf if raw["limit"] is None else raw["limit"]
+        return cls(raw["correlation"], limit, raw["share"], tuple(raw["features"]))
+
     def exceeds(self, size: float) -> bool:
         """Whether the correlation is beyond chance and larger than ``size``, of residuals that matter."""
         return self.share >= _LEAST_SHARE and self.correlation > max(self.limit, size)

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,9 @@ from unmix.estimators.prepare import Prepared
 from unmix.estimators.progress import OnRow
 from unmix.estimators.selection import Candidate, Choice, decide, fit_rows, gain, prepared, principal_components
 from unmix.estimators.settings import check_common
-from unmix.files import replacing
+from unmix.files import as_path
 from unmix.numbers import is_whole
-from unmix.report.parts import csv_address, fill
+from unmix.report.parts import csv_address, fill, write_html
 from unmix.version import __version__
 
 _BELOW, _ABOVE = 1, 3
@@ -79,9 +79,8 @@ class Selection:
             table=Markup(shown),
             download=csv_address(self.table),
         )
-        target = Path(path)
-        with replacing(target) as beside:
-            beside.write_text(text, encoding="utf-8")
+        target = as_path(path)
+        write_html(text, target)
         return target
 
     def __str__(self) -> str:
@@ -153,7 +152,7 @@ def select(
         cell._check_settings()
     digest = _digest(data)
     keys = [_key(cell, digest) for cell in cells]
-    path = None if folder is None else Path(folder) / ROWS
+    path = None if folder is None else as_path(folder) / ROWS
     lean = replace(data, table=None)
     with holding(path) if path is not None else nullcontext():
         done = {} if path is None else read_rows(path)
@@ -202,13 +201,12 @@ def _measure(estimator: CGVAE, data: Prepared, seed: int, key: str) -> dict[str,
                 halves = float(agreement(np.stack(latents)).pairs[0, 1])
     finally:
         torch.set_num_threads(before)
-    residual = found.residual
     return {
         "key": key,
         "n_latents": found.n_latents,
         "sparsity": estimator.sparsity,
         "bounds": found.bounds.round(5).tolist(),
-        "residual": [residual.correlation, residual.limit, residual.share, *residual.features],
+        "residual": asdict(found.residual),
         "r2": found.r2,
         "vanished": found.vanished,
         "agreement": found.agreement,
@@ -218,8 +216,7 @@ def _measure(estimator: CGVAE, data: Prepared, seed: int, key: str) -> dict[str,
 
 
 def _candidate(row: dict[str, Any]) -> Candidate:
-    correlation, limit, share, *features = row["residual"]
-    residual = ResidualDependence(correlation, np.inf if limit is None else limit, share, tuple(features))
+    residual = ResidualDependence.from_dict(row["residual"])
     repeated = float("nan") if row["agreement"] is None else row["agreement"]
     return Candidate(row["n_latents"], np.array(row["bounds"]), residual, row["r2"], row["vanished"], repeated)
 

@@ -86,6 +86,13 @@ def file_path(text: str) -> Path:
 _path_argument = partial(typer.Argument, parser=file_path)
 _path_option = partial(typer.Option, parser=file_path)
 
+_Domain = Annotated[list[str] | None, typer.Option(help="Categorical domain column; may be repeated.")]
+_Within = Annotated[list[str] | None, typer.Option(help="Nested domain column, as COLUMN:PARENT.")]
+_Continuous = Annotated[list[str] | None, typer.Option(help="Continuous auxiliary column; may be repeated.")]
+_Feature = Annotated[list[str] | None, typer.Option(help="Feature column. Default: all that are left.")]
+_Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
+_Missing = Annotated[str | None, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")]
+
 _IN_OPTIONS = (
     (r"(?:unmix\.)?read_images\((?:\.\.\.|…), size=(\d+)\)", r"--size \1"),
     (r"\bsize=\(height, width\)", "--size with a number of pixels"),
@@ -102,11 +109,11 @@ def fit(
         _path_argument(help="A .csv, .tsv, .parquet or .h5ad file; of images a folder or .zip, or a list of them."),
     ],
     out: Annotated[Path, _path_option(help="Run folder for model, tables and report.")],
-    domain: Annotated[list[str] | None, typer.Option(help="Categorical domain column; may be repeated.")] = None,
-    within: Annotated[list[str] | None, typer.Option(help="Nested domain column, as COLUMN:PARENT.")] = None,
-    continuous: Annotated[list[str] | None, typer.Option(help="Continuous auxiliary column; may be repeated.")] = None,
-    feature: Annotated[list[str] | None, typer.Option(help="Feature column. Default: all that are left.")] = None,
-    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
+    domain: _Domain = None,
+    within: _Within = None,
+    continuous: _Continuous = None,
+    feature: _Feature = None,
+    drop: _Drop = None,
     latents: Annotated[
         str | None,
         typer.Option(
@@ -121,9 +128,7 @@ def fit(
         int | None,
         typer.Option(help="Most epochs. Default: 330 steps a latent, 2,000 or more; with CGVAEImages 350 and 2,800."),
     ] = None,
-    missing: Annotated[
-        str | None, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
-    ] = None,
+    missing: _Missing = None,
     min_domain_rows: Annotated[int, typer.Option(help="Smallest domain that is accepted.")] = 10,
     method: Annotated[str | None, typer.Option(help="Images: CGGAN (default) or CGVAEImages.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Images: scale to this side. CGGAN: 16, 32, 64, 128.")] = None,
@@ -176,12 +181,12 @@ def fit(
 
 @app.command(epilog=_SELECT_EXAMPLES)
 def select(
-    table: Annotated[Path, typer.Argument(metavar="DATA", help="A .csv, .tsv, .parquet or .h5ad file.")],
-    domain: Annotated[list[str] | None, typer.Option(help="Categorical domain column; may be repeated.")] = None,
-    within: Annotated[list[str] | None, typer.Option(help="Nested domain column, as COLUMN:PARENT.")] = None,
-    continuous: Annotated[list[str] | None, typer.Option(help="Continuous auxiliary column; may be repeated.")] = None,
-    feature: Annotated[list[str] | None, typer.Option(help="Feature column. Default: all that are left.")] = None,
-    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
+    table: Annotated[Path, _path_argument(metavar="DATA", help="A .csv, .tsv, .parquet or .h5ad file.")],
+    domain: _Domain = None,
+    within: _Within = None,
+    continuous: _Continuous = None,
+    feature: _Feature = None,
+    drop: _Drop = None,
     latents: Annotated[
         str | None, typer.Option(help="Numbers to compare: 2-8, or 2,3,5. Default: around the number of components.")
     ] = None,
@@ -189,14 +194,12 @@ def select(
         list[float] | None, typer.Option(help="Weight of the sparse-mixing penalty; may be repeated.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for rows, table and page; finished fits in it are kept.")
+        Path | None, _path_option(help="Folder for rows, table and page; finished fits in it are kept.")
     ] = None,
     jobs: Annotated[int, typer.Option(help="Processes. -1: one for each core.")] = 1,
     restarts: Annotated[int | None, typer.Option(help="Starts of each fit.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs of each fit.")] = None,
-    missing: Annotated[
-        str | None, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")
-    ] = None,
+    missing: _Missing = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
 ) -> None:
     """How many latents do the data hold? Whole fits, compared without any truth."""

@@ -41,12 +41,8 @@ def run_bench(
     path = out / ROWS
     total, missing = len(chosen.runs()), missing_runs(chosen, read_rows(path), retry_failed=retry_failed)
     typer.echo(f"study {chosen.name}: {total} runs, {len(missing)} to do", err=True)
-    pages = [out / name for name in (_PAGE, "settings.csv", "margins.csv")]
-    if not path.exists() and (foreign := [page for page in pages if page.exists()]):
-        raise StorageError(f"{foreign[0]} would be replaced, but there is no study in {out}. Choose another --out.")
+    _claim(out, _PAGE, "settings.csv", "margins.csv")
     claim_rows(path)
-    for page in pages:
-        check_replaceable(page)
     try:
         if missing and estimate:
             typer.echo(f"this will take about {_minutes(estimate_seconds(missing, jobs))}", err=True)
@@ -83,6 +79,8 @@ def run_select(
 ) -> None:
     """Compare numbers of latents on the columns of a file; print the table, and write it with its page."""
     _check_jobs(jobs)
+    if out is not None:
+        _claim(out, _SELECT_PAGE, _TABLE)
     x, y, _ = read_columns(table, domain, feature, drop)
     try:
         found = select(
@@ -96,6 +94,15 @@ def run_select(
     if out is not None:
         write_table(found.to_frame(), out / _TABLE)
         typer.echo(f"\npage    {found.report(out / _SELECT_PAGE)}\ntable   {out / _TABLE}\nrows    {out / ROWS}")
+
+
+def _claim(out: Path, *names: str) -> None:
+    """Refuse files of these names in ``out`` that are not of an earlier study there, or cannot be written."""
+    pages = [out / name for name in names]
+    if not (out / ROWS).exists() and (foreign := [page for page in pages if page.exists()]):
+        raise StorageError(f"{foreign[0]} would be replaced, but there is no study in {out}. Choose another --out.")
+    for page in pages:
+        check_replaceable(page)
 
 
 def _check_jobs(jobs: int) -> None:

@@ -453,10 +453,7 @@ def _restore(
     estimator.settings_, estimator.best_restart_ = fitted["sizes"], fitted["best_restart"]
     estimator.agreement_ = float("nan") if fitted["agreement"] is None else fitted["agreement"]
     if "residual_dependence" in fitted:
-        own = fitted["residual_dependence"]
-        limit = np.inf if own["limit"] is None else own["limit"]
-        features = tuple(own["features"])
-        estimator.residual_dependence_ = ResidualDependence(own["correlation"], limit, own["share"], features)
+        estimator.residual_dependence_ = ResidualDependence.from_dict(fitted["residual_dependence"])
     estimator._set_mixing()
 
 
