@@ -359,6 +359,24 @@ def test_agreement_matches_latents_one_to_one():
     assert choose_start([1.0, 1.01, 0.5], [False, False, True], found) in (0, 1)
 
 
+def test_two_starts_that_fit_as_well_agree_alike_so_the_better_is_kept():
+    source = np.random.default_rng(0)
+    z = source.standard_normal((500, 2))
+    found = agreement(np.stack([z, z + source.standard_normal((500, 2))]))
+    blocks = source.standard_normal((16, 2))
+    assert choose_start([1.01, 1.0], [False] * 2, found, blocks) == 1
+    assert choose_start([1.0, 1.01], [False] * 2, found, blocks) == 0
+
+
+def test_a_start_within_one_standard_error_is_as_good_and_agreement_decides():
+    source = np.random.default_rng(0)
+    z = source.standard_normal((500, 2))
+    found = agreement(np.stack([z, z + 0.1 * source.standard_normal((500, 2)), source.standard_normal((500, 2))]))
+    apart = np.array([[0.0, 0.0, -3.0], [0.0, 0.0, 2.5]] * 8)
+    assert choose_start([1.0, 1.1, 0.75], [False] * 3, found, apart) in (0, 1)
+    assert choose_start([1.0, 1.1, 0.75], [False] * 3, found, 0.01 * apart) == 2
+
+
 def test_the_noise_floor_falls_to_zero_and_is_no_part_of_the_final_objective(rows):
     model = network()
     noise = torch.zeros(3, 200, model.n_latents)

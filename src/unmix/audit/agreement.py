@@ -89,7 +89,7 @@ def choose_start(objective: list[float], failed: list[bool], agreed: Agreement, 
 
     As well means within 0.01 nats, or within one standard error of the difference, by ``blocks`` (blocks, starts) of
     the held-out rows. Either alone misleads: the objective does not see which of two equal fits repeats, agreement does
-    not see that several starts share a bad optimum.
+    not see that several starts share a bad optimum. Of equally agreed-on ones, as two always are, the better is kept.
     """
     values = np.where(np.array(failed), np.inf, np.array(objective))
     best = int(values.argmin())
@@ -99,8 +99,7 @@ def choose_start(objective: list[float], failed: list[bool], agreed: Agreement, 
         margin = np.maximum(margin, differences.std(axis=0, ddof=1) / np.sqrt(len(blocks)))
     candidates = np.flatnonzero(values <= values[best] + margin)
     usable = ~np.array(failed)
-    means = [agreed.pairs[start, usable].mean() for start in candidates]
-    return int(candidates[int(np.argmax(means))])
+    return int(max(candidates, key=lambda start: (agreed.pairs[start, usable].mean(), -values[start])))
 
 
 @dataclass(frozen=True)
