@@ -382,6 +382,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         self.restarts_ = restarts_table(result, found.agreed, found.best)
         self.description_ = found.description
         self._set_mixing()
+        self._examine(data, train)
         say(
             self.verbose,
             f"{result.stop_reason}; kept start {found.best} of {network.n_starts}"
@@ -389,6 +390,9 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             + f"; {result.seconds:.0f} s",
         )
         self._say_what_to_doubt()
+
+    def _examine(self, data: Prepared, train: Rows) -> None:
+        """What a subclass learns of its rows after the training."""
 
     def _say_what_to_doubt(self) -> None:
         """Latents that do not repeat, and latents that drive one feature alone."""
@@ -418,7 +422,6 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             auxiliary=self.auxiliary,
             min_domain_rows=self.min_domain_rows,
             validation_fraction=self.validation_fraction,
-            seed=seed,
         )
 
     def _remember_features(self, data: Prepared) -> None:
@@ -437,7 +440,9 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     def _set_mixing(self) -> None:
         self.mixing_ = self.description_.mixing
         self.support_ = self.mixing_ >= SUPPORT_THRESHOLD
-        self.explained_variance_ratio_ = self.description_.explained_variance
+        # Folders of models from before it was kept have none.
+        shares = self.description_.explained_variance
+        self.explained_variance_ratio_ = shares if len(shares) else np.full(self.mixing_.shape[1], np.nan)
         starts = self.description_.agreement_latents
         others = np.delete(starts, self.description_.best, axis=0)
         self.latents_agreement_ = np.median(others, axis=0) if len(others) else np.full(starts.shape[1], np.nan)

@@ -24,7 +24,7 @@ from unmix.estimators.settings import check_common, plain_settings
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
 from unmix.objectives.sparsity import PENALTIES
-from unmix.train.fit import TrainingResult, TrainingSettings
+from unmix.train.fit import TrainingSettings
 
 
 @dataclass(eq=False, repr=False)
@@ -186,16 +186,7 @@ class CGVAE(LatentEstimator):
             )
         return self
 
-    def _finish(
-        self,
-        data: Prepared,
-        network: LatentModel,
-        train: Rows,
-        held_out: Rows,
-        result: TrainingResult,
-        words: dict[str, Any],
-    ) -> None:
-        super()._finish(data, network, train, held_out, result, words)
+    def _examine(self, data: Prepared, train: Rows) -> None:
         strata = stratify(train, data.groups[data.train])
         self.residual_dependence_ = residual_dependence(self.model_, train, strata.labels, data.features.names)
 

@@ -80,7 +80,6 @@ class CEBRA(TransformerMixin, BaseEstimator):
             auxiliary=self.auxiliary,
             min_domain_rows=self.min_domain_rows,
             validation_fraction=0.0,
-            seed=0,
         )
         model = method(
             output_dimension=self.n_latents,

@@ -77,9 +77,8 @@ def _residual_std(model: FittedModel, rows: Rows) -> Tensor:
     squares = torch.zeros(rows.take(slice(0, 1)).x.shape[1], device=model.scale.device)
     counts = torch.zeros_like(squares)
     for chunk in chunks(rows, 1024):
-        mean, factor = model.posterior(chunk.x, chunk.observed, chunk.design)
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
-        z = mean + (factor @ noise.unsqueeze(-1)).squeeze(-1)
+        noise = torch.randn(len(chunk), model.n_latents, generator=generator).to(chunk.x)
+        z, _ = model.sample_posterior(chunk.x, chunk.observed, noise, chunk.design)
         seen = torch.ones_like(chunk.x) if chunk.observed is None else chunk.observed
         squares = squares + (seen * (chunk.x - model.decode(z)).square()).sum(0)
         counts = counts + seen.sum(0)

@@ -35,7 +35,6 @@ def prepare_gan(
             auxiliary=auxiliary,
             min_domain_rows=min_domain_rows,
             validation_fraction=0.0,
-            seed=seed,
         )
         _need_domains(data.domains)
         return data.features, data.domains, data.rows, column_names(data.table)

@@ -106,7 +106,6 @@ def prepare(
     auxiliary: Mapping[str, str] | None,
     min_domain_rows: int,
     validation_fraction: float,
-    seed: int,
 ) -> Prepared:
     """Check everything, learn the schemas, encode the rows and split them."""
     table, y = separate(X, y)

@@ -111,6 +111,10 @@ class CGVAEConfig:
     ``sparsity`` and ``kl_weight`` are α and β; the starts take the ``schedules`` in turn. ``noise_floor``, in standard
     deviations of the features, falls to 0 at ``narrowed``; until then ``spare`` latents more than ``n_latents`` train.
     At each share of the training in ``turned`` the latents are turned to what domains and sparsity ask for.
+
+    The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, "" at
+    random weights; with none there are no linear paths. Until ``released`` the features share all of the noise's
+    variance, then the share ``pooled``. ``by_evidence``: the final weight of the penalty is that of ``_by_evidence``.
     """
 
     n_latents: int

@@ -178,11 +178,13 @@ class Training:
         begun = model.begin(train, self.some_train)
         self.parameters = dict(model.named_parameters())
         self.buffers = {name: value for name, value in model.state_dict().items() if name not in self.parameters}
-        self.rates = [model.rates().get(name, 1.0) for name in self.parameters]
-        groups = [{"params": [value]} for value in self.parameters.values()]
-        if len(set(self.rates)) == 1:
-            groups, self.rates = [{"params": [*self.parameters.values()]}], [1.0]
-        self.optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
+        # The optimiser makes one call a group: few groups, of parameters with the same share of the rate.
+        groups: dict[float, list[Any]] = {}
+        for name, value in self.parameters.items():
+            groups.setdefault(model.rates().get(name, 1.0), []).append(value)
+        self.rates = [*groups]
+        parameters = [{"params": own} for own in groups.values()]
+        self.optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
         self.batches_of_a_pass = max(1, round(len(train) / settings.batch_size))
         self.n_batches = max(1, round(settings.epoch_part * self.batches_of_a_pass))
         starts = model.n_starts
