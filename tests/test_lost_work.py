@@ -608,7 +608,7 @@ def test_a_selection_writes_where_the_user_says_and_replaces_no_foreign_page(tmp
     data = unmix.datasets.make_sparse_mixing(n_latents=1, n_features=3, n_domains=2, n_samples=60)
     short = CGVAE(n_restarts=1, max_epochs=1)
     found = unmix.select(data.x, data.domains, n_latents=[1], estimator=short, folder="~/kept")
-    assert (tmp_path / "kept" / "rows.jsonl").is_file()
+    assert (tmp_path / "kept" / "selection.jsonl").is_file()
     assert found.report("~/page.html") == tmp_path / "page.html"
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "select.html").write_text("mine")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import unmix
 from unmix import CGVAE, DataWarning, SettingError
 from unmix.audit.residuals import ResidualDependence, strongest_pair
-from unmix.bench.run import ROWS
+from unmix.bench.selection import SELECTED
 from unmix.cli import app
 from unmix.estimators.selection import Candidate, decide, principal_components
 
@@ -221,7 +221,7 @@ def test_select_compares_fits_and_goes_on_where_it_was_stopped(linear, tmp_path)
     first = unmix.select(*linear, n_latents=2, estimator=base, folder=tmp_path, on_row=seen.append)
     found = unmix.select(*linear, n_latents=range(2, 4), estimator=base, folder=tmp_path, on_row=seen.append)
     assert [row["n_latents"] for row in seen] == [2, 3]
-    assert len((tmp_path / ROWS).read_text().splitlines()) == 2
+    assert len((tmp_path / SELECTED).read_text().splitlines()) == 2
     assert (first.best, first.decided) == (2, False)
     assert found.best == 3
     assert found.decided
@@ -232,7 +232,7 @@ def test_select_compares_fits_and_goes_on_where_it_was_stopped(linear, tmp_path)
     page = found.report(tmp_path / "page.html").read_text()
     assert "3 latents: the smallest" in page
     unmix.select(linear[0] ** 3, linear[1], n_latents=1, estimator=base, folder=tmp_path)
-    assert len((tmp_path / ROWS).read_text().splitlines()) == 3
+    assert len((tmp_path / SELECTED).read_text().splitlines()) == 3
 
 
 def test_select_compares_strengths_too(linear):
@@ -295,3 +295,10 @@ def test_a_fit_of_the_command_line_takes_auto(file, tmp_path):
     assert config["fitted"]["n_latents"] == len(pd.read_csv(tmp_path / "r/mixing.csv").columns) - 1
     found = run("fit", file, "--domain", "d", "--latents", "x", "--out", tmp_path / "q")
     assert "whole number ≥ 1, or auto" in str(found.exception)
+
+
+def test_a_selection_leaves_the_rows_of_a_study_alone(tmp_path):
+    data = unmix.datasets.make_sparse_mixing(n_latents=1, n_features=3, n_domains=2, n_samples=60)
+    (tmp_path / "rows.jsonl").write_text('{"key": "of a study"}\n')
+    unmix.select(data.x, data.domains, n_latents=[1], estimator=CGVAE(n_restarts=1, max_epochs=1), folder=tmp_path)
+    assert (tmp_path / "rows.jsonl").read_text() == '{"key": "of a study"}\n'

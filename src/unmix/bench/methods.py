@@ -31,7 +31,7 @@ _LINEAR: dict[str, tuple[type, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Method:
-    """``estimator``: a name of unmix, one of ``_LINEAR`` or "package.module:Class"; ``domains``: whether it sees them.
+    """``estimator``: a name of unmix, "FastICA", "PCA" or "package.module:Class"; ``domains``: whether it sees them.
 
     The value "n_latents" of a setting stands for the number of latents of the problem.
     """

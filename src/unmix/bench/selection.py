@@ -1,6 +1,6 @@
 """``unmix.select``: whole fits over numbers of latents and strengths of the penalty, compared without any truth.
 
-Fits run in parallel; with a folder each is one line of ``rows.jsonl`` there, on the disk before the next is taken up,
+Fits run in parallel; with a folder each is one line of ``selection.jsonl`` there, on the disk before the next is taken up,
 under a key of the data and all settings: what is there is not computed again.
 """
 
@@ -25,7 +25,7 @@ from sklearn.base import clone
 
 from unmix.audit.agreement import agreement
 from unmix.audit.residuals import ResidualDependence
-from unmix.bench.run import ROWS, holding, read_rows, rows_of
+from unmix.bench.run import holding, read_rows, rows_of
 from unmix.data.batches import split_rows
 from unmix.errors import SettingError
 from unmix.estimators.base import random_seed
@@ -39,6 +39,8 @@ from unmix.numbers import is_whole
 from unmix.report.parts import csv_address, fill, write_html
 from unmix.version import __version__
 
+# Not that of a study: each may stand in a folder of the other.
+SELECTED = "selection.jsonl"
 _BELOW, _ABOVE = 1, 3
 
 
@@ -152,7 +154,7 @@ def select(
         cell._check_settings()
     digest = _digest(data)
     keys = [_key(cell, digest) for cell in cells]
-    path = None if folder is None else as_path(folder) / ROWS
+    path = None if folder is None else as_path(folder) / SELECTED
     lean = replace(data, table=None)
     with holding(path) if path is not None else nullcontext():
         done = {} if path is None else read_rows(path)

@@ -13,7 +13,7 @@ import typer
 from unmix.bench.page import write_page
 from unmix.bench.presets import PRESETS
 from unmix.bench.run import ROWS, claim_rows, estimate_seconds, missing_runs, read_rows, run_study
-from unmix.bench.selection import select
+from unmix.bench.selection import SELECTED, select
 from unmix.bench.study import Study, read_study
 from unmix.data.tables import read_columns, write_table
 from unmix.errors import SettingError, StorageError
@@ -41,7 +41,7 @@ def run_bench(
     path = out / ROWS
     total, missing = len(chosen.runs()), missing_runs(chosen, read_rows(path), retry_failed=retry_failed)
     typer.echo(f"study {chosen.name}: {total} runs, {len(missing)} to do", err=True)
-    _claim(out, _PAGE, "settings.csv", "margins.csv")
+    _claim(out, ROWS, _PAGE, "settings.csv", "margins.csv")
     claim_rows(path)
     try:
         if missing and estimate:
@@ -80,26 +80,26 @@ def run_select(
     """Compare numbers of latents on the columns of a file; print the table, and write it with its page."""
     _check_jobs(jobs)
     if out is not None:
-        _claim(out, _SELECT_PAGE, _TABLE)
+        _claim(out, SELECTED, _SELECT_PAGE, _TABLE)
     x, y, _ = read_columns(table, domain, feature, drop)
     try:
         found = select(
             x, y, n_latents=n_latents, sparsity=sparsity, estimator=CGVAE(**settings), n_jobs=jobs, folder=out
         )
     except (KeyboardInterrupt, SystemExit) as stop:
-        kept = "nothing is kept without --out" if out is None else f"finished fits are in {out / ROWS}"
+        kept = "nothing is kept without --out" if out is None else f"finished fits are in {out / SELECTED}"
         typer.echo(f"\nStopped; {kept}. Go on with:\n\n  {shlex.join(['unmix', *sys.argv[1:]])}", err=True)
         raise typer.Exit(143 if isinstance(stop, SystemExit) else 130) from None
     typer.echo(str(found))
     if out is not None:
         write_table(found.to_frame(), out / _TABLE)
-        typer.echo(f"\npage    {found.report(out / _SELECT_PAGE)}\ntable   {out / _TABLE}\nrows    {out / ROWS}")
+        typer.echo(f"\npage    {found.report(out / _SELECT_PAGE)}\ntable   {out / _TABLE}\nrows    {out / SELECTED}")
 
 
-def _claim(out: Path, *names: str) -> None:
-    """Refuse files of these names in ``out`` that are not of an earlier study there, or cannot be written."""
+def _claim(out: Path, rows: str, *names: str) -> None:
+    """Refuse files of these names in ``out`` that are of no earlier run, without its ``rows``, or cannot be written."""
     pages = [out / name for name in names]
-    if not (out / ROWS).exists() and (foreign := [page for page in pages if page.exists()]):
+    if not (out / rows).exists() and (foreign := [page for page in pages if page.exists()]):
         raise StorageError(f"{foreign[0]} would be replaced, but there is no study in {out}. Choose another --out.")
     for page in pages:
         check_replaceable(page)
