@@ -122,3 +122,15 @@ def test_the_same_rows_are_held_out_for_every_random_state():
     fits = [CGVAE(n_latents=2, n_restarts=1, random_state=seed, **QUICK).fit(x, domains) for seed in (0, 1)]
     np.testing.assert_array_equal(fits[0].description_.groups, fits[1].description_.groups)
     np.testing.assert_allclose(fits[0].description_.latents, fits[1].description_.latents, atol=1e-3)
+
+
+def test_a_start_that_failed_says_nothing_of_whether_latents_repeat():
+    x, domains, _ = linear_data(n=300)
+    model = CGVAE(n_latents=2, n_restarts=3, **QUICK).fit(x, domains)
+    found = model.description_.agreement_latents
+    others = [start for start in range(3) if start != model.best_restart_]
+    np.testing.assert_allclose(model.latents_agreement_, np.median(found[others], axis=0))
+    model.restarts_.loc[others[0], "held_out_objective"] = np.inf
+    np.testing.assert_array_equal(model.latents_agreement_, found[others[1]])
+    model.restarts_.loc[others[1], "held_out_objective"] = np.inf
+    assert np.isnan(model.latents_agreement_).all()

@@ -1,7 +1,7 @@
 """``unmix.select``: whole fits over numbers of latents and strengths of the penalty, compared without any truth.
 
-Fits run in parallel; with a folder each is one line of ``selection.jsonl`` there, on the disk before the next is taken up,
-under a key of the data and all settings: what is there is not computed again.
+Fits run in parallel; with a folder each is one line of ``selection.jsonl`` there, on the disk before the next is taken
+up, under a key of the data and all settings: what is there is not computed again.
 """
 
 from __future__ import annotations

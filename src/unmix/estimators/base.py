@@ -437,15 +437,21 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         table, y = separate(X, y)
         return self._new_rows(table, y, with_domain=True), y
 
+    @property
+    def latents_agreement_(self) -> Floats:
+        """Median correlation of each latent (n_latents,) with its partner in the other starts that did not fail."""
+        check_is_fitted(self)
+        reached = np.isfinite(self.restarts_["held_out_objective"].to_numpy(dtype=float))
+        reached[self.best_restart_] = False
+        found = self.description_.agreement_latents
+        return np.median(found[reached], axis=0) if reached.any() else np.full(found.shape[1], np.nan)
+
     def _set_mixing(self) -> None:
         self.mixing_ = self.description_.mixing
         self.support_ = self.mixing_ >= SUPPORT_THRESHOLD
         # Folders of models from before it was kept have none.
         shares = self.description_.explained_variance
         self.explained_variance_ratio_ = shares if len(shares) else np.full(self.mixing_.shape[1], np.nan)
-        starts = self.description_.agreement_latents
-        others = np.delete(starts, self.description_.best, axis=0)
-        self.latents_agreement_ = np.median(others, axis=0) if len(others) else np.full(starts.shape[1], np.nan)
 
     def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
         """Rows of new data, after the schema has been enforced; the model's own domain columns may be among them."""
