@@ -11,7 +11,7 @@ demo-images: .venv/demo
 	$(BIN)/unmix demo --images --out unmix-demo-images --overwrite
 
 test: .venv/test
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 check: .venv/test
 	$(BIN)/ruff check .

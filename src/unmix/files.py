@@ -43,6 +43,22 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     return found
 
 
+def names_in(folder: Path, what: str) -> list[str]:
+    """Names of what is in a folder that need not be there yet; ``what`` is to be kept in it.
+
+    Raises
+    ------
+    StorageError
+        ``folder`` is a file, or cannot be read.
+    """
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise StorageError(f"{folder} is a file; {what} needs a folder. Choose another name.")
+    try:
+        return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be read: {error}. Choose another folder.") from error
+
+
 def file_to_write(path: str | os.PathLike[str]) -> Path:
     """``as_path``, after ``check_replaceable``: for a file that is made with effort and written at the end."""
     found = as_path(path)

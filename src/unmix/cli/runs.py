@@ -28,8 +28,8 @@ from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.features import ImageClassifier
-from unmix.estimators.storage import DONE, FILES, add_files, holds_model, load, names_in, refuse_foreign, write_model
-from unmix.files import check_replaceable
+from unmix.estimators.storage import DONE, FILES, add_files, holds_model, load, refuse_foreign, write_model
+from unmix.files import check_replaceable, names_in
 from unmix.train.checkpoint import is_checkpoint
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -261,9 +261,7 @@ def claim(out: Path, *, overwrite: bool, resume: bool) -> None:
 
     Files that unmix did not write are never replaced.
     """
-    if out.exists() and not out.is_dir():
-        raise StorageError(f"{out} is a file; a run needs a folder. Choose another --out.")
-    there, unfinished = names_in(out), is_checkpoint(out / CHECKPOINT)
+    there, unfinished = names_in(out, "a run"), is_checkpoint(out / CHECKPOINT)
     if resume and CHECKPOINT not in there:
         raise StorageError(f"There is no interrupted run in {out}. Start without --resume.")
     if there and not (overwrite or resume):

@@ -19,7 +19,7 @@ from unmix.data.tables import read_columns, write_table
 from unmix.errors import SettingError, StorageError
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.progress import run_bar
-from unmix.files import check_replaceable
+from unmix.files import check_replaceable, names_in
 
 _PAGE = "study.html"
 _SELECT_PAGE, _TABLE = "select.html", "selection.csv"
@@ -98,8 +98,9 @@ def run_select(
 
 def _claim(out: Path, rows: str, *names: str) -> None:
     """Refuse files of these names in ``out`` that are of no earlier run, without its ``rows``, or cannot be written."""
+    there = names_in(out, "a study")
     pages = [out / name for name in names]
-    if not (out / rows).exists() and (foreign := [page for page in pages if page.exists()]):
+    if rows not in there and (foreign := [page for page in pages if page.name in there]):
         raise StorageError(f"{foreign[0]} would be replaced, but there is no study in {out}. Choose another --out.")
     for page in pages:
         check_replaceable(page)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
 import shutil
@@ -38,7 +37,7 @@ from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.domain_baselines import IMSDA, IVAE
 from unmix.estimators.images import CGVAEImages
 from unmix.estimators.settings import check_common, check_gan, plain_settings, restored
-from unmix.files import as_path, folder_beside, json_ready
+from unmix.files import as_path, folder_beside, json_ready, names_in
 from unmix.models.base import FittedModel
 from unmix.models.fitted_gan import FittedGAN
 from unmix.report.html import ReportContent, render
@@ -108,7 +107,7 @@ def save(estimator: LatentEstimator | CGGAN, path: str | Path, *, overwrite: boo
             f"{type(estimator).__name__} is no estimator of unmix, so unmix.load could not read it. Save one of "
             f"{', '.join(_READABLE)}."
         )
-    there = names_in(path)
+    there = names_in(path, "a model")
     if there and not overwrite:
         raise StorageError(f"The folder {path} is not empty. Choose another folder, or pass overwrite=True.")
     if there and not holds_model(path):
@@ -134,16 +133,6 @@ def add_files(path: Path, writers: Mapping[str, Callable[[Path], Any]]) -> None:
         _take_place(path, beside, {"files": {}, "written": {}, **done})
 
 
-def names_in(path: Path) -> list[str]:
-    """Names of what is in the folder ``path``, which need not be there; StorageError where it is no folder."""
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise StorageError(f"{path} is a file; a model is saved as a folder. Choose another name.")
-    try:
-        return sorted(os.listdir(path)) if os.path.isdir(path) else []
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error}. Choose another folder.") from error
-
-
 def holds_model(path: Path) -> bool:
     """Whether unmix has written a model into the folder ``path``, be it a damaged one."""
     return bool(_written(path))
@@ -151,7 +140,7 @@ def holds_model(path: Path) -> bool:
 
 def refuse_foreign(path: Path, names: Iterable[str]) -> None:
     """Raise ``StorageError`` where a file of one of ``names`` in ``path`` is not one that unmix wrote there."""
-    known, there = _written(path), names_in(path)
+    known, there = _written(path), names_in(path, "a model")
     foreign = [name for name in names if name in there and not _is_own(path / name, known)]
     if foreign:
         raise StorageError(
