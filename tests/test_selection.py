@@ -15,7 +15,7 @@ from unmix import CGVAE, DataWarning, SettingError
 from unmix.audit.residuals import ResidualDependence, strongest_pair
 from unmix.bench.selection import SELECTED
 from unmix.cli import app
-from unmix.estimators.selection import Candidate, decide, principal_components
+from unmix.estimators.selection import Candidate, decide, prepared, principal_components
 
 SHORT = {"n_restarts": 1, "max_epochs": 2, "verbose": 0}
 
@@ -144,6 +144,17 @@ def test_a_fit_with_too_few_latents_says_so_and_one_with_enough_does_not(linear)
     assert model.residual_dependence_.correlation > 0.5
     assert set(model.residual_dependence_.features) < set(x.columns)
     assert CGVAE(3, **settings).fit(x, y).residual_dependence_.correlation < 0.3
+
+
+def test_features_share_their_noise_longer_where_latents_are_too_few(linear):
+    x, y = linear
+    released = {}
+    for number in (2, 3):
+        model = CGVAE(number, n_restarts=1, hidden=(8,), batch_size=600, verbose=0)
+        released[number] = model._network_for(prepared(model, x, y), 0).config.released
+    assert released == {2: 0.5, 3: 0.0}
+    short = CGVAE(3, **SHORT)
+    assert short._network_for(prepared(short, x, y), 0).config.released == 0.5
 
 
 def test_a_short_training_does_not_warn(linear):

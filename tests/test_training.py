@@ -368,6 +368,14 @@ def test_two_starts_that_fit_as_well_agree_alike_so_the_better_is_kept():
     assert choose_start([1.0, 1.01], [False] * 2, found, blocks) == 0
 
 
+def test_of_starts_that_fit_as_well_one_that_begins_alike_for_every_seed_is_kept():
+    z = np.random.default_rng(0).standard_normal((500, 2))
+    found = agreement(np.stack([z, z, np.random.default_rng(1).standard_normal((500, 2))]))
+    assert choose_start([1.0, 1.0, 1.005], [False] * 3, found, seedless=[False, False, True]) == 2
+    assert choose_start([1.0, 1.0, 1.5], [False] * 3, found, seedless=[False, False, True]) in (0, 1)
+    assert choose_start([1.0, 1.0, 1.005], [False, False, True], found, seedless=[False, False, True]) in (0, 1)
+
+
 def test_a_start_within_one_standard_error_is_as_good_and_agreement_decides():
     source = np.random.default_rng(0)
     z = source.standard_normal((500, 2))

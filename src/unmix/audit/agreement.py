@@ -20,6 +20,7 @@ worse is a worse optimum: it is reported, and proves nothing against the latent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,12 +85,20 @@ def agreement(latents: Floats) -> Agreement:
     return Agreement(strength.mean(axis=2), strength, partners, signs)
 
 
-def choose_start(objective: list[float], failed: list[bool], agreed: Agreement, blocks: Floats | None = None) -> int:
-    """The start to keep: of those that fit the held-out rows as well as the best, the most agreed-on.
+def choose_start(
+    objective: list[float],
+    failed: list[bool],
+    agreed: Agreement,
+    blocks: Floats | None = None,
+    seedless: Sequence[bool] = (),
+) -> int:
+    """The start to keep: of those that fit the held-out rows as well as the best, the one most likely to repeat.
 
     As well means within 0.01 nats, or within one standard error of the difference, by ``blocks`` (blocks, starts) of
-    the held-out rows. Either alone misleads: the objective does not see which of two equal fits repeats, agreement does
-    not see that several starts share a bad optimum. Of equally agreed-on ones, as two always are, the better is kept.
+    the held-out rows. Of these a start that begins in the same place for every seed (``seedless``) comes first, then
+    the most agreed-on. Either alone misleads: the objective does not see which of two equal fits repeats, agreement
+    does not see that several starts share a bad optimum. Of equally agreed-on ones, as two always are, the better is
+    kept.
     """
     values = np.where(np.array(failed), np.inf, np.array(objective))
     best = int(values.argmin())
@@ -98,8 +107,12 @@ def choose_start(objective: list[float], failed: list[bool], agreed: Agreement, 
         differences = blocks - blocks[:, [best]]
         margin = np.maximum(margin, differences.std(axis=0, ddof=1) / np.sqrt(len(blocks)))
     candidates = np.flatnonzero(values <= values[best] + margin)
-    usable = ~np.array(failed)
-    return int(max(candidates, key=lambda start: (agreed.pairs[start, usable].mean(), -values[start])))
+    usable, first = ~np.array(failed), [*seedless] or [False] * len(values)
+
+    def order(start: int) -> tuple[bool, float, float]:
+        return first[start], agreed.pairs[start, usable].mean(), -values[start]
+
+    return max(candidates.tolist(), key=order)
 
 
 @dataclass(frozen=True)

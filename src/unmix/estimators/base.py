@@ -90,6 +90,10 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     def _network(self, features: Any, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         """The network to train, on the CPU; ``features`` is the schema of the features."""
 
+    def _network_for(self, data: Prepared, seed: int) -> LatentModel:
+        """The network to train on ``data``, with all starts."""
+        return self._network(data.features, data.domains, seed, self.n_restarts)
+
     def _check_settings(self) -> None:
         """Raise ``SettingError`` for a setting of the subclass that cannot be."""
 
@@ -133,7 +137,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         data = self._prepare(X, y, seed)
         device = pick_device(self.device)
         announce(self, data, device)
-        network = self._network(data.features, data.domains, seed, self.n_restarts).to(device)
+        network = self._network_for(data, seed).to(device)
         rows = data.rows.to(device)
         held_out = rows.take(torch.from_numpy(data.held_out if len(data.held_out) else data.train).to(device))
         train = rows.keep(torch.from_numpy(data.train).to(device))

@@ -19,7 +19,7 @@ from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator, random_seed
 from unmix.estimators.prepare import Prepared
 from unmix.estimators.progress import say
-from unmix.estimators.selection import choose_latents, long_enough
+from unmix.estimators.selection import choose_latents, long_enough, suffices
 from unmix.estimators.settings import check_common, plain_settings
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
@@ -215,6 +215,12 @@ class CGVAE(LatentEstimator):
                 seed=seed,
             )
         )
+
+    def _network_for(self, data: Prepared, seed: int) -> LatentModel:
+        network: Any = super()._network_for(data, seed)
+        if suffices(self, data, seed):
+            network.config = replace(network.config, released=0.0)
+        return network
 
     def _check_settings(self) -> None:
         for name, known in (("decoder", DECODERS), ("prior", PRIORS), ("penalty", PENALTIES)):

@@ -45,7 +45,8 @@ def finish_starts(
         finish_start(candidate, train)
     latents = np.stack([mean_latents(candidate, held_out) for candidate in candidates])
     agreed = agreement(latents)
-    best = choose_start(result.objective, result.failed, agreed, result.blocks)
+    seedless = [network.seedless(start) for start in range(network.n_starts)]
+    best = choose_start(result.objective, result.failed, agreed, result.blocks, seedless)
     found = describe(candidates, train, held_out, groups, latents, agreed, best, n_domains, has_held_out)
     return Finished(candidates[best], best, agreed, found)
 

@@ -253,13 +253,28 @@ def _probe(estimator: LatentEstimator, data: Prepared, seed: int) -> Candidate:
     return fit_rows(estimator, data, seed, share=1 / _PROBE_SHARE, turned=False).candidate
 
 
+def suffices(estimator: LatentEstimator, data: Prepared, seed: int) -> bool:
+    """Whether a short fit with this number of latents leaves independent residuals; False where it is not tried.
+
+    That is in tables of more than 256 features, and where a training is asked for that is as short.
+    """
+    epochs, part = planned_epochs(estimator, len(data.rows))
+    if len(data.features.names) > _WIDE or not _long_enough(estimator, len(data.rows), epochs * part):
+        return False
+    return _probe(clone(estimator).set_params(max_epochs=None), data, seed).independent
+
+
 def long_enough(model: Any) -> bool:
     """Whether a fit took at least a third of the default training: before, residuals say nothing of the latents."""
-    default = clone(model).set_params(n_latents=model.n_latents_, max_epochs=None)
     n_rows = model.settings_["n_train"] + model.settings_["n_held_out"]
-    epochs, part = planned_epochs(default, n_rows)
-    taken = model.n_epochs_ * (part if model.max_epochs is None else 1.0)
-    return bool(taken * _PROBE_SHARE >= epochs * part)
+    fitted = clone(model).set_params(n_latents=model.n_latents_)
+    part = planned_epochs(fitted, n_rows)[1]
+    return _long_enough(fitted, n_rows, model.n_epochs_ * part)
+
+
+def _long_enough(estimator: Any, n_rows: int, passes: float) -> bool:
+    epochs, part = planned_epochs(clone(estimator).set_params(max_epochs=None), n_rows)
+    return bool(passes * _PROBE_SHARE >= epochs * part)
 
 
 def principal_components(x: Floats) -> int:

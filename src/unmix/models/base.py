@@ -132,6 +132,10 @@ class LatentModel(nn.Module, ABC):
         """Whether one start, or all of them, has reached its final form; from then on its states can be compared."""
         return True
 
+    def seedless(self, start: int) -> bool:
+        """Whether a start begins in the same place for every seed."""
+        return False
+
     def settle(self, latent_std: Tensor) -> None:
         """Called once after training with sd(z) (starts, latents), to make exact what training leaves nearly so."""
 

@@ -13,7 +13,9 @@ parameters, log(N) nats in N training rows (slope and bend of an entry); otherwi
 **Noise.** Until ``released`` all features share one noise variance. With a noise of its own for every feature from the
 start the model behaves like factor analysis: two features that share a small disturbance buy a latent, and a factor
 that drives one feature is declared noise. Later each feature has its own for half of its variance and the shared one
-for the other half. After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise
+for the other half. Where the number of latents is enough, as a short fit tells (``CGVAE``), that danger is small, and
+each has its half from the start: a common noise asks of all features that they fit alike, and mixes latents for that.
+After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise
 falls to 0: with small noise the reconstruction outweighs everything else so early that encoder and decoder settle on
 latents that are mixed with each other.
 
@@ -211,8 +213,7 @@ class CGVAENetwork(LatentModel):
         """Where all starts begin at the linear solution there may be nothing to gain, and much to overfit."""
         return _PATIENCE_OF_LINEAR if self.settled(0.0) else math.inf
 
-    def _at_linear(self, start: int) -> bool:
-        """Whether one start began at the linear solution, with no spare latents."""
+    def seedless(self, start: int) -> bool:
         return self._kind(start) == "linear"
 
     def _kind(self, start: int) -> str:
@@ -277,9 +278,9 @@ class CGVAENetwork(LatentModel):
         }
 
     def settled(self, progress: float, start: int | None = None) -> bool:
-        if start is not None and self._at_linear(start):
+        if start is not None and self.seedless(start):
             return True
-        if start is None and all(self._at_linear(own) for own in range(self.n_starts)):
+        if start is None and all(self.seedless(own) for own in range(self.n_starts)):
             return True
         ends = [schedule.knots[-1][0] for schedule in self._schedules]
         return progress >= max(*ends, *self.config.turned, self.config.narrowed if self.config.spare else 0.0)
