@@ -23,6 +23,7 @@ class Linear:
         self.log_scale = torch.as_tensor(scale, dtype=torch.float32).log()
         self.n_latents = self.mixing.shape[1]
         self.scale = torch.ones(self.n_latents)
+        self.noise = torch.zeros(len(self.mixing))
 
     def encode(self, x, observed=None, design=None):
         mean = x @ self.inverse.T
@@ -33,6 +34,9 @@ class Linear:
 
     def jacobian(self, z):
         return self.mixing.expand(len(z), -1, -1)
+
+    def noise_std(self):
+        return self.noise
 
     def prior(self, design):
         return LocationScale(design @ self.location, design @ self.log_scale)

@@ -11,8 +11,14 @@ change their scale, :math:`\Delta\eta'_i = (z_i - m_i) \Delta\eta''_i`: the vect
 :math:`\Delta\eta''` spanning |S| directions is enough, with |S| + 1 domains, if it does so for every pair that shares
 one of these latents (``docs/theory.md``).
 
+Identification leaves a monotone curve of every latent open, so changes are measured on *normal scores*: the ranks of a
+latent over all domains, as quantiles of a normal distribution. "scales" asks for one coordinate in which the location
+stays; of the latent itself and its normal scores the one that moves less is taken, latent by latent. Where no prior
+knows the domains, the rank of "changes" is the smaller of those in both.
+
 A rank is only believed beyond what sampling does. With locations m and scales s of every domain by moments of the
-posterior means, :math:`(1/s^2, m/s^2)` is a linear image of :math:`(\eta'', \eta')` for Gaussian domains. If its matrix
+normal scores, :math:`(1/s^2, m/s^2)` is a linear image of :math:`(\eta'', \eta')` for Gaussian domains. With a median
+of fewer than 40 rows a domain 1/s² hardly tells anything, and :math:`(\log s, m)` is taken. If its matrix
 W over domains had rank r, what W has beyond its r largest singular directions, on either side, would be sampling noise
 there; so the next singular value must exceed the largest one that resampled rows give in that complement (Robin and
 Smith 2000, Econometric Theory 16), at the 5 % level, for r = 0, 1, … until it does not. And a latent *changes* only by
@@ -34,6 +40,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm, rankdata
 
 from unmix.audit.finding import Finding, Verdict, counted, listed
 from unmix.audit.sparsity import SURE, Sets, Support
@@ -55,6 +62,23 @@ _SAME = 0.02
 _BEYOND_LABELS = 2.0
 _VISIBLE = 0.08
 _LEAST_SD = 1e-3
+_FEW_ROWS = 40
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Natural parameters of every domain by moments.
+
+    ``natural`` (domains, 2 n_latents): (1/s², m/s²), centred, in units of its sampling noise; ``noise`` (resamples,
+    domains, 2 n_latents): what resampling rows adds to it.
+    """
+
+    natural: Floats
+    noise: Floats
+
+    def rank(self, columns: list[int]) -> int:
+        """Directions of these columns beyond noise."""
+        return _above(self.natural[:, columns], self.noise[:, :, columns])
 
 
 @dataclass(frozen=True)
@@ -67,9 +91,9 @@ class Changes:
     visible : share of a latent's variance, beyond that with shuffled labels, which a change must make to be seen
     location, scale, shape : (n_latents,) bool, what changes by more than with shuffled labels
     share : (n_latents,), share of the variance that lies between domains
-    shape_share : (n_latents,), the same of the measure of shape
-    natural : (domains, 2 n_latents), (1/s², m/s²) by moments, centred, in units of its sampling noise
-    noise : (resamples, domains, 2 n_latents), what resampling rows adds to it
+    stays : (n_latents,) bool, whether location and shape stay in one of the two coordinates
+    moments : natural parameters of normal scores, and where no prior knows the domains of the latents too
+    scales : the same of each latent's coordinate that moves less
     fitted : (points, domains, 2 n_latents), (η'', η') of the fitted prior, centred; None where it knows no domains
     """
 
@@ -79,9 +103,9 @@ class Changes:
     scale: Bools
     shape: Bools
     share: Floats
-    shape_share: Floats
-    natural: Floats
-    noise: Floats
+    stays: Bools
+    moments: tuple[Moments, ...]
+    scales: Moments
     fitted: Floats | None
     _ranks: dict[Shared, tuple[int, int]] = field(default_factory=dict, repr=False)
 
@@ -113,7 +137,7 @@ class Changes:
         if shared not in self._ranks:
             own = sorted(shared)
             both, scales = own + [i + self.n_latents for i in own], own
-            self._ranks[shared] = (self._rank(own, both), self._rank(own, scales))
+            self._ranks[shared] = (self._rank(own, both, self.moments), self._rank(own, scales, (self.scales,)))
         return self._ranks[shared]
 
     def condition(self, shared: Shared) -> float | None:
@@ -124,7 +148,7 @@ class Changes:
         if not shared or 2 * len(shared) >= self.present:
             return None
         columns = sorted(shared) + [i + self.n_latents for i in sorted(shared)]
-        vectors = self.natural[None, :, columns] if self.fitted is None else self.fitted[:, :, columns]
+        vectors = self.moments[-1].natural[None, :, columns] if self.fitted is None else self.fitted[:, :, columns]
         singular = np.linalg.svd(vectors, compute_uv=False)
         return float(np.median(singular[:, 0] / np.maximum(singular[:, -1], 1e-12)))
 
@@ -135,20 +159,17 @@ class Changes:
     def by_scales(self, shared: Shared) -> bool:
         """Whether the scales of these latents span every direction while their locations and shapes stay."""
         own = sorted(shared)
-        stays = ~self.location[own] | (self.share[own] < _SAME)
-        same = ~self.shape[own] | (self.shape_share[own] < _SAME)
-        alike = bool((stays & same).all())
-        return alike and len(own) < self.present and self.ranks(shared)[1] == len(own)
+        return bool(self.stays[own].all()) and len(own) < self.present and self.ranks(shared)[1] == len(own)
 
     def lacking(self, shared: Shared) -> int:
         """Further domains, differing in a new direction each, with which the route "changes" would separate."""
         return 2 * len(shared) - self.ranks(shared)[0]
 
-    def _rank(self, latents: list[int], columns: list[int]) -> int:
+    def _rank(self, latents: list[int], columns: list[int], measured: tuple[Moments, ...]) -> int:
         most = min(self.present - 1, len(columns))
         if most < 1 or not self.changing[latents].any():
             return 0
-        moments = _above(self.natural[:, columns], self.noise[:, :, columns])
+        moments = min(own.rank(columns) for own in measured)
         if self.fitted is None:
             return min(most, moments)
         singular = np.linalg.svd(self.fitted[:, :, columns], compute_uv=False) / np.sqrt(self.present)
@@ -231,25 +252,66 @@ def measure_changes(subject: Subject) -> Changes:
     n_domains, n_latents = len(subject.large), subject.n_latents
     if n_domains < 2:
         never = np.zeros(n_latents, dtype=bool)
-        nothing = np.zeros((1, 2 * n_latents))
-        return Changes(
-            max(n_domains, 1),
-            np.inf,
-            never,
-            never,
-            never,
-            np.zeros(n_latents),
-            np.zeros(n_latents),
-            nothing,
-            nothing[None],
-            None,
-        )
+        nothing = Moments(np.zeros((1, 2 * n_latents)), np.zeros((1, 1, 2 * n_latents)))
+        few, none = max(n_domains, 1), np.zeros(n_latents)
+        return Changes(few, np.inf, never, never, never, none, never, (nothing,), nothing, None)
     rng = np.random.default_rng(0)
     spread = np.maximum(z.std(axis=0), _LEAST_SD)
     order = np.argsort(labels, kind="stable")
-    z, labels = ((z - z.mean(axis=0)) / spread)[order], labels[order]
+    z = (z - z.mean(axis=0)) / spread
+    order = np.argsort(labels, kind="stable")
+    z, labels = z[order], labels[order]
+    scores = _normal_scores(z)
     weights = (labels == np.arange(n_domains)[:, None]).astype(float)
     weights /= weights.sum(axis=1, keepdims=True)
+    parts = [
+        _measure(values, labels, weights, rng, by_labels)
+        for values, by_labels in zip((z, scores), _by_labels_alone(subject), strict=True)
+    ]
+    fitted = None
+    if subject.slopes is not None and subject.curvatures is not None:
+        both = np.concatenate([subject.curvatures * spread**2, subject.slopes * spread], axis=2)[:, subject.large]
+        fitted = both - both.mean(axis=1, keepdims=True)
+    own, ranked = parts
+    few = bool(np.median(np.bincount(labels)) < _FEW_ROWS)
+    moments = [_moments(values, labels, weights, rng, few) for values in (z, scores)]
+    moved = np.stack([part.share[0] + part.share[2] for part in parts])
+    curved = moved[1] < moved[0]
+    both_columns = np.tile(curved, 2)
+    scales = Moments(
+        np.where(both_columns, moments[1].natural, moments[0].natural),
+        np.where(both_columns, moments[1].noise, moments[0].noise),
+    )
+    return Changes(
+        n_domains,
+        ranked.visible,
+        location=np.asarray(ranked.seen[0]),
+        scale=np.asarray(ranked.seen[1]),
+        shape=np.asarray(ranked.seen[2]),
+        share=ranked.share[0],
+        stays=np.asarray(own.stays | ranked.stays),
+        moments=tuple(moments[1:] if fitted is not None else moments),
+        scales=scales,
+        fitted=fitted,
+    )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """``share`` and ``seen`` (3, n_latents): how much location, scale and shape differ, and whether beyond shuffles."""
+
+    share: Floats
+    seen: Bools
+    visible: float
+
+    @property
+    def stays(self) -> Bools:
+        """Latents whose location and shape stay."""
+        moves = self.seen & (self.share >= _SAME)
+        return np.asarray(~(moves[0] | moves[2]))
+
+
+def _measure(z: Floats, labels: Ints, weights: Floats, rng: np.random.Generator, by_labels: Floats) -> _Measured:
     actual = _differences(z, labels, weights)
     # Shuffling the rows is shuffling the labels.
     shuffled = np.stack([_differences(rng.permutation(z), labels, weights) for _ in range(_SHUFFLES)])
@@ -257,44 +319,52 @@ def measure_changes(subject: Subject) -> Changes:
     # latents and many tests do not make a change more likely.
     limit = np.quantile(shuffled.max(axis=2), 1 - _LEVEL / len(actual), axis=0)
     visible = float((limit - shuffled.mean(axis=(0, 2))).max())
-    by_labels = _by_labels_alone(subject)
-    location, scale, shape = actual > np.maximum(limit[:, None], _BEYOND_LABELS * by_labels)
-    natural, noise = _natural_with_noise(z, labels, weights, rng)
-    fitted = None
-    if subject.slopes is not None and subject.curvatures is not None:
-        both = np.concatenate([subject.curvatures * spread**2, subject.slopes * spread], axis=2)[:, subject.large]
-        fitted = both - both.mean(axis=1, keepdims=True)
-    return Changes(n_domains, visible, location, scale, shape, actual[0], actual[2], natural, noise, fitted)
+    return _Measured(actual, actual > np.maximum(limit[:, None], _BEYOND_LABELS * by_labels), visible)
+
+
+def _normal_scores(z: Floats) -> Floats:
+    """Ranks of every column as quantiles of a normal distribution, with variance 1."""
+    scores = norm.ppf((rankdata(z, axis=0) - 0.5) / len(z))
+    result: Floats = scores / np.maximum(scores.std(axis=0), _LEAST_SD)
+    return result
 
 
 def _by_labels_alone(subject: Subject) -> Floats:
-    """``_differences`` (3, n_latents) that the encoder makes of shuffled labels, largest of some shuffles."""
-    found = np.zeros((3, subject.n_latents))
+    """``_differences`` (2, 3, n_latents) that the encoder makes of shuffled labels, largest of some shuffles.
+
+    Of the latents and of their normal scores.
+    """
+    found = np.zeros((2, 3, subject.n_latents))
     if subject.relabelled is None or subject.relabelled_strata is None:
         return found
     for z, strata in zip(subject.relabelled, subject.relabelled_strata, strict=True):
         rows = np.isin(strata, subject.large)
         labels = np.searchsorted(subject.large, strata[rows])
         weights = (labels == np.arange(len(subject.large))[:, None]).astype(float)
-        found = np.maximum(found, _differences(z[rows], labels, weights / weights.sum(axis=1, keepdims=True)))
+        weights /= weights.sum(axis=1, keepdims=True)
+        both = [_differences(values, labels, weights) for values in (z[rows], _normal_scores(z[rows]))]
+        found = np.maximum(found, both)
     return found
 
 
-def _natural_with_noise(z: Floats, labels: Ints, weights: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _moments(z: Floats, labels: Ints, weights: Floats, rng: np.random.Generator, few: bool) -> Moments:
     """Centred natural parameters and what resampling adds to them, in units of that; rows in order of ``labels``."""
     first, size = np.searchsorted(labels, labels), np.bincount(labels)[labels]
-    natural = _natural(z, weights)
+    natural = _natural(z, weights, few)
     chosen = first + (rng.random((_RESAMPLES, len(z))) * size).astype(np.int64)
-    noise = np.stack([_natural(z[rows], weights) - natural for rows in chosen])
+    noise = np.stack([_natural(z[rows], weights, few) - natural for rows in chosen])
     unit = np.maximum(np.sqrt((noise**2).mean(axis=(0, 1))), 1e-12)
-    return natural / unit, noise / unit
+    return Moments(natural / unit, noise / unit)
 
 
-def _natural(z: Floats, weights: Floats) -> Floats:
-    """(1/s², m/s²) of every domain, centred; ``weights`` (domains, rows) take means over the rows of each."""
+def _natural(z: Floats, weights: Floats, few: bool) -> Floats:
+    """(1/s², m/s²) of every domain, or with ``few`` rows (log s, m), centred.
+
+    ``weights`` (domains, rows) take means over the rows of each domain.
+    """
     mean = weights @ z
     variance = np.maximum(weights @ z**2 - mean**2, _LEAST_SD**2)
-    both = np.hstack([1.0 / variance, mean / variance])
+    both = np.hstack([0.5 * np.log(variance), mean] if few else [1.0 / variance, mean / variance])
     result: Floats = both - both.mean(axis=0)
     return result
 

@@ -8,11 +8,12 @@ columns cannot make up,
 in standard deviations of the features. A collapsed or duplicated latent has none. The smallest singular value of J is
 at most the smallest own effect. Where there is an encoder, latents drawn from the prior are decoded and encoded again:
 a latent that folds, z and -z giving the same features, does not come back, and one that folds only far out does so in
-part. Noise is no excuse: with a posterior of width w an encoder shrinks a latent by :math:`w^2`, so that
-:math:`R^2 = 1 - w^4`, and w below 0.31, at which the latent can have correlation 0.95 with a true one, gives 0.99;
-0.95 is asked. And the rows themselves are encoded and decoded: where that is no better than the features' means,
-:math:`R^2 \le 0` in the mean over the features that vary there (``Reconstruction.kept``), the model does not describe
-these rows, and none of its latents is read off them.
+part. Asked is a squared correlation of 0.95, which an encoder that shrinks a latent does not lower. With the model's
+noise on the features the correlation that is left is the *ceiling*: no reading of the latent comes closer to it, and
+where it is below 0.95 the latent cannot have that correlation with a true one, if the model is right. And the rows
+themselves are encoded and decoded: where that is no better than the features' means, :math:`R^2 \le 0` in the mean
+over the features that vary there (``Reconstruction.kept``), the model does not describe these rows, and none of its
+latents is read off them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ CONDITION = "invertibility"
 _OWN_EFFECT = 0.1
 _SHARE_OF_ROWS = 0.1
 _ROUND_TRIP = 0.95
+_CEILING = 0.95
 _SHIFT = 1e-9
 
 
@@ -50,25 +52,32 @@ def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, str]]:
     faults: dict[int, str] = {}
     kept = None if subject.reconstruction is None else subject.reconstruction.kept
     still = 0 if subject.reconstruction is None else subject.reconstruction.still
-    undescribed = kept is not None and kept <= 0
+    made, undescribed = subject.simulated, kept is not None and kept <= 0
     if undescribed:
         said = f"is not read off these rows: encoding and decoding them is no better than the means (R² {kept:.2f})"
         faults = dict.fromkeys(range(subject.n_latents), said)
     for i in range(subject.n_latents):
-        back = 1.0 if subject.round_trip is None else float(subject.round_trip[i])
+        back, ceiling = (1.0, 1.0) if made is None else (float(made.round_trip[i]), float(made.ceiling[i]))
         if i in faults:
             continue
         if low[i] < _OWN_EFFECT:
             faults[i] = f"has an effect of its own of only {low[i]:.2f} or less on the features at a tenth of the rows"
         elif back < _ROUND_TRIP:
-            faults[i] = f"does not come back when it is decoded and encoded again (R² {back:.2f})"
+            faults[i] = (
+                f"does not come back when it is decoded and encoded again (squared correlation {floored(back)}; "
+                f"{_ROUND_TRIP} is asked)"
+            )
+        elif ceiling < _CEILING:
+            faults[i] = (
+                f"is read off too unclearly: decoded, with the features' noise, and encoded again it has a correlation "
+                f"of {floored(ceiling)} with itself ({_CEILING} is asked)"
+            )
     names = subject.names
     evidence = {
         "own_effect_at_a_tenth_of_the_rows": dict(zip(names, low.tolist(), strict=True)),
         "smallest_singular_value": {"median": float(np.median(smallest)), "least": float(smallest.min())},
-        "round_trip_r2": None
-        if subject.round_trip is None
-        else dict(zip(names, subject.round_trip.tolist(), strict=True)),
+        "round_trip_r2": None if made is None else dict(zip(names, made.round_trip.tolist(), strict=True)),
+        "noise_ceiling": None if made is None else dict(zip(names, made.ceiling.tolist(), strict=True)),
         "encode_decode_r2": kept,
         "features_that_do_not_vary": still,
         "points": len(effects),
@@ -80,7 +89,7 @@ def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, str]]:
         sentence = " ".join(f"{names[i]} {words}." for i, words in faults.items())
         return Finding(CONDITION, "fails", True, sentence, evidence), faults
     sentence = f"Every latent moves the features in a way of its own (least {low.min():.2f} standard deviations)"
-    sentence += "." if subject.round_trip is None else " and comes back when decoded and encoded again."
+    sentence += "." if made is None else " and comes back when decoded and encoded again."
     if kept is not None and kept > 0:
         apart = (
             f", {counted(still, 'feature')} aside that {'does' if still == 1 else 'do'} not vary here" if still else ""

@@ -25,11 +25,15 @@ _MOST_TRIED = 20
 
 @dataclass(frozen=True)
 class Remedy:
-    """A change in words, the latents that it makes identified, and how many things it adds or takes away."""
+    """A change in words, the latents that it makes identified, and how many things it adds or takes away.
+
+    ``effect``: what it does in words, where that is not to make ``mends`` identified.
+    """
 
     change: str
     mends: tuple[str, ...]
     cost: int
+    effect: str = ""
 
     def without(self, names: Collection[str]) -> Remedy:
         """The same for the other latents: these have faults that it does not mend."""
@@ -37,7 +41,7 @@ class Remedy:
 
     @property
     def sentence(self) -> str:
-        what = f"separate {listed(list(self.mends))} from all others" if self.mends else "lose little on these rows"
+        what = f"separate {listed(list(self.mends))} from all others" if self.mends else self.effect
         return f"{self.change} would {what}."
 
 
@@ -90,12 +94,18 @@ def alone(separated: Bools) -> set[int]:
 
 
 def find_remedies(
-    support: Bools, routes: Routes, names: list[str], dependent: Bools, *, domains_tested: bool = True
+    support: Bools,
+    routes: Routes,
+    names: list[str],
+    dependent: Bools,
+    *,
+    domains_tested: bool = True,
+    drops_latents: bool = True,
 ) -> list[Remedy]:
     """Changes that would make further latents identified, cheapest first and those that give up a latent last.
 
     ``dependent`` (n_latents, n_latents): pairs that depend on each other within domains. What further domains would do
-    is left open where those that are there could not be tested.
+    is left open where those that are there could not be tested. Without ``drops_latents`` no latent is given up.
     """
     single, n = _identified(support, routes, dependent), len(names)
     stuck = [i for i in range(n) if i not in single]
@@ -107,6 +117,8 @@ def find_remedies(
         with_feature = np.vstack([support, np.arange(n) == i])
         mended = _identified(with_feature, routes, dependent) - single
         features.append((len(mended), f"One more feature that {names[i]} alone drives", mended))
+        if not drops_latents:
+            continue
         old = tuple(j for j in range(n) if j != i)
         own = np.ix_(old, old)
         rest = _identified(support[:, list(old)], _Renumbered(routes, old), dependent[own]) if old else set()
@@ -114,7 +126,9 @@ def find_remedies(
         fewer.append((len(mended), f"A model without {names[i]}, one latent fewer,", mended))
     with_features, with_fewer = (
         [Remedy(change, tuple(names[i] for i in sorted(mended)), 1)] if size else []
-        for size, change, mended in (max(tried, key=lambda item: item[0]) for tried in (features, fewer))
+        for size, change, mended in (
+            max(tried, key=lambda item: item[0], default=(0, "", set())) for tried in (features, fewer)
+        )
     )
     # A latent fewer comes last: it mends the count, but what it stood for is still in the data.
     return sorted(with_features + found, key=lambda remedy: remedy.cost) + with_fewer

@@ -21,8 +21,7 @@ at least 1 % of a feature's variance: copies of a feature share all of next to n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -30,51 +29,65 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
 from unmix.audit.describe import chunks
-from unmix.audit.subject import evenly
+from unmix.audit.finding import Finding, counted, listed
+from unmix.audit.subject import LEAST_SHARED, ResidualDependence, Subject, evenly
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+CONDITION = "number of latents"
 STRONG = 0.2
 WEAK = 0.15
-_LEAST_SHARE = 0.01
 _LEVEL = 0.01
 _MOST_ROWS = 5_000
 _MOST_FEATURES = 2_000
 
 
-@dataclass(frozen=True)
-class ResidualDependence:
-    """The two features whose residuals depend on each other most, first of those that share enough to matter.
-
-    Attributes
-    ----------
-    correlation : float
-        Largest absolute rank correlation of two features' residuals within domains; 0 with a single feature.
-    limit : float
-        What it exceeds in 1 % of permutations within domains, over all pairs; infinite with too few rows.
-    share : float
-        What the two residuals have in common, as a share of a feature's variance.
-    features : tuple
-        The two features, by name or index; empty with a single one.
-    """
-
-    correlation: float
-    limit: float
-    share: float
-    features: tuple[Any, ...]
-
-    @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> ResidualDependence:
-        """Of its fields; JSON has null for an infinite limit."""
-        limit = np.inf if raw["limit"] is None else raw["limit"]
-        return cls(raw["correlation"], limit, raw["share"], tuple(raw["features"]))
-
-    def exceeds(self, size: float) -> bool:
-        """Whether the correlation is beyond chance and larger than ``size``, of residuals that matter."""
-        return self.share >= _LEAST_SHARE and self.correlation > max(self.limit, size)
+def check_number(subject: Subject) -> Finding:
+    """Whether the latents are enough to make the features independent; "fails": there are too few of them."""
+    found, n = subject.residual, subject.n_latents
+    if found is None:
+        sentence = "What the latents leave of the features is not known: whether there are more factors cannot be told."
+        return Finding(CONDITION, "cannot tell", False, sentence)
+    evidence = {
+        "correlation": found.correlation,
+        "limit": found.limit,
+        "share": found.share,
+        "features": list(found.features),
+        "least_correlation_that_counts": STRONG,
+        "least_share_that_counts": LEAST_SHARED,
+    }
+    could_fail = bool(np.isfinite(found.limit)) and n < len(subject.feature_names)
+    if not could_fail:
+        few = "There are as many latents as features" if np.isfinite(found.limit) else "There are too few rows"
+        return Finding(CONDITION, "cannot tell", False, f"{few}: more factors would not show.", evidence)
+    pair = listed([str(name) for name in found.features])
+    asked = f"{STRONG} and {LEAST_SHARED:.0%} count"
+    if found.limit >= 1.5 * STRONG:
+        sentence = (
+            f"Too few rows to tell: chance alone gives what the latents leave correlations up to {found.limit:.2f}."
+        )
+        return Finding(CONDITION, "cannot tell", False, sentence, evidence)
+    size = (
+        f"rank correlation {found.correlation:.2f} of what the latents leave, {100 * found.share:.1f} % of a feature's"
+    )
+    if found.exceeds(STRONG):
+        sentence = (
+            f"Given the {counted(n, 'latent')}, {pair} still depend on each other within domains ({size} variance; "
+            f"{asked}): there are more factors than latents, or another mixing than the model can draw."
+        )
+        return Finding(CONDITION, "fails", True, sentence, evidence)
+    if found.correlation > max(found.limit, STRONG):
+        alike = f"{pair} repeat each other nearly"
+        sentence = f"No two features share much beyond the latents. {alike} ({size} variance; {asked})."
+        return Finding(CONDITION, "holds", True, sentence, evidence)
+    sentence = (
+        f"No two features are seen to depend on each other given the latents by as much as counts; most do {pair} "
+        f"({size} variance; {asked})."
+    )
+    return Finding(CONDITION, "holds", True, sentence, evidence)
 
 
 @torch.no_grad()
@@ -125,7 +138,7 @@ def strongest_pair(residuals: Floats, strata: Ints) -> ResidualDependence:
     beyond = norm.isf(-np.expm1(np.log1p(-_LEVEL) / (n_features * (n_features - 1) / 2)) / 2)
     size, limit = np.abs(products) / counts, beyond * np.sqrt(variance) / counts
     share = size * np.outer(spread, spread)
-    order = size - limit + ((share >= _LEAST_SHARE) & (size > limit))
+    order = size - limit + ((share >= LEAST_SHARED) & (size > limit))
     order[np.tril_indices(n_features)] = -np.inf
     pair = np.unravel_index(int(order.argmax()), order.shape)
     return ResidualDependence(float(size[pair]), float(limit[pair]), float(share[pair]), tuple(int(k) for k in pair))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, counted, there
+from unmix.audit.finding import Finding, counted, listed, there
 from unmix.audit.remedies import Remedy
 from unmix.errors import SettingError
 from unmix.files import json_ready
@@ -23,7 +23,8 @@ Bools = NDArray[np.bool_]
 def verdict_line(row: Mapping[Hashable, Any]) -> str:
     """One row of a table of latents as a line of text."""
     verdict = row["verdict"] if row["block"] is None else f"block {{{', '.join(row['block'])}}}"
-    return f"{row['name']}: {verdict}. {row['reason']}"
+    effect = f" ({row['effect']})" if row.get("effect") else ""
+    return f"{row['name']}: {verdict}{effect}. {row['reason']}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,13 +36,18 @@ class Audit:
     latents : DataFrame, one row a latent
         ``name``; ``verdict``: "identified" (by itself), "block" (only together with the others of ``block``) or
         "unsupported"; ``block``: names, or None; ``domains_needed``: domains that separate it from all others with this
-        mixing, NA where it is superfluous; ``reason``; ``remedy``: the cheapest change that would identify it, or "".
+        mixing, NA where it is superfluous; ``reason``; ``remedy``: the cheapest change that would identify it, or "";
+        ``explained_variance``: share of the features' variance, NaN where it is not known; ``change``: share of its
+        variance between domains, NaN with one; ``effect``: both in words, with the domain that differs most.
     findings : list of Finding, one for each condition of the theory
     pairs : DataFrame, one row a pair of latents
         ``a``, ``b``, ``separated``, ``probability`` (share of the draws of the support in which it is), ``route``
         ("structure", "changes", "scales", "none"), ``domains_needed``; of the latents that the pair shares on the most
         likely support, ``directions_needed`` and ``directions`` (in which they change for sure) and the ``condition``
         number of their difference vectors (missing where there are not domains enough)
+    effects : DataFrame, one row a domain and latent
+        ``domain``, ``latent``, ``rows``, ``mean`` and ``spread`` of the audited rows, in units of the latent's spread
+        over all of them.
     remedies : list of Remedy
         What is superfluous, then what would identify more latents, cheapest first.
     domains_present, domains_needed, domains_needed_without_sparsity : int
@@ -53,6 +59,7 @@ class Audit:
     latents: pd.DataFrame
     findings: list[Finding]
     pairs: pd.DataFrame
+    effects: pd.DataFrame
     remedies: list[Remedy]
     domains_present: int
     domains_needed: int
@@ -97,6 +104,7 @@ class Audit:
                 "latents": rows,
                 "findings": [finding.to_dict() for finding in self.findings],
                 "pairs": self.pairs.astype(object).where(self.pairs.notna(), None).to_dict("records"),
+                "effects": self.effects.to_dict("records"),
                 "remedies": [{"change": r.change, "mends": r.mends, "cost": r.cost} for r in self.remedies],
             }
         )
@@ -118,6 +126,15 @@ class Audit:
             )
         ]
         found = f"Of {counted(len(self.latents), 'latent')}: {', '.join(said)}."
+        number, rows = self.finding("number of latents"), self.finding("rows")
+        if number.verdict == "fails":
+            return (
+                f"Too few latents, or another mixing than the model can draw: given them "
+                f"{listed([str(name) for name in number.evidence['features']])} still depend on each other. Ask for "
+                f"more than {len(self.latents)}; `unmix select` compares numbers. {found}"
+            )
+        if rows.verdict == "fails":
+            found = f"{rows.sentence} {found}"
         if not len(self.pairs):
             return found
         compared = self.finding("C3").evidence["domains_compared"]

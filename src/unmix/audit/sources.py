@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from unmix.audit.agreement import SAME_LATENTS, agreement
 from unmix.audit.describe import Description
 from unmix.audit.result import Audit
-from unmix.audit.subject import Reconstruction, Strata, Subject, evenly, subject_of_model
+from unmix.audit.subject import Reconstruction, ResidualDependence, Strata, Subject, evenly, subject_of_model
 from unmix.audit.verdicts import audit_subject
 from unmix.errors import DataError
 from unmix.labels import label_texts
@@ -32,16 +32,21 @@ def audit_model(
     feature_names: Sequence[str],
     objective: ArrayLike,
     rows: tuple[Floats, Floats, Strata, Reconstruction] | None = None,
+    residual: ResidualDependence | None = None,
 ) -> Audit:
     """Audit of a fitted model on new ``rows``, or on those it was described on.
 
     Rows are posterior means, their widths, strata, and what encoding and decoding keeps of each feature.
 
-    ``objective`` (starts,) is what every start reached on held-out rows, nats a row; lower is better.
+    ``objective`` (starts,) is what every start reached on held-out rows, nats a row; lower is better. ``residual`` is
+    what the latents leave of the features, None where it is not known.
     """
     if rows is None:
-        own = Strata(found.strata, found.strata_group, found.strata_design)
-        rows = found.latents, found.latents_std, own, Reconstruction(found.r2, found.r2_variance)
+        own, latents = Strata(found.strata, found.strata_group, found.strata_design), found.latents
+        if len(found.audited_latents):
+            own = Strata(found.audited_strata, found.audited_group, found.audited_design)
+            latents = found.audited_latents
+        rows = latents, found.latents_std, own, Reconstruction(found.r2, found.r2_variance)
     latents, widths, strata, reconstruction = rows
     best = int(found.best[0])
     # A start that failed has no finite objective, and says nothing about the latents.
@@ -61,6 +66,8 @@ def audit_model(
         agreement=found.agreement_latents[others],
         worse_by=reached[others] - reached[best],
         reconstruction=reconstruction,
+        residual=residual,
+        variance=found.explained_variance if len(found.explained_variance) else None,
     )
     return audit_subject(subject)
 

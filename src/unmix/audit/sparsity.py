@@ -18,6 +18,11 @@ binomial (both counts Poisson, Jeffreys' prior), and its 95 % quantile is what c
 :math:`\tau` beyond turning and beyond chance tell a sparse mixing from a dense one. Two thresholds are looked at, 0.05
 and 0.1: zeros of a good fit are below the first, with weak edges not far above; those of a poorer one below the second.
 Counts are whole numbers, so that either look is at less than 5 %, and both together at about 5 %.
+
+**Is it the only one?** Two latents that can be turned into each other may be turned to another support with as many
+zeros; then the zeros prefer neither. For every such pair all rotations are tried that leave neither latent at a
+correlation of 0.95, in units of its spread within domains; where one has as many entries below 0.05, 0.1 and 0.2, they
+count as mixed freely, and only changes separate them. Turns of three latents at once are not tried.
 """
 
 from __future__ import annotations
@@ -33,8 +38,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import nbinom, norm
 
-from unmix.audit.finding import Finding, counted
-from unmix.audit.subject import Subject
+from unmix.audit.finding import Finding, counted, listed
+from unmix.audit.subject import Subject, evenly
 from unmix.theory import DomainCount, domains_needed, free_sets
 
 Floats = NDArray[np.float64]
@@ -52,6 +57,10 @@ _DRAWS = 60
 _FEW_DRAWS = 12
 _ENTRIES = 3_000_000
 _LEVEL = 0.05
+_POINTS = 64
+_TIE_THRESHOLDS = (0.05, 0.1, 0.2)
+# Between these a rotation leaves neither latent at a correlation of 0.95; both directions.
+_ANGLES = np.deg2rad([*range(19, 72), *range(109, 162)])
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,7 @@ class Support:
     probability : (n_features, n_latents), share of the draws that have the edge
     draws : free sets of every draw
     credible : whether there are more zeros than turning latents and chance give to a dense mixing
+    ties : (n_latents, n_latents) bool, pairs that can be turned to another support with as many zeros
     at_rows : (n_latents, n_latents), share of the rows drawn at which latent i is free for latent a by the decoder's
         Jacobian there, with the support of the same draw
     """
@@ -70,6 +80,7 @@ class Support:
     probability: Floats
     draws: list[Sets]
     credible: bool
+    ties: Bools
     at_rows: Floats
 
     @property
@@ -88,12 +99,18 @@ class Support:
 
     def likely(self) -> Sets:
         """Free sets of ``edges``; everything is free where the zeros are not credible."""
-        return self.count.free_sets if self.credible else [frozenset(range(self.n_latents))] * self.n_latents
+        if self.credible:
+            return joined(self.count.free_sets, self.ties)
+        return [frozenset(range(self.n_latents))] * self.n_latents
 
     def needed(self) -> Ints:
         """Domains that separate each pair (n_latents, n_latents); 2n + 1 for all where the zeros are not credible."""
         dense = np.full((self.n_latents,) * 2, 2 * self.n_latents + 1, dtype=np.int64)
-        return self.count.pairs if self.credible else dense
+        if not self.ties.any():
+            return self.count.pairs if self.credible else dense
+        sets = self.likely()
+        mixed = np.array([[2 * len(a & b) + 1 for b in sets] for a in sets])
+        return np.where(np.eye(self.n_latents, dtype=bool), self.count.pairs, mixed) if self.credible else dense
 
     def distinct(self) -> list[tuple[Sets, float]]:
         """Different free sets with their share of the draws; everything is free where the zeros are not credible."""
@@ -117,7 +134,7 @@ def check_sparsity(subject: Subject, turning: Ints) -> tuple[Finding, Support]:
     n = subject.n_latents
     masks, points = _draw_supports(subject)
     known: dict[bytes, Sets] = {}
-    draws, seen = [], []
+    draws, seen, ties = [], [], turned_alike(subject, turning)
     for mask, point in zip(masks, points, strict=True):
         key = mask.tobytes()
         if key not in known:
@@ -127,13 +144,52 @@ def check_sparsity(subject: Subject, turning: Ints) -> tuple[Finding, Support]:
             at_row = free_sets(mask, jacobian=subject.jacobian[point])
             seen.append([[i in free for i in range(n)] for free in at_row])
             sets = [generic | own for generic, own in zip(sets, at_row, strict=True)]
-        draws.append(sets)
+        draws.append(joined(sets, ties))
     probability = masks.mean(axis=0)
     sizes, free = np.median(subject.starts, axis=0), int(np.triu(turning, 1).sum())
     looks = [(int((sizes < zero).sum()), small_by_chance(sizes, zero)) for zero in ZEROS]
     zeros, chance = max(looks, key=lambda look: look[0] - look[1])
-    support = Support(probability, draws, n == 1 or zeros > free + chance, np.mean(seen, axis=0))
+    support = Support(probability, draws, n == 1 or zeros > free + chance, ties, np.mean(seen, axis=0))
     return _finding(subject, support, zeros, free, chance), support
+
+
+def joined(sets: Sequence[frozenset[int]], ties: Bools) -> Sets:
+    """Free sets where the latents of every pair of ``ties`` are mixed freely."""
+    return [
+        frozenset().union(own, *(sets[b] | {b} for b in np.flatnonzero(ties[a]).tolist())) for a, own in enumerate(sets)
+    ]
+
+
+def turned_alike(subject: Subject, turning: Ints) -> Bools:
+    """Pairs of latents (n_latents, n_latents) that a rotation takes to another support with as many zeros.
+
+    ``turning`` (n_latents, n_latents): zeros that turning each pair can make; 0 where a turn would show.
+    """
+    n, (z, labels) = subject.n_latents, subject.tested
+    ties = np.zeros((n, n), dtype=bool)
+    if not len(z):
+        z, labels = subject.latents, np.zeros(len(subject.latents), dtype=np.int64)
+    within = z - np.stack([z[labels == k].mean(axis=0) for k in range(labels.max() + 1)])[labels]
+    spread = np.maximum(within.std(axis=0), 1e-6)
+    total, slopes = np.cov((z / spread).T).reshape(n, n), subject.jacobian[evenly(len(subject.jacobian), _POINTS)]
+    for a, b in zip(*np.nonzero(np.triu(turning, 1)), strict=True):
+        own = [a, b]
+        zeros = _near_zero(subject.starts[0][:, own])
+        if not zeros[-1]:
+            continue
+        for cosine, sine in zip(np.cos(_ANGLES), np.sin(_ANGLES), strict=True):
+            turn = np.array([[cosine, sine], [-sine, cosine]])
+            unit = np.sqrt(np.einsum("ij,jk,ik->i", turn, total[np.ix_(own, own)], turn))
+            turned = np.abs((slopes[:, :, own] * spread[own]) @ turn.T * unit).mean(axis=0)
+            if (_near_zero(turned) >= zeros).all():
+                ties[a, b] = ties[b, a] = True
+                break
+    return ties
+
+
+def _near_zero(sizes: Floats) -> Ints:
+    """Entries below each of three thresholds: what is near one of them decides nothing."""
+    return np.array([(sizes < threshold).sum() for threshold in _TIE_THRESHOLDS])
 
 
 def small_by_chance(sizes: Floats, threshold: float) -> int:
@@ -176,6 +232,9 @@ def _finding(subject: Subject, support: Support, zeros: int, free: int, chance: 
         "pairs_separated_by_structure": separated,
         "pairs_surely_separated_by_structure": int((empty >= SURE).sum()),
         "pairs": len(smaller),
+        "pairs_with_another_support": [
+            [subject.names[a], subject.names[b]] for a, b in np.argwhere(np.triu(support.ties))
+        ],
         "starts": len(subject.starts),
         "draws": len(support.draws),
     }
@@ -199,6 +258,9 @@ def _finding(subject: Subject, support: Support, zeros: int, free: int, chance: 
         f"{counted(needed, 'domain')} instead of {dense}, and {separated} of {len(smaller)} pairs no change at all "
         f"({int((empty >= SURE).sum())} of them in {SURE:.0%} of the drawn supports or more)"
     )
+    if support.ties.any():
+        pairs = [f"{subject.names[a]} and {subject.names[b]}" for a, b in np.argwhere(np.triu(support.ties))]
+        said += f"; turned, {listed(pairs)} have another support with as many zeros, which do not tell them apart"
     if smaller.min() >= SURE:
         return Finding(CONDITION, "holds", True, f"{said}.", evidence)
     if smaller.max() < 1 - SURE:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +27,16 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 LEAST_ROWS = 20
+LEAST_TRAINING_ROWS = 90
+LEAST_SHARED = 0.01
 _POINTS = 256
 _LEAST_POINTS = 32
 _PRIOR_POINTS = 32
-_ROUND_TRIPS = 1024
 _MOST_ROWS = 5000
+_ROWS_A_STRATUM = 100
+_SIMULATED = 20_000
+_SIMULATED_A_STRATUM = (50, 2000)
+_SIMULATED_ENTRIES = 20_000_000
 _PARTS = 6
 _RELABELLINGS = 5
 
@@ -57,7 +63,11 @@ class Strata:
 
 def stratify(rows: Rows, groups: Ints) -> Strata:
     """Strata of rows whose domain is ``groups``; continuous columns are cut at quantiles, into about six parts."""
-    design, values = rows.design.cpu().double().numpy(), rows.values.cpu().double().numpy()
+    return strata_of(rows.design.cpu().double().numpy(), rows.values.cpu().double().numpy(), groups)
+
+
+def strata_of(design: Floats, values: Floats, groups: Ints) -> Strata:
+    """As ``stratify``, from the design matrix (rows, ·) and the continuous columns (rows, ·)."""
     keys = groups[:, None]
     if values.shape[1]:
         parts = max(2, round(_PARTS ** (1.0 / values.shape[1])))
@@ -68,6 +78,38 @@ def stratify(rows: Rows, groups: Ints) -> Strata:
     placed[groups >= 0] = labels.reshape(-1)
     means = [design[placed == stratum].mean(axis=0) for stratum in range(len(found))]
     return Strata(placed, found[:, 0].astype(np.int64), np.array(means).reshape(len(found), design.shape[1]))
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Rows that the fitted model makes, encoded again: what its latents look like where the model is right.
+
+    ``z``, ``read`` (rows, n_latents): latents drawn from the prior, and the posterior means of what they decode to with
+    noise; ``strata`` (rows,), the same number of rows in each. ``round_trip`` (n_latents,): squared correlation of the
+    latents with the posterior means of what they decode to without noise.
+    """
+
+    z: Floats
+    read: Floats
+    strata: Ints
+    round_trip: Floats
+
+    @cached_property
+    def ceiling(self) -> Floats:
+        """Correlation (n_latents,) of the latents with what is read off: noise alone keeps any reading below it."""
+        return paired_correlation(self.z, self.read)
+
+    def only(self, kept: Sequence[int]) -> Simulated:
+        own = list(kept)
+        return Simulated(self.z[:, own], self.read[:, own], self.strata, self.round_trip[own])
+
+
+def paired_correlation(first: Floats, second: Floats) -> Floats:
+    """Absolute correlation of every column of one matrix with the same column of the other; 0 for a constant one."""
+    a, b = first - first.mean(axis=0), second - second.mean(axis=0)
+    size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    result: Floats = np.abs((a * b).sum(axis=0)) / np.maximum(size, 1e-300)
+    return result
 
 
 @dataclass(frozen=True)
@@ -102,6 +144,38 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
+class ResidualDependence:
+    """The two features whose residuals depend on each other most, first of those that share enough to matter.
+
+    Attributes
+    ----------
+    correlation : float
+        Largest absolute rank correlation of two features' residuals within domains; 0 with a single feature.
+    limit : float
+        What it exceeds in 1 % of permutations within domains, over all pairs; infinite with too few rows.
+    share : float
+        What the two residuals have in common, as a share of a feature's variance.
+    features : tuple
+        The two features, by name or index; empty with a single one.
+    """
+
+    correlation: float
+    limit: float
+    share: float
+    features: tuple[Any, ...]
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> ResidualDependence:
+        """Of its fields; JSON has null for an infinite limit."""
+        limit = np.inf if raw["limit"] is None else raw["limit"]
+        return cls(raw["correlation"], limit, raw["share"], tuple(raw["features"]))
+
+    def exceeds(self, size: float) -> bool:
+        """Whether the correlation is beyond chance and larger than ``size``, of residuals that matter."""
+        return self.share >= LEAST_SHARED and self.correlation > max(self.limit, size)
+
+
+@dataclass(frozen=True)
 class Subject:
     """Everything the checks take.
 
@@ -118,10 +192,12 @@ class Subject:
     worse_by : (starts - 1,), by how many nats a row every other start fits worse than the audited one, or None
     width : (n_latents,), mean posterior standard deviation, or None
     slopes, curvatures : (points, strata, n_latents), η' and η'' of a prior that knows domains, or None
-    round_trip : (n_latents,), R² of encoding what latents drawn from the prior decode to, or None
+    simulated : rows that the model makes, encoded again, or None
     reconstruction : what encoding and decoding keeps of the rows, or None
     relabelled, relabelled_strata : (shuffles, rows, n_latents) and (shuffles, rows), latents of decoded rows encoded
         with shuffled domain labels, and those; None where the encoder takes no domains
+    residual : the two features that depend on each other most, given the latents, or None where that is not known
+    variance : (n_latents,), share of the features' variance that each latent accounts for, or None
     """
 
     latents: Floats
@@ -137,10 +213,12 @@ class Subject:
     width: Floats | None = None
     slopes: Floats | None = None
     curvatures: Floats | None = None
-    round_trip: Floats | None = None
+    simulated: Simulated | None = None
     reconstruction: Reconstruction | None = None
     relabelled: Floats | None = None
     relabelled_strata: Ints | None = None
+    residual: ResidualDependence | None = None
+    variance: Floats | None = None
 
     @property
     def n_latents(self) -> int:
@@ -163,7 +241,8 @@ class Subject:
             width=cut(self.width),
             slopes=cut(self.slopes),
             curvatures=cut(self.curvatures),
-            round_trip=cut(self.round_trip),
+            simulated=None if self.simulated is None else self.simulated.only(own),
+            variance=cut(self.variance),
             relabelled=cut(self.relabelled),
         )
 
@@ -184,12 +263,12 @@ class Subject:
 
     @cached_property
     def tested(self) -> tuple[Floats, Ints]:
-        """Latents and labels 0 … of the rows of the large strata, at most 5,000 of them."""
+        """Latents and labels 0 … of the rows of the large strata, at most 5,000 of them or 100 a stratum."""
         label = np.full(len(self.domains) + 1, -1, dtype=np.int64)
         label[self.large] = np.arange(len(self.large))
         placed = label[self.strata]
         rows = np.flatnonzero(placed >= 0)
-        rows = rows[evenly(len(rows), _MOST_ROWS)]
+        rows = rows[evenly(len(rows), max(_MOST_ROWS, _ROWS_A_STRATUM * len(self.large)))]
         return self.latents[rows], placed[rows]
 
 
@@ -211,6 +290,8 @@ def subject_of_model(
     agreement: Floats,
     worse_by: Floats | None = None,
     reconstruction: Reconstruction | None = None,
+    residual: ResidualDependence | None = None,
+    variance: Floats | None = None,
 ) -> Subject:
     """A fitted model and the posterior means of some rows; no features are needed."""
     n_points = max(_LEAST_POINTS, rows_at_once(1, model.n_latents, len(feature_names)))
@@ -232,10 +313,12 @@ def subject_of_model(
         width=width,
         slopes=slopes,
         curvatures=curvatures,
-        round_trip=round_trip(model, strata),
+        simulated=simulate(model, strata, len(feature_names)),
         reconstruction=reconstruction,
         relabelled=again,
         relabelled_strata=labels,
+        residual=residual,
+        variance=variance,
     )
 
 
@@ -256,19 +339,23 @@ def prior_derivatives(model: FittedModel, points: Floats, design: Floats) -> tup
 
 
 @torch.no_grad()
-def round_trip(model: FittedModel, strata: Strata) -> Floats | None:
-    """R² (n_latents,) of latents drawn from the prior after decoding and encoding; latents that fold come out low."""
-    labels = strata.labels[strata.labels >= 0]
-    if not len(labels):
+def simulate(model: FittedModel, strata: Strata, n_features: int) -> Simulated | None:
+    """Latents drawn from the prior of every stratum, decoded with the model's noise and encoded again."""
+    n_strata = len(strata.design)
+    if not n_strata:
         return None
-    labels = np.resize(labels[evenly(len(labels), _ROUND_TRIPS)], _ROUND_TRIPS)
-    design = _tensor(model, strata.design[labels])
-    noise = torch.randn(_ROUND_TRIPS, model.n_latents, generator=torch.Generator().manual_seed(0)).to(design)
-    z = model.prior(design).from_noise(noise)
-    back = _encoded(model, model.decode(z), design)
-    error, spread = (back - z).square().mean(0), z.var(0, correction=0)
-    result: Floats = (1.0 - error / spread.clamp_min(1e-12)).cpu().double().numpy()
-    return result
+    total = min(_SIMULATED, _SIMULATED_ENTRIES // n_features)
+    each = int(np.clip(total // n_strata, *_SIMULATED_A_STRATUM))
+    labels = np.tile(np.arange(n_strata), each)
+    generator, parts, size = torch.Generator().manual_seed(0), [], max(1, _SIMULATED_ENTRIES // 4 // n_features)
+    for begin in range(0, len(labels), size):
+        design = _tensor(model, strata.design[labels[begin : begin + size]])
+        z = model.prior(design).from_noise(torch.randn(len(design), model.n_latents, generator=generator).to(design))
+        x = model.decode(z)
+        noise = model.noise_std() * torch.randn(x.shape, generator=generator).to(x)
+        parts.append([z, _encoded(model, x + noise, design), _encoded(model, x, design)])
+    drawn, read, back = (torch.cat(own).cpu().double().numpy() for own in zip(*parts, strict=True))
+    return Simulated(drawn, read, labels, paired_correlation(drawn, back) ** 2)
 
 
 @torch.no_grad()

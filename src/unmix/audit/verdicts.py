@@ -28,7 +28,9 @@ from unmix.audit.independence import check_independence, zeros_by_turning
 from unmix.audit.invertibility import check_invertibility
 from unmix.audit.positivity import check_positivity
 from unmix.audit.remedies import Remedy, blocks, find_remedies
+from unmix.audit.residuals import check_number
 from unmix.audit.result import Audit
+from unmix.audit.rows import check_rows
 from unmix.audit.sparsity import SURE, Support, check_sparsity
 from unmix.audit.subject import LEAST_ROWS, Subject
 
@@ -36,7 +38,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-_REST = ("C2 independence", "C3 changes", "C4 sparsity", "invertibility", "agreement")
+_REST = ("C2 independence", "C3 changes", "C4 sparsity", "invertibility", "agreement", "number of latents", "rows")
 _PAIR_COLUMNS = ["a", "b", "separated", "probability", "route", "domains_needed"]
 _PAIR_COLUMNS += ["directions_needed", "directions", "condition"]
 
@@ -54,6 +56,8 @@ class _Evidence:
     probability: Floats
     route: Ints
     dependent: Bools
+    number: Finding
+    rows: Finding
 
 
 def audit_subject(subject: Subject) -> Audit:
@@ -75,7 +79,8 @@ def audit_subject(subject: Subject) -> Audit:
     separated = (probability >= SURE) & ~dependent
     np.fill_diagonal(separated, True)
     route = np.where(separated, shares[1:].argmax(axis=0) + 1, 0)
-    evidence = _Evidence(part, support, changes, own, repeats, separated, probability, route, dependent)
+    number, enough = check_number(part), check_rows(part)
+    evidence = _Evidence(part, support, changes, own, repeats, separated, probability, route, dependent, number, enough)
     # Where the zeros are not credible the changes must do everything, and what is counted is a dense mixing.
     counted_on = support.edges if support.credible else np.ones_like(support.edges)
     mended = find_remedies(
@@ -84,19 +89,30 @@ def audit_subject(subject: Subject) -> Audit:
         list(part.names),
         dependent,
         domains_tested=len(part.domains) + len(part.absent) == 1 or not changes.blind,
+        drops_latents=False,
     )
     unsteady = [] if repeats is None else [i for i in range(len(active)) if repeats.fault(i)]
     faulty_names = {part.names[i] for i in [*own, *unsteady]}
     mended = [found for found in (remedy.without(faulty_names) for remedy in mended) if found.mends]
+    if number.verdict == "fails":
+        # The count is about models that describe the rows: it promises nothing here.
+        mended = [_more_latents(part)]
+    elif enough.verdict == "fails" and mended:
+        mended.append(_more_rows(enough))
+    elif enough.verdict == "fails" and not separated.all():
+        mended = [_more_rows(enough)]
     rows = [_row(name, "unsupported", faults.by_latent.get(i, "")) for i, name in enumerate(subject.names)]
     for place, row in zip(active, _verdicts(evidence, mended), strict=True):
         rows[place] = row
+    effects = domain_effects(subject)
+    rows = [row | words for row, words in zip(rows, _effect_words(subject, effects), strict=True)]
     edges = np.zeros((len(subject.feature_names), subject.n_latents))
     edges[:, active] = support.probability
     return Audit(
         latents=_table(rows),
-        findings=[positivity, independence, changes_found, sparsity, invertibility, agreement],
+        findings=[positivity, independence, changes_found, sparsity, invertibility, agreement, number, enough],
         pairs=_pairs(evidence),
+        effects=effects,
         remedies=_with_fewer(subject, sorted(faults.superfluous)) + mended,
         domains_present=len(subject.domains),
         domains_needed=int(support.needed().max()),
@@ -113,7 +129,8 @@ def _verdicts(found: _Evidence, mended: list[Remedy]) -> list[dict[str, Any]]:
         for i in block:
             verdict, reason = _judge(found, i, block)
             own = [names[j] for j in block] if verdict == "block" else None
-            helps = next((r.sentence for r in mended if names[i] in r.mends), "") if len(block) > 1 else ""
+            stuck = verdict != "identified" and (found.number.verdict == "fails" or i not in found.faults)
+            helps = next((r.sentence for r in mended if names[i] in r.mends or (stuck and r.effect)), "")
             rows[i] = _row(names[i], verdict, reason, own, int(needed[i]), helps)
     return [rows[i] for i in range(len(names))]
 
@@ -124,6 +141,12 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, str]:
         return "unsupported", f"It {found.faults[i]}."
     if found.repeats is not None and found.repeats.fault(i):
         return "unsupported", found.repeats.fault(i)
+    if found.number.verdict == "fails":
+        features = listed([str(name) for name in found.number.evidence["features"]])
+        return "unsupported", (
+            f"The latents do not account for the features ({features} still depend on each other), so that it may mix "
+            "factors; the theory guarantees nothing about too few latents."
+        )
     said = "" if found.repeats is None else f" {found.repeats.said(i)}"
     if not others:
         alone = " There is no other start to compare with: whether it repeats is not known."
@@ -221,13 +244,58 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return table
 
 
+def domain_effects(subject: Subject) -> pd.DataFrame:
+    """Mean and spread of every latent in every domain, in units of the latent's own spread over all rows."""
+    z = subject.latents
+    z = (z - z.mean(axis=0)) / np.maximum(z.std(axis=0), 1e-12)
+    parts = []
+    for stratum, domain in enumerate(subject.domains):
+        own = z[subject.strata == stratum]
+        if len(own):
+            numbers = {"rows": len(own), "mean": own.mean(axis=0), "spread": own.std(axis=0)}
+            parts.append(pd.DataFrame({"domain": domain, "latent": list(subject.names), **numbers}))
+    columns = ["domain", "latent", "rows", "mean", "spread"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def _effect_words(subject: Subject, effects: pd.DataFrame) -> list[dict[str, Any]]:
+    """What every latent explains and how it differs between domains, in numbers and in words."""
+    found = []
+    for i, name in enumerate(subject.names):
+        explained = float("nan") if subject.variance is None else float(subject.variance[i])
+        own = effects[effects["latent"] == name]
+        words = [] if np.isnan(explained) else [f"{explained:.0%} of the features' variance"]
+        change = float("nan")
+        if len(own) > 1:
+            change = float((own["rows"] * own["mean"].astype(float) ** 2).sum() / own["rows"].sum())
+            most = own.loc[own["mean"].abs().idxmax()]
+            words.append(
+                f"{change:.0%} of its own between domains, most in {most['domain']}: mean {most['mean']:+.1f}, "
+                f"spread {most['spread']:.1f}"
+            )
+        found.append({"explained_variance": explained, "change": change, "effect": ", ".join(words)})
+    return found
+
+
 def _with_fewer(subject: Subject, superfluous: list[int]) -> list[Remedy]:
     """What is superfluous was left out of the audit of all others."""
     if not superfluous:
         return []
     n = counted(subject.n_latents - len(superfluous), "latent")
     lost = listed([subject.names[i] for i in superfluous])
-    return [Remedy(f"Ask for {n}: a model without {lost}", (), len(superfluous))]
+    return [Remedy(f"Ask for {n}: a model without {lost}", (), len(superfluous), "lose little on these rows")]
+
+
+def _more_latents(subject: Subject) -> Remedy:
+    change = f"More than {counted(subject.n_latents, 'latent')} (`unmix select` compares numbers)"
+    return Remedy(change, (), 1, "describe what these leave of the features")
+
+
+def _more_rows(rows: Finding) -> Remedy:
+    needed, typical = rows.evidence["rows_of_a_domain_needed"], rows.evidence["median_rows_of_a_domain"]
+    return Remedy(
+        f"About {needed} audited rows a domain instead of {typical}", (), needed - typical, "let the tests tell"
+    )
 
 
 def _nothing(subject: Subject, positivity: Finding, faults: dict[int, str]) -> Audit:
@@ -238,11 +306,15 @@ def _nothing(subject: Subject, positivity: Finding, faults: dict[int, str]) -> A
     rest = [Finding(condition, "cannot tell", False, why) for condition in _REST]
     if enough:
         rest[_REST.index("invertibility")] = check_invertibility(subject)[0]
-    n = subject.n_latents
+    n, effects = subject.n_latents, domain_effects(subject)
+    words = _effect_words(subject, effects)
     return Audit(
-        latents=_table([_row(name, "unsupported", faults.get(i, few)) for i, name in enumerate(subject.names)]),
+        latents=_table(
+            [_row(name, "unsupported", faults.get(i, few)) | words[i] for i, name in enumerate(subject.names)]
+        ),
         findings=[positivity, *rest],
         pairs=pd.DataFrame(columns=_PAIR_COLUMNS),
+        effects=effects,
         remedies=[],
         domains_present=len(subject.domains),
         domains_needed=2 * n + 1,

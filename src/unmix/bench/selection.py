@@ -24,7 +24,7 @@ from markupsafe import Markup
 from sklearn.base import clone
 
 from unmix.audit.agreement import agreement
-from unmix.audit.residuals import ResidualDependence
+from unmix.audit.subject import ResidualDependence
 from unmix.bench.run import holding, read_rows, rows_of
 from unmix.data.batches import split_rows
 from unmix.errors import SettingError

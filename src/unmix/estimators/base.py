@@ -17,7 +17,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from unmix.audit.agreement import REPEATS
-from unmix.audit.describe import blocks, chunks, encode_rows, explained, mean_latents
+from unmix.audit.describe import blocks, chunks, encode_rows, explained, mean_latents, with_training_rows
+from unmix.audit.residuals import residual_dependence
 from unmix.audit.result import Audit
 from unmix.audit.sources import audit_model
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
@@ -249,7 +250,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X, y : rows and their domains, as in ``fit``; optional
-            Default: the rows that were held out at fit. Rows that the model was trained on flatter it.
+            Default: the rows that were held out at fit, and with them the training rows of domains that have at least
+            90, where training does not bias the tests.
 
         Returns
         -------
@@ -273,7 +275,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         np.True_
         """
         check_is_fitted(self)
-        rows = None
+        rows, residual = None, getattr(self, "residual_dependence_", None)
         if X is None and y is not None:
             raise DataError("audit takes domains only together with their rows: audit(X, y), or audit() alone.")
         if X is not None:
@@ -281,6 +283,8 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             means, widths = encode_rows(self.model_, new)
             strata = stratify(new, self.domain_schema_.groups(y, len(new)))
             rows = means, widths, strata, explained(self.model_, new)
+            if residual is not None:
+                residual = residual_dependence(self.model_, new, strata.labels, self.schema_.names)
         return audit_model(
             self.model_,
             self.description_,
@@ -289,6 +293,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             feature_names=self.schema_.names,
             objective=self.restarts_["held_out_objective"],
             rows=rows,
+            residual=residual,
         )
 
     def report(self, path: str | Path) -> Path:
@@ -385,6 +390,10 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         self.best_restart_, self.agreement_ = found.best, found.agreed.mean
         self.restarts_ = restarts_table(result, found.agreed, found.best)
         self.description_ = found.description
+        if len(data.held_out):
+            self.description_ = with_training_rows(
+                found.description, found.model, train, held_out, data.groups[data.train], groups
+            )
         self._set_mixing()
         self._examine(data, train)
         say(

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from unmix.audit.describe import chunks
-from unmix.audit.residuals import WEAK, ResidualDependence, residual_dependence
-from unmix.audit.subject import stratify
+from unmix.audit.residuals import WEAK, residual_dependence
+from unmix.audit.subject import ResidualDependence, stratify
 from unmix.errors import DataWarning
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.finish import finish_starts

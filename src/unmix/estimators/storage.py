@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from unmix.audit.describe import Description
-from unmix.audit.residuals import ResidualDependence
+from unmix.audit.subject import ResidualDependence
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import write_table

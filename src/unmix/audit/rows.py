@@ -1,0 +1,58 @@
+r"""Are there rows enough? How many the audit looked at, and how many a domain its tests would take.
+
+Two tests need rows. That of changes (C3) should show what makes 8 % of a latent's variance beyond chance: the share
+between U domains of n rows is :math:`\chi^2_{U-1} / (U n)` by chance. That of dependence (C2) should show a
+correlation of 0.28 with one sign, which is :math:`N(0, 1 / (U n))` by chance. Both limits are at 5 % over all latents
+and tests, and no domain is tested with fewer than 20 rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.stats import chi2, norm
+
+from unmix.audit.finding import Finding, counted
+from unmix.audit.subject import LEAST_ROWS, Subject
+
+CONDITION = "rows"
+_LEVEL = 0.05 / 3
+_VISIBLE = 0.08
+_CORRELATION = 0.28
+
+
+def rows_needed(n_domains: int, n_latents: int) -> int:
+    """Rows a domain with which the tests of changes and of dependence tell something."""
+    pairs = max(1, n_latents * (n_latents - 1) // 2)
+    dependence = (norm.isf(_LEVEL / (4 * pairs)) / _CORRELATION) ** 2 / n_domains
+    changes = 0.0
+    if n_domains > 1:
+        free = n_domains - 1
+        changes = (chi2.isf(_LEVEL / n_latents, free) - free) / (_VISIBLE * n_domains)
+    return max(LEAST_ROWS, math.ceil(dependence), math.ceil(changes))
+
+
+def check_rows(subject: Subject) -> Finding:
+    """Whether the rows are enough for the tests of C2 and C3; "fails": there are too few to tell."""
+    counts = subject.counts
+    present = counts[counts > 0]
+    needed = rows_needed(max(1, len(present)), subject.n_latents)
+    typical = int(np.median(present)) if len(present) else 0
+    enough = int((present >= needed).sum())
+    evidence = {
+        "rows": int(present.sum()),
+        "domains": len(present),
+        "median_rows_of_a_domain": typical,
+        "rows_of_a_domain_needed": needed,
+        "domains_with_enough": enough,
+    }
+    rows = f"{counted(int(present.sum()), 'row')} in {counted(len(present), 'domain')}"
+    if typical < needed:
+        sentence = (
+            f"Too few rows to tell: {rows}, {typical} a domain (median); to see changes between domains and dependence "
+            f"within them takes about {needed} a domain."
+        )
+        return Finding(CONDITION, "fails", True, sentence, evidence)
+    sentence = f"{rows}, {typical} a domain (median); the tests take about {needed}."
+    return Finding(CONDITION, "holds", True, sentence, evidence)
