@@ -268,7 +268,7 @@ def _effect_words(subject: Subject, effects: pd.DataFrame) -> list[dict[str, Any
         change = float("nan")
         if len(own) > 1:
             change = float((own["rows"] * own["mean"].astype(float) ** 2).sum() / own["rows"].sum())
-            most = own.loc[own["mean"].abs().idxmax()]
+            most = own.to_dict("records")[int(np.abs(own["mean"].to_numpy(dtype=float)).argmax())]
             words.append(
                 f"{change:.0%} of its own between domains, most in {most['domain']}: mean {most['mean']:+.1f}, "
                 f"spread {most['spread']:.1f}"
