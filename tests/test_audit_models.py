@@ -46,7 +46,7 @@ def test_a_decoder_of_ones_own_and_what_it_refuses():
 def test_as_tables_json_and_text():
     audit = audit_of(*problem(DENSE, 5))
     assert list(audit.to_frame().columns) == ["condition", "verdict", "could_fail", "sentence"]
-    assert len(audit.to_frame()) == len(audit.findings) == 6
+    assert len(audit.to_frame()) == len(audit.findings) == 8
     content = json.loads(audit.to_json())
     assert content["latents"][0]["block"] == ["z0", "z1", "z2"]
     planned = unmix.plan(DENSE, 5).to_dict()
@@ -54,8 +54,11 @@ def test_as_tables_json_and_text():
         k: v for k, v in planned.items() if k != "latents"
     }
     assert [{key: row[key] for key in planned["latents"][0]} for row in content["latents"]] == planned["latents"]
-    assert set(content) - set(planned) == {"domains_present", "findings", "pairs", "remedies"}
-    assert set(content["latents"][0]) == {"name", "verdict", "block", "domains_needed", "reason", "remedy"}
+    assert set(content) - set(planned) == {"domains_present", "effects", "findings", "pairs", "remedies"}
+    assert set(content["latents"][0]) == {
+        *("name", "verdict", "block", "domains_needed", "reason", "remedy"),
+        *("explained_variance", "change", "effect"),
+    }
     assert {finding["verdict"] for finding in content["findings"]} <= {"holds", "fails", "cannot tell"}
     assert "z0: block {z0, z1, z2}" in str(audit)
     assert "Of 3 latents: 0 identified, 3 identified only within a block" in audit.summary()
@@ -207,7 +210,7 @@ def test_a_model_of_images_is_audited_on_its_held_out_rows_and_given_no_table(tm
     model = unmix.CGVAEImages(n_latents=2, hidden=(4, 4), max_epochs=1, verbose=0).fit(data.images, data.domains)
     folder = model.save(tmp_path / "run")
     found = json.loads(command("audit", folder, "--json").stdout)
-    assert [finding["verdict"] for finding in found["findings"]] == ["cannot tell"] * 6
+    assert [finding["verdict"] for finding in found["findings"]] == ["cannot tell"] * 8
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(SchemaError, match="was fitted on images, not on a table"):
         raise command("audit", folder, tmp_path / "t.csv").exception

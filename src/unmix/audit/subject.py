@@ -157,22 +157,26 @@ class ResidualDependence:
         What the two residuals have in common, as a share of a feature's variance.
     features : tuple
         The two features, by name or index; empty with a single one.
+    copies : tuple of pairs of features
+        Of which the latents leave nearly the same (correlation 0.95 or more), and little; five at most.
     """
 
     correlation: float
     limit: float
     share: float
     features: tuple[Any, ...]
+    copies: tuple[tuple[Any, Any], ...] = ()
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> ResidualDependence:
         """Of its fields; JSON has null for an infinite limit."""
         limit = np.inf if raw["limit"] is None else raw["limit"]
-        return cls(raw["correlation"], limit, raw["share"], tuple(raw["features"]))
+        copies = tuple((first, second) for first, second in raw.get("copies", ()))
+        return cls(raw["correlation"], limit, raw["share"], tuple(raw["features"]), copies)
 
-    def exceeds(self, size: float) -> bool:
-        """Whether the correlation is beyond chance and larger than ``size``, of residuals that matter."""
-        return self.share >= LEAST_SHARED and self.correlation > max(self.limit, size)
+    def exceeds(self, size: float, share: float = LEAST_SHARED) -> bool:
+        """Whether the correlation is beyond chance and larger than ``size``, of residuals that share enough."""
+        return self.share >= share and self.correlation > max(self.limit, size)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from unmix.audit.agreement import REPEATS
 from unmix.audit.describe import blocks, chunks, encode_rows, explained, mean_latents, with_training_rows
-from unmix.audit.residuals import residual_dependence
+from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
 from unmix.audit.result import Audit
 from unmix.audit.sources import audit_model
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
@@ -275,7 +275,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         np.True_
         """
         check_is_fitted(self)
-        rows, residual = None, getattr(self, "residual_dependence_", None)
+        rows, residual = None, getattr(self, "residual_audited_", None)
         if X is None and y is not None:
             raise DataError("audit takes domains only together with their rows: audit(X, y), or audit() alone.")
         if X is not None:
@@ -284,7 +284,9 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             strata = stratify(new, self.domain_schema_.groups(y, len(new)))
             rows = means, widths, strata, explained(self.model_, new)
             if residual is not None:
-                residual = residual_dependence(self.model_, new, strata.labels, self.schema_.names)
+                residual = residual_dependence(
+                    self.model_, new, strata.labels, self.schema_.names, least_share=AUDITED_SHARE
+                )
         return audit_model(
             self.model_,
             self.description_,

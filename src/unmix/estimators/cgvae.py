@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from sklearn.base import clone
 
-from unmix.audit.residuals import STRONG, residual_dependence
+from unmix.audit.residuals import AUDITED_SHARE, STRONG, residual_dependence
 from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
@@ -113,6 +113,8 @@ class CGVAE(LatentEstimator):
     residual_dependence_ : ResidualDependence
         The two features that depend on each other most, given the latents: ``correlation``, ``limit``, ``features``. A
         ``DataWarning`` says so where ``n_latents`` is too small.
+    residual_audited_ : ResidualDependence
+        The same as the audit takes it, where two features may have less in common.
     selection_ : DataFrame, where ``n_latents="auto"``
         One row for each number of latents that was tried.
     domains_ : tuple of str
@@ -188,7 +190,9 @@ class CGVAE(LatentEstimator):
 
     def _examine(self, data: Prepared, train: Rows) -> None:
         strata = stratify(train, data.groups[data.train])
-        self.residual_dependence_ = residual_dependence(self.model_, train, strata.labels, data.features.names)
+        rows = self.model_, train, strata.labels, data.features.names
+        self.residual_dependence_ = residual_dependence(*rows)
+        self.residual_audited_ = residual_dependence(*rows, least_share=AUDITED_SHARE)
 
     def planned_epochs(self, n_samples: int) -> float:
         """As of any estimator; of "auto" those of the fit that follows the choice, or before it of the shortest."""

@@ -384,6 +384,7 @@ def _latent_parts(estimator: LatentEstimator, folder: Path) -> tuple[dict[str, A
     }
     if isinstance(estimator, CGVAE):
         fitted["residual_dependence"] = asdict(estimator.residual_dependence_)
+        fitted["residual_audited"] = asdict(estimator.residual_audited_)
     if hasattr(estimator, "selection_"):
         write_table(estimator.selection_, folder / SELECTION)
     arrays = {f"description/{key}": value for key, value in estimator.description_.arrays().items()}
@@ -443,6 +444,9 @@ def _restore(
     estimator.agreement_ = float("nan") if fitted["agreement"] is None else fitted["agreement"]
     if "residual_dependence" in fitted:
         estimator.residual_dependence_ = ResidualDependence.from_dict(fitted["residual_dependence"])
+        # Folders from before the audit took its own have the fit's alone.
+        audited = fitted.get("residual_audited", fitted["residual_dependence"])
+        estimator.residual_audited_ = ResidualDependence.from_dict(audited)
     estimator._set_mixing()
 
 
