@@ -277,8 +277,8 @@ def _audit(path: Path) -> list[str]:
     shown = whole.drop(columns="failed").rename(columns=lambda name: name.replace("of_these_", ""))
     said = (
         "\n## Audit\n\n`python benchmarks/audit_calibration.py --first-seed 2600 --problems "
-        f"{whole['problems'].iloc[0]}`, and with `--audited held-out`: verdicts against known truths. "
-        f"{_audit_in_words(path)} Measured with an earlier course of the training. "
+        f"{whole['problems'].iloc[0]}`, and with `--audited held-out` (now `own`): verdicts against known truths. "
+        f"{_audit_in_words(path)} Measured with an earlier course of the training and an earlier audit. "
         f"{whole['failed'].iloc[0]:.0f} problems failed. By kind of problem, with 8,000 rows: `right`, share of all "
         "latents that correlate at 0.95 or more with a true one on further rows; then those called identified, the "
         "share of them that is right with its interval from resampling problems; those that are right and whose "

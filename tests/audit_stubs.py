@@ -80,7 +80,9 @@ def problem(support, n_domains, change="both", kind=Linear, per_domain=300, seed
     return kind(mixing, location, scale), z, labels
 
 
-def audit_of(stub, z, labels, *, names=None, width=None, agreement=(0.99, 0.99), starts=None, worse_by=None):
+def audit_of(
+    stub, z, labels, *, names=None, width=None, agreement=(0.99, 0.99), starts=None, worse_by=None, residual=None
+):
     n_domains = len(stub.location)
     present = np.unique(labels)
     names = names or [f"u{k}" for k in range(n_domains)]
@@ -97,6 +99,7 @@ def audit_of(stub, z, labels, *, names=None, width=None, agreement=(0.99, 0.99),
         starts=own[None] if starts is None else np.stack([own, *starts]),
         agreement=np.array([np.broadcast_to(value, stub.n_latents) for value in agreement]).reshape(-1, stub.n_latents),
         worse_by=None if worse_by is None else np.array(worse_by),
+        residual=residual,
     )
     return audit_subject(subject)
 

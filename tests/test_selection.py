@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 import unmix
 from unmix import CGVAE, DataWarning, SettingError
-from unmix.audit.residuals import ResidualDependence, strongest_pair
+from unmix.audit.residuals import strongest_pair
+from unmix.audit.subject import ResidualDependence
 from unmix.bench.selection import SELECTED
 from unmix.cli import app
 from unmix.estimators.selection import Candidate, decide, prepared, principal_components

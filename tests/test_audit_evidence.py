@@ -1,0 +1,129 @@
+"""What an audit may say of the rows that people have: too few latents, too few rows, noise, curves, ties, copies."""
+
+import numpy as np
+import pytest
+from audit_stubs import DENSE, SPARSE, audit_of, problem, verdicts
+
+import unmix
+from unmix.audit.residuals import AUDITED, AUDITED_SHARE, strongest_pair
+from unmix.audit.rows import rows_needed
+from unmix.audit.subject import ResidualDependence
+
+
+def left(correlation, share, copies=()):
+    return ResidualDependence(correlation, 0.05, share, ("x0", "x3"), copies)
+
+
+@pytest.mark.parametrize(("correlation", "share"), [(0.94, 0.2), (0.4, 0.002)])
+def test_with_too_few_latents_nothing_is_identified_and_the_headline_says_so_first(correlation, share):
+    audit = audit_of(*problem(SPARSE, 4), residual=left(correlation, share))
+    assert audit.finding("number of latents").verdict == "fails"
+    assert verdicts(audit) == ["unsupported"] * 3
+    assert audit.summary().startswith("Too few latents, or another mixing")
+    assert "x0 and x3 still depend on each other. Ask for more than 3; `unmix select`" in audit.summary()
+    assert [remedy.change for remedy in audit.remedies] == ["More than 3 latents (`unmix select` compares numbers)"]
+    assert (audit.latents["remedy"] == audit.remedies[0].sentence).all()
+
+
+@pytest.mark.parametrize(("correlation", "share"), [(0.2, 0.2), (0.9, 0.0005)])
+def test_what_the_latents_leave_must_be_strong_and_of_some_size(correlation, share):
+    audit = audit_of(*problem(SPARSE, 4), residual=left(correlation, share, (("x1", "x2"),)))
+    found = audit.finding("number of latents")
+    assert found.verdict == "holds"
+    assert f"{AUDITED} with {AUDITED_SHARE:.1%} counts" in found.sentence
+    assert found.sentence.endswith("Features that repeat each other: x1 and x2.")
+    assert verdicts(audit) == ["identified"] * 3
+
+
+def test_copies_of_a_feature_are_named_and_do_not_hide_a_missing_latent():
+    rng = np.random.default_rng(0)
+    rows = 0.1 * rng.standard_normal((1000, 6))
+    rows[:, 1] = rows[:, 0] / 2
+    rows[:, :2] /= 2
+    rows[:, 3:5] += 0.1 * rng.standard_normal((1000, 1))
+    found = strongest_pair(rows, np.zeros(1000, dtype=int), AUDITED_SHARE)
+    assert found.copies == ((0, 1),)
+    assert found.features == (3, 4)
+    assert found.exceeds(AUDITED, AUDITED_SHARE)
+    assert ResidualDependence.from_dict({**vars(found), "copies": [[0, 1]]}) == found
+
+
+def test_too_few_rows_is_a_finding_with_what_it_takes():
+    audit = audit_of(*problem(DENSE, 8, per_domain=12))
+    found = audit.finding("rows")
+    assert found.verdict == "fails"
+    assert "12 a domain (median)" in found.sentence
+    assert found.sentence.endswith(f"takes about {rows_needed(8, 3)} a domain.")
+    assert audit.summary().startswith("Too few rows to tell: 96 rows in 8 domains")
+    assert audit.remedies[-1].sentence.endswith("audited rows a domain instead of 12 would let the tests tell.")
+    assert audit_of(*problem(DENSE, 8)).finding("rows").verdict == "holds"
+    assert rows_needed(2, 4) > rows_needed(8, 4) >= rows_needed(42, 4) == 20
+
+
+def test_a_latent_that_the_noise_hides_is_not_identified():
+    stub, z, labels = problem(SPARSE, 4)
+    stub.noise[:2] = 2.0
+    stub.noise[6:] = 2.0
+    audit = audit_of(stub, z, labels)
+    ceiling = audit.finding("invertibility").evidence["noise_ceiling"]
+    assert ceiling["z0"] < 0.95
+    assert verdicts(audit)[0] == "unsupported"
+    assert "(0.95 is asked)" in audit.latents["reason"][0]
+
+
+@pytest.mark.parametrize("change", ["scale", "both"])
+def test_monotone_curves_of_the_latents_change_no_verdict(change):
+    stub, z, labels = problem(DENSE, 8, change)
+    mixing, z = stub.mixing.numpy().T, z / z.std(axis=0)
+    plain = unmix.audit_decoder(lambda v: v @ mixing, z, labels)
+    assert verdicts(plain) == ["identified"] * 3
+    for curve, back in ((np.sinh, np.arcsinh), (np.exp, np.log)):
+        curved = unmix.audit_decoder(lambda v, back=back: back(v) @ mixing, curve(z), labels)
+        assert verdicts(curved) == verdicts(plain)
+        assert curved.pairs["route"].tolist() == plain.pairs["route"].tolist()
+
+
+@pytest.mark.parametrize(("size", "verdict"), [(0.0, "holds"), (0.25, "fails")])
+def test_a_dependence_of_one_sign_adds_up_over_many_small_domains(size, verdict):
+    rng = np.random.default_rng(3)
+    labels = np.repeat(np.arange(42), 20)
+    z = rng.standard_normal((840, 3))
+    z[:, 1] = size * z[:, 0] + np.sqrt(1 - size**2) * z[:, 1]
+    found = unmix.audit_decoder(lambda v: v @ SPARSE.T, z, labels).finding("C2")
+    assert found.verdict == verdict
+    assert [pair[:2] for pair in found.evidence["dependent_pairs"]] == ([["z0", "z1"]] if size else [])
+
+
+@pytest.mark.parametrize(("change", "tied"), [("mean", [["z0", "z1"]]), ("scale", [])])
+def test_another_support_with_as_many_zeros_decides_nothing(change, tied):
+    """Turned by 45 degrees these features have two zeros again; where scales change a turn would show."""
+    mixing = np.tile([[1.0, 1.0], [1.0, -1.0], [1.0, 0.0], [0.0, 1.0]], (2, 1))
+    _, z, labels = problem(np.ones((8, 2), dtype=int), 8, change)
+    audit = unmix.audit_decoder(lambda v: v @ mixing.T, z, labels)
+    found = audit.finding("C4")
+    assert found.evidence["pairs_with_another_support"] == tied
+    assert ("do not tell them apart" in found.sentence) == bool(tied)
+    assert set(audit.pairs["separated"]) == {not tied}
+
+
+def test_training_rows_count_where_a_domain_has_many(tmp_path):
+    data = unmix.datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=2, n_samples=300, random_state=1)
+    labels = np.where(np.arange(300) < 240, "many", "few")
+    model = unmix.CGVAE(2, n_restarts=1, max_epochs=1, verbose=0).fit(data.x, labels)
+    found, audit = model.description_, model.audit()
+    counts = dict(zip(audit.effects["domain"], audit.effects["rows"], strict=True))
+    held_out = int((found.groups == model.domains_.index("few")).sum())
+    assert counts == {"many": 240, "few": held_out}
+    assert unmix.load(model.save(tmp_path / "run")).audit().to_dict() == audit.to_dict()
+
+
+def test_effects_stand_beside_the_verdict():
+    stub, z, labels = problem(SPARSE, 4)
+    audit = audit_of(stub, z, labels)
+    own = audit.effects[audit.effects["latent"] == "z1"]
+    scaled = (z[:, 1] - z[:, 1].mean()) / z[:, 1].std()
+    assert own["mean"].tolist() == pytest.approx([scaled[labels == u].mean() for u in range(4)])
+    assert own["spread"].tolist() == pytest.approx([scaled[labels == u].std() for u in range(4)])
+    between = np.mean(own["mean"] ** 2)
+    assert audit.latents["change"][1] == pytest.approx(between)
+    assert f"z1: identified ({between:.0%} of its own between domains, most in u" in str(audit)
