@@ -217,8 +217,9 @@ def _finding(subject: Subject, support: Support, zeros: int, free: int, chance: 
     n = subject.n_latents
     above = np.triu_indices(n, 1)
     smaller, empty = support.share_below(n)[above], support.share_below(1)[above]
-    separated = int((support.count.pairs[above] == 1).sum())
-    needed, dense = support.count.needed, 2 * n + 1
+    pairs = support.needed() if support.credible else support.count.pairs
+    separated = int((pairs[above] == 1).sum())
+    needed, dense = int(pairs.max()), 2 * n + 1
     evidence: dict[str, Any] = {
         "density": float(support.edges.mean()),
         "uncertain_edges": int(((support.probability > 0.1) & (support.probability < SURE)).sum()),
@@ -259,8 +260,8 @@ def _finding(subject: Subject, support: Support, zeros: int, free: int, chance: 
         f"({int((empty >= SURE).sum())} of them in {SURE:.0%} of the drawn supports or more)"
     )
     if support.ties.any():
-        pairs = [f"{subject.names[a]} and {subject.names[b]}" for a, b in np.argwhere(np.triu(support.ties))]
-        said += f"; turned, {listed(pairs)} have another support with as many zeros, which do not tell them apart"
+        tied = [f"{subject.names[a]} and {subject.names[b]}" for a, b in np.argwhere(np.triu(support.ties))]
+        said += f"; turned, {listed(tied)} have another support with as many zeros, which do not tell them apart"
     if smaller.min() >= SURE:
         return Finding(CONDITION, "holds", True, f"{said}.", evidence)
     if smaller.max() < 1 - SURE:
