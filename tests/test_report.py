@@ -65,7 +65,7 @@ def test_downloads_are_the_tables(fitted, tmp_path):
     text = fitted.report(tmp_path / "report.html").read_text(encoding="utf-8")
     found = dict(re.findall(r'href="data:text/csv;base64,([^"]+)" download="([a-z]+)\.csv"', text))
     tables = {name: base64.b64decode(content).decode() for content, name in found.items()}
-    assert set(tables) == {"mixing", "effects", "restarts", "history"}
+    assert set(tables) == {"mixing", "effects", "restarts", "history", "counterfactuals"}
     assert tables["mixing"].splitlines()[0] == "feature,z0,z1"
     first = float(tables["mixing"].splitlines()[1].split(",")[1])
     assert first == pytest.approx(fitted.mixing_[0, 0])

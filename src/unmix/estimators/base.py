@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from unmix.audit.agreement import REPEATS
+from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
 from unmix.audit.describe import blocks, chunks, encode_rows, explained, mean_latents, with_training_rows
 from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
 from unmix.audit.result import Audit
@@ -220,29 +221,74 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             z = self.model_.prior(design).from_noise(noise)
         return z, generator
 
-    def counterfactual(self, X: Any, y: Any = None, *, to: Any) -> NDArray[Any]:
+    def counterfactual(self, X: Any, y: Any = None, *, to: Any, residual: bool = True) -> NDArray[Any]:
         """The same rows as they would be in another domain (n_samples, n_features).
 
-        Each latent is carried through the prior's maps, ε = F(z; u), z' = F⁻¹(ε; u'), and decoded.
+        Every latent is carried through the prior's maps, ε = F(z; u), z' = F⁻¹(ε; u'), and each feature moves by what
+        the mixing makes of that: x' = ĝ(z') + (x - ĝ(z)). What the latents do not say of a row, x - ĝ(z), is the
+        observation noise; its spread is the same in every domain, and so it is kept as it is. A row that is carried to
+        its own domain comes back as itself, and a feature that no changing latent drives stays as it is.
 
         Parameters
         ----------
         X, y : rows and their domains, as in ``fit``
         to : the domain to move to: a label, a mapping column → value, or a table with one row for each row of X
+        residual : bool, default True
+            False: ĝ(z') alone, the mean of such rows; it varies less than rows do. Missing entries
+            (``missing="mask"``) have no residual: they come back as ĝ(z') either way.
+
+        See Also
+        --------
+        check_counterfactuals : whether rows that are carried to a domain look like rows of that domain.
         """
-        check_is_fitted(self)
-        if not self.uses_domains:
-            raise DomainError(
-                f"{type(self).__name__} has one prior for all domains, so it knows no counterfactual. "
-                "Use CGVAE, IVAE or IMSDA."
-            )
+        self._needs_domain_prior()
+        if not isinstance(residual, bool | np.bool):
+            raise SettingError(f"residual must be True or False; got {residual!r}.")
         rows = self._labelled_rows(X, y)
         target = self._design(to, len(rows))
+        parts = []
         with torch.no_grad():
-            z = torch.from_numpy(mean_latents(self.model_, rows)).float().to(self._device())
-            noise, _ = self.model_.prior(rows.design).to_noise(z @ self.model_.expansion)
-            moved = self.model_.prior(target).from_noise(noise)
-        return self._decode(moved)
+            for place in blocks(len(rows), self.n_features_in_):
+                own = rows.take(place)
+                moved = self.model_.counterfactual(own.x, own.observed, own.design, target[place], bool(residual))
+                parts.append(self.schema_.restore(moved.cpu().double().numpy()))
+        return np.concatenate(parts).astype(self.schema_.dtype, copy=False)
+
+    def check_counterfactuals(self, X: Any = None, y: Any = None) -> CounterfactualCheck:
+        """Whether rows that are carried to a domain look like rows of that domain, feature by feature.
+
+        To every domain the rows of all others are carried as by ``counterfactual``, and compared with its own by
+        two-sample Kolmogorov-Smirnov tests. Where the model is right, 95 of 100 such tables reject nothing.
+
+        Parameters
+        ----------
+        X, y : rows and their domains, as in ``fit``; optional
+            Default: the rows that were held out at fit. More rows that the fit has not seen show smaller differences.
+
+        Returns
+        -------
+        CounterfactualCheck
+            ``to_frame()``: one row a domain and feature, with the distance, that of the rows before they are carried,
+            difference of means, ratio of spreads, and p-values; printed, it is a few sentences.
+
+        Raises
+        ------
+        SchemaError, DomainError, DataError
+            The rows have other columns than the model, or domains that it does not know; the model was fitted on
+            images; or no rows are given and the fit held none out.
+        """
+        self._needs_domain_prior()
+        if isinstance(self.schema_, ImageSchema):
+            raise DataError("Images are not compared pixel by pixel; use unmix.metrics.fid on counterfactual images.")
+        if X is not None:
+            rows, y = self._audited(X, y)
+            groups = self.domain_schema_.groups(y, len(rows))
+            return check_counterfactuals(self.model_, rows, groups, self.domains_, self.schema_.names)
+        if y is not None:
+            raise DataError("Domains come only together with their rows: pass X and y, or nothing.")
+        if self.counterfactuals_ is None:
+            raise DataError("The fit kept nothing to compare. Pass rows that it has not seen, and their domains.")
+        return self.counterfactuals_
 
     def audit(self, X: Any = None, y: Any = None) -> Audit:
         """Which latents these data identify, and why: a verdict for every latent and for every condition of the theory.
@@ -344,6 +390,14 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    def _needs_domain_prior(self) -> None:
+        check_is_fitted(self)
+        if not self.uses_domains:
+            raise DomainError(
+                f"{type(self).__name__} has one prior for all domains, so it knows no counterfactual. "
+                "Use CGVAE, IVAE or IMSDA."
+            )
+
     def _need_one_of(self, name: str, known: Iterable[str]) -> None:
         if getattr(self, name) not in [*known]:
             raise SettingError(f"{name} must be one of {list(known)}; got {getattr(self, name)!r}.")
@@ -397,6 +451,11 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 found.description, found.model, train, held_out, data.groups[data.train], groups
             )
         self._set_mixing()
+        self.counterfactuals_: CounterfactualCheck | None = None
+        if self.uses_domains and len(data.held_out) and isinstance(data.features, FeatureSchema):
+            self.counterfactuals_ = check_counterfactuals(
+                self.model_, held_out, groups, self.domains_, self.schema_.names
+            )
         self._examine(data, train)
         say(
             self.verbose,

@@ -122,6 +122,14 @@ class CGVAEImages(LatentEstimator):
         """
         return self._decode(self._draw(n_samples, domain, random_state)[0])
 
+    def counterfactual(self, X: Any, y: Any = None, *, to: Any, residual: bool = False) -> NDArray[Any]:
+        """The same images as they would be in another domain, as in ``CGVAE``, but without the residual by default.
+
+        What the latents leave of an image are details with a place, not noise. ``residual=True`` lays them over the
+        result as they are: good where domains differ in colour or light, ghosts where they move what is seen.
+        """
+        return super().counterfactual(X, y, to=to, residual=residual)
+
     def traverse(self, image: Any, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)) -> NDArray[Any]:
         """Images (len(values), …) of one image (height, width, channels) with one latent set to each of ``values``."""
         check_is_fitted(self)

@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from unmix.audit.counterfactuals import CounterfactualCheck
 from unmix.audit.describe import Description
 from unmix.audit.subject import ResidualDependence
 from unmix.data.domains import DomainSchema
@@ -239,6 +240,7 @@ def write_report(estimator: LatentEstimator, path: Path) -> Path:
         domain_columns=[column.describe() for column in estimator.domain_schema_.columns],
         description=estimator.description_,
         audit=estimator.audit(),
+        counterfactuals=estimator.counterfactuals_,
         history=estimator.history_,
         restarts=estimator.restarts_,
         best_restart=estimator.best_restart_,
@@ -252,6 +254,9 @@ def write_report(estimator: LatentEstimator, path: Path) -> Path:
             "effects": estimator.effects_frame(),
             "restarts": estimator.restarts_,
             "history": estimator.history_,
+            **(
+                {} if estimator.counterfactuals_ is None else {"counterfactuals": estimator.counterfactuals_.to_frame()}
+            ),
         },
         fit_seconds=estimator.fit_seconds_,
     )
@@ -388,6 +393,8 @@ def _latent_parts(estimator: LatentEstimator, folder: Path) -> tuple[dict[str, A
     if hasattr(estimator, "selection_"):
         write_table(estimator.selection_, folder / SELECTION)
     arrays = {f"description/{key}": value for key, value in estimator.description_.arrays().items()}
+    if estimator.counterfactuals_ is not None:
+        arrays |= {f"counterfactuals/{key}": value for key, value in estimator.counterfactuals_.arrays().items()}
     return arrays, fitted, _LATENT_FILES
 
 
@@ -429,7 +436,10 @@ def _restore(
     estimator.n_latents_ = fitted["n_latents"]
     model = FittedModel(estimator._network(features, domains, fitted["seed"], 1).single(0))
     model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
-    arrays = {key.removeprefix("description/"): t.numpy() for key, t in tensors.items() if "description/" in key}
+    arrays, carried = (
+        {key.removeprefix(part): t.numpy() for key, t in tensors.items() if key.startswith(part)}
+        for part in ("description/", "counterfactuals/")
+    )
     estimator.model_, estimator.schema_, estimator.domain_schema_ = model, features, domains
     # Folders of old have no variances, and an R² without a lower limit where there was next to none.
     arrays.setdefault("r2_variance", (arrays["r2"] > -1).astype(float))
@@ -438,6 +448,8 @@ def _restore(
     if features.named:
         estimator.feature_names_in_ = np.array(features.names, dtype=object)
     estimator.domains_ = domains.domains
+    names = domains.domains, tuple(features.names)
+    estimator.counterfactuals_ = CounterfactualCheck(*names, **carried) if carried else None
     estimator.seed_, estimator.stop_reason_ = fitted["seed"], fitted["stop_reason"]
     estimator.n_epochs_, estimator.fit_seconds_ = fitted["n_epochs"], fitted["fit_seconds"]
     estimator.settings_, estimator.best_restart_ = fitted["sizes"], fitted["best_restart"]

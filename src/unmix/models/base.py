@@ -219,6 +219,21 @@ class FittedModel(nn.Module):
         """Standardised features (batch, features) of rows whose posterior means are ``z``."""
         return self.decode(z @ self.expansion)
 
+    def counterfactual(
+        self, x: Tensor, observed: Tensor | None, design: Tensor, target: Tensor, residual: bool = True
+    ) -> Tensor:
+        """Standardised features of rows of ``design``, carried to ``target``: x + ĝ(z') - ĝ(z), or ĝ(z') alone.
+
+        z' = F⁻¹(F(z; design); target), with the prior's maps F. An entry that was not observed has no residual.
+        """
+        z = self.mean(x, observed, design) @ self.expansion
+        noise, _ = self.prior(design).to_noise(z)
+        moved = self.decode(self.prior(target).from_noise(noise))
+        if not residual:
+            return moved
+        kept = moved + (x - self.decode(z))
+        return kept if observed is None else torch.where(observed > 0, kept, moved)
+
     def jacobian(self, z: Tensor) -> Tensor:
         """Exact ∂x/∂z (batch, features, latents), features in units of their standard deviation."""
         _, inner = self.inner.decode_with_jacobian(self._inward(z)[None], len(z))

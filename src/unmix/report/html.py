@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.audit.agreement import mean_of_pairs
+from unmix.audit.counterfactuals import CounterfactualCheck
 from unmix.audit.describe import Description
 from unmix.audit.finding import floored, listed
 from unmix.audit.positivity import collapsed
@@ -21,6 +22,7 @@ from unmix.report.parts import csv_address, fill, picture
 
 _REPEATABLE = 0.9
 _MOST_NAMED = 4
+_MOST_DISTANCES = 8
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class ReportContent:
     domain_columns: list[str]
     description: Description
     audit: Audit
+    counterfactuals: CounterfactualCheck | None
     history: pd.DataFrame
     restarts: pd.DataFrame
     best_restart: int
@@ -100,6 +103,8 @@ def render(content: ReportContent) -> str:
         reconstruction=picture(
             figures.reconstruction(found, content.feature_names), "R² of encode-decode for each feature"
         ),
+        carried=content.counterfactuals,
+        distances=_distances(content.counterfactuals),
         starts=picture(
             figures.starts_agreement(found, content.best_restart, latents), "Agreement of the starts, pair by pair"
         )
@@ -116,6 +121,11 @@ def render(content: ReportContent) -> str:
         terms=_terms(content.restarts),
         caveats=caveats(content),
     )
+
+
+def _distances(check: CounterfactualCheck | None) -> list[dict[Hashable, Any]]:
+    """The rows of the table of distances that the page shows."""
+    return [] if check is None else check.to_frame().head(_MOST_DISTANCES).to_dict("records")
 
 
 def audited_words(row: Mapping[Hashable, Any]) -> str:
