@@ -89,6 +89,11 @@ def test_a_large_count_takes_one_decomposition_a_latent(monkeypatch):
     assert max(max(size) for size in sizes) <= 50
 
 
+def count(support, n_domains, names=None):
+    """A plan by the count alone."""
+    return unmix.plan(support, n_domains, names, simulations=0)
+
+
 @pytest.mark.parametrize(
     ("support", "expected"),
     [
@@ -101,22 +106,22 @@ def test_a_large_count_takes_one_decomposition_a_latent(monkeypatch):
 def test_remedies_are_true(support, expected):
     """Every remedy, carried out, does what it says."""
     support = np.array(support)
-    design = unmix.plan(support, n_domains=2)
+    design = count(support, 2)
     before = set(design.latents["name"][design.latents["verdict"] == "identified"])
     kinds = set()
     for remedy in design.remedies:
         first = remedy.change.split()
         if remedy.change.startswith("One more feature"):
             i = int(first[4][1:])
-            after, names = unmix.plan(np.vstack([support, np.arange(4) == i]), 2), ["z0", "z1", "z2", "z3"]
+            after, names = count(np.vstack([support, np.arange(4) == i]), 2), ["z0", "z1", "z2", "z3"]
             kinds.add("feature")
         elif remedy.change.startswith("A model without"):
             i = int(first[3].strip(",")[1:])
             names = [f"z{j}" for j in range(4) if j != i]
-            after = unmix.plan(np.delete(support, i, axis=1), 2, names)
+            after = count(np.delete(support, i, axis=1), 2, names)
             kinds.add("fewer")
         else:
-            after, names = unmix.plan(support, 2 + int(first[0])), ["z0", "z1", "z2", "z3"]
+            after, names = count(support, 2 + int(first[0])), ["z0", "z1", "z2", "z3"]
             kinds.add("domains")
         verdict = dict(zip(names, after.latents["verdict"], strict=True))
         assert remedy.mends
@@ -125,22 +130,22 @@ def test_remedies_are_true(support, expected):
 
 
 def test_plan_counts_and_refuses():
-    dense = unmix.plan(np.ones((8, 4)), 4)
+    dense = count(np.ones((8, 4)), 4)
     assert dense.to_dict()["domains_needed"] == 9
     assert dense.latents["verdict"].tolist() == ["block"] * 4
-    assert unmix.plan(np.ones((8, 4)), 9).latents["verdict"].tolist() == ["identified"] * 4
-    assert unmix.plan(np.eye(4), 1).latents["domains_needed"].tolist() == [1] * 4
-    empty = unmix.plan([[1, 0], [1, 0]], 1)
+    assert count(np.ones((8, 4)), 9).latents["verdict"].tolist() == ["identified"] * 4
+    assert count(np.eye(4), 1).latents["domains_needed"].tolist() == [1] * 4
+    empty = count([[1, 0], [1, 0]], 1)
     assert empty.latents["verdict"].tolist() == ["identified", "unsupported"]
     assert "No feature depends on it" in empty.latents["reason"][1]
-    lost = unmix.plan([[1, 1, 0], [0, 0, 1]], 9)
+    lost = count([[1, 1, 0], [0, 0, 1]], 9)
     assert lost.latents["verdict"].tolist() == ["unsupported", "unsupported", "identified"]
     assert str(empty).startswith("1 domain would separate z0 from all others (without sparsity 5); there is 1.")
     assert "No number of domains separates z1." in str(empty)
     assert str(lost).startswith("5 domains would separate z2 from all others (without sparsity 7); there are 9.")
     assert "No number of domains separates z0 and z1." in str(lost)
     for support in ([[0, 0], [0, 0]], [[1, 1]]):
-        nothing = unmix.plan(support, 3)
+        nothing = count(support, 3)
         assert nothing.domains_needed is None
         assert json.loads(json.dumps(nothing.to_dict()))["domains_needed"] is None
         assert nothing.latents["verdict"].tolist() == ["unsupported"] * 2
@@ -148,14 +153,14 @@ def test_plan_counts_and_refuses():
             "No number of domains separates any latent: the features determine none of them."
         )
         assert "more domain" not in str(nothing)
-    named = unmix.plan(pd.DataFrame({"a": [1, 0], "b": [0, 1]}), 1)
+    named = count(pd.DataFrame({"a": [1, 0], "b": [0, 1]}), 1)
     assert named.latents["name"].tolist() == ["a", "b"]
     with pytest.raises(SettingError, match="0 and 1 only"):
-        unmix.plan([[0.5, 1.0]], 2)
+        count([[0.5, 1.0]], 2)
     with pytest.raises(SettingError, match=r"n_domains must be a whole number ≥ 1; got 0"):
-        unmix.plan(np.eye(2), 0)
+        count(np.eye(2), 0)
     with pytest.raises(SettingError, match="names must be 2 different names"):
-        unmix.plan(np.eye(2), 2, ["a", "a"])
+        count(np.eye(2), 2, ["a", "a"])
 
 
 def test_typical_plans_refuse_a_seed_that_is_none():
@@ -185,24 +190,89 @@ def command(*words):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
+def test_a_plan_says_what_rows_noise_and_changes_show():
+    """Promised by the count, and seen only with rows enough, changes large enough and noise small enough."""
+    support = [[1, 1], [1, 0], [1, 0], [1, 1], [0, 1], [1, 1]]
+    dense = np.ones((8, 2))
+    assert count(dense, 9).latents["verdict"].tolist() == ["identified"] * 2
+
+    def seen(**words):
+        found = unmix.plan(
+            dense, 9, **{"rows": 200, "noise": 0.1, "shift": 1.0, "scale": 0.5, "simulations": 3, **words}
+        )
+        assert found.latents["expected"].tolist() == (found.latents["identified_in"] >= 0.8).tolist()
+        return found.latents["identified_in"].min()
+
+    assert seen() >= 0.8
+    assert seen(shift=0.02, scale=0.01) == 0.0
+    assert seen(rows=10) == 0.0
+    assert seen(noise=4.0) < 0.8
+    few = unmix.plan(support, 1, ["a", "b"], rows=12, simulations=2)
+    assert "Expected to be identified (in 80% or more of 2 simulated experiments): none." in str(few)
+    assert "Given: 12 rows a domain. Assumed, since not given: noise of 0.3" in str(few)
+    assert few.experiment.given == ("rows",)
+    assert few.to_dict()["experiment"] == {"rows": 12, "noise": 0.3, "shift": 0.5, "scale": 0.25, "given": ["rows"]}
+    assert str(few) == str(unmix.plan(support, 1, ["a", "b"], rows=12, simulations=2))
+    assert "was not simulated" in str(count(support, 1))
+
+
+def test_a_plan_promises_no_more_than_rows_show():
+    """Three lamps behind the same sensors, each moved by a third of its spread between domains of 45 rows."""
+    sensors = [[1, 1, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1], *[[1, 1, 1, 0, 0]] * 4, *[[1, 1, 1, 1, 1]] * 2]
+    found = unmix.plan(sensors, 11, rows=45, shift=0.3, scale=0.1, simulations=5)
+    assert found.latents["verdict"].tolist() == ["identified"] * 5
+    assert found.latents["expected"].tolist() == [False] * 3 + [True] * 2
+    assert "promises more than such rows show" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"rows": 0}, "rows must be a whole number ≥ 1, the rows of every domain; got 0"),
+        ({"rows": 2.5}, "rows must be a whole number ≥ 1"),
+        ({"noise": -0.1}, "noise must be a finite number ≥ 0; got -0.1"),
+        ({"shift": float("nan")}, "shift must be a finite number ≥ 0; got nan"),
+        ({"scale": "large"}, "scale must be a finite number ≥ 0; got 'large'"),
+        ({"simulations": -1}, "simulations must be a whole number ≥ 0; got -1"),
+    ],
+)
+def test_a_plan_refuses_numbers_that_cannot_be(words, message):
+    with pytest.raises(SettingError, match=message):
+        unmix.plan(np.eye(2), 2, **words)
+
+
+@pytest.mark.parametrize("words", [{"noise": 0.0}, {"shift": 0.0, "scale": 0.0}, {"rows": 1}, {"noise": 1e6}])
+def test_extreme_experiments_are_simulated_too(words):
+    for support in (np.eye(3), [[1, 1, 0], [0, 0, 1], [0, 0, 0]]):
+        found = unmix.plan(support, 2, **words, simulations=1)
+        assert found.latents["identified_in"].isin([0.0, 1.0]).all()
+
+
 def test_plan_on_the_command_line(tmp_path):
     path = tmp_path / "s.csv"
     path.write_text("feature,calcium,stress,growth\na,1,1,0\nb,1,1,0\nc,0,0,1\n")
-    content = json.loads(command("plan", path, "--domains", 2, "--json").stdout)
-    assert set(content) == {"domains_needed", "domains_needed_without_sparsity", "latents"}
+    content = json.loads(command("plan", path, "--domains", 2, "--json", "--simulations", 0).stdout)
+    assert set(content) == {
+        *("domains_needed", "domains_needed_without_sparsity", "latents", "experiment", "simulations"),
+    }
     assert content["latents"][0] == {
         "name": "calcium",
         "verdict": "block",
         "block": ["calcium", "stress"],
         "domains_needed": 5,
+        "identified_in": None,
+        "change_seen_in": None,
+        "expected": None,
     }
     assert content["latents"][2]["block"] is None
-    assert "calcium: block {calcium, stress}" in command("plan", path, "--domains", 2).stdout
-    drawn = command("plan", "--density", 0.3, "--latents", 3, "--features", 9, "--domains", 3, "--json")
+    assert "calcium: block {calcium, stress}" in command("plan", path, "--domains", 2, "--simulations", 0).stdout
+    drawn = command(
+        "plan", "--density", 0.3, "--latents", 3, "--features", 9, "--domains", 3, "--json", "--simulations", 0
+    )
     assert [latent["name"] for latent in json.loads(drawn.stdout)["latents"]] == ["z0", "z1", "z2"]
     assert (
         "100 random supports, each entry in use with probability 0.3"
-        in command("plan", "--density", 0.3, "--domains", 3).stdout
+        in command("plan", "--density", 0.3, "--domains", 3, "--simulations", 0).stdout
     )
     for words, error, message in [
         ((path, "--density", 0.3), SettingError, "either the file of a support or --density"),
@@ -215,10 +285,11 @@ def test_plan_on_the_command_line(tmp_path):
         assert isinstance(result.exception, error)
         assert message in str(result.exception)
     path.write_text("a,b\n0,0\n0,0\n")
-    nothing = command("plan", path).stdout
+    nothing = command("plan", path, "--simulations", 1, "--rows", 30).stdout
     assert nothing.startswith("No number of domains separates any latent")
-    assert "a: unsupported. No feature depends on it." in nothing
-    assert json.loads(command("plan", path, "--json").stdout)["domains_needed"] is None
+    assert "a: unsupported. No feature depends on it. Simulated: identified in 0%." in nothing
+    assert "Given: 30 rows a domain. Assumed, since not given: noise" in nothing
+    assert json.loads(command("plan", path, "--json", "--simulations", 0).stdout)["domains_needed"] is None
     for text, message in (
         ("a,b\n1,2\n", "must hold 0 and 1, one row for each feature"),
         ("1,0\n0,1\n", "has no header: its first line is 1, 0"),
@@ -229,6 +300,6 @@ def test_plan_on_the_command_line(tmp_path):
             raise command("plan", path).exception
     # As pandas writes it, with an index that has no name; and a name that only looks like a repeated one.
     pd.DataFrame([[1, 0], [1, 1], [0, 1]], columns=["IL", "IL.2"]).to_csv(path)
-    found = json.loads(command("plan", path, "--domains", 3, "--json").stdout)["latents"]
+    found = json.loads(command("plan", path, "--domains", 3, "--json", "--simulations", 0).stdout)["latents"]
     assert [latent["name"] for latent in found] == ["IL", "IL.2"]
-    assert list(unmix.plan(pl.DataFrame({"u": [1, 0], "v": [0, 1]}), 2).latents["name"]) == ["u", "v"]
+    assert list(count(pl.DataFrame({"u": [1, 0], "v": [0, 1]}), 2).latents["name"]) == ["u", "v"]

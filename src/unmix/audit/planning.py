@@ -3,12 +3,17 @@
 The count of ``unmix.theory``: a pair of latents is separated if :math:`2 |N_a \\cap N_b| + 1` domains are there, or if
 the overlap is empty. It takes the latents to change generically: domains that differ in few latents, or only in their
 means, do less. Pairs that are not separated form blocks.
+
+The count knows no rows. What an audit would see of the design is simulated: a linear mixing with random weights on the
+support, in every domain means :math:`N(0, \\text{shift}^2)` and standard deviations
+:math:`\\exp N(0, \\text{scale}^2)` of the latents, rows with noise, and the latents' posterior means under the true
+mixing. The audit of these (``verdicts.audit_subject``) is what a fit that found the truth would be told.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import narwhals as nw
@@ -20,14 +25,24 @@ from unmix.audit.changes import Shared, pair_routes
 from unmix.audit.finding import counted, listed
 from unmix.audit.remedies import Remedy, blocks, find_remedies
 from unmix.audit.result import verdict_line
+from unmix.audit.subject import Subject
+from unmix.audit.verdicts import audit_subject
 from unmix.datasets.supports import Plan as Design
 from unmix.datasets.supports import draw_support
 from unmix.errors import SettingError
 from unmix.files import json_ready
+from unmix.numbers import is_number, is_whole
 from unmix.theory import check_support, domains_needed, free_sets, undetermined
 
+Bools = NDArray[np.bool_]
+
+EXPECTED = 0.8
 _TYPICAL_DRAWS = 100
-_COLUMNS = ["name", "verdict", "block", "domains_needed"]
+_COLUMNS = ["name", "verdict", "block", "domains_needed", "identified_in", "change_seen_in", "expected"]
+_MOST_ROWS = 20_000
+_LEAST_NOISE = 1e-3
+_WEIGHTS = (0.5, 1.5)
+_POINTS = 8
 
 
 @dataclass(frozen=True)
@@ -46,14 +61,70 @@ class _Generic:
         return max(0, 2 * len(shared) + 1 - self.n_domains)
 
 
+@dataclass(frozen=True)
+class Experiment:
+    """What is taken of the experiment beside support and domains; what was not given is assumed.
+
+    Attributes
+    ----------
+    rows : int, default 100
+        Rows of every domain that the audit sees.
+    noise : float, default 0.3
+        Standard deviation of the noise of a feature, in units of what the latents make of it.
+    shift : float, default 0.5
+        Standard deviation, over domains, of a latent's mean, in units of its typical spread within a domain.
+    scale : float, default 0.25
+        Standard deviation, over domains, of the logarithm of a latent's spread within a domain.
+    given : tuple of str
+        Which of these were given.
+    """
+
+    rows: int = 100
+    noise: float = 0.3
+    shift: float = 0.5
+    scale: float = 0.25
+    given: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, rows: int | None, noise: float | None, shift: float | None, scale: float | None) -> Experiment:
+        """Checked; None for what is not given."""
+        named: dict[str, Any] = {"rows": rows, "noise": noise, "shift": shift, "scale": scale}
+        words = {name: value for name, value in named.items() if value is not None}
+        for name, value in words.items():
+            if name == "rows" and not is_whole(value, 1):
+                raise SettingError(f"rows must be a whole number ≥ 1, the rows of every domain; got {value!r}.")
+            if name != "rows" and not (is_number(value) and value >= 0):
+                raise SettingError(f"{name} must be a finite number ≥ 0; got {value!r}.")
+        return cls(**words, given=tuple(words))
+
+    def sentence(self) -> str:
+        """What was given, and what is assumed."""
+        said = {
+            "rows": f"{counted(self.rows, 'row')} a domain",
+            "noise": f"noise of {self.noise:g} of what the latents make of a feature",
+            "shift": f"means that vary by {self.shift:g} between domains, in spreads of a latent",
+            "scale": f"logarithms of the spreads that vary by {self.scale:g}",
+        }
+        parts = [("Given", True), ("Assumed, since not given", False)]
+        return " ".join(
+            f"{word}: {'; '.join(own)}."
+            for word, known in parts
+            if (own := [text for name, text in said.items() if (name in self.given) is known])
+        )
+
+
 @dataclass(frozen=True, repr=False)
 class Plan:
     """What a design would identify.
 
     Attributes
     ----------
-    latents : DataFrame, one row a latent: name, verdict ("identified", "block", "unsupported"), block (names of the
-        latents it cannot be told from, itself among them; None unless in a block), domains_needed, reason
+    latents : DataFrame, one row a latent: name, and by the count of domains verdict ("identified", "block",
+        "unsupported"), block (names of the latents it cannot be told from, itself among them; None unless in a block),
+        domains_needed, reason; of the simulated experiments identified_in and change_seen_in (share in which an audit
+        calls it identified, and sees it change), expected (whether identified_in is 0.8 or more; None without any)
+    experiment : Experiment, rows, noise and size of changes, given or assumed
+    simulations : int, number of simulated experiments
     n_domains, domains_needed_without_sparsity : int
     domains_needed : int or None, domains that separate every latent which the features determine from all others; None
         where there is no such latent
@@ -65,6 +136,8 @@ class Plan:
     domains_needed: int | None
     domains_needed_without_sparsity: int
     remedies: list[Remedy]
+    experiment: Experiment
+    simulations: int
 
     def to_dict(self) -> dict[str, Any]:
         """As the command line prints it with ``--json``."""
@@ -73,6 +146,8 @@ class Plan:
                 "domains_needed": self.domains_needed,
                 "domains_needed_without_sparsity": self.domains_needed_without_sparsity,
                 "latents": self.latents[_COLUMNS].to_dict("records"),
+                "experiment": asdict(self.experiment),
+                "simulations": self.simulations,
             }
         )
         return result
@@ -81,9 +156,26 @@ class Plan:
         return str(self)
 
     def __str__(self) -> str:
-        lines = [self._summary(), ""]
-        lines += [verdict_line(row) for row in self.latents.to_dict("records")]
+        lines = [self._summary(), *self._expected(), ""]
+        for row in self.latents.to_dict("records"):
+            seen = f" Simulated: identified in {row['identified_in']:.0%}." if self.simulations else ""
+            lines.append(f"{verdict_line(row)}{seen}")
         return "\n".join(lines + [f"→ {remedy.sentence}" for remedy in self.remedies])
+
+    def _expected(self) -> list[str]:
+        """What the simulated experiments say, and what they were made from."""
+        if not self.simulations:
+            return ["That is a count: whether so many rows show the changes was not simulated."]
+        table = self.latents
+        names = table["name"][table["expected"].astype(bool)].tolist()
+        often = f"in {EXPECTED:.0%} or more of {counted(self.simulations, 'simulated experiment')}"
+        found = f"Expected to be identified ({often}): {listed(names) if names else 'none'}."
+        if set(names) < set(table["name"][table["verdict"] == "identified"]):
+            found += " The count alone promises more than such rows show."
+        return [
+            f"{found} What is audited is the true mixing: a fit has to find it first.",
+            self.experiment.sentence(),
+        ]
 
     def _summary(self) -> str:
         lost = self.latents["name"][self.latents["verdict"] == "unsupported"].tolist()
@@ -102,8 +194,18 @@ class Plan:
         )
 
 
-def plan(support: ArrayLike, n_domains: int, names: Sequence[str] | None = None) -> Plan:
-    """Which latents a support and a number of domains identify, by the count of ``docs/theory.md``.
+def plan(
+    support: ArrayLike,
+    n_domains: int,
+    names: Sequence[str] | None = None,
+    *,
+    rows: int | None = None,
+    noise: float | None = None,
+    shift: float | None = None,
+    scale: float | None = None,
+    simulations: int = 20,
+) -> Plan:
+    """Which latents a support and a number of domains identify, by the count of ``docs/theory.md`` and in simulation.
 
     Parameters
     ----------
@@ -112,21 +214,38 @@ def plan(support: ArrayLike, n_domains: int, names: Sequence[str] | None = None)
         Domains in which all latents change.
     names : sequence of str, optional
         Of the latents. Default: the columns of a DataFrame, else z0, z1, …
+    rows : int, optional
+        Rows of every domain that the audit sees. Assumed where not given: 100.
+    noise : float, optional
+        Standard deviation of a feature's noise, in units of what the latents make of the feature. Assumed: 0.3.
+    shift : float, optional
+        By how much a latent's mean varies between domains: standard deviation, in units of its spread within one.
+        Assumed: 0.5.
+    scale : float, optional
+        By how much the logarithm of that spread varies between domains. Assumed: 0.25.
+    simulations : int, default 20
+        Experiments to simulate and audit, always the same ones; 0: the count alone.
 
     Raises
     ------
     SettingError
-        ``support`` is no 0/1 matrix, ``n_domains`` is below 1, or ``names`` do not fit.
+        ``support`` is no 0/1 matrix, ``n_domains`` is below 1, ``names`` do not fit, or a number cannot be.
 
     Examples
     --------
     >>> import unmix
-    >>> design = unmix.plan([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1], [0, 1, 1]], n_domains=1)
+    >>> design = unmix.plan([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1], [0, 1, 1]], n_domains=1,
+    ...     simulations=0)
     >>> design.domains_needed, design.domains_needed_without_sparsity
     (1, 7)
-    >>> unmix.plan([[1, 1, 0], [1, 1, 0], [0, 0, 1]], n_domains=2).latents["verdict"].tolist()
+    >>> unmix.plan([[1, 1, 0], [1, 1, 0], [0, 0, 1]], n_domains=2, simulations=0).latents["verdict"].tolist()
     ['block', 'block', 'identified']
+    >>> unmix.plan([[1, 0], [1, 0], [0, 1], [0, 1]], n_domains=1, rows=15).latents["expected"].tolist()
+    [False, False]
     """
+    experiment = Experiment.of(rows, noise, shift, scale)
+    if not is_whole(simulations, 0):
+        raise SettingError(f"simulations must be a whole number ≥ 0; got {simulations!r}.")
     if names is None and nw.dependencies.is_into_dataframe(support):
         names = [str(name) for name in nw.from_native(support).columns]
     mask = check_support(support)
@@ -137,7 +256,7 @@ def plan(support: ArrayLike, n_domains: int, names: Sequence[str] | None = None)
     if isinstance(n_domains, bool) or not isinstance(n_domains, int | np.integer) or n_domains < 1:
         raise SettingError(f"n_domains must be a whole number ≥ 1; got {n_domains!r}.")
     used = np.flatnonzero(mask.any(axis=0)).tolist()
-    rows = [_unused(name) for name in words]
+    counts = [_unused(name) for name in words]
     remedies: list[Remedy] = []
     needed: int | None = None
     if used:
@@ -148,15 +267,68 @@ def plan(support: ArrayLike, n_domains: int, names: Sequence[str] | None = None)
         independent = np.zeros((len(used), len(used)), dtype=bool)
         for block in blocks(pair_routes(free_sets(part), routes, independent) > 0):
             for i in block:
-                rows[used[i]] = _row(own_names, i, block, int(count.pairs[i].max()), i in lost, int(n_domains))
+                counts[used[i]] = _row(own_names, i, block, int(count.pairs[i].max()), i in lost, int(n_domains))
         remedies = find_remedies(part, routes, own_names, independent)
-    return Plan(pd.DataFrame(rows), int(n_domains), needed, 2 * n + 1, remedies)
+    table = pd.DataFrame(counts).assign(**_simulate(mask, int(n_domains), experiment, int(simulations)))
+    return Plan(table, int(n_domains), needed, 2 * n + 1, remedies, experiment, int(simulations))
+
+
+def _simulate(mask: Bools, n_domains: int, experiment: Experiment, simulations: int) -> dict[str, Any]:
+    """Columns of ``Plan.latents``: how often simulated experiments tell what of every latent."""
+    n = mask.shape[1]
+    if not simulations:
+        return dict.fromkeys(("identified_in", "change_seen_in", "expected"), [None] * n)
+    identified, changing = np.zeros(n), np.zeros(n)
+    for seed in range(simulations):
+        audit = audit_subject(simulated_subject(mask, n_domains, experiment, np.random.default_rng(seed)))
+        identified += (audit.latents["verdict"] == "identified").to_numpy()
+        seen = audit.finding("C3").evidence.get("changing", [])
+        changing += audit.latents["name"].isin(seen).to_numpy()
+    share = identified / simulations
+    return {"identified_in": share, "change_seen_in": changing / simulations, "expected": share >= EXPECTED}
+
+
+def simulated_subject(mask: Bools, n_domains: int, experiment: Experiment, rng: np.random.Generator) -> Subject:
+    """What an audit sees of one simulated experiment by the true mixing: posterior means of its rows, linear mixing."""
+    d, n = mask.shape
+    size = min(experiment.rows, max(1, _MOST_ROWS // n_domains))
+    location = experiment.shift * rng.standard_normal((n_domains, n))
+    spread = np.exp(experiment.scale * rng.standard_normal((n_domains, n)))
+    domain = np.repeat(np.arange(n_domains), size)
+    z = location[domain] + spread[domain] * rng.standard_normal((len(domain), n))
+    weight = mask * rng.choice([-1.0, 1.0], mask.shape) * rng.uniform(*_WEIGHTS, mask.shape)
+    variance = (spread**2).mean(axis=0) + location.var(axis=0)
+    made = np.sqrt(weight**2 @ variance)
+    weight /= np.where(made > 0, made, 1.0)[:, None]
+    noise = max(experiment.noise, _LEAST_NOISE)
+    x = z @ weight.T + noise * rng.standard_normal((len(domain), d))
+    # Posterior means under N(mean, variance), as an encoder without domains gives them, and their spread in a row.
+    middle, ahead = location.mean(axis=0), variance[:, None] * weight.T
+    gain = ahead @ np.linalg.inv(weight @ ahead + noise**2 * np.eye(d))
+    means = middle + (x - weight @ middle) @ gain.T
+    left = np.sqrt(np.maximum(variance - (gain * ahead).sum(axis=1), 0.0))
+    unit = np.maximum(means.std(axis=0), 1e-12)
+    slopes = weight * np.sqrt(variance) / np.sqrt(1.0 + noise**2)
+    return Subject(
+        latents=(means - means.mean(axis=0)) / unit,
+        strata=domain,
+        domains=tuple(f"domain {u}" for u in range(n_domains)),
+        absent=(),
+        names=tuple(f"z{i}" for i in range(n)),
+        feature_names=tuple(f"x{k}" for k in range(d)),
+        jacobian=np.repeat(slopes[None], _POINTS, axis=0),
+        starts=np.abs(slopes)[None],
+        agreement=np.empty((0, n)),
+        width=left / unit,
+    )
 
 
 def plan_typical(
-    density: float, n_latents: int, n_features: int, n_domains: int, *, random_state: int = 0
+    density: float, n_latents: int, n_features: int, n_domains: int, *, random_state: int = 0, **experiment: Any
 ) -> tuple[Plan, NDArray[np.int64]]:
     """The plan of a typical random support, and the domains that 100 of them need (100,).
+
+    ``experiment``: further words of ``plan``.
 
     Every entry is 1 with probability ``density``; every feature has a parent, and the latents are told apart by the
     features. Typical is the draw with the median need.
@@ -181,7 +353,7 @@ def plan_typical(
     draws = [draw_support(rng, design, None) for _ in range(_TYPICAL_DRAWS)]
     needs = np.array([needed for _, needed in draws], dtype=np.int64)
     typical = int(np.argsort(needs, kind="stable")[(len(needs) - 1) // 2])
-    return plan(draws[typical][0], n_domains), needs
+    return plan(draws[typical][0], n_domains, **experiment), needs
 
 
 def _unused(name: str) -> dict[str, Any]:

@@ -72,6 +72,8 @@ _PLAN_EXAMPLES = """Examples:
 
   unmix plan support.csv --domains 3
 
+  unmix plan support.csv --domains 11 --rows 45 --noise 0.3 --shift 0.3 --scale 0.15
+
   unmix plan --density 0.3 --latents 6 --features 20 --domains 4 --json
 """
 
@@ -274,12 +276,24 @@ def plan(
     latents: Annotated[int, typer.Option(help="With --density: number of latents.")] = 4,
     features: Annotated[int, typer.Option(help="With --density: number of features.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="With --density: seed of the drawn supports.")] = 0,
+    rows: Annotated[int | None, typer.Option(help="Rows of every domain. Assumed: 100.")] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Noise of a feature, in units of what the latents make of it. Assumed: 0.3.")
+    ] = None,
+    shift: Annotated[
+        float | None, typer.Option(help="By how much means vary between domains, in spreads of a latent. Assumed: 0.5.")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="By how much logarithms of spreads vary between domains. Assumed: 0.25.")
+    ] = None,
+    simulations: Annotated[int, typer.Option(help="Experiments to simulate; 0: the count alone.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Before any data exist: which latents would a support and a number of domains identify?"""
     from unmix.cli.runs import plan_support
 
-    plan_support(support, domains, density, latents, features, seed, as_json=as_json)
+    experiment = {"rows": rows, "noise": noise, "shift": shift, "scale": scale, "simulations": simulations}
+    plan_support(support, domains, density, latents, features, seed, experiment, as_json=as_json)
 
 
 @app.command(epilog="Example:\n\n  unmix report runs/cells --out cells.html")

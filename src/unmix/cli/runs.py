@@ -114,6 +114,7 @@ def plan_support(
     latents: int,
     features: int,
     seed: int,
+    experiment: Mapping[str, Any],
     *,
     as_json: bool,
 ) -> None:
@@ -122,9 +123,10 @@ def plan_support(
     if (support is None) == (density is None):
         raise SettingError("Pass either the file of a support or --density, and not both.")
     if support is not None:
-        found = plan(read_support(support), domains)
+        found = plan(read_support(support), domains, **experiment)
     else:
-        found, needs = plan_typical(float(density or 0.0), latents, features, domains, random_state=seed)
+        sizes = float(density or 0.0), latents, features, domains
+        found, needs = plan_typical(*sizes, random_state=seed, **experiment)
         low, middle, high = (int(np.quantile(needs, q, method="inverted_cdf")) for q in (0.1, 0.5, 0.9))
         said = (
             f"{len(needs)} random supports, each entry in use with probability {density}, every feature with a latent: "
