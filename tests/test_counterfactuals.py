@@ -158,7 +158,7 @@ def test_missing_entries_come_back_as_what_the_latents_say(frame, labels):
     np.testing.assert_array_equal(kept[missing], mean[missing])
     assert np.isfinite(kept).all()
     assert np.abs(kept - mean)[~missing].max() > 0.1
-    found = model.check_counterfactuals(table, labels)
+    found = model.check_counterfactuals(table + 0.01, labels)
     np.testing.assert_array_equal(found.rows, 200)
     assert found.n_tests == 15
 
@@ -171,9 +171,9 @@ def test_the_check_is_kept_with_the_fit(fitted, frame, labels, tmp_path):
     assert str(again) == str(found)
     shown = fitted.report(tmp_path / "r.html").read_text()
     assert found.summary() in shown
-    more = fitted.check_counterfactuals(frame, labels)
-    np.testing.assert_array_equal(more.carried, 400)
-    np.testing.assert_array_equal(more.p_value, fitted.check_counterfactuals(frame, labels).p_value)
+    more = [fitted.check_counterfactuals(frame + 1e-2, labels) for _ in range(2)]
+    np.testing.assert_array_equal(more[0].carried, 400)
+    np.testing.assert_array_equal(more[0].p_value, more[1].p_value)
     with pytest.raises(DataError, match="only together with their rows"):
         fitted.check_counterfactuals(y=labels)
     with pytest.raises(DomainError, match="has one prior for all domains"):

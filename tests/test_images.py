@@ -114,6 +114,7 @@ def test_estimator_speaks_in_images(fitted, sprites, tmp_path):
     np.testing.assert_array_equal(again.sample(3, domain=1), fitted.sample(3, domain=1))
 
 
+@pytest.mark.filterwarnings("ignore:The fit was trained on:unmix.DataWarning")
 def test_what_read_images_returns_can_be_fitted(fitted, sprites):
     table = read_images(sprites.images, sprites.domains)
     np.testing.assert_array_equal(CGVAEImages(**QUICK).fit(table).transform(table), fitted.transform(sprites.images))

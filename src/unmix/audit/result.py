@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.audit.finding import Finding, counted, listed, there
+from unmix.audit.notes import Note
 from unmix.audit.remedies import Remedy
 from unmix.errors import SettingError
 from unmix.files import json_ready
@@ -54,6 +55,9 @@ class Audit:
         ``domains_present`` have audited rows, few or many.
     edge_probability : float array (n_features, n_latents)
     feature_names : tuple of str
+    notes : tuple of Note
+        What is to be said of the audited rows: training rows among them, features that do not vary, rows unlike those
+        of the fit, or of no domain of it.
     """
 
     latents: pd.DataFrame
@@ -66,6 +70,7 @@ class Audit:
     domains_needed_without_sparsity: int
     edge_probability: Floats
     feature_names: tuple[str, ...]
+    notes: tuple[Note, ...] = ()
 
     def finding(self, condition: str) -> Finding:
         """The finding whose condition begins with these words, such as "C3"."""
@@ -105,6 +110,7 @@ class Audit:
                 "findings": [finding.to_dict() for finding in self.findings],
                 "pairs": self.pairs.astype(object).where(self.pairs.notna(), None).to_dict("records"),
                 "effects": self.effects.to_dict("records"),
+                "notes": [asdict(note) for note in self.notes],
                 "remedies": [{"change": r.change, "mends": r.mends, "cost": r.cost} for r in self.remedies],
             }
         )
@@ -149,7 +155,7 @@ class Audit:
         return str(self)
 
     def __str__(self) -> str:
-        lines = [self.summary(), ""]
+        lines = [self.summary(), *(note.sentence for note in self.notes), ""]
         lines += [verdict_line(row) for row in self.latents.to_dict("records")]
         lines += [*(f"→ {remedy.sentence}" for remedy in self.remedies), ""]
         for finding in self.findings:

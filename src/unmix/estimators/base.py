@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,11 +20,20 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from unmix.audit.agreement import REPEATS
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
 from unmix.audit.describe import blocks, chunks, encode_rows, explained, mean_latents, with_training_rows
+from unmix.audit.notes import (
+    TRAINING_ROWS,
+    Note,
+    note_constant,
+    note_training,
+    note_unlike,
+    note_without_domain,
+    training_fingerprints,
+)
 from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
 from unmix.audit.result import Audit
 from unmix.audit.sources import audit_model
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
-from unmix.audit.subject import stratify
+from unmix.audit.subject import Reconstruction, stratify
 from unmix.data.batches import Rows
 from unmix.data.columns import check_columns, column_names, listed
 from unmix.data.domains import DomainSchema
@@ -31,7 +41,7 @@ from unmix.data.images import ImageSchema
 from unmix.data.matrix import check_values, numeric_matrix
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table
-from unmix.errors import DataError, DomainError, SchemaError, SettingError
+from unmix.errors import DataError, DataWarning, DomainError, SchemaError, SettingError
 from unmix.estimators.atomic import atomic
 from unmix.estimators.finish import finish_starts, restarts_table
 from unmix.estimators.prepare import (
@@ -281,8 +291,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         if isinstance(self.schema_, ImageSchema):
             raise DataError("Images are not compared pixel by pixel; use unmix.metrics.fid on counterfactual images.")
         if X is not None:
-            rows, y = self._audited(X, y)
-            groups = self.domain_schema_.groups(y, len(rows))
+            rows, groups, *_ = self._noted(X, y)
             return check_counterfactuals(self.model_, rows, groups, self.domains_, self.schema_.names)
         if y is not None:
             raise DataError("Domains come only together with their rows: pass X and y, or nothing.")
@@ -299,6 +308,12 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             Default: the rows that were held out at fit, and with them the training rows of domains that have at least
             90, where training does not bias the tests.
 
+        Warns
+        -----
+        DataWarning
+            Rows are given that the fit was trained on, that are unlike those of the fit, on which features do not vary,
+            or of combinations of domain levels that were not there; ``notes`` of the result say the same.
+
         Returns
         -------
         Audit
@@ -309,14 +324,14 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         Raises
         ------
         SchemaError, DomainError, DataError
-            The rows have other columns than the model, a domain that it does not know, or none.
+            The rows have other columns than the model, a domain that it does not know, or none that it knows.
 
         Examples
         --------
         >>> from unmix import CGVAE, datasets
         >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=6, n_domains=3, n_samples=600)
         >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit(data.x, data.domains)
-        >>> audit = model.audit(data.x, data.domains)       # far too short a training: nothing to believe
+        >>> audit = model.audit()                           # far too short a training: nothing to believe
         >>> audit.latents["verdict"].isin(["identified", "block", "unsupported"]).all()
         np.True_
         """
@@ -324,16 +339,17 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         rows, residual = None, getattr(self, "residual_audited_", None)
         if X is None and y is not None:
             raise DataError("audit takes domains only together with their rows: audit(X, y), or audit() alone.")
+        notes = self._notes_of_fit()
         if X is not None:
-            new, y = self._audited(X, y)
+            new, groups, kept, notes = self._noted(X, y)
             means, widths = encode_rows(self.model_, new)
-            strata = stratify(new, self.domain_schema_.groups(y, len(new)))
-            rows = means, widths, strata, explained(self.model_, new)
+            strata = stratify(new, groups)
+            rows = means, widths, strata, kept
             if residual is not None:
                 residual = residual_dependence(
                     self.model_, new, strata.labels, self.schema_.names, least_share=AUDITED_SHARE
                 )
-        return audit_model(
+        found = audit_model(
             self.model_,
             self.description_,
             domains=self.domains_,
@@ -343,6 +359,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
             rows=rows,
             residual=residual,
         )
+        return replace(found, notes=tuple(notes))
 
     def report(self, path: str | Path) -> Path:
         """Write the report of this fit, one self-contained HTML file, and return its path."""
@@ -451,6 +468,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
                 found.description, found.model, train, held_out, data.groups[data.train], groups
             )
         self._set_mixing()
+        self.training_rows_ = training_fingerprints(train, held_out if len(data.held_out) else None)
         self.counterfactuals_: CounterfactualCheck | None = None
         if self.uses_domains and len(data.held_out) and isinstance(data.features, FeatureSchema):
             self.counterfactuals_ = check_counterfactuals(
@@ -510,6 +528,34 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         """New rows, and their domains as given."""
         table, y = separate(X, y)
         return self._new_rows(table, y, with_domain=True), y
+
+    def _noted(self, X: Any, y: Any) -> tuple[Rows, NDArray[np.int64], Reconstruction, list[Note]]:
+        """New rows, the domain of each, what the model keeps of them, and what is to be said of them, with warnings."""
+        rows, y = self._audited(X, y)
+        groups = self.domain_schema_.groups(y, len(rows))
+        if (groups < 0).all():
+            raise DomainError(
+                "No row is of a combination of domain levels that was there at fit. Known: "
+                f"{listed(self.domains_, 20)}. Pass rows of these, or fit again with the new ones."
+            )
+        notes = note_training(rows, self.training_rows_) + note_without_domain(groups)
+        kept, found = explained(self.model_, rows), self.description_
+        if isinstance(self.schema_, FeatureSchema):
+            notes += note_unlike(rows, self.schema_.names, kept, Reconstruction(found.r2, found.r2_variance))
+            notes += note_constant(kept.variance, self.schema_.names)
+        for note in notes:
+            warnings.warn(note.sentence, DataWarning, stacklevel=3)
+        return rows, groups, kept, notes
+
+    def _notes_of_fit(self) -> list[Note]:
+        """The same of the rows that the fit was described on."""
+        found, notes = self.description_, []
+        if not found.held_out[0]:
+            said = "No rows were held out: the audited ones are those that the fit was trained on, which flatters it."
+            notes.append(Note(TRAINING_ROWS, said, {"rows": len(found.groups), "training_rows": len(found.groups)}))
+        if isinstance(self.schema_, FeatureSchema):
+            notes += note_constant(found.r2_variance, self.schema_.names)
+        return notes
 
     @property
     def latents_agreement_(self) -> Floats:

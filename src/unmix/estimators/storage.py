@@ -393,6 +393,7 @@ def _latent_parts(estimator: LatentEstimator, folder: Path) -> tuple[dict[str, A
     if hasattr(estimator, "selection_"):
         write_table(estimator.selection_, folder / SELECTION)
     arrays = {f"description/{key}": value for key, value in estimator.description_.arrays().items()}
+    arrays["training_rows"] = estimator.training_rows_
     if estimator.counterfactuals_ is not None:
         arrays |= {f"counterfactuals/{key}": value for key, value in estimator.counterfactuals_.arrays().items()}
     return arrays, fitted, _LATENT_FILES
@@ -448,6 +449,9 @@ def _restore(
     if features.named:
         estimator.feature_names_in_ = np.array(features.names, dtype=object)
     estimator.domains_ = domains.domains
+    estimator.training_rows_ = (
+        tensors["training_rows"].numpy() if "training_rows" in tensors else np.empty(0, dtype=np.int64)
+    )
     names = domains.domains, tuple(features.names)
     estimator.counterfactuals_ = CounterfactualCheck(*names, **carried) if carried else None
     estimator.seed_, estimator.stop_reason_ = fitted["seed"], fitted["stop_reason"]
