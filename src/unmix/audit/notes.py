@@ -79,8 +79,8 @@ def note_training(rows: Rows, known: Ints) -> list[Note]:
     return [
         Note(
             TRAINING_ROWS,
-            f"The fit was trained on {seen} or more of {'these' if n > 1 else 'this'} {counted(n, 'row')}: they flatter "
-            f"the model where a domain has fewer than {LEAST_TRAINING_ROWS} of them. Pass other rows, or none: then the "
+            f"The fit was trained on {seen} or more of {'these' if n > 1 else 'this'} {counted(n, 'row')}, which "
+            f"flatters it where a domain has fewer than {LEAST_TRAINING_ROWS} of them. Pass other rows, or none: then "
             "rows held out at fit are taken, and training rows only where they do no harm.",
             {"rows": n, "training_rows": seen},
         )
