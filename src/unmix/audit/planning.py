@@ -25,7 +25,8 @@ from unmix.audit.changes import Shared, pair_routes
 from unmix.audit.finding import counted, listed
 from unmix.audit.remedies import Remedy, blocks, find_remedies
 from unmix.audit.result import verdict_line
-from unmix.audit.subject import Subject
+from unmix.audit.rows import rows_needed
+from unmix.audit.subject import Simulated, Subject, evenly, paired_correlation
 from unmix.audit.verdicts import audit_subject
 from unmix.datasets.supports import Plan as Design
 from unmix.datasets.supports import draw_support
@@ -35,6 +36,8 @@ from unmix.numbers import is_number, is_whole
 from unmix.theory import check_support, domains_needed, free_sets, undetermined
 
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 EXPECTED = 0.8
 _TYPICAL_DRAWS = 100
@@ -43,6 +46,7 @@ _MOST_ROWS = 20_000
 _LEAST_NOISE = 1e-3
 _WEIGHTS = (0.5, 1.5)
 _POINTS = 8
+_SIMULATED = (50, 2000)
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ class Plan:
         calls it identified, and sees it change), expected (whether identified_in is 0.8 or more; None without any)
     experiment : Experiment, rows, noise and size of changes, given or assumed
     simulations : int, number of simulated experiments
+    rows_needed : int, rows a domain that the audit's tests of changes and of dependence take
     n_domains, domains_needed_without_sparsity : int
     domains_needed : int or None, domains that separate every latent which the features determine from all others; None
         where there is no such latent
@@ -138,6 +143,7 @@ class Plan:
     remedies: list[Remedy]
     experiment: Experiment
     simulations: int
+    rows_needed: int
 
     def to_dict(self) -> dict[str, Any]:
         """As the command line prints it with ``--json``."""
@@ -148,6 +154,7 @@ class Plan:
                 "latents": self.latents[_COLUMNS].to_dict("records"),
                 "experiment": asdict(self.experiment),
                 "simulations": self.simulations,
+                "rows_needed": self.rows_needed,
             }
         )
         return result
@@ -172,6 +179,8 @@ class Plan:
         found = f"Expected to be identified ({often}): {listed(names) if names else 'none'}."
         if set(names) < set(table["name"][table["verdict"] == "identified"]):
             found += " The count alone promises more than such rows show."
+        if self.experiment.rows < self.rows_needed:
+            found += f" The audit's tests take about {self.rows_needed} rows a domain."
         return [
             f"{found} What is audited is the true mixing: a fit has to find it first.",
             self.experiment.sentence(),
@@ -270,7 +279,8 @@ def plan(
                 counts[used[i]] = _row(own_names, i, block, int(count.pairs[i].max()), i in lost, int(n_domains))
         remedies = find_remedies(part, routes, own_names, independent)
     table = pd.DataFrame(counts).assign(**_simulate(mask, int(n_domains), experiment, int(simulations)))
-    return Plan(table, int(n_domains), needed, 2 * n + 1, remedies, experiment, int(simulations))
+    rows_for_tests = rows_needed(int(n_domains), n)
+    return Plan(table, int(n_domains), needed, 2 * n + 1, remedies, experiment, int(simulations), rows_for_tests)
 
 
 def _simulate(mask: Bools, n_domains: int, experiment: Experiment, simulations: int) -> dict[str, Any]:
@@ -291,26 +301,35 @@ def _simulate(mask: Bools, n_domains: int, experiment: Experiment, simulations: 
 def simulated_subject(mask: Bools, n_domains: int, experiment: Experiment, rng: np.random.Generator) -> Subject:
     """What an audit sees of one simulated experiment by the true mixing: posterior means of its rows, linear mixing."""
     d, n = mask.shape
-    size = min(experiment.rows, max(1, _MOST_ROWS // n_domains))
     location = experiment.shift * rng.standard_normal((n_domains, n))
     spread = np.exp(experiment.scale * rng.standard_normal((n_domains, n)))
-    domain = np.repeat(np.arange(n_domains), size)
-    z = location[domain] + spread[domain] * rng.standard_normal((len(domain), n))
     weight = mask * rng.choice([-1.0, 1.0], mask.shape) * rng.uniform(*_WEIGHTS, mask.shape)
     variance = (spread**2).mean(axis=0) + location.var(axis=0)
     made = np.sqrt(weight**2 @ variance)
     weight /= np.where(made > 0, made, 1.0)[:, None]
     noise = max(experiment.noise, _LEAST_NOISE)
-    x = z @ weight.T + noise * rng.standard_normal((len(domain), d))
-    # Posterior means under N(mean, variance), as an encoder without domains gives them, and their spread in a row.
+    # Posterior means under N(middle, variance), as an encoder without domains gives them, and their spread in a row.
     middle, ahead = location.mean(axis=0), variance[:, None] * weight.T
     gain = ahead @ np.linalg.inv(weight @ ahead + noise**2 * np.eye(d))
-    means = middle + (x - weight @ middle) @ gain.T
     left = np.sqrt(np.maximum(variance - (gain * ahead).sum(axis=1), 0.0))
-    unit = np.maximum(means.std(axis=0), 1e-12)
+
+    def draw(size: int) -> tuple[Floats, Floats, Floats, Ints]:
+        """Latents, their posterior means with noise and without, and the domain of each row."""
+        domain = np.repeat(np.arange(n_domains), size)
+        z = location[domain] + spread[domain] * rng.standard_normal((len(domain), n))
+        clean = (z - middle) @ weight.T
+        noisy = clean + noise * rng.standard_normal(clean.shape)
+        return z, middle + noisy @ gain.T, middle + clean @ gain.T, domain
+
+    _, means, _, domain = draw(min(experiment.rows, max(1, _MOST_ROWS // n_domains)))
+    z, read, back, strata = draw(int(np.clip(_MOST_ROWS // n_domains, *_SIMULATED)))
+    center, unit = means.mean(axis=0), np.maximum(means.std(axis=0), 1e-12)
+    latents = (means - center) / unit
+    points = latents[evenly(len(latents), _POINTS), None, :]
+    precision = (unit / spread) ** 2
     slopes = weight * np.sqrt(variance) / np.sqrt(1.0 + noise**2)
     return Subject(
-        latents=(means - means.mean(axis=0)) / unit,
+        latents=latents,
         strata=domain,
         domains=tuple(f"domain {u}" for u in range(n_domains)),
         absent=(),
@@ -320,6 +339,9 @@ def simulated_subject(mask: Bools, n_domains: int, experiment: Experiment, rng: 
         starts=np.abs(slopes)[None],
         agreement=np.empty((0, n)),
         width=left / unit,
+        slopes=None if n_domains == 1 else ((location - center) / unit - points) * precision,
+        curvatures=None if n_domains == 1 else -np.repeat(precision[None], len(points), axis=0),
+        simulated=Simulated(z, read, strata, paired_correlation(z, back) ** 2),
     )
 
 
