@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, floored, listed
+from unmix.audit.finding import Finding, Said, floored, listed
 from unmix.audit.subject import Subject
 from unmix.metrics.recovery import correlation, match
 
@@ -135,20 +135,21 @@ class Repeats:
     worse: NDArray[np.bool_]
     others: int
 
-    def fault(self, latent: int) -> str:
+    def fault(self, latent: int) -> Said:
         """Why the latent does not repeat, or nothing."""
         if self.median[latent] < REPEATS:
             value = floored(self.median[latent])
             said = f"correlation {value} with the other start" if self.others == 1 else self._median(latent)
             mend = "More starts or longer training may mend it."
-            return f"The starts do not agree on it: {said}, {REPEATS} is asked. {mend}"
+            return Said("starts_disagree", f"The starts do not agree on it: {said}, {REPEATS} is asked. {mend}")
         if self.rival[latent] < _CONTRADICTED:
-            return (
+            return Said(
+                "rival_start",
                 f"A start that fits as well found another latent in its place (correlation "
                 f"{floored(self.rival[latent])}): they do not estimate the same factor, and the data prefer neither. "
-                "One of them is wrong, or each is a factor and there are more factors than latents."
+                "One of them is wrong, or each is a factor and there are more factors than latents.",
             )
-        return ""
+        return Said("", "")
 
     def said(self, latent: int) -> str:
         """The agreement on a latent, with the statistic named and the starts that differ counted."""

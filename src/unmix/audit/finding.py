@@ -11,6 +11,33 @@ from unmix.files import json_ready
 
 Verdict = Literal["holds", "fails", "cannot tell"]
 
+# What stays when words change.
+CODES = {
+    "C1 positivity": "C1",
+    "C2 independence": "C2",
+    "C3 changes": "C3",
+    "C4 sparsity": "C4",
+    "invertibility": "invertibility",
+    "agreement": "agreement",
+    "number of latents": "number_of_latents",
+    "rows": "rows",
+}
+
+
+class Said(str):
+    """Words that carry a code, which stays when they change."""
+
+    __slots__ = ("code",)
+    code: str
+
+    def __new__(cls, code: str, words: str) -> Said:
+        said = super().__new__(cls, words)
+        said.code = code
+        return said
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        return self.code, str(self)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -35,9 +62,14 @@ class Finding:
     sentence: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def code(self) -> str:
+        """Of the condition: C1, C2, C3, C4, invertibility, agreement, number_of_latents or rows."""
+        return CODES[self.condition]
+
     def to_dict(self) -> dict[str, Any]:
         """The finding as strict JSON can hold it."""
-        result: dict[str, Any] = json_ready(asdict(self))
+        result: dict[str, Any] = json_ready({"code": self.code, **asdict(self)})
         return result
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, counted, floored
+from unmix.audit.finding import Finding, Said, counted, floored
 from unmix.audit.subject import Subject
 
 Floats = NDArray[np.float64]
@@ -45,32 +45,37 @@ def own_effects(jacobian: Floats) -> tuple[Floats, Floats]:
     return 1.0 / np.linalg.norm(inverse, axis=2), np.linalg.svd(upper, compute_uv=False)[:, -1]
 
 
-def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, str]]:
+def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, Said]]:
     """Whether every latent can be read off the features, and what is wrong with those that cannot."""
     effects, smallest = own_effects(subject.jacobian)
     low = np.quantile(effects, _SHARE_OF_ROWS, axis=0)
-    faults: dict[int, str] = {}
+    faults: dict[int, Said] = {}
     kept = None if subject.reconstruction is None else subject.reconstruction.kept
     still = 0 if subject.reconstruction is None else subject.reconstruction.still
     made, undescribed = subject.simulated, kept is not None and kept <= 0
     if undescribed:
         said = f"is not read off these rows: encoding and decoding them is no better than the means (R² {kept:.2f})"
-        faults = dict.fromkeys(range(subject.n_latents), said)
+        faults = dict.fromkeys(range(subject.n_latents), Said("undescribed_rows", said))
     for i in range(subject.n_latents):
         back, ceiling = (1.0, 1.0) if made is None else (float(made.round_trip[i]), float(made.ceiling[i]))
         if i in faults:
             continue
         if low[i] < _OWN_EFFECT:
-            faults[i] = f"has an effect of its own of only {low[i]:.2f} or less on the features at a tenth of the rows"
+            faults[i] = Said(
+                "no_effect_of_its_own",
+                f"has an effect of its own of only {low[i]:.2f} or less on the features at a tenth of the rows",
+            )
         elif back < _ROUND_TRIP:
-            faults[i] = (
+            faults[i] = Said(
+                "round_trip",
                 f"does not come back when it is decoded and encoded again (squared correlation {floored(back)}; "
-                f"{_ROUND_TRIP} is asked)"
+                f"{_ROUND_TRIP} is asked)",
             )
         elif ceiling < _CEILING:
-            faults[i] = (
+            faults[i] = Said(
+                "noise_ceiling",
                 f"is read off too unclearly: decoded, with the features' noise, and encoded again it has a correlation "
-                f"of {floored(ceiling)} with itself ({_CEILING} is asked)"
+                f"of {floored(ceiling)} with itself ({_CEILING} is asked)",
             )
     names = subject.names
     evidence = {

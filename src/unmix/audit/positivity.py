@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, Verdict, floored, listed, there
+from unmix.audit.finding import Finding, Said, Verdict, floored, listed, there
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.audit.subject import LEAST_ROWS, Subject
 from unmix.metrics.recovery import correlation
@@ -36,7 +36,7 @@ _LEAST_SD = 1e-3
 class Faults:
     """A sentence for every latent that has a fault; the superfluous ones have collapsed or repeat one that stays."""
 
-    by_latent: dict[int, str]
+    by_latent: dict[int, Said]
     superfluous: frozenset[int] = frozenset()
 
 
@@ -72,7 +72,8 @@ def check_positivity(subject: Subject) -> tuple[Finding, Faults]:
         "rows": dict(zip(subject.domains, subject.counts.tolist(), strict=True)),
         "absent_domains": list(subject.absent),
         "small_domains": small,
-        "faults": {names[i]: words for i, words in faults.items()},
+        "faults": {names[i]: str(words) for i, words in faults.items()},
+        "fault_codes": {names[i]: words.code for i, words in faults.items()},
         "least_overlap": None if overlap is None else dict(zip(names, overlap.min(axis=0).tolist(), strict=True)),
         "domains_apart": apart,
     }
@@ -81,7 +82,7 @@ def check_positivity(subject: Subject) -> tuple[Finding, Faults]:
 
 
 def _judge(
-    subject: Subject, faults: dict[int, str], apart: dict[str, list[str]], small: list[str]
+    subject: Subject, faults: dict[int, Said], apart: dict[str, list[str]], small: list[str]
 ) -> tuple[Verdict, str]:
     if faults:
         return "fails", " ".join(f"{subject.names[i]} {words}." for i, words in faults.items())
@@ -100,16 +101,17 @@ def _judge(
     return "holds", "Every latent varies, stands alone, and every domain has rows that overlap with the others'."
 
 
-def _collapsed(subject: Subject) -> dict[int, str]:
+def _collapsed(subject: Subject) -> dict[int, Said]:
     spread, effect = subject.latents.std(axis=0), subject.starts[0].max(axis=0)
-    found: dict[int, str] = {}
+    found: dict[int, Said] = {}
     for i in range(subject.n_latents):
         if spread[i] < _LEAST_SD:
-            found[i] = "is constant on these rows"
+            found[i] = Said("constant", "is constant on these rows")
         elif subject.width is not None and collapsed(subject.width[i]):
-            found[i] = f"has collapsed: {_width_in_words(subject, i)}"
+            found[i] = Said("collapsed", f"has collapsed: {_width_in_words(subject, i)}")
         elif effect[i] < SUPPORT_THRESHOLD:
-            found[i] = f"has collapsed: it drives no feature by {SUPPORT_THRESHOLD} standard deviations or more"
+            said = f"has collapsed: it drives no feature by {SUPPORT_THRESHOLD} standard deviations or more"
+            found[i] = Said("drives_nothing", said)
     return found
 
 
@@ -119,25 +121,28 @@ def _width_in_words(subject: Subject, latent: int) -> str:
     return f"in a row its posterior is {share} times as wide as over all rows"
 
 
-def _superfluous(subject: Subject, gone: dict[int, str]) -> frozenset[int]:
+def _superfluous(subject: Subject, gone: dict[int, Said]) -> frozenset[int]:
     """Collapsed latents, and of every two that repeat each other the one with less effect."""
     effect = subject.starts[0].sum(axis=0)
     pairs = _twins(subject).items()
     return frozenset(gone) | {i if (effect[i], -i) < (effect[twin], -twin) else twin for i, twin in pairs}
 
 
-def _others(subject: Subject) -> dict[int, str]:
+def _others(subject: Subject) -> dict[int, Said]:
     found = {
-        i: f"is a duplicate of {subject.names[twin]}: within domains their correlation, of values or ranks, is "
-        f"{_DUPLICATED} or more"
+        i: Said(
+            "duplicate",
+            f"is a duplicate of {subject.names[twin]}: within domains their correlation, of values or ranks, is "
+            f"{_DUPLICATED} or more",
+        )
         for i, twin in _twins(subject).items()
     }
     for i in range(subject.n_latents):
         if subject.width is not None and subject.width[i] > _UNCLEAR:
-            found[i] = f"is read off the features too unclearly: {_width_in_words(subject, i)}"
+            found[i] = Said("unclear", f"is read off the features too unclearly: {_width_in_words(subject, i)}")
         n_values = len(np.unique(subject.latents[:, i].round(6)))
         if n_values <= min(_FEW_VALUES, len(subject.latents) // 10):
-            found[i] = f"is discrete: it takes {n_values} values on these rows"
+            found[i] = Said("discrete", f"is discrete: it takes {n_values} values on these rows")
     return found
 
 

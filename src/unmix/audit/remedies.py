@@ -27,9 +27,11 @@ _MOST_TRIED = 20
 class Remedy:
     """A change in words, the latents that it makes identified, and how many things it adds or takes away.
 
-    ``effect``: what it does in words, where that is not to make ``mends`` identified.
+    ``effect``: what it does in words, where that is not to make ``mends`` identified. ``code``: more_domains,
+    more_features, fewer_latents, more_latents or more_rows.
     """
 
+    code: str
     change: str
     mends: tuple[str, ...]
     cost: int
@@ -125,9 +127,10 @@ def find_remedies(
         mended = {old[j] for j in rest} - single
         fewer.append((len(mended), f"A model without {names[i]}, one latent fewer,", mended))
     with_features, with_fewer = (
-        [Remedy(change, tuple(names[i] for i in sorted(mended)), 1)] if size else []
-        for size, change, mended in (
-            max(tried, key=lambda item: item[0], default=(0, "", set())) for tried in (features, fewer)
+        [Remedy(code, change, tuple(names[i] for i in sorted(mended)), 1)] if size else []
+        for code, (size, change, mended) in (
+            (code, max(tried, key=lambda item: item[0], default=(0, "", set())))
+            for code, tried in (("more_features", features), ("fewer_latents", fewer))
         )
     )
     # A latent fewer comes last: it mends the count, but what it stood for is still in the data.
@@ -153,6 +156,6 @@ def _more_domains(support: Bools, routes: Routes, names: list[str], single: set[
             shared = frozenset().union(*(sets[a] & sets[b] for a in mended for b in range(n) if b != a))
             must = listed([names[i] for i in sorted(shared)])
             change = f"{counted(extra, 'more domain')} in which {must} change in new ways"
-            found.append(Remedy(change, tuple(names[i] for i in sorted(mended)), extra))
+            found.append(Remedy("more_domains", change, tuple(names[i] for i in sorted(mended)), extra))
             best = mended
     return found if len(found) < 2 else [found[0], found[-1]]

@@ -37,7 +37,8 @@ class Audit:
     latents : DataFrame, one row a latent
         ``name``; ``verdict``: "identified" (by itself), "block" (only together with the others of ``block``) or
         "unsupported"; ``block``: names, or None; ``domains_needed``: domains that separate it from all others with this
-        mixing, NA where it is superfluous; ``reason``; ``remedy``: the cheapest change that would identify it, or "";
+        mixing, NA where it is superfluous; ``reason``, and its ``code``, which stays when the words change; ``remedy``:
+        the cheapest change that would identify it, or "";
         ``explained_variance``: share of the features' variance, NaN where it is not known; ``change``: share of its
         variance between domains, NaN with one; ``effect``: both in words, with the domain that differs most.
     findings : list of Finding, one for each condition of the theory
@@ -98,7 +99,11 @@ class Audit:
         return pd.DataFrame([{name: getattr(finding, name) for name in columns} for finding in self.findings])
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the edges, as strict JSON can hold it."""
+        """Everything but the edges, as strict JSON can hold it.
+
+        Verdicts ("identified", "block", "unsupported"; "holds", "fails", "cannot tell") and every ``code`` stay when
+        sentences change; ``docs/audit.md`` lists them.
+        """
         latents = self.latents.astype({"domains_needed": object}).to_dict("records")
         rows = [{k: None if v is pd.NA else v for k, v in row.items()} for row in latents]
         result: dict[str, Any] = json_ready(
@@ -111,7 +116,9 @@ class Audit:
                 "pairs": self.pairs.astype(object).where(self.pairs.notna(), None).to_dict("records"),
                 "effects": self.effects.to_dict("records"),
                 "notes": [asdict(note) for note in self.notes],
-                "remedies": [{"change": r.change, "mends": r.mends, "cost": r.cost} for r in self.remedies],
+                "remedies": [
+                    {"code": r.code, "change": r.change, "mends": r.mends, "cost": r.cost} for r in self.remedies
+                ],
             }
         )
         return result

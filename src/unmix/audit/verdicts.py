@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from unmix.audit.agreement import Repeats, check_agreement
 from unmix.audit.changes import ROUTES, Changes, check_changes, route_shares, tied
-from unmix.audit.finding import Finding, counted, listed, there
+from unmix.audit.finding import Finding, Said, counted, listed, there
 from unmix.audit.independence import check_independence, zeros_by_turning
 from unmix.audit.invertibility import check_invertibility
 from unmix.audit.positivity import check_positivity
@@ -39,6 +39,7 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 _REST = ("C2 independence", "C3 changes", "C4 sparsity", "invertibility", "agreement", "number of latents", "rows")
+_UNKNOWN = Said("unknown", "")
 _PAIR_COLUMNS = ["a", "b", "separated", "probability", "route", "domains_needed"]
 _PAIR_COLUMNS += ["directions_needed", "directions", "condition"]
 
@@ -50,7 +51,7 @@ class _Evidence:
     subject: Subject
     support: Support
     changes: Changes
-    faults: dict[int, str]
+    faults: dict[int, Said]
     repeats: Repeats | None
     separated: Bools
     probability: Floats
@@ -101,7 +102,7 @@ def audit_subject(subject: Subject) -> Audit:
         mended.append(_more_rows(enough))
     elif enough.verdict == "fails" and not separated.all():
         mended = [_more_rows(enough)]
-    rows = [_row(name, "unsupported", faults.by_latent.get(i, "")) for i, name in enumerate(subject.names)]
+    rows = [_row(name, "unsupported", faults.by_latent.get(i, _UNKNOWN)) for i, name in enumerate(subject.names)]
     for place, row in zip(active, _verdicts(evidence, mended), strict=True):
         rows[place] = row
     effects = domain_effects(subject)
@@ -135,49 +136,55 @@ def _verdicts(found: _Evidence, mended: list[Remedy]) -> list[dict[str, Any]]:
     return [rows[i] for i in range(len(names))]
 
 
-def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, str]:
+def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, Said]:
+    """Verdict and reason."""
     names, others = found.subject.names, [j for j in block if j != i]
     if i in found.faults:
-        return "unsupported", f"It {found.faults[i]}."
+        return "unsupported", Said(found.faults[i].code, f"It {found.faults[i]}.")
     if found.repeats is not None and found.repeats.fault(i):
         return "unsupported", found.repeats.fault(i)
     if found.number.verdict == "fails":
         features = listed([str(name) for name in found.number.evidence["features"]])
-        return "unsupported", (
+        return "unsupported", Said(
+            "too_few_latents",
             f"The latents do not account for the features ({features} still depend on each other), so that it may mix "
-            "factors; the theory guarantees nothing about too few latents."
+            "factors; the theory guarantees nothing about too few latents.",
         )
     said = "" if found.repeats is None else f" {found.repeats.said(i)}"
     if not others:
         alone = " There is no other start to compare with: whether it repeats is not known."
-        return "identified", f"{_routes(found, i)}{said or alone}"
+        return "identified", Said("separated", f"{_routes(found, i)}{said or alone}")
     direct = [j for j in others if not found.separated[i, j]]
     bound = [names[j] for j in direct if found.dependent[i, j]]
     unsure = [names[j] for j in direct if not found.dependent[i, j] and found.probability[i, j] >= 1 - SURE]
     open_ = [j for j in direct if not found.dependent[i, j]]
     if not found.changes.changing[i] and open_:
-        still = "It does not change between domains by more than with shuffled labels"
+        code, still = "unchanging", "It does not change between domains by more than with shuffled labels"
         if found.subject.untested_domains:
-            still = "Whether it changes between domains cannot be tested"
+            code, still = "changes_untested", "Whether it changes between domains cannot be tested"
         elif found.changes.blind and len(found.subject.large) > 1:
-            still = "Whether it changes between domains cannot be told from so few rows"
+            code, still = "too_few_rows", "Whether it changes between domains cannot be told from so few rows"
         surely = "does not surely separate" if unsure else "does not separate"
-        return "unsupported", f"{still}, and the structure {surely} it from {listed([names[j] for j in open_])}."
+        rest = f"the structure {surely} it from {listed([names[j] for j in open_])}"
+        return "unsupported", Said(code, f"{still}, and {rest}.")
     if bound:
-        return "block", f"It depends on {listed(bound)} within domains.{said}"
+        return "block", Said("dependent", f"It depends on {listed(bound)} within domains.{said}")
     if unsure:
-        return "block", f"Whether it is separate from {listed(unsure)} is not sure: it hangs on uncertain edges.{said}"
+        why = f"Whether it is separate from {listed(unsure)} is not sure: it hangs on uncertain edges.{said}"
+        return "block", Said("uncertain_edges", why)
     sets = found.support.likely()
     bars = sorted(set().union(*(tied(sets, i, j, found.dependent) for j in direct)))
     together = listed([names[j] for j in direct])
     if bars:
-        return "block", (
+        return "block", Said(
+            "changes_barred",
             f"Nothing separates it from {together}: changes count only where latents are independent within domains, "
-            f"and {listed([names[k] for k in bars])} are not.{said}"
+            f"and {listed([names[k] for k in bars])} are not.{said}",
         )
-    return "block", (
+    return "block", Said(
+        "not_enough_changes",
         f"Nothing separates it from {together}: that would take {int(found.support.needed()[i, direct].max())} domains "
-        f"that differ enough, and {_domains(found)}.{said}"
+        f"that differ enough, and {_domains(found)}.{said}",
     )
 
 
@@ -224,16 +231,17 @@ def _pairs(found: _Evidence) -> pd.DataFrame:
 
 
 def _row(
-    name: str, verdict: str, reason: str, block: list[str] | None = None, needed: int | None = None, remedy: str = ""
+    name: str, verdict: str, reason: Said, block: list[str] | None = None, needed: int | None = None, remedy: str = ""
 ) -> dict[str, Any]:
     if needed is None:
-        reason = f"It {reason}." if reason else "Nothing can be said about it."
+        reason = Said(reason.code, f"It {reason}." if reason else "Nothing can be said about it.")
     return {
         "name": name,
         "verdict": verdict,
         "block": block,
         "domains_needed": needed,
-        "reason": reason,
+        "code": reason.code,
+        "reason": str(reason),
         "remedy": remedy,
     }
 
@@ -283,26 +291,27 @@ def _with_fewer(subject: Subject, superfluous: list[int]) -> list[Remedy]:
         return []
     n = counted(subject.n_latents - len(superfluous), "latent")
     lost = listed([subject.names[i] for i in superfluous])
-    return [Remedy(f"Ask for {n}: a model without {lost}", (), len(superfluous), "lose little on these rows")]
+    change = f"Ask for {n}: a model without {lost}"
+    return [Remedy("fewer_latents", change, (), len(superfluous), "lose little on these rows")]
 
 
 def _more_latents(subject: Subject) -> Remedy:
     change = f"More than {counted(subject.n_latents, 'latent')} (`unmix select` compares numbers)"
-    return Remedy(change, (), 1, "describe what these leave of the features")
+    return Remedy("more_latents", change, (), 1, "describe what these leave of the features")
 
 
 def _more_rows(rows: Finding) -> Remedy:
     needed, typical = rows.evidence["rows_of_a_domain_needed"], rows.evidence["median_rows_of_a_domain"]
-    return Remedy(
-        f"About {needed} audited rows a domain instead of {typical}", (), needed - typical, "let the tests tell"
-    )
+    change = f"About {needed} audited rows a domain instead of {typical}"
+    return Remedy("more_rows", change, (), needed - typical, "let the tests tell")
 
 
-def _nothing(subject: Subject, positivity: Finding, faults: dict[int, str]) -> Audit:
+def _nothing(subject: Subject, positivity: Finding, faults: dict[int, Said]) -> Audit:
     """The audit where there is too little to test anything."""
     enough = len(subject.latents) >= LEAST_ROWS
     why = "No latent is left to test." if enough else positivity.sentence
-    few = f"cannot be tested: there {there(len(subject.latents), 'row')}, and {LEAST_ROWS} are needed"
+    said = f"cannot be tested: there {there(len(subject.latents), 'row')}, and {LEAST_ROWS} are needed"
+    few = Said("too_few_rows", said)
     rest = [Finding(condition, "cannot tell", False, why) for condition in _REST]
     if enough:
         rest[_REST.index("invertibility")] = check_invertibility(subject)[0]
