@@ -62,7 +62,7 @@ def test_as_tables_json_and_text():
     added = {"domains_present", "effects", "findings", "notes", "pairs", "remedies"}
     assert set(content) - set(planned) == added
     assert set(content["latents"][0]) == {
-        *("name", "verdict", "block", "domains_needed", "reason", "remedy"),
+        *("name", "verdict", "block", "domains_needed", "code", "reason", "remedy"),
         *("explained_variance", "change", "effect"),
     }
     assert {finding["verdict"] for finding in content["findings"]} <= {"holds", "fails", "cannot tell"}
