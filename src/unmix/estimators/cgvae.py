@@ -51,7 +51,8 @@ class CGVAE(LatentEstimator):
     sparsity : "auto" or float, default "auto"
         α, in nats a row for an entry of one standard deviation under L1. Starts rise to all of it, half of it or late,
         in turn, and end at a fifth; they are compared at the end. "auto" rises to 0.5 and ends where an entry costs
-        what the Bayesian information criterion charges for two parameters. 0: changes alone.
+        what the Bayesian information criterion charges for two parameters (one in tables of fewer rows than five times
+        the features). 0: changes alone.
     penalty : {"log", "l1", "l2"}, default "log"
         Form of the penalty on the entries w of the mixing: 0.05 log(1 + w / 0.05), nearly a count of the entries; L1,
         as in the paper; or squared, for comparison.

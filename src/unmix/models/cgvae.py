@@ -8,7 +8,8 @@ free of the scale of z (``objectives/sparsity.py``).
 **Weight of the penalty.** α rises from 0, since at full strength while the noise is still being learnt it collapses all
 latents, and falls again until four fifths of training: strong sparsity leads to the right latents, and weak sparsity
 does not bend them. Where it is chosen by evidence it ends at what the Bayesian information criterion charges for two
-parameters, log(N) nats in N training rows (slope and bend of an entry); otherwise at a fifth of α.
+parameters, log(N) nats in N training rows (slope and bend of an entry), or for one where rows are fewer than five times
+the features and the mixing stays nearly linear; otherwise at a fifth of α.
 
 **Noise.** Until ``released`` all features share one noise variance. With a noise of its own for every feature from the
 start the model behaves like factor analysis: two features that share a small disturbance buy a latent, and a factor
@@ -75,9 +76,9 @@ _LEAST_ROWS_A_FEATURE = 5
 _PATIENCE_OF_LINEAR = 20
 
 
-def _by_evidence(n_rows: int) -> float:
-    """Nats a row for an entry: that of two parameters, slope and bend, in the Bayesian information criterion."""
-    return math.log(n_rows) / n_rows
+def _by_evidence(n_rows: int, wide: bool) -> float:
+    """Nats a row for an entry in the Bayesian information criterion: two parameters, slope and bend; one where wide."""
+    return (1 if wide else 2) * math.log(n_rows) / (2 * n_rows)
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class CGVAENetwork(LatentModel):
         self._wide = len(train) < _LEAST_ROWS_A_FEATURE * config.n_features
         if config.by_evidence:
             one = float(PENALTIES[config.penalty](torch.ones(1, 1, 1)))
-            self.final_sparsity = min(_by_evidence(len(train)) / one, _FINAL_SHARE * config.sparsity)
+            self.final_sparsity = min(_by_evidence(len(train), self._wide) / one, _FINAL_SHARE * config.sparsity)
         kinds = {start: self._kind(start) for start in range(self.n_starts) if self._kind(start)}
         for kind in dict.fromkeys(kinds.values()):
             own = [start for start, other in kinds.items() if other == kind]
@@ -308,7 +309,7 @@ class CGVAENetwork(LatentModel):
         due = [turned for turned in self.config.turned if before < turned <= after]
         if due:
             last = self.config.by_evidence and due[-1] == self.config.turned[-1]
-            cost = _by_evidence(n_train) if last else self._entry_cost(n_train)
+            cost = _by_evidence(n_train, self._wide) if last else self._entry_cost(n_train)
             turn_latents(self, rows, self.alive[:, 0], cost, self.config.seed)
 
     @torch.no_grad()
