@@ -35,9 +35,7 @@ def test_changes_identify_a_dense_mixing_and_sparsity_is_denied():
     assert audit.finding("C4").verdict == "fails"
     assert audit.finding("C3").verdict == "holds"
     assert "All 3 latents (z0, z1 and z2) differ" in audit.finding("C3").sentence
-    assert (
-        "3 pairs of latents need changes to be separated. The domains differ in enough" in audit.finding("C3").sentence
-    )
+    assert "and need changes. The domains differ in enough" in audit.finding("C3").sentence
     assert audit.domains_needed == 7
     assert audit.pairs["directions_needed"].tolist() == audit.pairs["directions"].tolist() == [6] * 3
     location, scale = stub.location.numpy(), stub.log_scale.exp().numpy()

@@ -31,7 +31,7 @@ def test_what_the_latents_leave_must_be_strong_and_of_some_size(correlation, sha
     found = audit.finding("number of latents")
     assert found.verdict == "holds"
     assert f"{AUDITED} with {AUDITED_SHARE:.1%} counts" in found.sentence
-    assert found.sentence.endswith("Features that repeat each other: x1 and x2.")
+    assert found.sentence.endswith("Features that repeat each other: x1 with x2.")
     assert verdicts(audit) == ["identified"] * 3
 
 
@@ -127,3 +127,33 @@ def test_effects_stand_beside_the_verdict():
     between = np.mean(own["mean"] ** 2)
     assert audit.latents["change"][1] == pytest.approx(between)
     assert f"z1: identified ({between:.0%} of its own between domains, most in u" in str(audit)
+
+
+def test_features_that_repeat_each_other_are_named_where_the_number_fails_too():
+    audit = audit_of(*problem(SPARSE, 4), residual=left(0.5, 0.02, (("x1", "x2"),)))
+    found = audit.finding("number of latents")
+    assert found.verdict == "fails"
+    assert "2.0% of a feature's variance; 0.25 with 0.1% counts" in found.sentence
+    assert found.sentence.endswith("Features that repeat each other: x1 with x2.")
+    assert audit.remedies[0].sentence.endswith("would have room for what these leave of the features.")
+
+
+def test_a_reason_names_all_of_the_block_that_nothing_separates():
+    stub, z, labels = problem(DENSE, 8)
+    z[:, 1] = 0.8 * z[:, 0] + 0.6 * z[:, 1]
+    audit = audit_of(stub, z, labels)
+    assert audit.latents["block"][0] == ["z0", "z1", "z2"]
+    assert "It depends on z1 within domains, and nothing surely separates it from z2." in audit.latents["reason"][0]
+
+
+def test_small_shares_are_not_said_to_be_zero():
+    stub, z, labels = problem(SPARSE, 4)
+    z[:, 0] -= np.stack([z[labels == u, 0].mean() for u in range(4)])[labels]
+    said = audit_of(stub, z, labels).latents["effect"][0]
+    assert said == "under 1% of its own between domains"
+
+
+def test_pairs_that_are_not_sure_need_changes_in_the_words_of_both_conditions():
+    """C4 counts pairs on the most likely support, C3 those that nine tenths of the draws do not separate."""
+    found = audit_of(*problem(DENSE, 8)).finding("C3")
+    assert "3 pairs of latents are not surely separated by the structure and need changes." in found.sentence

@@ -435,7 +435,8 @@ def _judge(subject: Subject, changes: Changes, left: Bools, met: Bools, barred: 
     n, names = subject.n_latents, subject.names
     needed = int(left.sum())
     costs = (
-        f"{counted(needed, 'pair')} of latents {'needs' if needed == 1 else 'need'} changes to be separated."
+        f"{counted(needed, 'pair')} of latents {'is' if needed == 1 else 'are'} not surely separated by the structure "
+        f"and {'needs' if needed == 1 else 'need'} changes."
         if needed
         else "That costs nothing here: the structure leaves no pair to the changes."
     )

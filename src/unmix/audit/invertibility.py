@@ -68,13 +68,13 @@ def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, Said]]:
         elif back < _ROUND_TRIP:
             faults[i] = Said(
                 "round_trip",
-                f"does not come back when it is decoded and encoded again (squared correlation {floored(back)}; "
-                f"{_ROUND_TRIP} is asked)",
+                f"does not come back closely enough when it is decoded and encoded again (squared correlation "
+                f"{floored(back)}; {_ROUND_TRIP} is asked)",
             )
         elif ceiling < _CEILING:
             faults[i] = Said(
                 "noise_ceiling",
-                f"is read off too unclearly: decoded, with the features' noise, and encoded again it has a correlation "
+                f"is read off too unclearly: decoded, with the model's noise, and encoded again it has a correlation "
                 f"of {floored(ceiling)} with itself ({_CEILING} is asked)",
             )
     names = subject.names

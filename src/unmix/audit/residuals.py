@@ -74,27 +74,24 @@ def check_number(subject: Subject) -> Finding:
         return Finding(CONDITION, "cannot tell", False, f"{few}: more factors would not show.", evidence)
     pair = listed([str(name) for name in found.features])
     asked = f"{AUDITED} with {AUDITED_SHARE:.1%} counts"
+    alike = listed([f"{first} with {second}" for first, second in found.copies])
+    repeated = f" Features that repeat each other: {alike}." if alike else ""
     if found.limit >= AUDITED:
         sentence = (
             f"Too few rows to tell: chance alone gives what the latents leave correlations up to {found.limit:.2f}."
         )
         return Finding(CONDITION, "cannot tell", False, sentence, evidence)
-    size = (
-        f"rank correlation {found.correlation:.2f} of what the latents leave, {100 * found.share:.1f} % of a feature's"
-    )
+    size = f"rank correlation {found.correlation:.2f} of what the latents leave, {found.share:.1%} of a feature's"
     if found.exceeds(AUDITED, AUDITED_SHARE):
         sentence = (
             f"Given the {counted(n, 'latent')}, {pair} still depend on each other within domains ({size} variance; "
-            f"{asked}): there are more factors than latents, or another mixing than the model can draw."
+            f"{asked}): there are more factors than latents, or another mixing or noise than the model's.{repeated}"
         )
         return Finding(CONDITION, "fails", True, sentence, evidence)
     sentence = (
-        f"No two features are seen to depend on each other given the latents by as much as counts; most do {pair} "
-        f"({size} variance; {asked})."
+        f"No two features are seen to depend on each other given the latents by as much as counts; the strongest pair "
+        f"is {pair} ({size} variance; {asked}).{repeated}"
     )
-    if found.copies:
-        alike = listed([f"{first} and {second}" for first, second in found.copies])
-        sentence += f" Features that repeat each other: {alike}."
     return Finding(CONDITION, "holds", True, sentence, evidence)
 
 

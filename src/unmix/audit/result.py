@@ -142,7 +142,7 @@ class Audit:
         number, rows = self.finding("number of latents"), self.finding("rows")
         if number.verdict == "fails":
             return (
-                f"Too few latents, or another mixing than the model can draw: given them "
+                f"Too few latents, or another mixing or noise than the model's: given them "
                 f"{listed([str(name) for name in number.evidence['features']])} still depend on each other. Ask for "
                 f"more than {len(self.latents)}; `unmix select` compares numbers. {found}"
             )
@@ -154,7 +154,7 @@ class Audit:
         enough = f", {compared} of them with rows enough to compare" if compared < self.domains_present else ""
         return (
             f"{found} With latents independent within domains, the most likely support takes "
-            f"{counted(self.domains_needed, 'domain')} to separate all (without sparsity "
+            f"{counted(self.domains_needed, 'domain')} that differ enough to separate all (without sparsity "
             f"{self.domains_needed_without_sparsity}); there {there(self.domains_present, 'domain')}{enough}."
         )
 

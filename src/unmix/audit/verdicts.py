@@ -40,6 +40,7 @@ Ints = NDArray[np.int64]
 
 _REST = ("C2 independence", "C3 changes", "C4 sparsity", "invertibility", "agreement", "number of latents", "rows")
 _UNKNOWN = Said("unknown", "")
+_SMALL = 0.01
 _PAIR_COLUMNS = ["a", "b", "separated", "probability", "route", "domains_needed"]
 _PAIR_COLUMNS += ["directions_needed", "directions", "condition"]
 
@@ -168,7 +169,8 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, Said]:
         rest = f"the structure {surely} it from {listed([names[j] for j in open_])}"
         return "unsupported", Said(code, f"{still}, and {rest}.")
     if bound:
-        return "block", Said("dependent", f"It depends on {listed(bound)} within domains.{said}")
+        rest = f", and nothing surely separates it from {listed([names[j] for j in open_])}" if open_ else ""
+        return "block", Said("dependent", f"It depends on {listed(bound)} within domains{rest}.{said}")
     if unsure:
         why = f"Whether it is separate from {listed(unsure)} is not sure: it hangs on uncertain edges.{said}"
         return "block", Said("uncertain_edges", why)
@@ -272,17 +274,20 @@ def _effect_words(subject: Subject, effects: pd.DataFrame) -> list[dict[str, Any
     for i, name in enumerate(subject.names):
         explained = float("nan") if subject.variance is None else float(subject.variance[i])
         own = effects[effects["latent"] == name]
-        words = [] if np.isnan(explained) else [f"{explained:.0%} of the features' variance"]
+        words = [] if np.isnan(explained) else [f"{_share(explained)} of the features' variance"]
         change = float("nan")
         if len(own) > 1:
             change = float((own["rows"] * own["mean"].astype(float) ** 2).sum() / own["rows"].sum())
             most = own.to_dict("records")[int(np.abs(own["mean"].to_numpy(dtype=float)).argmax())]
-            words.append(
-                f"{change:.0%} of its own between domains, most in {most['domain']}: mean {most['mean']:+.1f}, "
-                f"spread {most['spread']:.1f}"
-            )
+            where = f", most in {most['domain']}: mean {most['mean']:+.1f}, spread {most['spread']:.1f}"
+            words.append(f"{_share(change)} of its own between domains{where if change >= _SMALL else ''}")
         found.append({"explained_variance": explained, "change": change, "effect": ", ".join(words)})
     return found
+
+
+def _share(share: float) -> str:
+    """A share in per cent; what rounds to nothing is not 0."""
+    return f"{share:.0%}" if share >= _SMALL else f"under {_SMALL:.0%}"
 
 
 def _with_fewer(subject: Subject, superfluous: list[int]) -> list[Remedy]:
@@ -297,7 +302,7 @@ def _with_fewer(subject: Subject, superfluous: list[int]) -> list[Remedy]:
 
 def _more_latents(subject: Subject) -> Remedy:
     change = f"More than {counted(subject.n_latents, 'latent')} (`unmix select` compares numbers)"
-    return Remedy("more_latents", change, (), 1, "describe what these leave of the features")
+    return Remedy("more_latents", change, (), 1, "have room for what these leave of the features")
 
 
 def _more_rows(rows: Finding) -> Remedy:
