@@ -103,7 +103,7 @@ def fit_and_audit(kind: str, seed: int) -> dict[str, Any]:
         "latents": [
             {
                 **{name: latent[name] for name in ("name", "verdict", "code")},
-                "correlation": round(float(strength[partner[i], i]), 4),
+                "correlation": float(strength[partner[i], i]),
                 "conditions_hold": bool(holds[partner[i]]),
             }
             for i, latent in enumerate(audit.latents.to_dict("records"))

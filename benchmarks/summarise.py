@@ -253,7 +253,7 @@ def _fits_in_words(path: Path) -> str:
     own, others, few = counts["own"], counts["others"], counts["too few latents"]
     return (
         f"The audit, on {own['problems']} default fits of the project's generator and {others['problems']} of data as "
-        f"other groups generate them, on seeds that nothing was chosen on: of {own['named']} and {others['named']} "
+        f"other groups generate them, on seeds that no threshold was chosen on: of {own['named']} and {others['named']} "
         f"latents called identified {own['named_right']} and {others['named_right']} correlate at 0.95 or more with a "
         f"true one; of {own['right_and_hold']} and {others['right_and_hold']} that do so and whose conditions truly "
         f"hold it names {own['of_these_named']} and {others['of_these_named']}. Of {few['problems']} fits with too few "
