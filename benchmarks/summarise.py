@@ -253,9 +253,9 @@ def _fits_in_words(path: Path) -> str:
     own, others, few = counts["own"], counts["others"], counts["too few latents"]
     return (
         f"The audit, on {own['problems']} default fits of the project's generator and {others['problems']} of data as "
-        f"other groups generate them, on seeds that no threshold was chosen on: of {own['named']} and {others['named']} "
-        f"latents called identified {own['named_right']} and {others['named_right']} correlate at 0.95 or more with a "
-        f"true one; of {own['right_and_hold']} and {others['right_and_hold']} that do so and whose conditions truly "
+        f"other groups generate them, on seeds that no threshold was chosen on: of {own['named']} and "
+        f"{others['named']} latents called identified {own['named_right']} and {others['named_right']} correlate at "
+        f"0.95 or more with a true one; of {own['right_and_hold']} and {others['right_and_hold']} that do so and whose conditions truly "
         f"hold it names {own['of_these_named']} and {others['of_these_named']}. Of {few['problems']} fits with too few "
         f"latents it finds {few['number_fails']} and calls {few['named']} latents of them identified; of the "
         f"{own['problems'] + others['problems']} others it says so of {own['number_fails'] + others['number_fails']}."
