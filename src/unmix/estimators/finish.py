@@ -59,14 +59,8 @@ def finish_start(model: FittedModel, train: Rows) -> None:
     model.inner.settle(torch.from_numpy(latents.std(axis=0)).float().to(device)[None])
     center, scale = latents.mean(axis=0), np.maximum(latents.std(axis=0), 1e-6)
     absolute, signed = mean_jacobian(model, train)
-    order = np.argsort(-((absolute * scale) ** 2).sum(axis=0), kind="stable")
-    strongest = absolute.argmax(axis=0)
-    signs = np.where(signed[strongest, np.arange(len(strongest))] < 0, -1.0, 1.0)
-    model.set_frame(
-        torch.from_numpy(order),
-        torch.from_numpy(center[order]).float(),
-        torch.from_numpy((scale * signs)[order]).float(),
-    )
+    effect = ((absolute * scale) ** 2).sum(axis=0)
+    model.set_frame(*map(torch.from_numpy, (center, scale, effect, absolute.T, signed.T)))
     model.expansion.copy_(_expansion(model, train))
     if model.inner.refits_noise:
         model.inner.log_noise.copy_(_residual_std(model, train).log())

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unmix.data.batches import Rows
+from unmix.models.frame import Framed, FramedPrior
 from unmix.nets.decoder import Decoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
 from unmix.nets.prior import LocationScale, PriorDistribution
@@ -146,26 +147,18 @@ class LatentModel(nn.Module, ABC):
         return model
 
 
-class FittedModel(nn.Module):
+class FittedModel(Framed):
     """One start of a ``LatentModel`` in a fixed frame; latents here have no start axis: (batch, latents).
-
-    z (public) = (z (inner)[order] - center) / scale, where ``scale`` carries the sign.
 
     Posterior means are shrunk toward the mean by what the noise leaves open, as regression scores of a factor model
     are. ``expansion`` E takes the shrinkage off, z E, as Bartlett's scores do: ``reconstruct`` decodes that.
     """
 
-    order: Tensor
-    center: Tensor
-    scale: Tensor
     expansion: Tensor
 
     def __init__(self, inner: LatentModel) -> None:
-        super().__init__()
+        super().__init__(inner.n_latents)
         self.inner = inner
-        self.register_buffer("order", torch.arange(inner.n_latents))
-        self.register_buffer("center", torch.zeros(inner.n_latents))
-        self.register_buffer("scale", torch.ones(inner.n_latents))
         self.register_buffer("expansion", torch.eye(inner.n_latents))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
@@ -174,34 +167,25 @@ class FittedModel(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property
-    def n_latents(self) -> int:
-        return self.inner.n_latents
-
-    @property
     def masked(self) -> bool:
         """Whether the encoder is told which entries were observed."""
         return bool(self.inner.config.masked)
 
-    def set_frame(self, order: Tensor, center: Tensor, scale: Tensor) -> None:
-        """``center`` and ``scale`` are given in the new order."""
-        for own, new in ((self.order, order), (self.center, center), (self.scale, scale)):
-            own.copy_(new)
-
     def encode(self, x: Tensor, observed: Tensor | None = None, design: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), or of q(z | x, u) in a model that needs u."""
         posterior = self.inner.encode(x, observed, design)
-        return self._outward(posterior.mean[0]), posterior.std[0][:, self.order] / self.scale.abs()
+        return self.outward(posterior.mean[0]), posterior.std[0][:, self.order] / self.scale.abs()
 
     def posterior(
         self, x: Tensor, observed: Tensor | None = None, design: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean (batch, latents) of q(z | x) and a factor L (batch, latents, latents) of its covariance L Lᵀ."""
         posterior = self.inner.encode(x, observed, design)
-        return self._outward(posterior.mean[0]), posterior.factor[0][:, self.order] / self.scale[:, None]
+        return self.outward(posterior.mean[0]), posterior.factor[0][:, self.order] / self.scale[:, None]
 
     def mean(self, x: Tensor, observed: Tensor | None = None, design: Tensor | None = None) -> Tensor:
         """Mean of q(z | x), or of q(z | x, u) in a model that needs u."""
-        return self._outward(self.inner.encode(x, observed, design).mean[0])
+        return self.outward(self.inner.encode(x, observed, design).mean[0])
 
     def sample_posterior(
         self, x: Tensor, observed: Tensor | None, noise: Tensor, design: Tensor | None = None
@@ -209,11 +193,11 @@ class FittedModel(nn.Module):
         """A draw from q(z | x) for ``noise`` (batch, latents), and ``E_q log q`` of every row (batch,)."""
         posterior = self.inner.encode(x, observed, design)
         negentropy = gaussian_negentropy(posterior.log_diagonal[0]).sum(-1) + self.scale.abs().log().sum()
-        return self._outward(posterior.sample(noise[None])[0]), negentropy
+        return self.outward(posterior.sample(noise[None])[0]), negentropy
 
     def decode(self, z: Tensor) -> Tensor:
         """Standardised features (batch, features)."""
-        return self.inner.decode(self._inward(z)[None])[0]
+        return self.inner.decode(self.inward(z)[None])[0]
 
     def reconstruct(self, z: Tensor) -> Tensor:
         """Standardised features (batch, features) of rows whose posterior means are ``z``."""
@@ -236,33 +220,12 @@ class FittedModel(nn.Module):
 
     def jacobian(self, z: Tensor) -> Tensor:
         """Exact ∂x/∂z (batch, features, latents), features in units of their standard deviation."""
-        _, inner = self.inner.decode_with_jacobian(self._inward(z)[None], len(z))
+        _, inner = self.inner.decode_with_jacobian(self.inward(z)[None], len(z))
         return inner[0][:, self.order].mul(self.scale[:, None]).transpose(1, 2)
 
     def prior(self, design: Tensor) -> PriorDistribution:
-        return _Reframed(self, self.inner.prior(design))
+        return FramedPrior(self, self.inner.prior(design))
 
     def noise_std(self) -> Tensor:
         """(features,), in units of each feature's standard deviation."""
         return self.inner.noise_std()[0, 0]
-
-    def _outward(self, z: Tensor) -> Tensor:
-        return (z[..., self.order] - self.center) / self.scale
-
-    def _inward(self, z: Tensor) -> Tensor:
-        return (z * self.scale + self.center)[..., self.order.argsort()]
-
-
-class _Reframed(PriorDistribution):
-    """The inner prior seen from the frame of a ``FittedModel``; tensors are (batch, latents)."""
-
-    def __init__(self, frame: FittedModel, inner: PriorDistribution) -> None:
-        self.frame, self.inner = frame, inner
-
-    def to_noise(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        noise, log_slope = self.inner.to_noise(self.frame._inward(z)[None])
-        order = self.frame.order
-        return noise[0][:, order], log_slope[0][:, order] + self.frame.scale.abs().log()
-
-    def from_noise(self, noise: Tensor) -> Tensor:
-        return self.frame._outward(self.inner.from_noise(noise[:, self.frame.order.argsort()][None])[0])

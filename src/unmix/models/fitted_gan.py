@@ -7,10 +7,11 @@ Content is N(0, I), whatever its rotation; of rows of features, the sparsest mix
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unmix.data.batches import Rows
 from unmix.models.cggan import MASK_THRESHOLD, CGGANConfig, CGGANNetwork, Synthesis, as_floats, new_encoder
+from unmix.models.frame import Framed
 from unmix.nets.gan import VectorEncoder, VectorGenerator
 from unmix.nets.layers import generators
 from unmix.objectives.turning import best_rotation
@@ -20,26 +21,20 @@ _JACOBIAN_ROWS, _IMAGE_JACOBIAN_ROWS = 512, 128
 _OTHER_DOMAINS = 16
 
 
-class FittedGAN(nn.Module):
+class FittedGAN(Framed):
     """Averaged generator and encoder in a fixed frame: content before style, each by effect, mean 0, deviation 1.
 
-    z (public) = (z (inner)[order] - center) / scale, where ``scale`` carries the sign; ``importance`` (n_latents,), in
-    the public order, is the share of a latent's spread, as a standard deviation, that domains make.
+    ``importance`` (n_latents,), in the public order, is the share of a latent's spread, as a standard deviation, that
+    domains make.
     """
 
-    order: Tensor
-    center: Tensor
-    scale: Tensor
     importance: Tensor
 
     def __init__(self, config: CGGANConfig) -> None:
-        super().__init__()
+        super().__init__(config.n_latents)
         self.config = config
         self.synthesis = Synthesis(config).requires_grad_(False)
         self.encoder = new_encoder(generators(config.seed, 1), config).requires_grad_(False)
-        self.register_buffer("order", torch.arange(config.n_latents))
-        self.register_buffer("center", torch.zeros(config.n_latents))
-        self.register_buffer("scale", torch.ones(config.n_latents))
         self.register_buffer("importance", torch.zeros(config.n_latents))
 
     @classmethod
@@ -60,32 +55,29 @@ class FittedGAN(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Latents (rows, n_latents) of standardised rows or uint8 images."""
-        return (self.encoder(as_floats(x))[:, self.order] - self.center) / self.scale
+        return self.outward(self.encoder(as_floats(x)))
 
     def decode(self, z: Tensor, design: Tensor) -> Tensor:
         """Standardised rows, or images with colours first; ``design`` matters only to a plain conditional generator."""
-        x: Tensor = self.synthesis(self._inward(z), design)
+        x: Tensor = self.synthesis(self.inward(z), design)
         return x
 
     def from_noise(self, noise: Tensor, design: Tensor) -> Tensor:
         """``z`` of ``noise`` ε; the columns of ε are those of the inner latents."""
-        return (self.synthesis.from_noise(noise, design)[:, self.order] - self.center) / self.scale
+        return self.outward(self.synthesis.from_noise(noise, design))
 
     def to_noise(self, z: Tensor, design: Tensor) -> Tensor:
-        return self.synthesis.to_noise(self._inward(z), design)
+        return self.synthesis.to_noise(self.inward(z), design)
 
     def mixing(self, z: Tensor, design: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of |∂x/∂z| and of ∂x/∂z (n_latents, features of a row ...) over the rows ``z``, few at a time."""
-        inner, absolute, signed = self._inward(z), torch.zeros_like(z[0, 0]), torch.zeros_like(z[0, 0])
+        inner, absolute, signed = self.inward(z), torch.zeros_like(z[0, 0]), torch.zeros_like(z[0, 0])
         at_once = self.config.rows_at_once(self.config.n_latents)
         for own, domains in zip(inner.split(at_once), design.split(at_once), strict=True):
             part = self.synthesis.generator.derivatives(own, domains, self.order)
             part = part * self.scale.view(-1, *[1] * (part.dim() - 1))
             absolute, signed = absolute + part.abs().sum(1), signed + part.sum(1)
         return absolute / len(z), signed / len(z)
-
-    def _inward(self, z: Tensor) -> Tensor:
-        return (z * self.scale + self.center)[:, self.order.argsort()]
 
     @torch.no_grad()
     def _settle(self, design: Tensor) -> None:
@@ -105,19 +97,10 @@ class FittedGAN(nn.Module):
         self._turn_content((~style).nonzero()[:, 0], z[rows], design[rows])
         self.center.copy_(z.mean(0))
         self.scale.copy_(z.std(0, correction=0))
-        absolute, signed = (
-            part.flatten(1) for part in self.mixing(((z - self.center) / self.scale)[rows], design[rows])
-        )
-        order = torch.argsort(absolute.sum(1) - style * (absolute.sum() + 1.0), descending=True, stable=True)
-        strongest = absolute.argmax(1, keepdim=True)
-        signs = torch.where(signed.gather(1, strongest)[:, 0] < 0, -1.0, 1.0)
-        for own, values in (
-            (self.center, self.center),
-            (self.scale, self.scale * signs),
-            (self.importance, importance),
-        ):
-            own.copy_(values[order].clone())
-        self.order.copy_(order)
+        absolute, signed = (part.flatten(1) for part in self.mixing(self.outward(z)[rows], design[rows]))
+        effect = absolute.sum(1) - style * (absolute.sum() + 1.0)
+        self.set_frame(self.center, self.scale, effect, absolute, signed)
+        self.importance.copy_(importance[self.order])
 
     def _turn_content(self, content: Tensor, z: Tensor, design: Tensor) -> None:
         generator, encoder = self.synthesis.generator, self.encoder
