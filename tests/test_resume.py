@@ -13,7 +13,7 @@ from unmix import CGGAN, CGVAE, SettingError, StorageError, TrainingError, load
 from unmix.data.batches import Rows
 from unmix.models.cggan import CGGANConfig, CGGANNetwork
 from unmix.models.players import Phase
-from unmix.train import adversarial
+from unmix.train import adversarial, starts
 from unmix.train.adversarial import AdversarialSettings, fit_adversarial
 from unmix.train.checkpoint import Checkpoint
 
@@ -24,7 +24,7 @@ IMAGES = {**TINY, "channels": 2}
 @pytest.fixture
 def always(monkeypatch):
     """A checkpoint after every step."""
-    monkeypatch.setattr(adversarial, "_SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr("unmix.train.run._SECONDS_BETWEEN_CHECKPOINTS", -1.0)
 
 
 @pytest.fixture(scope="module")
@@ -193,9 +193,9 @@ def test_of_starts_that_are_as_good_the_simplest_is_kept(monkeypatch, errors, co
             error=errors[start], complexity=lambda: complexities[start], phases=[Phase("a", (), 0, 1)]
         )
 
-    monkeypatch.setattr(adversarial, "fit_adversarial", fit)
+    monkeypatch.setattr(starts, "fit_adversarial", fit)
     settings = adversarial.AdversarialSettings()
-    model, result, start, found = adversarial.fit_starts(model_of, len(errors), None, settings, judged_by="error")
+    model, result, start, found = starts.fit_starts(model_of, len(errors), None, settings, judged_by="error")
     assert (model.error, start, found) == (errors[kept], kept, [*errors])
     assert result.history == [{"error": errors[kept]}]
     assert result.seconds == 2.0 * np.isfinite(errors).sum()
@@ -228,14 +228,14 @@ def test_files_that_only_look_like_those_of_starts_stay(tmp_path, frame, labels)
 
 
 def test_one_start_may_fail_and_what_an_earlier_run_left_is_removed(tmp_path, frame, labels, monkeypatch):
-    fit = adversarial.fit_adversarial
+    fit = starts.fit_adversarial
 
     def failing(model, *arguments, **words):
         if model.config.seed in seeds:
             raise TrainingError("sick", [])
         return fit(model, *arguments, **words)
 
-    monkeypatch.setattr(adversarial, "fit_adversarial", failing)
+    monkeypatch.setattr(starts, "fit_adversarial", failing)
     stale = tmp_path / "c-start1.safetensors"
     Checkpoint(stale, "of another run", "c.safetensors").write({}, {})
     settings, seeds = {**TINY, "random_state": 0, "n_restarts": 2}, [0]
@@ -280,7 +280,7 @@ def test_cggan_goes_on_with_the_same_settings_and_images_only(images, tmp_path, 
 
 
 def test_a_vae_goes_on_with_the_same_settings_and_table_only(frame, labels, tmp_path, monkeypatch):
-    monkeypatch.setattr("unmix.train.fit._SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr("unmix.train.run._SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     path = tmp_path / "c"
     CGVAE(**QUICK).fit(frame, labels, checkpoint=path)
     for other in ({"sparsity": 0.1}, {"kl_weight": 0.5}, {"max_epochs": 5}, {"random_state": 1}):

@@ -31,8 +31,9 @@ from unmix.files import as_path, file_to_write
 from unmix.models.cggan import CGGANConfig, CGGANNetwork, as_images
 from unmix.models.fitted_gan import FittedGAN
 from unmix.numbers import is_whole
-from unmix.train.adversarial import AdversarialSettings, fit_starts
+from unmix.train.adversarial import AdversarialSettings
 from unmix.train.devices import pick_device
+from unmix.train.starts import fit_starts
 
 _MIXING_ROWS, _IMAGE_MIXING_ROWS = 1024, 128
 _CHUNK = 1024

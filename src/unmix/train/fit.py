@@ -1,20 +1,16 @@
 """The training loop: a function that walks a model's terms and knows no model by name.
 
-All starts advance together on the same batches; every tensor has a leading start axis, so their gradients do not
-mix. Randomness is a function of (seed, epoch), so a resumed run takes the same steps as one that never stopped.
-After every epoch the held-out rows are scored with the final weights, by one draw of the latents; once those are in
-force each start keeps its best state, and training stops early when no start has improved for ``patience`` epochs. At
-the end the kept states are scored anew, by many draws: one draw blurs by more than good starts differ.
+All starts advance together on the same batches; every tensor has a leading start axis, so their gradients do not mix.
+After every epoch the held-out rows are scored with the final weights; once those are in force each start keeps its best
+state, and training stops early when no start has improved for ``patience`` epochs. At the end the kept states are
+scored anew, by more draws of the latents.
 """
 
 from __future__ import annotations
 
 import math
-import operator
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from functools import reduce
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +23,14 @@ from unmix.data.batches import Rows
 from unmix.errors import TrainingError
 from unmix.models.base import LatentModel
 from unmix.train.checkpoint import Checkpoint, checkpoint_of
+from unmix.train.run import REMEDY, Progress, Run, moments, source_of
+from unmix.train.scoring import Scoring, weighted
 
 _LEAST_GAIN = 1e-3
-_SECONDS_BETWEEN_CHECKPOINTS = 10.0
-_FINAL_DRAWS = 16
-_BLOCKS, _BLOCK_DRAWS = 16, 4
 _LEAST_SCORED = 256
 # Of starts × rows × features: 16 MB for each intermediate result of a scoring.
 _NUMBERS_SCORED = 2**22
+OnEpoch = Callable[[int, list[float]], None]
 
 
 @dataclass(frozen=True)
@@ -83,19 +79,16 @@ class TrainingResult:
 
 
 @dataclass
-class _Progress:
-    """Everything of a run that is not a tensor of the model; ``lost`` are the last epochs that no start got beyond."""
+class _Progress(Progress):
+    """``lost`` are the last epochs that no start got beyond."""
 
     epoch: int = 0
     steps: int = 0
-    rewinds: int = 0
     lost: int = 0
     last_gain: int = 0
     objective: list[float] = field(default_factory=list)
     best_epoch: list[int] = field(default_factory=list)
     failures: list[int] = field(default_factory=list)
-    history: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 def fit(
@@ -104,7 +97,7 @@ def fit(
     held_out: Rows,
     settings: TrainingSettings,
     *,
-    on_epoch: Callable[[int, list[float]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     schema: Any = None,
@@ -132,32 +125,13 @@ def fit(
         Passed on after the last completed epoch has been written to ``checkpoint``.
     """
     kept = checkpoint_of(checkpoint, model, settings, schema, (train, held_out), resume=resume)
-    run = Training(model, train, held_out, settings, kept, resume=resume)
-    if resume:
-        run.load()
-    started = time.monotonic() - run.progress.seconds
-    last_written = time.monotonic()
-    try:
-        while run.progress.epoch < settings.max_epochs and not run.stale():
-            run.epoch()
-            run.progress.seconds = time.monotonic() - started
-            run.remember()
-            if on_epoch is not None:
-                on_epoch(run.progress.epoch, run.latest)
-            if checkpoint is not None and time.monotonic() - last_written > _SECONDS_BETWEEN_CHECKPOINTS:
-                run.save()
-                last_written = time.monotonic()
-        if checkpoint is not None:
-            run.save()
-        return run.finish()
-    except KeyboardInterrupt:
-        if checkpoint is not None:
-            run.save()
-        raise
+    run = Training(model, train, held_out, settings, kept, on_epoch=on_epoch, resume=resume)
+    run.walk(resume=resume)
+    return run.finish()
 
 
-class Training:
-    """The state of one call of ``fit``."""
+class Training(Run[_Progress]):
+    """One call of ``fit``; a turn is an epoch."""
 
     def __init__(
         self,
@@ -167,12 +141,14 @@ class Training:
         settings: TrainingSettings,
         checkpoint: Checkpoint | None,
         *,
+        on_epoch: OnEpoch | None = None,
         resume: bool = False,
     ) -> None:
-        self.model, self.train, self.settings, self.checkpoint = model, train, settings, checkpoint
+        self.model, self.train, self.settings, self.on_epoch = model, train, settings, on_epoch
         n_scored = max(_LEAST_SCORED, _NUMBERS_SCORED // (model.n_starts * model.config.n_features))
         n_scored = min(settings.evaluation_rows, n_scored)
-        self.held_out = held_out.take(slice(None, None, -(-len(held_out) // n_scored)))
+        some_held_out = held_out.take(slice(None, None, -(-len(held_out) // n_scored)))
+        self.scoring = Scoring(model, some_held_out, len(train), settings.evaluation_penalty_rows, settings.seed)
         self.some_train = train.take(slice(None, None, -(-len(train) // n_scored)))
         self.device = train.codes.device
         begun = model.begin(train, self.some_train)
@@ -188,14 +164,27 @@ class Training:
         self.batches_of_a_pass = max(1, round(len(train) / settings.batch_size))
         self.n_batches = max(1, round(settings.epoch_part * self.batches_of_a_pass))
         starts = model.n_starts
-        self.progress = _Progress(objective=[math.inf] * starts, best_epoch=[0] * starts, failures=[0] * starts)
         self.latest, self.sick = [math.inf] * starts, set[tuple[int, str]]()
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
-        self.evaluation_noise = self._noise(self._generator(-1), len(self.held_out), 1).expand(starts, -1, -1)
-        self.good = {name: value.clone() for name, value in self._tensors().items()}
+        progress = _Progress(objective=[math.inf] * starts, best_epoch=[0] * starts, failures=[0] * starts)
+        super().__init__(progress, checkpoint)
         if begun and not resume:
-            self._keep(self._weighted(self._scored(self.evaluation_noise), 1.0).tolist(), 0.0)
+            with torch.no_grad():
+                self._keep(weighted(model, self.scoring.now(), 1.0).tolist(), 0.0)
+            self.remember()
+
+    @property
+    def done(self) -> bool:
+        progress = self.progress
+        ended, stale = progress.epoch >= self.settings.max_epochs, progress.epoch - progress.last_gain >= self._patience
+        return ended or stale
+
+    def advance(self) -> None:
+        self.epoch()
+        self.progress.seconds = self.seconds()
         self.remember()
+        if self.on_epoch is not None:
+            self.on_epoch(self.progress.epoch, self.latest)
 
     def epoch(self) -> None:
         """Training rows in an order that depends on the seed and the epoch alone; then score."""
@@ -218,27 +207,26 @@ class Training:
         All epochs of a pass take their turn from the one order of that pass; batches that fill no epoch are left out.
         """
         turn, place = divmod(self.progress.epoch, self.batches_of_a_pass // self.n_batches)
-        generator = self._generator(turn)
+        generator = source_of(self.settings.seed, turn + 1)
         order = torch.randperm(len(self.train), generator=generator).to(self.device)
         if place:
-            generator = self._generator(self.settings.max_epochs + self.progress.epoch)
+            generator = source_of(self.settings.seed, self.settings.max_epochs + self.progress.epoch + 1)
         batches = order.tensor_split(self.batches_of_a_pass)
         return list(batches[place * self.n_batches : (place + 1) * self.n_batches]), generator
 
     def step(self, index: Tensor, generator: torch.Generator, done: float) -> Tensor | None:
         """One step on the training rows ``index``; the losses (starts,), or None where one of them was not finite."""
-        settings, noise = self.settings, self._noise(generator, len(index), self.model.n_starts)
+        settings, model = self.settings, self.model
+        # Drawn on the CPU, so that every device sees the same numbers.
+        noise = torch.randn(model.n_starts, len(index), model.n_noise, generator=generator).to(self.device)
         penalty_rows = settings.penalty_rows if self.progress.steps % settings.penalty_every == 0 else 0
-        terms = self.model.terms(self.train.take(index), noise, len(self.train), penalty_rows, done)
-        losses = self._weighted(terms, done, settings.penalty_every)
+        terms = model.terms(self.train.take(index), noise, len(self.train), penalty_rows, done)
+        losses = weighted(model, terms, done, settings.penalty_every)
         if self._sick(losses):
             self._rewind(terms, losses)
             return None
         self._update(losses, done)
         return losses.detach()
-
-    def stale(self) -> bool:
-        return self.progress.epoch - self.progress.last_gain >= self._patience
 
     @property
     def _patience(self) -> float:
@@ -256,8 +244,8 @@ class Training:
         with torch.no_grad():
             for name, value in self.parameters.items():
                 value.copy_(self.best[name])
-            objective, terms = self._final_score()
-            blocks = self._by_blocks()
+            objective, terms = self.scoring.final(progress.objective)
+            blocks = self.scoring.by_blocks()
         self._refuse_lost(objective, terms)
         return TrainingResult(
             history=progress.history,
@@ -282,38 +270,22 @@ class Training:
         said = f"No start got beyond {of}:" if progress.lost else f"After {of} no start can be used:"
         raise TrainingError(
             f"{said} the objective is not finite in the term {', '.join(map(str, names))} (start "
-            f"{', '.join(map(str, starts))}). Look for extreme values in the data, or lower learning_rate.",
+            f"{', '.join(map(str, starts))}). {REMEDY}",
             progress.history,
         )
 
-    def remember(self) -> None:
-        """The last state known to be finite: what a rewind and an interrupted run go back to."""
-        self.remembered = False
-        for name, value in self._tensors().items():
-            self.good[name].copy_(value)
-        now = self.progress
-        self.good_progress = replace(
-            now,
-            objective=list(now.objective),
-            best_epoch=list(now.best_epoch),
-            failures=list(now.failures),
-            history=list(now.history),
-        )
-        self.remembered = True
-
     def save(self) -> None:
         """The last remembered state. Best states may be of the epoch after it, which will find the same ones again."""
-        assert self.checkpoint is not None
-        if not self.remembered:
-            self.remember()
-        self.checkpoint.write({**self.good, **self._best_states()}, asdict(self.good_progress))
+        if self.checkpoint is not None:
+            self.remember_whole()
+            self.checkpoint.write({**self.good, **self._best_states()}, asdict(self.good_progress))
 
     def load(self) -> None:
         assert self.checkpoint is not None
         tensors, progress = self.checkpoint.read()
-        with torch.no_grad():
-            for name, tensor in {**self._tensors(), **self._best_states()}.items():
-                tensor.copy_(tensors[name])
+        self.restore(tensors)
+        for name, best in self._best_states().items():
+            best.copy_(tensors[name])
         self.progress = _Progress(**progress)
         for parameter in self.parameters.values():
             self.optimizer.state[parameter]["step"].fill_(self.progress.steps)
@@ -340,8 +312,8 @@ class Training:
         ``train_objective`` (starts,) is infinite where the epoch took no step.
         """
         progress, settings = self.progress, self.settings
-        terms = self._scored(self.evaluation_noise)
-        objective = self._weighted(terms, 1.0)
+        terms = self.scoring.now()
+        objective = weighted(self.model, terms, 1.0)
         sick = self._sick(objective)
         alive = [start for start in range(self.model.n_starts) if not self._failed(start)]
         stepped = bool(torch.isfinite(train_objective).any())
@@ -374,41 +346,6 @@ class Training:
             for name, tensor in self.parameters.items():
                 self.best[name][start] = tensor[start]
 
-    def _scored(self, noise: Tensor) -> dict[str, Tensor]:
-        """Final terms of the held-out rows."""
-        return self.model.terms(self.held_out, noise, len(self.train), self.settings.evaluation_penalty_rows, 1.0)
-
-    def _final_score(self) -> tuple[list[float], list[dict[str, float]]]:
-        """Objective and terms of every start; infinite where a start never reached a final state."""
-        generator = self._generator(-2)
-        sums: dict[str, Tensor] = {}
-        for _ in range(_FINAL_DRAWS):
-            noise = self._noise(generator, len(self.held_out), 1).expand(self.model.n_starts, -1, -1)
-            terms = self._scored(noise)
-            sums = {name: value + sums.get(name, torch.zeros_like(value)) for name, value in terms.items()}
-        means = {name: value / _FINAL_DRAWS for name, value in sums.items()}
-        reached = torch.tensor(self.progress.objective, device=self.device)
-        objective = torch.where(torch.isfinite(reached), self._weighted(means, 1.0), reached)
-        objective = torch.where(torch.isfinite(objective), objective, math.inf)
-        named = [{name: float(value[start]) for name, value in means.items()} for start in range(self.model.n_starts)]
-        return objective.tolist(), named
-
-    def _by_blocks(self) -> NDArray[np.float64]:
-        """Objective without its penalties (blocks, starts); the rows of a block are evenly spaced."""
-        generator, n_blocks = self._generator(-3), min(_BLOCKS, len(self.held_out))
-        weights = dict(self.model.weights(1.0))
-        found = []
-        for block in range(n_blocks):
-            rows = self.held_out.take(slice(block, None, n_blocks))
-            values = torch.zeros(self.model.n_starts, device=self.device)
-            for _ in range(_BLOCK_DRAWS):
-                noise = self._noise(generator, len(rows), 1).expand(self.model.n_starts, -1, -1)
-                terms = self.model.terms(rows, noise, len(self.train), 0, 1.0)
-                values = values + sum(_times(weights[name], value) for name, value in terms.items()) / _BLOCK_DRAWS
-            found.append(values.cpu().double().numpy())
-        return np.stack(found)
-
-    @torch.no_grad()
     def _rewind(self, terms: dict[str, Tensor], losses: Tensor) -> None:
         """Put the starts that became non-finite back to their last good state, and go on with a lower learning rate."""
         progress = self.progress
@@ -417,15 +354,12 @@ class Training:
         for start in self._sick(losses):
             self.sick.update((start, name) for name in culprits)
             progress.failures[start] += 1
-            for name, tensor in self._tensors().items():
-                tensor[start] = self.good[name][start]
+            self.restore(self.good, start)
         if all(self._failed(start) for start in range(self.model.n_starts)):
             starts = ", ".join(map(str, range(self.model.n_starts)))
-            raise TrainingError(
-                f"The objective became non-finite in epoch {progress.epoch + 1} in the term {', '.join(culprits)}, in "
-                f"every start ({starts}), after {progress.rewinds} rewinds at a lower learning rate "
-                f"({self._rate():.3g} of the asked). Look for extreme values in the data, or lower learning_rate.",
-                progress.history,
+            raise self.diverged(
+                f"in epoch {progress.epoch + 1} in the term {', '.join(culprits)}, in every start ({starts})",
+                self._rate(),
             )
 
     def _sick(self, losses: Tensor) -> list[int]:
@@ -442,42 +376,16 @@ class Training:
     def _failed(self, start: int) -> bool:
         return self.progress.failures[start] > self.settings.max_rewinds
 
-    def _weighted(self, terms: dict[str, Tensor], done: float, penalties: int = 1) -> Tensor:
-        """Sum of the weighted terms (starts,), in which the model's penalties count ``penalties`` times."""
-        weights = dict(self.model.weights(done))
-        if penalties > 1:
-            weights |= {name: weights[name] * penalties for name in self.model.penalties}
-        return reduce(operator.add, [_times(weights[name], value) for name, value in terms.items()])
-
-    def _generator(self, epoch: int) -> torch.Generator:
-        return torch.Generator().manual_seed((self.settings.seed * 1_000_003 + epoch + 1) % 2**63)
-
-    def _noise(self, generator: torch.Generator, n_rows: int, n_starts: int) -> Tensor:
-        """Drawn on the CPU, so that every device sees the same numbers."""
-        return torch.randn(n_starts, n_rows, self.model.n_noise, generator=generator).to(self.device)
-
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Parameters, both moments of the optimiser and buffers, each with a leading start axis."""
         tensors = {f"parameter/{name}": value.data for name, value in self.parameters.items()}
         for name, value in self.parameters.items():
-            state = self._moments(value)
+            state = moments(self.optimizer, value)
             tensors |= {f"moment1/{name}": state["exp_avg"], f"moment2/{name}": state["exp_avg_sq"]}
         return tensors | {f"buffer/{name}": value for name, value in self.buffers.items()}
 
     def _best_states(self) -> dict[str, Tensor]:
         return {f"best/{name}": value for name, value in self.best.items()}
-
-    def _moments(self, parameter: Tensor) -> dict[str, Any]:
-        """The optimiser's state, made beforehand so that it can be kept and restored from the first step on."""
-        state: dict[str, Any] = self.optimizer.state[parameter]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=self.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        return state
-
-
-def _times(weight: float | Tensor, value: Tensor) -> Tensor:
-    return value if isinstance(weight, float) and weight == 1.0 else weight * value
 
 
 def _schedule(done: float, warmup: float) -> float:
