@@ -165,7 +165,7 @@ def test_what_cannot_be_written_is_known_before_anything_is_computed(place, out,
     fitted.save("m")
     monkeypatch.setattr(CGVAE, "fit", untrained)
     monkeypatch.setattr(CGVAE, "transform", untrained)
-    monkeypatch.setattr(unmix.estimators.storage, "render", untrained)
+    monkeypatch.setattr(unmix.estimators.latent_report, "render", untrained)
     for words in (
         [*FIT, "--out", out],
         ["demo", "--out", out],

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from unmix.estimators.features import ImageClassifier, image_features
     from unmix.estimators.images import CGVAEImages
     from unmix.estimators.linear import JointDiagonalization
-    from unmix.estimators.storage import load
+    from unmix.estimators.loading import load
     from unmix.report.images import image_grid
 
 __all__ = [
@@ -95,7 +95,7 @@ _HOMES = {
     "unmix.estimators.features": ("ImageClassifier", "image_features"),
     "unmix.estimators.images": ("CGVAEImages",),
     "unmix.estimators.linear": ("JointDiagonalization",),
-    "unmix.estimators.storage": ("load",),
+    "unmix.estimators.loading": ("load",),
     "unmix.report.images": ("image_grid",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

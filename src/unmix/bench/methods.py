@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from unmix.errors import SettingError
 from unmix.estimators.linear import JointDiagonalization
-from unmix.estimators.storage import ESTIMATORS
+from unmix.estimators.loading import ESTIMATORS
 
 _PLAIN = (str, int, float, list, tuple, type(None))
 _LINEAR: dict[str, tuple[type, dict[str, Any]]] = {

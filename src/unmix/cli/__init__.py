@@ -232,9 +232,9 @@ def transform(
     on_error: Annotated[str | None, typer.Option(help="Images: raise, or skip what cannot be read.")] = None,
 ) -> None:
     """Latents of new rows; no domain is needed."""
-    from unmix.cli.runs import transform_table
+    from unmix.cli.images import transform_file
 
-    transform_table(run, table, out, device=device, overwrite=overwrite, on_error=on_error)
+    transform_file(run, table, out, device=device, overwrite=overwrite, on_error=on_error)
 
 
 @app.command(epilog="Example:\n\n  unmix translate runs/photos summer_photos --to winter --out as_winter")

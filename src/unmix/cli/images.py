@@ -11,14 +11,15 @@ from typing import Any
 import pandas as pd
 import typer
 
-from unmix.cli.runs import claim, train, write_results
+from unmix.cli.runs import claim, train, transform_table, write_results
 from unmix.data.image_files import holds_images
 from unmix.data.images import ImageSchema, ImageTable, read_images
+from unmix.data.schema import FeatureSchema
 from unmix.data.tables import with_latents, write_table
 from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.cggan import CGGAN
 from unmix.estimators.images import CGVAEImages
-from unmix.estimators.storage import load
+from unmix.estimators.loading import load
 from unmix.files import check_replaceable, folder_beside
 from unmix.report.images import png
 
@@ -58,7 +59,26 @@ def fit_images(
     write_results(model, table, out, write_report=lambda path: model.report(path, table), beside=_places(table))
 
 
-def transform_images(model: Any, source: Path, out: Path, on_error: str | None = None) -> None:
+def transform_file(
+    run: Path, source: Path, out: Path, *, device: str, overwrite: bool, on_error: str | None = None
+) -> None:
+    """Write the latents of new rows or images, whichever is at ``source``."""
+    if out.exists() and not overwrite:
+        raise StorageError(f"{out} exists. Choose another name, or add --overwrite.")
+    if out.suffix.lower() not in (".csv", ".parquet"):
+        raise DataError(f"--out must end in .csv or .parquet; got {out.name}.")
+    check_replaceable(out)
+    model = load(run, device=device)
+    if holds_images(source):
+        if isinstance(model.schema_, FeatureSchema):
+            raise SchemaError(f"{run} was fitted on a table, not on images. Pass a file with its feature columns.")
+        return _transform_images(model, source, out, on_error)
+    if on_error is not None:
+        raise SettingError(f"--on-error cannot be used here: {source} is not taken as images. Leave the option out.")
+    return transform_table(model, run, source, out)
+
+
+def _transform_images(model: Any, source: Path, out: Path, on_error: str | None) -> None:
     """Write the latents of images beside their paths and domains."""
     table = _read_as(model, source, on_error)
     latents = model.transform(table)

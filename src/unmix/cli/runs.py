@@ -20,15 +20,15 @@ from unmix import datasets
 from unmix.audit.planning import plan, plan_typical
 from unmix.audit.targets import intervention_targets
 from unmix.bench.translation import DIGIT_SETTINGS, judge_translations, train_judges
-from unmix.data.image_files import holds_images
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import candidates, read_columns, read_support, read_table, with_latents, write_table
-from unmix.errors import DataError, SchemaError, SettingError, StorageError
+from unmix.errors import SchemaError, SettingError, StorageError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.features import ImageClassifier
-from unmix.estimators.storage import DONE, FILES, add_files, holds_model, load, refuse_foreign, write_model
+from unmix.estimators.loading import load
+from unmix.estimators.storage import DONE, FILES, add_files, holds_model, refuse_foreign, write_model
 from unmix.files import check_replaceable, names_in
 from unmix.train.checkpoint import is_checkpoint
 
@@ -59,30 +59,13 @@ def fit_table(
     write_results(model, x, out, beside=others)
 
 
-def transform_table(
-    run: Path, table: Path, out: Path, *, device: str, overwrite: bool, on_error: str | None = None
-) -> None:
+def transform_table(model: Any, run: Path, table: Path, out: Path) -> None:
     """Write the latents of a file's rows beside its other columns."""
-    if out.exists() and not overwrite:
-        raise StorageError(f"{out} exists. Choose another name, or add --overwrite.")
-    if out.suffix.lower() not in (".csv", ".parquet"):
-        raise DataError(f"--out must end in .csv or .parquet; got {out.name}.")
-    check_replaceable(out)
-    model = load(run, device=device)
-    if holds_images(table):
-        if isinstance(model.schema_, FeatureSchema):
-            raise SchemaError(f"{run} was fitted on a table, not on images. Pass a file with its feature columns.")
-        from unmix.cli.images import transform_images
-
-        return transform_images(model, table, out, on_error)
-    if on_error is not None:
-        raise SettingError(f"--on-error cannot be used here: {table} is not taken as images. Leave the option out.")
     _needs_table(model, run)
     frame, x = _read_for(model, table)
     latents, names = _latents(model, x)
     write_table(with_latents(frame.drop(columns=list(x.columns)), latents, names), out)
     typer.echo(f"{len(frame)} rows × {len(names)} latents → {out}")
-    return None
 
 
 def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:

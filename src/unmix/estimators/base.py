@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -42,8 +42,10 @@ from unmix.data.matrix import check_values, numeric_matrix
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table
 from unmix.errors import DataError, DataWarning, DomainError, SchemaError, SettingError
+from unmix.estimators import latent_folder
 from unmix.estimators.atomic import atomic
 from unmix.estimators.finish import finish_starts, restarts_table
+from unmix.estimators.latent_report import write_report
 from unmix.estimators.prepare import (
     Prepared,
     latent_matrix,
@@ -55,6 +57,7 @@ from unmix.estimators.prepare import (
 )
 from unmix.estimators.progress import announce, epoch_bar, say
 from unmix.estimators.settings import check_common, plain_settings, planned_epochs, training_settings
+from unmix.estimators.storage import Parts, Stored
 from unmix.files import as_path, file_to_write
 from unmix.models.base import LatentModel
 from unmix.numbers import is_number, is_whole
@@ -69,7 +72,7 @@ _SCORE_DRAWS = 8
 
 
 @dataclass(eq=False, repr=False)
-class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
+class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
     """Abstract estimator with the constructor words that all share; a subclass states its own words and its network.
 
     A subclass is a dataclass too (``eq=False, repr=False``), so that its fields are its constructor words.
@@ -142,8 +145,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         DataWarning
             Values, columns or a table that are probably not what they seem; ``docs/reading.md`` has the rules.
         """
-        check_common(self)
-        self._check_settings()
+        self._check_words()
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
         data = self._prepare(X, y, seed)
@@ -364,20 +366,7 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
     def report(self, path: str | Path) -> Path:
         """Write the report of this fit, one self-contained HTML file, and return its path."""
         check_is_fitted(self)
-        from unmix.estimators.storage import write_report
-
         return write_report(self, file_to_write(path))
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write model, schema, history and tables into the folder ``path`` and return it; ``unmix.load`` reads it.
-
-        An existing folder that is not empty is refused unless ``overwrite=True`` and a model is in it. A file there
-        that unmix did not write, or that was changed since, is never replaced.
-        """
-        check_is_fitted(self)
-        from unmix.estimators.storage import save
-
-        return save(self, path, overwrite=overwrite)
 
     def mixing_frame(self) -> pd.DataFrame:
         """``mixing_`` with feature names as rows and latent names as columns."""
@@ -435,6 +424,18 @@ class LatentEstimator(TransformerMixin, BaseEstimator, ABC):
         """Passes over so many rows that ``fit`` plans: ``max_epochs``, or its default number of steps."""
         epochs, part = planned_epochs(self, n_samples)
         return epochs * part
+
+    def _check_words(self) -> None:
+        check_common(self)
+        self._check_settings()
+
+    def _stored(self, folder: Path) -> Parts:
+        return latent_folder.stored(self, folder)
+
+    def _restore(
+        self, folder: Path, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, torch.Tensor]
+    ) -> None:
+        latent_folder.restore(self, folder, fitted, schema, tensors)
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         return training_settings(self, n_samples, seed, has_held_out)

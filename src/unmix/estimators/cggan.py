@@ -21,12 +21,15 @@ from unmix.data.domains import DomainSchema
 from unmix.data.matrix import check_values, numeric_matrix
 from unmix.data.tables import as_table
 from unmix.errors import DataError, SettingError
+from unmix.estimators import gan_folder
 from unmix.estimators.atomic import atomic
 from unmix.estimators.base import random_seed
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
+from unmix.estimators.gan_report import write_gan_report
 from unmix.estimators.prepare import labelled_images, rows_for, separate, without_columns
 from unmix.estimators.progress import block_bar, say
 from unmix.estimators.settings import are_numbers, check_gan, plain_settings
+from unmix.estimators.storage import Parts, Stored
 from unmix.files import as_path, file_to_write
 from unmix.models.cggan import CGGANConfig, CGGANNetwork, as_images
 from unmix.models.fitted_gan import FittedGAN
@@ -52,7 +55,7 @@ _OF_IMAGES: dict[str, Any] = {
 
 
 @dataclass(eq=False, repr=False)
-class CGGAN(TransformerMixin, BaseEstimator):
+class CGGAN(Stored, TransformerMixin, BaseEstimator):
     r"""Generates, translates and reads rows or images of several domains through content and style latents (CG-GAN).
 
     .. math:: z_c = \epsilon_c, \quad z_s = f_u(\epsilon_s; m), \quad x = G(z_c, z_s)
@@ -322,8 +325,6 @@ class CGGAN(TransformerMixin, BaseEstimator):
             What ``judge_translations`` returned, to be shown.
         """
         check_is_fitted(self)
-        from unmix.estimators.gan_report import write_gan_report
-
         path = file_to_write(path)
         if X is not None and self.schema_ is not None:
             raise SettingError("The page of a model of rows shows no rows: leave out X and y.")
@@ -333,17 +334,6 @@ class CGGAN(TransformerMixin, BaseEstimator):
             self._new_rows(*shown, with_domain=True)
         return write_gan_report(self, path, shown, extractor, judged)
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write model, schema and history into the folder ``path`` and return it; ``unmix.load`` reads it.
-
-        An existing folder that is not empty is refused unless ``overwrite=True`` and a model is in it. A file there
-        that unmix did not write, or that was changed since, is never replaced.
-        """
-        check_is_fitted(self)
-        from unmix.estimators.storage import save
-
-        return save(self, path, overwrite=overwrite)
-
     def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[np.object_]:
         """Names of the latents: z0, z1, …"""
         check_is_fitted(self)
@@ -351,6 +341,17 @@ class CGGAN(TransformerMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
+
+    def _check_words(self) -> None:
+        check_gan(self)
+
+    def _stored(self, folder: Path) -> Parts:
+        return gan_folder.stored(self)
+
+    def _restore(
+        self, folder: Path, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, torch.Tensor]
+    ) -> None:
+        gan_folder.restore(self, fitted, schema, tensors)
 
     def _config(self, shape: tuple[int, ...], domains: DomainSchema, seed: int) -> CGGANConfig:
         asked: dict[str, Any] = {} if self.penalty is None else {"penalty": self.penalty}

@@ -12,7 +12,6 @@ import torch
 from unmix.data.images import ImageTable
 from unmix.errors import DataError, SettingError
 from unmix.estimators.features import ImageClassifier, image_features, untrained_features
-from unmix.estimators.storage import _versions
 from unmix.labels import labels_frame
 from unmix.metrics import Score, fid, kid
 from unmix.models.cggan import MASK_THRESHOLD
@@ -32,6 +31,7 @@ from unmix.report.images import (
     translated_section,
 )
 from unmix.report.parts import Picture, picture, write_html
+from unmix.version import versions
 
 _LEAST_COMPARED, _MOST_COMPARED = 20, 500
 _EXTRACTOR: dict[str, Any] = {"max_epochs": 10, "batch_size": 32, "random_state": 0}
@@ -82,7 +82,7 @@ def write_gan_report(
         found=f"{len(model.style_)} of {model.n_latents} latents are style, {len(model.content_)} content.",
         sections=sections,
         facts=facts,
-        versions=_versions(),
+        versions=versions(),
         figures=pictures,
         tables=tables,
         notes=notes,

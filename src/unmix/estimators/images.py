@@ -40,6 +40,7 @@ from unmix.report.images import (
 )
 from unmix.report.parts import write_html
 from unmix.train.fit import TrainingSettings
+from unmix.version import versions
 
 _EVALUATION_ROWS = 256
 _CHUNK = 256
@@ -153,8 +154,6 @@ class CGVAEImages(LatentEstimator):
         With real ``images`` and their ``domains`` it also shows some of each domain translated to every domain.
         """
         check_is_fitted(self)
-        from unmix.estimators.storage import _versions
-
         path = file_to_write(path)
         sections, notes = self._sections()
         if images is not None:
@@ -172,7 +171,7 @@ class CGVAEImages(LatentEstimator):
             found=self._finding(),
             sections=sections,
             facts={**{name: str(value) for name, value in self.fitted_params_.items()}, "training": self.stop_reason_},
-            versions=_versions(),
+            versions=versions(),
             notes=notes,
         )
         write_html(render_images(content), path)

@@ -9,17 +9,14 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unmix.estimators.prepare import Prepared
 from unmix.terminal import printable
-
-if TYPE_CHECKING:
-    import torch
-
-    from unmix.estimators.prepare import Prepared
 
 OnEpoch = Callable[[int, list[float]], None]
 OnBlock = Callable[[int, dict[str, float]], None]
