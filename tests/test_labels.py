@@ -58,8 +58,12 @@ OTHERS = {
 def texts(y):
     """Labels of all rows as a model names them."""
     n_rows = 4 if isinstance(y, pl.LazyFrame) else len(y["site"]) if isinstance(y, dict) else len(y)
-    schema = DomainSchema.learn(y, n_rows, None, 1)
-    return [schema.domains[group] for group in schema.groups(y, n_rows)]
+    schema, encoded, groups = DomainSchema.learn(y, n_rows, None, 1)
+    assert groups.tolist() == schema.groups(y, n_rows).tolist()
+    again = schema.encode(y, n_rows)
+    assert encoded.codes.tolist() == again.codes.tolist()
+    assert encoded.values.tolist() == again.values.tolist()
+    return [schema.domains[group] for group in groups]
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -184,10 +188,10 @@ def test_numbers_as_text_may_be_a_quantity():
     doses = [f"{0.1 * k:.1f}" for k in range(60)]
     with pytest.raises(DomainError, match="60 different numbers: labels or a quantity"):
         DomainSchema.learn(doses * 12, 720, None, 10)
-    assert len(DomainSchema.learn([f"{k:03}" for k in range(60)] * 12, 720, None, 10).domains) == 60
+    assert len(DomainSchema.learn([f"{k:03}" for k in range(60)] * 12, 720, None, 10)[0].domains) == 60
     with pytest.raises(DomainError, match=r'fewer than 10 rows.*A quantity is declared: auxiliary=.*"continuous"'):
         DomainSchema.learn(doses[:20], 20, None, 10)
-    quantity = DomainSchema.learn({"dose": doses}, 60, {"dose": "continuous"}, 10)
+    quantity, *_ = DomainSchema.learn({"dose": doses}, 60, {"dose": "continuous"}, 10)
     np.testing.assert_allclose(quantity.columns[0].center, np.mean([float(dose) for dose in doses]))
     with pytest.raises(DomainError, match="declared continuous but holds text: 'NA' in row 1"):
         DomainSchema.learn({"dose": ["1", "NA", "2"]}, 3, {"dose": "continuous"}, 1)

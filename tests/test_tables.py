@@ -17,8 +17,11 @@ from typer.testing import CliRunner
 import unmix
 from unmix import CGGAN, CGVAE, DataError, DataWarning, SchemaError
 from unmix.cli import app
+from unmix.data.delimited import read_delimited
 from unmix.data.matrix import check_trainable, numeric_matrix
 from unmix.data.tables import candidates, csv_text, read_columns, read_table, with_latents, write_table
+from unmix.estimators.prepare import prepare
+from unmix.labels import labels_frame
 
 N = 60
 INDICES = {
@@ -481,3 +484,24 @@ def test_columns_are_constant_only_where_they_are(frame, labels):
     ):
         with pytest.raises(DataError, match=message):
             check_trainable(np.c_[np.arange(4.0), second], ["a", "b"])
+
+
+@pytest.mark.parametrize("way", ["column", "columns", "labels", "array", "label like a column"])
+def test_a_file_and_its_domains_are_read_once(way, tmp_path, monkeypatch):
+    x = pd.DataFrame(np.random.default_rng(0).standard_normal((30, 3)), columns=["a", "b", "c"])
+    labels, path = np.tile(["a" if way == "label like a column" else "u", "v"], 15), tmp_path / "t.csv"
+    y, own = {
+        "column": ("own", {"own": labels}),
+        "columns": (["own", "one"], {"own": labels, "one": "p"}),
+        "array": (labels, {}),
+    }.get(way, (labels.tolist(), {}))
+    x.assign(**own).to_csv(path, index=False)
+    read = []
+    for name, original in (("tables.read_delimited", read_delimited), ("domains.labels_frame", labels_frame)):
+        monkeypatch.setattr(f"unmix.data.{name}", lambda *words, f=original: read.append(f.__name__) or f(*words))
+    found = prepare(path, y, n_latents=1, missing="error", auxiliary=None, min_domain_rows=1, validation_fraction=0.0)
+    np.testing.assert_allclose(found.features.restore(found.rows.x.numpy()), x, atol=1e-6)
+    assert found.groups.tolist() == np.unique(labels, return_inverse=True)[1].tolist()
+    # Such a column has been taken for a domain, as text; that it is none is known only after the file was read.
+    assert read.count("read_delimited") == (2 if way == "label like a column" else 1)
+    assert read.count("labels_frame") == 1

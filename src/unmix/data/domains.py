@@ -70,8 +70,13 @@ class DomainSchema:
     domains: tuple[str, ...] = ("all",)
 
     @classmethod
-    def learn(cls, y: Any, n_rows: int, declared: Mapping[str, str] | None, min_rows: int) -> DomainSchema:
-        """Columns of ``y`` (labels, a matrix or a table; None: one domain), checked against the rules above."""
+    def learn(
+        cls, y: Any, n_rows: int, declared: Mapping[str, str] | None, min_rows: int
+    ) -> tuple[DomainSchema, Encoded, NDArray[np.int64]]:
+        """Columns of ``y`` (labels, a matrix or a table; None: one domain), checked against the rules above.
+
+        With what ``encode`` and ``groups`` give for the same ``y``, which is read once.
+        """
         frame = labels_frame(y, n_rows)
         declared = dict(declared or {})
         unknown = sorted(set(declared) - set(frame.columns))
@@ -91,7 +96,8 @@ class DomainSchema:
                 "which they are put together. Rename those labels."
             )
         seen = tuple(dict.fromkeys(sorted(labels))) if schema.categorical else cls.domains
-        return cls(columns, _in_level_order(seen, columns))
+        schema = cls(columns, _in_level_order(seen, columns))
+        return schema, schema._encoded(frame), schema._positions(labels)
 
     @property
     def categorical(self) -> tuple[Column, ...]:
@@ -120,21 +126,13 @@ class DomainSchema:
         """Numbers for ``y``; a label that was not there at fit is an error."""
         if not self.columns:
             return Encoded(np.zeros((n_rows, 0), np.int64), np.zeros((n_rows, 0)))
-        frame = self._checked_frame(y, n_rows)
-        codes = [self._codes(frame, column) for column in self.categorical]
-        values = [_standardised(frame, column) for column in self.columns if column.continuous]
-        return Encoded(
-            np.stack(codes, axis=1) if codes else np.zeros((n_rows, 0), np.int64),
-            np.stack(values, axis=1) if values else np.zeros((n_rows, 0)),
-        )
+        return self._encoded(self._checked_frame(y, n_rows))
 
     def groups(self, y: Any, n_rows: int) -> NDArray[np.int64]:
         """Index into ``domains`` for every row; -1 for a combination of known levels that was not there at fit."""
         if not self.categorical:
             return np.zeros(n_rows, np.int64)
-        labels = self._labels_of(self._checked_frame(y, n_rows))
-        position = {label: index for index, label in enumerate(self.domains)}
-        return np.array([position.get(label, -1) for label in labels], dtype=np.int64)
+        return self._positions(self._labels_of(self._checked_frame(y, n_rows)))
 
     def rows_of(self, target: Any, n_rows: int) -> pd.DataFrame:
         """One value of u for ``n_rows`` rows: a label, a mapping column → value, or a table with its own rows."""
@@ -179,6 +177,18 @@ class DomainSchema:
         if lacking:
             raise DomainError(f"Domain columns {lacking} are missing; the model was fitted with {names}.")
         return frame[names]
+
+    def _encoded(self, frame: pd.DataFrame) -> Encoded:
+        codes = [self._codes(frame, column) for column in self.categorical]
+        values = [_standardised(frame, column) for column in self.columns if column.continuous]
+        return Encoded(
+            np.stack(codes, axis=1) if codes else np.zeros((len(frame), 0), np.int64),
+            np.stack(values, axis=1) if values else np.zeros((len(frame), 0)),
+        )
+
+    def _positions(self, labels: list[str]) -> NDArray[np.int64]:
+        position = {label: index for index, label in enumerate(self.domains)}
+        return np.array([position.get(label, -1) for label in labels], dtype=np.int64)
 
     def _codes(self, frame: pd.DataFrame, column: Column) -> NDArray[np.int64]:
         position = {level: index for index, level in enumerate(column.levels)}

@@ -386,7 +386,8 @@ class CGGAN(Stored, TransformerMixin, BaseEstimator):
         schema, domains = self.schema_, self.domain_schema_
         if schema is None:
             images = gan_images(X, self.image_shape_)
-            return gan_image_rows(images, domains, y if with_domain else None).to(self._device())
+            encoded = domains.encode(y, len(images)) if with_domain else None
+            return gan_image_rows(images, domains, encoded).to(self._device())
         table, y = separate(X, y) if with_domain else (as_table(X), None)
         table = without_columns(table, {column.name for column in domains.columns} - set(schema.names))
         matrix = numeric_matrix(table)

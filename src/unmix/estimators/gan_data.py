@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unmix.data.batches import Rows
 from unmix.data.columns import column_names
-from unmix.data.domains import DomainSchema
+from unmix.data.domains import DomainSchema, Encoded
 from unmix.data.image_files import holds_images
 from unmix.data.images import check_images
 from unmix.data.schema import FeatureSchema
@@ -41,9 +41,9 @@ def prepare_gan(
     found, y = as_images(X, y)
     images = gan_images(found)
     check_images(images)
-    domains = DomainSchema.learn(y, len(images), auxiliary, min_domain_rows)
+    domains, encoded, _ = DomainSchema.learn(y, len(images), auxiliary, min_domain_rows)
     _need_domains(domains)
-    return None, domains, gan_image_rows(images, domains, y), None
+    return None, domains, gan_image_rows(images, domains, encoded), None
 
 
 def _is_images(X: Any) -> bool:
@@ -75,10 +75,11 @@ def gan_images(X: Any, fitted: tuple[int, ...] | None = None) -> NDArray[np.uint
     return images
 
 
-def gan_image_rows(images: NDArray[np.uint8], domains: DomainSchema, y: Any) -> Rows:
-    """Images as they are, uint8, with their encoded domains; without ``y`` they carry none."""
-    schema = DomainSchema() if y is None else domains
-    rows = Rows.build(np.zeros((len(images), 0)), schema.encode(y, len(images)), schema.sizes, False)
+def gan_image_rows(images: NDArray[np.uint8], domains: DomainSchema, encoded: Encoded | None) -> Rows:
+    """Images as they are, uint8, with their domains; without ``encoded`` they carry none."""
+    schema = domains if encoded is not None else DomainSchema()
+    own = encoded if encoded is not None else schema.encode(None, len(images))
+    rows = Rows.build(np.zeros((len(images), 0)), own, schema.sizes, False)
     pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
     return Rows(pixels, None, rows.codes, rows.values, rows.n_design)
 

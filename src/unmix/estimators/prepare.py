@@ -50,7 +50,12 @@ def separate(X: Any, y: Any) -> tuple[Any, Any]:
     table = X if has_obs else read_table(X, text=names) if names and isinstance(X, str | Path) else as_table(X)
     if not isinstance(y, str) and not _are_columns(names, X.obs if has_obs else table):
         _warn_of_indices(X, y)
-        return as_table(X) if names or has_obs else table, y
+        if has_obs:
+            return as_table(X), y
+        if names and isinstance(X, str | Path):
+            # A label that is called like a column has kept that column from becoming numbers.
+            table = split_columns(table, [], None, [])[0] if set(names).isdisjoint(table.columns) else as_table(X)
+        return table, y
     if has_obs:
         lacking = [name for name in names if name not in X.obs]
         if lacking:
@@ -119,7 +124,7 @@ def prepare(
             f"n_latents = {n_latents} is more than n_features = {matrix.shape[1]}: the latents could not be "
             "told apart. Ask for at most as many latents as features."
         )
-    domains = DomainSchema.learn(y, len(matrix), auxiliary, min_domain_rows)
+    domains, encoded, groups = DomainSchema.learn(y, len(matrix), auxiliary, min_domain_rows)
     features = FeatureSchema.learn(matrix, names, output_dtype(table))
     bounded = without_suspects(matrix, features)
     if bounded is not matrix:
@@ -127,9 +132,7 @@ def prepare(
         # Latents of these rows will be asked for.
         features.refuse_beyond(matrix)
         matrix = bounded
-    encoded = domains.encode(y, len(matrix))
     rows = Rows.build(features.standardise(matrix), encoded, domains.sizes, missing == "mask")
-    groups = domains.groups(y, len(matrix))
     train, held_out = split_rows(groups, validation_fraction, _SPLIT_SEED)
     return Prepared(features, domains, rows, groups, train, held_out, table)
 
@@ -161,16 +164,15 @@ def prepare_images(
     """``prepare`` for images: they stay 8 bits, and all pixels have one centre and one scale."""
     table, y = as_images(X, y)
     check_images(table.images)
-    domains = DomainSchema.learn(y, len(table), auxiliary, min_domain_rows)
+    domains, encoded, groups = DomainSchema.learn(y, len(table), auxiliary, min_domain_rows)
     if not domains.n_continuous and len(domains.domains) < 2:
         raise DomainError(
             f"All {len(table)} images belong to one domain; what changes between domains is what identifies the "
             "latents. Pass images of at least two."
         )
     features = ImageSchema.learn(table.images)
-    groups = domains.groups(y, len(table))
     train, held_out = split_rows(groups, validation_fraction, seed)
-    rows = image_rows(table.images, features, domains, domains.encode(y, len(table)))
+    rows = image_rows(table.images, features, domains, encoded)
     return Prepared(features, domains, rows, groups, train, held_out, None)
 
 
