@@ -92,6 +92,7 @@ def test_the_home_folder_is_meant_by_a_tilde_wherever_a_path_is_taken(place, fit
     assert sorted(os.listdir()) == ["t.csv"]
 
 
+@pytest.mark.filterwarnings("ignore:The fit was trained on:unmix.DataWarning")
 def test_the_home_folder_is_meant_by_a_tilde_in_every_command(place):
     home = place / "home"
     Path("t.csv").rename(home / "t.csv")
@@ -493,6 +494,7 @@ def odd_run(frame, labels, tmp_path_factory):
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:The fit was trained on:unmix.DataWarning")
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "utf-8"])
 def test_no_console_ends_a_command(encoding, odd_run, monkeypatch, tmp_path):
     """Labels, file names and our own signs that a console lacks are escaped; JSON stays JSON."""
