@@ -84,7 +84,7 @@ REAL_WORDS = (
     "known factors: the best single latent (rank correlation, or AUROC), mean over the factors, against the linear "
     "method that is best on that table. Every number is in `benchmarks/results/real/summary.md`. The training course "
     "was chosen on kang pbmc, light tunnel and parkinson voice, the choice of the start on olive and weather too; the "
-    "others were looked at. Sensors 128 and light tunnel model are simulated. Five seeds; halves: the mean of two pairs."
+    "others were looked at. Sensors 128 and light tunnel model are simulated. Five seeds; halves: mean of two pairs."
 )
 EARLIER = (
     "\n\nMeasured with an earlier course of the training: no linear starts, each feature its own noise from the start, "
