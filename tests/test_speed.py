@@ -114,7 +114,7 @@ def test_latents_and_features_in_batches_are_those_of_all_rows(fitted, frame, mo
     np.testing.assert_allclose(fitted.inverse_transform(z), whole, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("at_once", "points"), [(40, 40), (1, 32), (10**6, 60)])
+@pytest.mark.parametrize(("at_once", "points"), [(40, 40), (1, 32), (10**6, 256)])
 def test_an_audit_looks_at_fewer_points_of_a_very_wide_model(fitted, monkeypatch, at_once, points):
     shapes = []
 
