@@ -1,6 +1,8 @@
 """The report as a reader meets it: in a browser, offline, on a phone and on a wide screen."""
 
 import base64
+import copy
+import dataclasses
 import re
 
 import numpy as np
@@ -11,6 +13,7 @@ from conftest import QUICK
 import unmix
 from unmix import CGVAE
 from unmix.data.batches import split_rows
+from unmix.report.parts import as_code
 
 HOSTILE = "<script>document.title='broken'</script>"
 
@@ -145,3 +148,20 @@ def test_effects_have_intervals_that_hold_the_mean(fitted, frame, labels):
     assert ((effects["location_low"] <= effects["location"]) & (effects["location"] <= effects["location_high"])).all()
     assert (effects["location_starts_low"] <= effects["location"] + 1e-9).all()
     assert isinstance(effects, pd.DataFrame)
+
+
+def test_what_stands_between_backticks_is_code_and_all_is_escaped():
+    assert as_code("more: `unmix <select>` & so") == "more: <code>unmix &lt;select&gt;</code> &amp; so"
+    assert as_code("a lone ` <b>") == "a lone ` &lt;b&gt;"
+
+
+def test_a_remedy_that_is_the_same_for_all_latents_stands_there_once(fitted, tmp_path):
+    model = copy.copy(fitted)
+    audit = model.audit()
+    table = audit.latents.assign(remedy="Ask `unmix select`, one and all.")
+    model.audit = lambda: dataclasses.replace(audit, latents=table)
+    assert "one and all" not in model.report(tmp_path / "r.html").read_text()
+    table.loc[0, "remedy"] = "Something else."
+    page = model.report(tmp_path / "r.html").read_text()
+    assert "Something else." in page
+    assert "Ask <code>unmix select</code>, one and all." in page

@@ -243,15 +243,18 @@ def test_select_compares_fits_and_goes_on_where_it_was_stopped(linear, tmp_path)
     assert "3 latents: the smallest" in str(found)
     page = found.report(tmp_path / "page.html").read_text()
     assert "3 latents: the smallest" in page
+    assert "Bound, residuals and agreement by the number of latents" in page
+    assert "<th>sparsity</th>" not in page
     unmix.select(linear[0] ** 3, linear[1], n_latents=1, estimator=base, folder=tmp_path)
     assert len((tmp_path / SELECTED).read_text().splitlines()) == 3
 
 
-def test_select_compares_strengths_too(linear):
+def test_select_compares_strengths_too(linear, tmp_path):
     found = unmix.select(*linear, n_latents=1, sparsity=[0.0, "auto"], estimator=CGVAE(**SHORT))
     assert found.to_frame()["sparsity"].tolist() == [0.0, "auto"]
     assert found.sparsity in (0.0, "auto")
     assert "sparsity=" in str(found)
+    assert "<th>sparsity</th>" in found.report(tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize("numbers", [[], range(0), 0, [1, 0], range(5, 12), [2.5], ["2"], "auto", [True]])

@@ -52,6 +52,43 @@ def phase_diagram(table: pd.DataFrame, method: str, across: str, down: str) -> s
     return draw_svg(draw, 4.6, 1.1 + 0.62 * len(lines))
 
 
+def numbers(table: pd.DataFrame, best: int) -> str:
+    """What every number of latents reached: held-out bound with its standard error, and what it leaves and repeats.
+
+    ``table``: as ``Selection.to_frame`` returns it; one line for each strength of the penalty. The chosen number
+    ``best`` is marked.
+    """
+    strengths = list(dict.fromkeys(table["sparsity"]))
+
+    def draw(figure: Figure) -> None:
+        bound, left, agreed = figure.subplots(1, 3)
+        for colour, strength in zip(_LINES * len(strengths), strengths, strict=False):
+            own = table[table["sparsity"] == strength]
+            at = own["n_latents"]
+            label = f"sparsity {strength}" if len(strengths) > 1 else None
+            bound.errorbar(at, own["bound"], own["bound_se"], color=colour, marker="o", capsize=3, label=label)
+            left.plot(at, own["residual"], color=colour, marker="o")
+            left.plot(at, own["limit"], color=colour, linestyle=":")
+            agreed.plot(at, own["agreement"], color=colour, marker="o")
+            agreed.plot(at, own["halves"], color=colour, marker="s", linestyle="--")
+        titles = (
+            "held-out bound, nats a row",
+            "largest correlation left\n(dotted: chance)",
+            "agreement of starts\n(dashed: of halves of the rows)",
+        )
+        for axes, title in zip((bound, left, agreed), titles, strict=True):
+            axes.axvline(best, color="#c8cdd3", linewidth=6, zorder=0)
+            axes.set_title(title, fontsize=9)
+            axes.set_xlabel("latents")
+            axes.set_xticks(sorted(set(table["n_latents"])))
+        left.set_ylim(0, 1)
+        agreed.set_ylim(0, 1.02)
+        if len(strengths) > 1:
+            bound.legend(fontsize=8)
+
+    return draw_svg(draw, 8.6, 2.9)
+
+
 def along(table: pd.DataFrame, axis: str, methods: Sequence[str]) -> str:
     """Mean MCC with intervals of every method along one axis, over whatever else varies."""
     own = table[table[axis].notna()]

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from unmix.bench import figures, summary
 from unmix.bench.study import Study
 from unmix.files import as_path
-from unmix.report.parts import Picture, csv_address, fill, picture, write_html
+from unmix.report.parts import Picture, csv_address, fill, picture, table_html, write_html
 from unmix.version import __version__
 
 _MOST_FAILURES = 20
@@ -35,7 +34,7 @@ def write_page(study: Study, rows: list[dict[str, Any]], path: Path) -> dict[str
         methods=methods,
         verdict=_verdict(margins, good),
         phases=_phases(study, settings, methods),
-        margins=_html(margins) if len(margins) else None,
+        margins=table_html(margins) if len(margins) else None,
         lines=[
             picture(
                 figures.along(summary.by_setting(frame[frame["key"].isin(keys)], axes), axis, methods),
@@ -49,8 +48,8 @@ def write_page(study: Study, rows: list[dict[str, Any]], path: Path) -> dict[str
         if len(good)
         else None,
         level=summary.REACHED,
-        reaching=_html(summary.time_to_reach(frame)),
-        table=_html(settings),
+        reaching=table_html(summary.time_to_reach(frame)),
+        table=table_html(settings),
         failures=[
             f"{row['method']}, seed {row['seed']}: {row['error']}"
             for row in failed.head(_MOST_FAILURES).to_dict("records")
@@ -88,8 +87,3 @@ def _verdict(margins: pd.DataFrame, rows: pd.DataFrame) -> str:
         bounds = f"[{row['low']:.3f}, {row['high']:.3f}]"
         words.append(f"Against {row['against']}: {row['margin']:+.3f} {bounds}, {sign}.")
     return " ".join(words)
-
-
-def _html(table: pd.DataFrame) -> Markup:
-    """The table, escaped by pandas."""
-    return Markup(table.to_html(index=False, border=0, na_rep="", float_format=lambda value: f"{value:.4g}"))

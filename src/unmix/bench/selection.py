@@ -20,11 +20,11 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
-from markupsafe import Markup
 from sklearn.base import clone
 
 from unmix.audit.agreement import agreement
 from unmix.audit.subject import ResidualDependence
+from unmix.bench.figures import numbers
 from unmix.bench.run import holding, read_rows, rows_of
 from unmix.data.batches import split_rows
 from unmix.errors import SettingError
@@ -36,7 +36,7 @@ from unmix.estimators.selection import Candidate, Choice, decide, fit_rows, gain
 from unmix.estimators.settings import check_common
 from unmix.files import as_path
 from unmix.numbers import is_whole
-from unmix.report.parts import csv_address, fill, write_html
+from unmix.report.parts import csv_address, fill, picture, table_html, write_html
 from unmix.version import __version__
 
 # Not that of a study: each may stand in a folder of the other.
@@ -72,13 +72,15 @@ class Selection:
 
     def report(self, path: str | Path) -> Path:
         """Write the page of this selection, one self-contained HTML file, and return its path."""
-        shown = self.table.to_html(index=False, border=0, na_rep="", float_format=lambda value: f"{value:.4g}")
+        # What is the same in all rows stands on the page no second time.
+        shown = self.table if self.table["sparsity"].nunique() > 1 else self.table.drop(columns="sparsity")
         text = fill(
             "unmix.bench",
             "select.html",
             version=__version__,
             verdict=str(self).rsplit("\n", 1)[-1],
-            table=Markup(shown),
+            figure=picture(numbers(self.table, self.best), "Bound, residuals and agreement by the number of latents"),
+            table=table_html(shown),
             download=csv_address(self.table),
         )
         target = as_path(path)

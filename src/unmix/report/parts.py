@@ -30,6 +30,19 @@ def picture(svg: str, alt: str, caption: str = "") -> Picture:
     return Picture(_address("image/svg+xml", svg), alt, caption)
 
 
+def table_html(table: pd.DataFrame) -> Markup:
+    """The table on a page, escaped by pandas."""
+    return Markup(table.to_html(index=False, border=0, na_rep="", float_format=lambda value: f"{value:.4g}"))
+
+
+def as_code(text: str) -> Markup:
+    """A sentence in which what stands between backticks is code; all else is escaped."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:
+        return Markup.escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(own) if k % 2 else own for k, own in enumerate(parts))
+
+
 def csv_address(table: pd.DataFrame) -> str:
     """The table as a download that needs no server."""
     return _address("text/csv", csv_text(table))
@@ -48,6 +61,7 @@ def write_html(text: str, path: Path) -> None:
 def fill(package: str, template: str, **values: Any) -> str:
     """The template of that name in ``package``, filled in; everything is escaped, a missing value is an error."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["code"] = as_code
     text = files(package).joinpath(template).read_text(encoding="utf-8")
     style = Markup(files("unmix.report").joinpath("style.css").read_text(encoding="utf-8"))
     page: str = environment.from_string(text).render(style=style, **values)
