@@ -131,8 +131,10 @@ def test_a_start_that_failed_and_a_latent_that_differs_are_not_said_to_repeat(fi
     assert "Found again by the other starts" not in shown
     assert "There is no other start to compare with" in model.audit().finding("agreement").sentence
     model = unmix.load(tmp_path / "m")
-    model.description_.agreement_latents[other] = [1.0, 0.85]
+    model.description_.agreement_latents[other] = [1.0, 0.94]
     assert "repeat well, but for z1" in model.report(tmp_path / "r.html").read_text()
+    model.description_.agreement_latents[other] = [0.94, 0.9]
+    assert "do not repeat well" in model.report(tmp_path / "r.html").read_text()
 
 
 def test_a_loaded_model_reports_the_same(fitted, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.audit.agreement import mean_of_pairs
+from unmix.audit.agreement import REPEATS, mean_of_pairs
 from unmix.audit.counterfactuals import CounterfactualCheck
 from unmix.audit.describe import Description
 from unmix.audit.finding import floored, listed
@@ -20,7 +20,6 @@ from unmix.audit.subject import Reconstruction
 from unmix.report import figures
 from unmix.report.parts import csv_address, fill, picture
 
-_REPEATABLE = 0.9
 _MOST_NAMED = 4
 _MOST_DISTANCES = 8
 
@@ -209,10 +208,10 @@ def _verdict(content: ReportContent) -> str:
             float(found.agreement_latents[others].mean()),
             np.median(found.agreement_latents[others], axis=0),
         )
-        low = [name for name, median in zip(content.latent_names, medians, strict=True) if median < _REPEATABLE]
-        word = "do not repeat well: read them with care"
-        if mean >= _REPEATABLE:
-            word = "repeat well" + (f", but for {listed(low)}" if low else "")
+        low = [name for name, median in zip(content.latent_names, medians, strict=True) if median < REPEATS]
+        word = "repeat well" + (f", but for {listed(low)}" if low else "")
+        if len(low) == len(medians):
+            word = "do not repeat well: read them with care"
         compared = found.agreement[np.ix_(*[[content.best_restart, *others]] * 2)]
         parts.append(
             f"The kept latents {word} (mean correlation with their partners in the other starts {mean:.2f}; over all "
