@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,21 +18,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from unmix.audit.agreement import REPEATS
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
-from unmix.audit.describe import blocks, chunks, encode_rows, explained, mean_latents, with_training_rows
+from unmix.audit.describe import blocks, chunks, mean_latents, with_training_rows
 from unmix.audit.notes import (
-    TRAINING_ROWS,
-    Note,
-    note_constant,
-    note_training,
-    note_unlike,
-    note_without_domain,
     training_fingerprints,
 )
-from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
 from unmix.audit.result import Audit
-from unmix.audit.sources import audit_model
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
-from unmix.audit.subject import Reconstruction, stratify
 from unmix.data.batches import Rows
 from unmix.data.columns import check_columns, column_names, listed
 from unmix.data.domains import DomainSchema
@@ -41,8 +31,8 @@ from unmix.data.images import ImageSchema
 from unmix.data.matrix import check_values, numeric_matrix
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table
-from unmix.errors import DataError, DataWarning, DomainError, SchemaError, SettingError
-from unmix.estimators import latent_folder
+from unmix.errors import DataError, DomainError, SchemaError, SettingError
+from unmix.estimators import latent_audit, latent_folder
 from unmix.estimators.atomic import atomic
 from unmix.estimators.finish import finish_starts, restarts_table
 from unmix.estimators.latent_report import write_report
@@ -293,7 +283,8 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         if isinstance(self.schema_, ImageSchema):
             raise DataError("Images are not compared pixel by pixel; use unmix.metrics.fid on counterfactual images.")
         if X is not None:
-            rows, groups, *_ = self._noted(X, y)
+            rows, groups, _, notes = latent_audit.noted(self, X, y)
+            latent_audit.warn(notes)
             return check_counterfactuals(self.model_, rows, groups, self.domains_, self.schema_.names)
         if y is not None:
             raise DataError("Domains come only together with their rows: pass X and y, or nothing.")
@@ -338,30 +329,12 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         np.True_
         """
         check_is_fitted(self)
-        rows, residual = None, getattr(self, "residual_audited_", None)
         if X is None and y is not None:
             raise DataError("audit takes domains only together with their rows: audit(X, y), or audit() alone.")
-        notes = self._notes_of_fit()
+        found = latent_audit.audit(self, X, y)
         if X is not None:
-            new, groups, kept, notes = self._noted(X, y)
-            means, widths = encode_rows(self.model_, new)
-            strata = stratify(new, groups)
-            rows = means, widths, strata, kept
-            if residual is not None:
-                residual = residual_dependence(
-                    self.model_, new, strata.labels, self.schema_.names, least_share=AUDITED_SHARE
-                )
-        found = audit_model(
-            self.model_,
-            self.description_,
-            domains=self.domains_,
-            names=[str(name) for name in self.get_feature_names_out()],
-            feature_names=self.schema_.names,
-            objective=self.restarts_["held_out_objective"],
-            rows=rows,
-            residual=residual,
-        )
-        return replace(found, notes=tuple(notes))
+            latent_audit.warn(found.notes)
+        return found
 
     def report(self, path: str | Path) -> Path:
         """Write the report of this fit, one self-contained HTML file, and return its path."""
@@ -529,34 +502,6 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         """New rows, and their domains as given."""
         table, y = separate(X, y)
         return self._new_rows(table, y, with_domain=True), y
-
-    def _noted(self, X: Any, y: Any) -> tuple[Rows, NDArray[np.int64], Reconstruction, list[Note]]:
-        """New rows, the domain of each, what the model keeps of them, and what is to be said of them, with warnings."""
-        rows, y = self._audited(X, y)
-        groups = self.domain_schema_.groups(y, len(rows))
-        if (groups < 0).all():
-            raise DomainError(
-                "No row is of a combination of domain levels that was there at fit. Known: "
-                f"{listed(self.domains_, 20)}. Pass rows of these, or fit again with the new ones."
-            )
-        notes = note_training(rows, self.training_rows_) + note_without_domain(groups)
-        kept, found = explained(self.model_, rows), self.description_
-        if isinstance(self.schema_, FeatureSchema):
-            notes += note_unlike(rows, self.schema_.names, kept, Reconstruction(found.r2, found.r2_variance))
-            notes += note_constant(kept.variance, self.schema_.names)
-        for note in notes:
-            warnings.warn(note.sentence, DataWarning, stacklevel=3)
-        return rows, groups, kept, notes
-
-    def _notes_of_fit(self) -> list[Note]:
-        """The same of the rows that the fit was described on."""
-        found, notes = self.description_, []
-        if not found.held_out[0]:
-            said = "No rows were held out: the audited ones are those that the fit was trained on, which flatters it."
-            notes.append(Note(TRAINING_ROWS, said, {"rows": len(found.groups), "training_rows": len(found.groups)}))
-        if isinstance(self.schema_, FeatureSchema):
-            notes += note_constant(found.r2_variance, self.schema_.names)
-        return notes
 
     @property
     def latents_agreement_(self) -> Floats:
