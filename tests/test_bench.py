@@ -315,9 +315,8 @@ def test_a_second_study_in_the_folder_is_refused(tmp_path, instant):
 
 def test_a_process_that_was_killed_leaves_no_lock(tmp_path, instant):
     pytest.importorskip("fcntl")
-    code = (
-        "import fcntl, sys, time; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX); print(); time.sleep(60)"
-    )
+    lock = "import fcntl, sys, time; file = open(sys.argv[1], 'ab'); fcntl.flock(file, fcntl.LOCK_EX)"
+    code = f"{lock}; print(flush=True); time.sleep(60)"
     words = [sys.executable, "-c", code, str(tmp_path / ROWS)]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
