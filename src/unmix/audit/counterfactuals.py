@@ -167,7 +167,7 @@ def check_counterfactuals(
             continue
         real, source = rows.take(torch.from_numpy(own)), rows.take(torch.from_numpy(others))
         design = real.design[torch.from_numpy(rng.integers(len(own), size=len(others)))]
-        moved = model.counterfactual(source.x, source.observed, source.design, design)
+        moved = model.counterfactual(source, design)
         here, there, carried = (
             _seen(x, part.observed) for x, part in ((real.x, real), (source.x, source), (moved, source))
         )

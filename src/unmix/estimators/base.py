@@ -51,7 +51,6 @@ from unmix.estimators.storage import Parts, Stored
 from unmix.files import as_path, file_to_write
 from unmix.models.base import LatentModel
 from unmix.numbers import is_number, is_whole
-from unmix.objectives.elbo import gaussian_nll
 from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingResult, TrainingSettings
 from unmix.train.fit import fit as train_model
@@ -201,9 +200,10 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         that ignores domains.
         """
         z, generator = self._draw(n_samples, domain, random_state)
-        spread = self.model_.noise_std().detach().cpu().numpy() * np.array(self.schema_.scale)
-        extra = torch.randn(n_samples, self.n_features_in_, generator=generator).numpy()
-        return self._decode(z) + extra * spread
+        with torch.no_grad():
+            output = torch.cat([self.model_.decode(z[place]) for place in blocks(len(z), self.n_features_in_)])
+            drawn = self.model_.likelihood.sample(output, generator).cpu().double().numpy()
+        return self.schema_.restore(drawn).astype(self.schema_.dtype, copy=False)
 
     def _draw(self, n_samples: int, domain: Any, random_state: int) -> tuple[torch.Tensor, torch.Generator]:
         """Latents of one domain, and the generator that drew them."""
@@ -252,7 +252,7 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         with torch.no_grad():
             for place in blocks(len(rows), self.n_features_in_):
                 own = rows.take(place)
-                moved = self.model_.counterfactual(own.x, own.observed, own.design, target[place], bool(residual))
+                moved = self.model_.counterfactual(own, target[place], bool(residual))
                 parts.append(self.schema_.restore(moved.cpu().double().numpy()))
         return np.concatenate(parts).astype(self.schema_.dtype, copy=False)
 
@@ -554,18 +554,18 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         result = np.empty((len(z), self.n_features_in_), dtype=self.schema_.dtype)
         with torch.no_grad():
             for place in blocks(len(z), self.n_features_in_):
-                standardised = self.model_.decode(z[place]).cpu().double().numpy()
-                result[place] = self.schema_.restore(standardised)
+                mean = self.model_.likelihood.mean(self.model_.decode(z[place])).cpu().double().numpy()
+                result[place] = self.schema_.restore(mean)
         return result
 
     def _bound(self, rows: Rows, generator: torch.Generator) -> torch.Tensor:
         """Evidence lower bound of every row, in standardised units."""
-        prior, log_noise = self.model_.prior(rows.design), self.model_.noise_std().log()
+        prior = self.model_.prior(rows.design)
         total = torch.zeros(len(rows), device=rows.x.device)
         for _ in range(_SCORE_DRAWS):
             noise = torch.randn(len(rows), self.n_latents_, generator=generator).to(rows.x.device)
             z, negentropy = self.model_.sample_posterior(rows.x, rows.observed, noise, rows.design)
-            total -= gaussian_nll(rows.x, self.model_.decode(z), log_noise, rows.observed) + negentropy
+            total += self.model_.likelihood.log_prob(rows, self.model_.decode(z)[None])[0] - negentropy
             total += prior.log_prob(z).sum(-1)
         return total / _SCORE_DRAWS
 

@@ -224,7 +224,7 @@ class CGVAE(LatentEstimator):
     def _network_for(self, data: Prepared, seed: int) -> LatentModel:
         network: Any = super()._network_for(data, seed)
         if suffices(self, data, seed):
-            network.config = replace(network.config, released=0.0)
+            network.release_noise()
         return network
 
     def _check_settings(self) -> None:
