@@ -28,8 +28,8 @@ from unmix.bench.figures import numbers
 from unmix.bench.run import holding, read_rows, rows_of
 from unmix.data.batches import split_rows
 from unmix.errors import SettingError
-from unmix.estimators.base import random_seed
 from unmix.estimators.cgvae import CGVAE
+from unmix.estimators.face import random_seed
 from unmix.estimators.prepare import Prepared
 from unmix.estimators.progress import OnRow
 from unmix.estimators.selection import Candidate, Choice, decide, fit_rows, gain, prepared, principal_components

@@ -95,7 +95,7 @@ def translate_images(
     _refuse_inside(source, out)
     check_replaceable(out / "image.png")
     model = load(run, device=device)
-    if isinstance(model, CGGAN) and model.schema_ is None:
+    if isinstance(model, CGGAN) and isinstance(model.schema_, ImageSchema):
         move = model.translate
     elif isinstance(model, CGVAEImages):
         move = model.counterfactual
@@ -135,8 +135,7 @@ def _names(table: ImageTable) -> list[str]:
 
 def _read_as(model: Any, source: Path, on_error: str | None) -> ImageTable:
     """Images in the size and mode of those that the model was fitted on."""
-    shape = model.schema_.shape if isinstance(model.schema_, ImageSchema) else model.image_shape_
-    height, width, channels = shape
+    height, width, channels = model.schema_.shape
     mode = "L" if channels == 1 else "RGB"
     return read_images(source, size=(height, width), mode=mode, on_error=on_error or "raise")
 

@@ -28,8 +28,8 @@ from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.features import ImageClassifier
 from unmix.estimators.loading import load
-from unmix.estimators.storage import DONE, FILES, add_files, holds_model, refuse_foreign, write_model
 from unmix.files import check_replaceable, names_in
+from unmix.fits.storage import DONE, FILES, add_files, holds_model, refuse_foreign
 from unmix.train.checkpoint import is_checkpoint
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -232,7 +232,7 @@ def _write(
     judges: Mapping[str, ImageClassifier],
 ) -> list[str]:
     """``write_results`` without its words; names of the tables."""
-    write_model(model, out)
+    model.fit_.to_folder(out)
     latents, names = _latents(model, x)
     others = pd.DataFrame(index=range(len(latents))) if beside is None else beside
     written = {_LATENTS: with_latents(others, latents, names), **tables}

@@ -169,6 +169,15 @@ class ImageSchema:
         height, width, channels = images.shape[1:]
         return cls((height, width, channels), float(pixels.mean()), float(pixels.std()))
 
+    @classmethod
+    def of_range(cls, shape: tuple[int, int, int]) -> ImageSchema:
+        """Pixels from -1 for 0 to 1 for 255."""
+        return cls(shape, 0.5, 0.5)
+
+    @property
+    def n_features(self) -> int:
+        return math.prod(self.shape)
+
     @property
     def names(self) -> tuple[str, ...]:
         """row.column.channel of every pixel, in the order of the flattened image."""

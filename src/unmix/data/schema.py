@@ -47,6 +47,10 @@ class FeatureSchema:
         made_up = tuple(f"x{k}" for k in range(matrix.shape[1]))
         return cls(names or made_up, names is not None, dtype, tuple(center.tolist()), tuple(scale.tolist()))
 
+    @property
+    def n_features(self) -> int:
+        return len(self.names)
+
     def standardise(self, matrix: Floats) -> NDArray[np.float32]:
         """Computed in float64, so few rows at a time that they stay in the processor's cache.
 

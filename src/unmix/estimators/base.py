@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -12,30 +13,23 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import check_random_state
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from unmix.audit.agreement import REPEATS
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
-from unmix.audit.describe import blocks, chunks, mean_latents, with_training_rows
-from unmix.audit.notes import (
-    training_fingerprints,
-)
+from unmix.audit.describe import Description, blocks, chunks, mean_latents
+from unmix.audit.notes import Note
 from unmix.audit.result import Audit
-from unmix.audit.sparsity import SUPPORT_THRESHOLD
+from unmix.audit.subject import ResidualDependence
 from unmix.data.batches import Rows
 from unmix.data.columns import check_columns, column_names, listed
 from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema
 from unmix.data.matrix import check_values, numeric_matrix
-from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table
-from unmix.errors import DataError, DomainError, SchemaError, SettingError
-from unmix.estimators import latent_audit, latent_folder
+from unmix.errors import DataError, DataWarning, DomainError, SchemaError, SettingError
 from unmix.estimators.atomic import atomic
-from unmix.estimators.finish import finish_starts, restarts_table
-from unmix.estimators.latent_report import write_report
+from unmix.estimators.face import FittedFace, Learnt, random_seed
 from unmix.estimators.prepare import (
     Prepared,
     latent_matrix,
@@ -45,34 +39,53 @@ from unmix.estimators.prepare import (
     separate,
     without_columns,
 )
-from unmix.estimators.progress import announce, epoch_bar, say
-from unmix.estimators.settings import check_common, plain_settings, planned_epochs, training_settings
-from unmix.estimators.storage import Parts, Stored
+from unmix.estimators.progress import announce, conclude, epoch_bar
+from unmix.estimators.settings import check_common, planned_epochs, training_settings
 from unmix.files import as_path, file_to_write
-from unmix.models.base import LatentModel
+from unmix.fits.audited import NewRows, audit_fit, new_rows
+from unmix.fits.latent import LatentFit, LatentSummary, finish_fit
+from unmix.fits.words import plain_settings
+from unmix.models.base import FittedModel, LatentModel
 from unmix.numbers import is_number, is_whole
+from unmix.report.html import write_report
 from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingResult, TrainingSettings
 from unmix.train.fit import fit as train_model
 
 Floats = NDArray[np.float64]
 
-_SCORE_DRAWS = 8
+SCORE_DRAWS = 8
 
 
 @dataclass(eq=False, repr=False)
-class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
+class LatentEstimator(FittedFace[LatentFit]):
     """Abstract estimator with the constructor words that all share; a subclass states its own words and its network.
 
     A subclass is a dataclass too (``eq=False, repr=False``), so that its fields are its constructor words.
     """
 
-    uses_domains: ClassVar[bool] = True
     chooses_latents: ClassVar[bool] = False
+    examines_residuals: ClassVar[bool] = False
     steps_per_latent: ClassVar[int] = 350
     least_steps: ClassVar[int] = 2_800
-    schema_type: ClassVar[Any] = FeatureSchema
     assumption: ClassVar[str] = "the factors change between domains"
+    summary_type: ClassVar[type[LatentSummary]] = LatentSummary
+
+    model_ = Learnt[FittedModel](lambda fit: fit.model)
+    n_latents_ = Learnt[int](lambda fit: fit.model.n_latents)
+    support_ = Learnt[NDArray[np.bool_]](lambda fit: fit.summary.support)
+    explained_variance_ratio_ = Learnt[Floats](lambda fit: fit.summary.explained_variance_ratio)
+    agreement_ = Learnt[float](lambda fit: fit.summary.agreement)
+    latents_agreement_ = Learnt[Floats](lambda fit: fit.summary.latents_agreement(fit.starts, fit.best))
+    restarts_ = Learnt[pd.DataFrame](lambda fit: fit.starts)
+    description_ = Learnt[Description](lambda fit: fit.summary.description)
+    stop_reason_ = Learnt[str](lambda fit: fit.summary.stop_reason)
+    n_epochs_ = Learnt[int](lambda fit: fit.summary.n_epochs)
+    settings_ = Learnt[dict[str, int]](lambda fit: fit.summary.sizes)
+    training_rows_ = Learnt[NDArray[np.int64]](lambda fit: fit.summary.training_rows)
+    residual_dependence_ = Learnt[ResidualDependence](lambda fit: fit.summary.residual)
+    residual_audited_ = Learnt[ResidualDependence](lambda fit: fit.summary.residual_audited)
+    selection_ = Learnt[pd.DataFrame](lambda fit: fit.summary.selection)
 
     n_latents: int = 4
     _: KW_ONLY
@@ -89,6 +102,12 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
     device: Any = "auto"
     random_state: Any = 0
     verbose: int = 1
+
+    @property
+    def counterfactuals_(self) -> CounterfactualCheck | None:
+        """What ``check_counterfactuals`` found at fit; None where the model ignores domains or no row was held out."""
+        check_is_fitted(self)
+        return self.fit_.summary.counterfactuals
 
     @abstractmethod
     def _network(self, features: Any, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
@@ -188,7 +207,7 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         log_scale = np.log(np.array(self.schema_.scale))
         with torch.no_grad():
             for chunk in chunks(rows):
-                total += float(self._bound(chunk, generator).cpu().double().sum())
+                total += float(self.model_.bound(chunk, generator, SCORE_DRAWS).cpu().double().sum())
                 observed = len(chunk) if chunk.observed is None else chunk.observed.cpu().double().sum(0).numpy()
                 total -= float((observed * log_scale).sum())
         return total / len(rows)
@@ -283,14 +302,15 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         if isinstance(self.schema_, ImageSchema):
             raise DataError("Images are not compared pixel by pixel; use unmix.metrics.fid on counterfactual images.")
         if X is not None:
-            rows, groups, _, notes = latent_audit.noted(self, X, y)
-            latent_audit.warn(notes)
-            return check_counterfactuals(self.model_, rows, groups, self.domains_, self.schema_.names)
+            new = self._audited_rows(X, y)
+            _warn(new.notes)
+            return check_counterfactuals(self.model_, new.rows, new.groups, self.domains_, self.schema_.names)
         if y is not None:
             raise DataError("Domains come only together with their rows: pass X and y, or nothing.")
-        if self.counterfactuals_ is None:
+        found = self.fit_.summary.counterfactuals
+        if found is None:
             raise DataError("The fit kept nothing to compare. Pass rows that it has not seen, and their domains.")
-        return self.counterfactuals_
+        return found
 
     def audit(self, X: Any = None, y: Any = None) -> Audit:
         """Which latents these data identify, and why: a verdict for every latent and for every condition of the theory.
@@ -331,36 +351,26 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         if X is None and y is not None:
             raise DataError("audit takes domains only together with their rows: audit(X, y), or audit() alone.")
-        found = latent_audit.audit(self, X, y)
-        if X is not None:
-            latent_audit.warn(found.notes)
+        new = None if X is None else self._audited_rows(X, y)
+        found = audit_fit(self.fit_, new)
+        if new is not None:
+            _warn(new.notes)
         return found
 
     def report(self, path: str | Path) -> Path:
         """Write the report of this fit, one self-contained HTML file, and return its path."""
         check_is_fitted(self)
-        return write_report(self, file_to_write(path))
+        return write_report(self.fit_, self.audit(), file_to_write(path))
 
     def mixing_frame(self) -> pd.DataFrame:
         """``mixing_`` with feature names as rows and latent names as columns."""
         check_is_fitted(self)
-        return pd.DataFrame(self.mixing_, index=list(self.schema_.names), columns=self.get_feature_names_out())
+        return self.fit_.mixing_frame()
 
     def effects_frame(self) -> pd.DataFrame:
         """How each domain moves each latent, one row a pair, with 95 % intervals; in units of the latent's spread."""
         check_is_fitted(self)
-        found = self.description_
-        index = pd.MultiIndex.from_product([self.domains_, self.get_feature_names_out()], names=["domain", "latent"])
-        names = [name for name in found.arrays() if name.startswith(("location", "spread"))]
-        return pd.DataFrame({name: getattr(found, name).ravel() for name in names}, index=index).reset_index()
-
-    def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[np.object_]:
-        """Names of the latents: z0, z1, …"""
-        check_is_fitted(self)
-        return np.array([f"z{i}" for i in range(self.n_latents_)], dtype=object)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
+        return self.fit_.summary.effects_frame(self.domains_, self.fit_.latent_names)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -402,13 +412,10 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         check_common(self)
         self._check_settings()
 
-    def _stored(self, folder: Path) -> Parts:
-        return latent_folder.stored(self, folder)
-
-    def _restore(
-        self, folder: Path, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, torch.Tensor]
-    ) -> None:
-        latent_folder.restore(self, folder, fitted, schema, tensors)
+    def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> FittedModel:
+        asked: Any = self.n_latents
+        numbered = clone(self).set_params(n_latents=fitted["n_latents"] if asked == "auto" else asked)
+        return FittedModel(numbered._network(features, domains, fitted["seed"], 1).single(0))
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         return training_settings(self, n_samples, seed, has_held_out)
@@ -423,60 +430,19 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         words: dict[str, Any],
     ) -> None:
         """Take what the training found; ``words`` are the settings that it had."""
-        groups = data.groups[data.held_out] if len(data.held_out) else data.groups[data.train]
-        found = finish_starts(
-            network, train, held_out, result, groups, len(data.domains.domains), bool(len(data.held_out))
+        self.fit_ = finish_fit(
+            type(self),
+            words,
+            network,
+            result,
+            schema=data.features,
+            domains=data.domains,
+            train=train,
+            held_out=held_out if len(data.held_out) else None,
+            groups=(data.groups[data.train], data.groups[data.held_out]),
+            residuals=self.examines_residuals,
         )
-        self._remember_features(data)
-        self.model_, self.schema_, self.domain_schema_ = found.model, data.features, data.domains
-        self.n_latents_, self.domains_ = found.model.n_latents, data.domains.domains
-        self.seed_, self.stop_reason_, self.n_epochs_ = words["random_state"], result.stop_reason, result.n_epochs
-        self.fit_seconds_, self.fitted_params_ = result.seconds, words
-        self.settings_ = {"n_train": len(train), "n_held_out": len(data.held_out)}
-        self.history_ = pd.DataFrame(result.history).astype({"epoch": int, "start": int})
-        self.best_restart_, self.agreement_ = found.best, found.agreed.mean
-        self.restarts_ = restarts_table(result, found.agreed, found.best)
-        self.description_ = found.description
-        if len(data.held_out):
-            self.description_ = with_training_rows(
-                found.description, found.model, train, held_out, data.groups[data.train], groups
-            )
-        self._set_mixing()
-        self.training_rows_ = training_fingerprints(train, held_out if len(data.held_out) else None)
-        self.counterfactuals_: CounterfactualCheck | None = None
-        if self.uses_domains and len(data.held_out) and isinstance(data.features, FeatureSchema):
-            self.counterfactuals_ = check_counterfactuals(
-                self.model_, held_out, groups, self.domains_, self.schema_.names
-            )
-        self._examine(data, train)
-        say(
-            self.verbose,
-            f"{result.stop_reason}; kept start {found.best} of {network.n_starts}"
-            + (f"; agreement of the starts {self.agreement_:.3f}" if network.n_starts > 1 else "")
-            + f"; {result.seconds:.0f} s",
-        )
-        self._say_what_to_doubt()
-
-    def _examine(self, data: Prepared, train: Rows) -> None:
-        """What a subclass learns of its rows after the training."""
-
-    def _say_what_to_doubt(self) -> None:
-        """Latents that do not repeat, and latents that drive one feature alone."""
-        latents = self.get_feature_names_out()
-        loose = [
-            f"{name} ({value:.2f})"
-            for name, value in zip(latents, self.latents_agreement_, strict=True)
-            if value < REPEATS
-        ]
-        if loose:
-            say(self.verbose, f"latents that other starts do not find again (correlation): {', '.join(loose)}")
-        alone = [
-            f"{name} ({self.schema_.names[int(own.argmax())]})"
-            for name, own in zip(latents, self.support_.T, strict=True)
-            if own.sum() == 1
-        ]
-        if alone and self.n_features_in_ > 1 and not isinstance(self.schema_, ImageSchema):
-            say(self.verbose, f"latents that drive one feature only: {', '.join(alone)}")
+        conclude(self.verbose, self.fit_)
 
     def _prepare(self, X: Any, y: Any, seed: int) -> Prepared:
         """Checked data of a fit."""
@@ -490,10 +456,6 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
             validation_fraction=self.validation_fraction,
         )
 
-    def _remember_features(self, data: Prepared) -> None:
-        """Number and names of the features, as scikit-learn keeps them."""
-        validate_data(self, data.table, reset=True, skip_check_array=True)
-
     def _labelled_rows(self, X: Any, y: Any) -> Rows:
         """New rows with their domains, where the model uses them."""
         return self._new_rows(*separate(X, y), with_domain=self.uses_domains)
@@ -503,21 +465,10 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         table, y = separate(X, y)
         return self._new_rows(table, y, with_domain=True), y
 
-    @property
-    def latents_agreement_(self) -> Floats:
-        """Median correlation of each latent (n_latents,) with its partner in the other starts that did not fail."""
-        check_is_fitted(self)
-        reached = np.isfinite(self.restarts_["held_out_objective"].to_numpy(dtype=float))
-        reached[self.best_restart_] = False
-        found = self.description_.agreement_latents
-        return np.median(found[reached], axis=0) if reached.any() else np.full(found.shape[1], np.nan)
-
-    def _set_mixing(self) -> None:
-        self.mixing_ = self.description_.mixing
-        self.support_ = self.mixing_ >= SUPPORT_THRESHOLD
-        # Folders of models from before it was kept have none.
-        shares = self.description_.explained_variance
-        self.explained_variance_ratio_ = shares if len(shares) else np.full(self.mixing_.shape[1], np.nan)
+    def _audited_rows(self, X: Any, y: Any) -> NewRows:
+        """Rows for an audit, their domains, and what is to be said of them."""
+        rows, y = self._audited(X, y)
+        return new_rows(self.fit_, rows, self.domain_schema_.groups(y, len(rows)))
 
     def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
         """Rows of new data, after the schema has been enforced; the model's own domain columns may be among them."""
@@ -558,28 +509,8 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
                 result[place] = self.schema_.restore(mean)
         return result
 
-    def _bound(self, rows: Rows, generator: torch.Generator) -> torch.Tensor:
-        """Evidence lower bound of every row, in standardised units."""
-        prior = self.model_.prior(rows.design)
-        total = torch.zeros(len(rows), device=rows.x.device)
-        for _ in range(_SCORE_DRAWS):
-            noise = torch.randn(len(rows), self.n_latents_, generator=generator).to(rows.x.device)
-            z, negentropy = self.model_.sample_posterior(rows.x, rows.observed, noise, rows.design)
-            total += self.model_.likelihood.log_prob(rows, self.model_.decode(z)[None])[0] - negentropy
-            total += prior.log_prob(z).sum(-1)
-        return total / _SCORE_DRAWS
 
-    def _device(self) -> torch.device:
-        return self.model_.scale.device
-
-
-def random_seed(random_state: Any) -> int:
-    expected = f"random_state must be a whole number from 0 to 2⁶³ - 1, a RandomState or None; got {random_state!r}."
-    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
-        if not 0 <= random_state < 2**63:
-            raise SettingError(expected)
-        return int(random_state)
-    try:
-        return int(check_random_state(random_state).randint(2**31 - 1))
-    except ValueError as error:
-        raise SettingError(expected) from error
+def _warn(notes: Iterable[Note]) -> None:
+    """A warning for each note, where the user called the method that calls this."""
+    for note in notes:
+        warnings.warn(note.sentence, DataWarning, stacklevel=3)

@@ -9,18 +9,18 @@ from typing import Any, ClassVar, Self
 
 from sklearn.base import clone
 
-from unmix.audit.residuals import AUDITED_SHARE, STRONG, residual_dependence
-from unmix.audit.subject import stratify
-from unmix.data.batches import Rows
+from unmix.audit.residuals import STRONG
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.errors import DataWarning
 from unmix.estimators.atomic import atomic
-from unmix.estimators.base import LatentEstimator, random_seed
+from unmix.estimators.base import LatentEstimator
+from unmix.estimators.face import random_seed
 from unmix.estimators.prepare import Prepared
 from unmix.estimators.progress import say
 from unmix.estimators.selection import choose_latents, long_enough, suffices
-from unmix.estimators.settings import check_common, plain_settings
+from unmix.estimators.settings import check_common
+from unmix.fits.words import plain_settings
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
 from unmix.objectives.sparsity import PENALTIES
@@ -138,6 +138,7 @@ class CGVAE(LatentEstimator):
     """
 
     chooses_latents: ClassVar[bool] = True
+    examines_residuals: ClassVar[bool] = True
     assumption: ClassVar[str] = "the factors change between domains and each feature depends on few of them"
     steps_per_latent: ClassVar[int] = 330
     least_steps: ClassVar[int] = 2_000
@@ -166,8 +167,8 @@ class CGVAE(LatentEstimator):
         say(self.verbose, f"{choice.n_latents} latents: {choice.reason}")
         numbered.set_params(n_latents=choice.n_latents)
         super(CGVAE, numbered).fit(X, y, checkpoint=checkpoint, resume=resume)
-        self.__dict__.update({name: value for name, value in vars(numbered).items() if name.endswith("_")})
-        self.fitted_params_, self.selection_ = words, choice.table
+        fit = numbered.fit_
+        self.fit_ = replace(fit, parameters=words, summary=replace(fit.summary, selection=choice.table))
         if choice.decided:
             return self._warned()
         table = choice.table.round(3).to_string(index=False)
@@ -189,12 +190,6 @@ class CGVAE(LatentEstimator):
             )
         return self
 
-    def _examine(self, data: Prepared, train: Rows) -> None:
-        strata = stratify(train, data.groups[data.train])
-        rows = self.model_, train, strata.labels, data.features.names
-        self.residual_dependence_ = residual_dependence(*rows)
-        self.residual_audited_ = residual_dependence(*rows, least_share=AUDITED_SHARE)
-
     def planned_epochs(self, n_samples: int) -> float:
         """As of any estimator; of "auto" those of the fit that follows the choice, or before it of the shortest."""
         number = getattr(self, "n_latents_", 1) if self.n_latents == "auto" else self.n_latents
@@ -203,7 +198,7 @@ class CGVAE(LatentEstimator):
     def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         return CGVAENetwork(
             CGVAEConfig(
-                n_latents=int(self.n_latents_ if self.n_latents == "auto" else self.n_latents),
+                n_latents=int(self.n_latents),
                 n_features=len(features.names),
                 n_design=domains.n_design,
                 interactions=len(domains.columns) > 1 or domains.n_continuous > 0,

@@ -15,7 +15,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unmix.audit.agreement import REPEATS
+from unmix.data.images import ImageSchema
 from unmix.estimators.prepare import Prepared
+from unmix.fits.latent import LatentFit
 from unmix.terminal import printable
 
 OnEpoch = Callable[[int, list[float]], None]
@@ -76,6 +79,23 @@ def announce(estimator: Any, data: Prepared, device: torch.device) -> None:
             f"No domain has the {math.ceil(1 / estimator.validation_fraction)} rows it takes to hold one out: "
             "everything below is measured on training rows, and training does not stop early.",
         )
+
+
+def conclude(verbose: int, fit: LatentFit) -> None:
+    """What a fit has found: the start that is kept, latents that do not repeat or drive one feature alone."""
+    summary, n_starts = fit.summary, len(fit.starts)
+    agreed = f"; agreement of the starts {summary.agreement:.3f}" if n_starts > 1 else ""
+    say(verbose, f"{summary.stop_reason}; kept start {fit.best} of {n_starts}{agreed}; {fit.seconds:.0f} s")
+    repeats = zip(fit.latent_names, summary.latents_agreement(fit.starts, fit.best), strict=True)
+    loose = [f"{name} ({value:.2f})" for name, value in repeats if value < REPEATS]
+    if loose:
+        say(verbose, f"latents that other starts do not find again (correlation): {', '.join(loose)}")
+    if isinstance(fit.schema, ImageSchema) or fit.schema.n_features < 2:
+        return
+    driven = zip(fit.latent_names, summary.support.T, strict=True)
+    alone = [f"{name} ({fit.schema.names[int(own.argmax())]})" for name, own in driven if own.sum() == 1]
+    if alone:
+        say(verbose, f"latents that drive one feature only: {', '.join(alone)}")
 
 
 @contextmanager

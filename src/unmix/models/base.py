@@ -191,6 +191,17 @@ class FittedModel(Framed):
     def likelihood(self) -> Likelihood:
         return self.inner.likelihood
 
+    def bound(self, rows: Rows, generator: torch.Generator, n_draws: int) -> Tensor:
+        """Evidence lower bound (batch,) of every row, in nats of standardised features, mean of ``n_draws`` draws."""
+        prior = self.prior(rows.design)
+        total = torch.zeros(len(rows), device=rows.x.device)
+        for _ in range(n_draws):
+            noise = torch.randn(len(rows), self.n_latents, generator=generator).to(rows.x.device)
+            z, negentropy = self.sample_posterior(rows.x, rows.observed, noise, rows.design)
+            total += self.likelihood.log_prob(rows, self.decode(z)[None])[0] - negentropy
+            total += prior.log_prob(z).sum(-1)
+        return total / n_draws
+
     def decode(self, z: Tensor) -> Tensor:
         """The likelihood's η (batch, features): standardised features, where it is Gaussian."""
         return self.inner.decode(self.inward(z)[None])[0]
