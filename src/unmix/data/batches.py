@@ -12,12 +12,10 @@ from torch import Tensor
 
 from unmix.data.domains import Encoded
 
-_ROWS_MOVED = 8192
-
 
 @dataclass(frozen=True)
 class Rows:
-    """Standardised features and encoded domains of the same rows.
+    """Standardised features and encoded domains of the same rows; nothing writes into them.
 
     Attributes
     ----------
@@ -53,15 +51,6 @@ class Rows:
     def take(self, index: Tensor | slice) -> Rows:
         observed = None if self.observed is None else self.observed[index]
         return Rows(self.x[index], observed, self.codes[index], self.values[index], self.n_design)
-
-    def keep(self, index: Tensor) -> Rows:
-        """``take`` of an ascending ``index`` without a copy: the rows move to the front and write over the others."""
-        for begin in range(0, len(index), _ROWS_MOVED):
-            place = slice(begin, begin + _ROWS_MOVED)
-            for values in (self.x, self.observed, self.codes, self.values):
-                if values is not None:
-                    values[place][: len(index[place])] = values[index[place]]
-        return self.take(slice(0, len(index)))
 
     def to(self, device: torch.device) -> Rows:
         observed = None if self.observed is None else self.observed.to(device)
@@ -112,10 +101,6 @@ class ImageRows(Rows):
         others = Rows(self.index, None, self.codes[index], self.values[index], self.n_design)
         own = self.index[index if isinstance(index, slice) else index.cpu()]
         return ImageRows(self.pixels, own, others, self.mean, self.std)
-
-    def keep(self, index: Tensor) -> ImageRows:
-        """``take``: pixels are not copied anyway."""
-        return self.take(index)
 
     def to(self, device: torch.device) -> ImageRows:
         others = Rows(self.index, None, self.codes, self.values, self.n_design).to(device)

@@ -61,6 +61,9 @@ class Encoded:
     codes: NDArray[np.int64]
     values: NDArray[np.float64]
 
+    def take(self, index: NDArray[np.int64]) -> Encoded:
+        return Encoded(self.codes[index], self.values[index])
+
 
 @dataclass(frozen=True)
 class DomainSchema:

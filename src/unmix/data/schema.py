@@ -51,8 +51,10 @@ class FeatureSchema:
     def n_features(self) -> int:
         return len(self.names)
 
-    def standardise(self, matrix: Floats) -> NDArray[np.float32]:
-        """Computed in float64, so few rows at a time that they stay in the processor's cache.
+    def standardise(self, matrix: Floats, order: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The rows of ``matrix``, or all of them in another ``order``, in standard deviations from the mean.
+
+        Computed in float64, so few rows at a time that they stay in the processor's cache.
 
         Raises
         ------
@@ -65,7 +67,8 @@ class FeatureSchema:
         for begin in range(0, len(matrix), rows := max(1, _NUMBERS_CACHED // max(1, matrix.shape[1]))):
             place = slice(begin, begin + rows)
             with np.errstate(over="ignore"):
-                result[place] = part = (matrix[place] - center) / scale
+                own = matrix[place if order is None else order[place]]
+                result[place] = part = (own - center) / scale
             furthest = np.fmax(furthest, np.fmax.reduce(np.abs(part), axis=None, initial=0.0))
         if furthest > _STRANGE:
             self.refuse_beyond(matrix)

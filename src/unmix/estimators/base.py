@@ -160,10 +160,10 @@ class LatentEstimator(FittedFace[LatentFit]):
         device = pick_device(self.device)
         announce(self, data, device)
         network = self._network_for(data, seed).to(device)
-        rows = data.rows.to(device)
-        held_out = rows.take(torch.from_numpy(data.held_out if len(data.held_out) else data.train).to(device))
-        train = rows.keep(torch.from_numpy(data.train).to(device))
-        settings = self._training_settings(len(rows), seed, bool(len(data.held_out)))
+        rows, has_held_out = data.rows.to(device), bool(len(data.held_out))
+        train = rows.take(slice(0, data.n_train))
+        held_out = rows.take(slice(data.n_train, None)) if has_held_out else train
+        settings = self._training_settings(len(rows), seed, has_held_out)
         with epoch_bar(self.verbose, settings.max_epochs) as on_epoch:
             result = train_model(
                 network,

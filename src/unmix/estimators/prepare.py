@@ -11,6 +11,7 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from unmix.data.batches import ImageRows, Rows, split_rows
@@ -29,18 +30,29 @@ _SPLIT_SEED = 0
 
 @dataclass(frozen=True)
 class Prepared:
-    """Checked data of one fit: schemas, all rows, and the indices of training and held-out rows.
+    """Checked data of one fit: schemas, and all rows, those of training before those held out.
 
-    ``features`` is a ``FeatureSchema``, or an ``ImageSchema`` with the same face.
+    ``features`` is a ``FeatureSchema``, or an ``ImageSchema`` with the same face. ``order`` (rows,) are the places of
+    the rows in the table, ``groups`` their domains.
     """
 
     features: Any
     domains: DomainSchema
     rows: Rows
     groups: NDArray[np.int64]
-    train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
+    order: NDArray[np.int64]
+    n_train: int
     table: Any
+
+    @property
+    def train(self) -> NDArray[np.int64]:
+        """Which of ``rows`` are trained on."""
+        return np.arange(self.n_train)
+
+    @property
+    def held_out(self) -> NDArray[np.int64]:
+        """Which of ``rows`` are held out."""
+        return np.arange(self.n_train, len(self.groups))
 
 
 def separate(X: Any, y: Any) -> tuple[Any, Any]:
@@ -132,9 +144,11 @@ def prepare(
         # Latents of these rows will be asked for.
         features.refuse_beyond(matrix)
         matrix = bounded
-    rows = Rows.build(features.standardise(matrix), encoded, domains.sizes, missing == "mask")
     train, held_out = split_rows(groups, validation_fraction, _SPLIT_SEED)
-    return Prepared(features, domains, rows, groups, train, held_out, table)
+    order = np.concatenate([train, held_out])
+    # Standardised in the order of the split, so that neither part is copied again.
+    rows = Rows.build(features.standardise(matrix, order), encoded.take(order), domains.sizes, missing == "mask")
+    return Prepared(features, domains, rows, groups[order], order, len(train), table)
 
 
 def as_images(X: Any, y: Any = None) -> tuple[ImageTable, Any]:
@@ -172,8 +186,9 @@ def prepare_images(
         )
     features = ImageSchema.learn(table.images)
     train, held_out = split_rows(groups, validation_fraction, seed)
-    rows = image_rows(table.images, features, domains, encoded)
-    return Prepared(features, domains, rows, groups, train, held_out, None)
+    order = np.concatenate([train, held_out])
+    rows = image_rows(table.images, features, domains, encoded).take(torch.from_numpy(order))
+    return Prepared(features, domains, rows, groups[order], order, len(train), None)
 
 
 def image_rows(

@@ -213,7 +213,7 @@ def choose_latents(estimator: LatentEstimator, X: Any, y: Any, seed: int) -> Cho
         warnings.simplefilter("ignore", DataWarning)
         data = prepared(estimator, X, y)
     most = min(len(data.features.names), _MOST_LATENTS)
-    first = min(max(principal_components(data.rows.x.numpy()), 1), most)
+    first = min(max(components_of(data), 1), most)
     if len(data.features.names) > _WIDE:
         reason = (
             f"as many principal components stand out of shuffled data (tables of more than {_WIDE} features are not "
@@ -276,13 +276,24 @@ def _long_enough(estimator: Any, n_rows: int, passes: float) -> bool:
     return bool(passes * _PROBE_SHARE >= epochs * part)
 
 
+def components_of(data: Prepared) -> int:
+    """``principal_components`` of the rows of a fit, in the order of its table."""
+    places = np.argsort(data.order)
+    return principal_components(data.rows.x.numpy()[_some(places)])
+
+
 def principal_components(x: Floats) -> int:
     """How many eigenvalues of the correlation matrix are above the largest of shuffled columns (rows, features)."""
-    rows = x[:: max(1, len(x) // _MOST_ROWS)][:_MOST_ROWS].astype(np.float64)
+    rows = _some(x).astype(np.float64)
     rows = (rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-12)
     rng = np.random.default_rng(0)
     edge = max(_eigenvalues(rng.permuted(rows, axis=0)).max() for _ in range(_SHUFFLES))
     return int((_eigenvalues(rows) > edge).sum())
+
+
+def _some(rows: NDArray[Any]) -> NDArray[Any]:
+    """At most 5,000 rows, evenly spaced."""
+    return rows[:: max(1, len(rows) // _MOST_ROWS)][:_MOST_ROWS]
 
 
 def _eigenvalues(rows: Floats) -> Floats:
