@@ -62,7 +62,7 @@ def test_too_few_rows_is_a_finding_with_what_it_takes():
 
 def test_a_latent_that_the_noise_hides_is_not_identified():
     stub, z, labels = problem(SPARSE, 4)
-    noise = stub.likelihood.log_noise.data[0, 0]
+    noise = stub.likelihood.noise.log.data[0, 0]
     noise[:2] = np.log(2.0)
     noise[6:] = np.log(2.0)
     audit = audit_of(stub, z, labels)

@@ -127,7 +127,7 @@ def test_small_domains_and_domains_without_rows_are_named():
 def test_a_feature_that_no_changing_latent_drives_keeps_its_spread():
     rows, _ = linear_rows(0)
     model, target = FittedModel(Linear(0.5, 0.1)), torch.eye(3)[[2]].expand(180, 3)
-    kept, mean = (model.counterfactual(rows, target, residual) for residual in (True, False))
+    kept, mean = (model.counterfactual(rows, target, torch.Generator(), residual) for residual in (True, False))
     torch.testing.assert_close(kept[:, 1:], rows.x[:, 1:])
     assert mean[:, 2].std() < 1e-6
     torch.testing.assert_close(kept[:, 0].std(), rows.x[rows.codes[:, 0] == 2, 0].std(), rtol=0.15, atol=0)

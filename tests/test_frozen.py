@@ -48,4 +48,7 @@ def test_a_folder_saved_before_is_read_and_saved_again(name, before, tmp_path):
     for file in ("schema.json", "history.jsonl"):
         assert (again / file).read_text() == (folder / file).read_text()
     own, old = (json.loads((place / "config.json").read_text()) for place in (again, folder))
-    assert {**own, "versions": {}} == {**old, "versions": {}}
+    # Settings that came later stand there with their defaults.
+    later = {name: value for name, value in own["settings"].items() if name not in old["settings"]}
+    assert later.items() <= type(model)().get_params().items()
+    assert {**own, "versions": {}} == {**old, "versions": {}, "settings": old["settings"] | later}

@@ -115,7 +115,7 @@ def residual_dependence(
     for chunk in chunks(some):
         noise = torch.randn(len(chunk), model.n_latents, generator=generator).to(chunk.x)
         z, _ = model.sample_posterior(chunk.x, chunk.observed, noise, chunk.design)
-        left = model.likelihood.residual(chunk, model.decode(z))
+        left = model.likelihood.residual(chunk, model.decode(z), generator)
         parts.append((left if chunk.observed is None else left.masked_fill(chunk.observed == 0, np.nan)).cpu())
     residuals = torch.cat(parts).double().numpy()
     taken = np.arange(residuals.shape[1])

@@ -188,6 +188,11 @@ class ImageSchema:
         """Grey levels of one unit of x, for every pixel."""
         return (255 * self.std,) * math.prod(self.shape)
 
+    @property
+    def log_scale(self) -> NDArray[np.float64]:
+        """As of a ``FeatureSchema``."""
+        return np.log(np.array(self.scale))
+
     def restore(self, x: NDArray[np.float64]) -> Images:
         """Images (n, height, width, channels) from standardised pixels (n, n_features), cut to 0 … 255."""
         levels = np.rint(255 * (np.asarray(x) * self.std + self.mean)).clip(0, 255)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unmix.data.sizes import COUNTS, SizeFactors
 from unmix.errors import DataWarning, SchemaError
 
 Floats = NDArray[np.float64]
@@ -24,7 +26,9 @@ _STRANGE, BEYOND = 1e4, 1e12
 class FeatureSchema:
     """Feature columns in their order; ``center`` and ``scale`` standardise them (missing values left out).
 
-    ``named`` is False where the names were made up because the data had none.
+    ``named`` is False where the names were made up because the data had none. ``kinds`` are the likelihoods of the
+    features, none where all are Gaussian. Counts are divided by the size of their row (``sizes``), and log(1 + x) of
+    them is what is standardised.
     """
 
     names: tuple[str, ...]
@@ -32,11 +36,23 @@ class FeatureSchema:
     dtype: str
     center: tuple[float, ...]
     scale: tuple[float, ...]
+    kinds: tuple[str, ...] = ()
+    sizes: SizeFactors | None = None
 
     @classmethod
-    def learn(cls, matrix: Floats, names: tuple[str, ...] | None, dtype: str) -> FeatureSchema:
+    def learn(
+        cls,
+        matrix: Floats,
+        names: tuple[str, ...] | None,
+        dtype: str,
+        kinds: tuple[str, ...] = (),
+        sizes: SizeFactors | None = None,
+        log_size: Floats | None = None,
+    ) -> FeatureSchema:
+        """``kinds``, ``sizes`` and the ``log_size`` of every row are those of counts, if there are any."""
         columns = max(1, _NUMBERS_AT_ONCE // len(matrix))
-        parts = [matrix[:, k : k + columns] for k in range(0, matrix.shape[1], columns)]
+        places = [slice(k, k + columns) for k in range(0, matrix.shape[1], columns)]
+        parts = [_to_standardise(matrix[:, place], kinds[place], log_size) for place in places]
         center = np.concatenate([np.nanmean(part, axis=0) for part in parts])
         scale = np.concatenate([np.nanstd(part, axis=0) for part in parts])
         for k in np.flatnonzero(np.abs(center) > _FAR_FROM_ZERO * scale):
@@ -45,14 +61,33 @@ class FeatureSchema:
             middle = np.nanmedian(own)
             center[k], scale[k] = middle + np.nanmean(own - middle), np.nanstd(own - middle)
         made_up = tuple(f"x{k}" for k in range(matrix.shape[1]))
-        return cls(names or made_up, names is not None, dtype, tuple(center.tolist()), tuple(scale.tolist()))
+        plain = all(kind == "gaussian" for kind in kinds)
+        named, units = names is not None, (tuple(center.tolist()), tuple(scale.tolist()))
+        return cls(names or made_up, named, dtype, *units, () if plain else kinds, sizes)
 
     @property
     def n_features(self) -> int:
         return len(self.names)
 
-    def standardise(self, matrix: Floats, order: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """The rows of ``matrix``, or all of them in another ``order``, in standard deviations from the mean.
+    def kind(self, feature: int) -> str:
+        return self.kinds[feature] if self.kinds else "gaussian"
+
+    @property
+    def continuous(self) -> NDArray[np.bool_]:
+        """Features whose likelihood is of standardised values."""
+        return np.array([self.kind(k) in ("gaussian", "student") for k in range(len(self.names))])
+
+    @property
+    def log_scale(self) -> Floats:
+        """Log of the unit in which the likelihood takes each feature (n_features,)."""
+        return np.where(self.continuous, np.log(np.array(self.scale)), 0.0)
+
+    def standardise(
+        self, matrix: Floats, log_size: Floats | None = None, order: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """What an encoder takes of the rows, or of all of them in another ``order``.
+
+        ``log_size`` (rows,) is that of every row of counts, in the order of ``matrix``.
 
         Computed in float64, so few rows at a time that they stay in the processor's cache.
 
@@ -67,8 +102,9 @@ class FeatureSchema:
         for begin in range(0, len(matrix), rows := max(1, _NUMBERS_CACHED // max(1, matrix.shape[1]))):
             place = slice(begin, begin + rows)
             with np.errstate(over="ignore"):
-                own = matrix[place if order is None else order[place]]
-                result[place] = part = (own - center) / scale
+                taken = place if order is None else order[place]
+                of_rows = None if log_size is None else log_size[taken]
+                result[place] = part = (_to_standardise(matrix[taken], self.kinds, of_rows) - center) / scale
             furthest = np.fmax(furthest, np.fmax.reduce(np.abs(part), axis=None, initial=0.0))
         if furthest > _STRANGE:
             self.refuse_beyond(matrix)
@@ -84,7 +120,8 @@ class FeatureSchema:
 
     def _distance(self, matrix: Floats) -> Floats:
         with np.errstate(over="ignore"):
-            result: Floats = np.abs(matrix - np.array(self.center)) / np.array(self.scale)
+            own = _to_standardise(matrix, self.kinds, None)
+            result: Floats = np.abs(own - np.array(self.center)) / np.array(self.scale)
         return result
 
     def _strangest(self, matrix: Floats) -> str:
@@ -99,12 +136,36 @@ class FeatureSchema:
         )
 
     def restore(self, standardised: Floats) -> Floats:
+        """Features in the data's units, from those that the likelihood takes."""
         result: Floats = standardised * np.array(self.scale) + np.array(self.center)
-        return result
+        return np.where(self.continuous, result, standardised) if self.kinds else result
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        own = asdict(self)
+        return own if self.kinds else {name: value for name, value in own.items() if name not in ("kinds", "sizes")}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> FeatureSchema:
-        return cls(tuple(raw["names"]), bool(raw["named"]), raw["dtype"], tuple(raw["center"]), tuple(raw["scale"]))
+        sizes = raw.get("sizes")
+        return cls(
+            tuple(raw["names"]),
+            bool(raw["named"]),
+            raw["dtype"],
+            tuple(raw["center"]),
+            tuple(raw["scale"]),
+            tuple(raw.get("kinds", ())),
+            None if sizes is None else SizeFactors.from_dict(sizes),
+        )
+
+
+def _to_standardise(matrix: Floats, kinds: Sequence[str], log_size: Floats | None) -> Floats:
+    """``matrix`` with log(1 + x / size) in the place of counts."""
+    counts = np.array([kind in COUNTS for kind in kinds], dtype=bool)
+    if not counts.any():
+        return matrix
+    sizes = 1.0 if log_size is None else np.exp(log_size)[:, None]
+    if counts.all():
+        return np.asarray(np.log1p(matrix / sizes))
+    result = matrix.copy()
+    result[:, counts] = np.log1p(matrix[:, counts] / sizes)
+    return result

@@ -60,11 +60,14 @@ class _Wild:
 def without_suspects(matrix: Floats, features: FeatureSchema) -> Floats:
     """``matrix`` with wild entries moved to the nearest other value of their column; a copy where there are any.
 
-    One ``DataWarning`` for every kind of thing that is there; ``matrix`` is what ``features`` was learnt from.
+    One ``DataWarning`` for every kind of thing that is there; ``matrix`` is what ``features`` was learnt from. Columns
+    whose likelihood is not Gaussian are as they should be.
     """
     names = features.names
     ids, wild = [], []
     for k, column in _columns(matrix):
+        if features.kind(k) != "gaussian":
+            continue
         if SAVED_INDEX.fullmatch(names[k]) or _counts_rows(column):
             ids.append(k)
         else:
@@ -75,11 +78,13 @@ def without_suspects(matrix: Floats, features: FeatureSchema) -> Floats:
             "once. If they are, leave them out; they are no features."
         )
     sample = matrix[:: max(1, len(matrix) // _SAMPLE)]
-    if _are_counts(np.delete(sample, ids, axis=1)):
+    declared = [k for k in range(len(names)) if features.kind(k) != "gaussian"]
+    if look_like_counts(np.delete(sample, [*ids, *declared], axis=1)):
         _warn(
             f"The features look like counts: whole numbers ≥ 0, up to {np.nanmax(matrix):g}. The model takes noise as "
-            "Gaussian, of one size for all values of a feature. If they are counts, divide each row by its total and "
-            "take logarithms first, such as np.log1p(1e4 * X / X.sum(axis=1, keepdims=True))."
+            'Gaussian, of one size for all values of a feature. If they are counts, pass CGVAE(likelihood="negative_'
+            'binomial"); for other models divide each row by its total and take logarithms first, such as '
+            "np.log1p(1e4 * X / X.sum(axis=1, keepdims=True))."
         )
     if wild:
         shown = "; ".join(
@@ -130,7 +135,7 @@ def _counts_rows(column: Floats) -> bool:
     return bool(room == n_rows - 1 or n_rows * (n_rows - 1.0) > 20 * room)
 
 
-def _are_counts(matrix: Floats) -> bool:
+def look_like_counts(matrix: Floats) -> bool:
     """Whether nearly all columns are whole numbers ≥ 0, most spread as counts do, and none have an end in common."""
     if matrix.shape[1] < 3 or len(matrix) < _LEAST_ROWS or _is_whole(matrix[:_HEAD]).mean() < 0.9:
         return False

@@ -38,6 +38,7 @@ from unmix.estimators.prepare import (
     rows_for,
     separate,
     without_columns,
+    without_sizes,
 )
 from unmix.estimators.progress import announce, conclude, epoch_bar
 from unmix.estimators.settings import check_common, planned_epochs, training_settings
@@ -182,7 +183,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         """Posterior means of the latents (n_samples, n_latents); no domain is needed."""
         check_is_fitted(self)
         table = as_table(X)
-        return self._encode(table, self._new_rows(table))
+        return self._encode(table, self._new_rows(table, given=X))
 
     def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
         """Features (n_samples, n_features), in the data's units, of latents ``X`` (n_samples, n_latents).
@@ -204,7 +205,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_is_fitted(self)
         rows = self._labelled_rows(X, y)
         total, generator = 0.0, torch.Generator().manual_seed(0)
-        log_scale = np.log(np.array(self.schema_.scale))
+        log_scale = self.schema_.log_scale
         with torch.no_grad():
             for chunk in chunks(rows):
                 total += float(self.model_.bound(chunk, generator, SCORE_DRAWS).cpu().double().sum())
@@ -221,7 +222,8 @@ class LatentEstimator(FittedFace[LatentFit]):
         z, generator = self._draw(n_samples, domain, random_state)
         with torch.no_grad():
             output = torch.cat([self.model_.decode(z[place]) for place in blocks(len(z), self.n_features_in_)])
-            drawn = self.model_.likelihood.sample(output, generator).cpu().double().numpy()
+            sizes = self.model_.likelihood.sizes(len(z), generator)
+            drawn = self.model_.likelihood.sample(output, generator, sizes).cpu().double().numpy()
         return self.schema_.restore(drawn).astype(self.schema_.dtype, copy=False)
 
     def _draw(self, n_samples: int, domain: Any, random_state: int) -> tuple[torch.Tensor, torch.Generator]:
@@ -267,11 +269,11 @@ class LatentEstimator(FittedFace[LatentFit]):
             raise SettingError(f"residual must be True or False; got {residual!r}.")
         rows = self._labelled_rows(X, y)
         target = self._design(to, len(rows))
-        parts = []
+        parts, generator = [], torch.Generator().manual_seed(0)
         with torch.no_grad():
             for place in blocks(len(rows), self.n_features_in_):
                 own = rows.take(place)
-                moved = self.model_.counterfactual(own, target[place], bool(residual))
+                moved = self.model_.counterfactual(own, target[place], generator, bool(residual))
                 parts.append(self.schema_.restore(moved.cpu().double().numpy()))
         return np.concatenate(parts).astype(self.schema_.dtype, copy=False)
 
@@ -454,27 +456,37 @@ class LatentEstimator(FittedFace[LatentFit]):
             auxiliary=self.auxiliary,
             min_domain_rows=self.min_domain_rows,
             validation_fraction=self.validation_fraction,
+            **self._kinds(),
         )
+
+    def _kinds(self) -> dict[str, Any]:
+        """What a subclass says of the features' likelihoods, as ``prepare`` takes it."""
+        return {}
 
     def _labelled_rows(self, X: Any, y: Any) -> Rows:
         """New rows with their domains, where the model uses them."""
-        return self._new_rows(*separate(X, y), with_domain=self.uses_domains)
+        return self._new_rows(*separate(X, y), with_domain=self.uses_domains, given=X)
 
     def _audited(self, X: Any, y: Any) -> tuple[Rows, Any]:
         """New rows, and their domains as given."""
         table, y = separate(X, y)
-        return self._new_rows(table, y, with_domain=True), y
+        return self._new_rows(table, y, with_domain=True, given=X), y
 
     def _audited_rows(self, X: Any, y: Any) -> NewRows:
         """Rows for an audit, their domains, and what is to be said of them."""
         rows, y = self._audited(X, y)
         return new_rows(self.fit_, rows, self.domain_schema_.groups(y, len(rows)))
 
-    def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
-        """Rows of new data, after the schema has been enforced; the model's own domain columns may be among them."""
+    def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False, given: Any = None) -> Rows:
+        """Rows of new data, after the schema has been enforced; the model's own domain columns may be among them.
+
+        ``given`` is what the user passed, which may have more than the ``table`` of features.
+        """
         table = without_columns(
             table, {column.name for column in self.domain_schema_.columns} - set(self.schema_.names)
         )
+        source = None if self.schema_.sizes is None else self.schema_.sizes.source
+        table, size_column = without_sizes(given, table, source)
         matrix = numeric_matrix(table)
         if matrix.shape[1] == self.n_features_in_ and (not self.schema_.named or column_names(table) is None):
             check_columns(matrix, table, self.schema_)
@@ -488,7 +500,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         masked = self.model_.masked
         check_values(matrix, self.schema_.names, "mask" if masked else "error")
         encoded = self.domain_schema_.encode(y, len(matrix)) if with_domain else None
-        return rows_for(matrix, self.schema_, self.domain_schema_, encoded, masked).to(self._device())
+        return rows_for(matrix, self.schema_, self.domain_schema_, encoded, masked, size_column).to(self._device())
 
     def _encode(self, table: Any, rows: Rows) -> NDArray[Any]:
         """Posterior means of ``rows``, in the type that ``table`` asks for."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from sklearn.base import clone
 
 from unmix.audit.residuals import STRONG
@@ -19,7 +21,7 @@ from unmix.estimators.face import random_seed
 from unmix.estimators.prepare import Prepared
 from unmix.estimators.progress import say
 from unmix.estimators.selection import choose_latents, long_enough, suffices
-from unmix.estimators.settings import check_common
+from unmix.estimators.settings import check_common, check_likelihood
 from unmix.fits.words import plain_settings
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
@@ -152,6 +154,8 @@ class CGVAE(LatentEstimator):
     penalty_every: int = 2
     kl_weight: float = 1.0
     n_spare: int = 2
+    likelihood: str | Mapping[str, str] = "gaussian"
+    size_factors: str | None = "total"
 
     @atomic
     def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
@@ -190,13 +194,16 @@ class CGVAE(LatentEstimator):
             )
         return self
 
+    def _kinds(self) -> dict[str, Any]:
+        return {"likelihood": self.likelihood, "size_factors": self.size_factors}
+
     def planned_epochs(self, n_samples: int) -> float:
         """As of any estimator; of "auto" those of the fit that follows the choice, or before it of the shortest."""
         number = getattr(self, "n_latents_", 1) if self.n_latents == "auto" else self.n_latents
         return LatentEstimator.planned_epochs(clone(self).set_params(n_latents=number), n_samples)
 
     def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
-        return CGVAENetwork(
+        network = CGVAENetwork(
             CGVAEConfig(
                 n_latents=int(self.n_latents),
                 n_features=len(features.names),
@@ -213,8 +220,12 @@ class CGVAE(LatentEstimator):
                 n_starts=n_starts,
                 spare=int(self.n_spare),
                 seed=seed,
+                kinds=features.kinds or ("gaussian",),
             )
         )
+        if features.kinds:
+            network.likelihood.learn_inputs(torch.tensor(features.center), torch.tensor(features.scale))
+        return network
 
     def _network_for(self, data: Prepared, seed: int) -> LatentModel:
         network: Any = super()._network_for(data, seed)
@@ -229,6 +240,7 @@ class CGVAE(LatentEstimator):
             self._need_at_least_zero("sparsity")
         self._need_at_least_zero("kl_weight")
         self._need_whole(n_spare=0, penalty_rows=1, penalty_every=1)
+        check_likelihood(self.likelihood, self.size_factors)
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         settings = super()._training_settings(n_samples, seed, has_held_out)

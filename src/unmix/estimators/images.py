@@ -252,7 +252,7 @@ class CGVAEImages(LatentEstimator):
         table, y = labelled_images(X, y)
         return self._new_rows(table, y, with_domain=True), y
 
-    def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
+    def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False, given: Any = None) -> Rows:
         found, y = as_images(table, y)
         if found.images.shape[1:] != self.schema_.shape:
             raise SchemaError(

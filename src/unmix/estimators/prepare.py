@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from unmix.data.batches import ImageRows, Rows, split_rows
-from unmix.data.columns import column_names, unlike
+from unmix.data.columns import column_names, listed, unlike
 from unmix.data.domains import DomainSchema, Encoded
 from unmix.data.images import ImageSchema, ImageTable, check_images, read_images
+from unmix.data.kinds import check_kinds, kinds_of
 from unmix.data.matrix import check_trainable, check_values, numeric_matrix
 from unmix.data.schema import BEYOND, FeatureSchema
+from unmix.data.sizes import TOTAL, SizeFactors
 from unmix.data.suspects import without_suspects
 from unmix.data.tables import as_table, read_table, split_columns
 from unmix.errors import DataError, DataWarning, DomainError, SchemaError
@@ -123,9 +125,12 @@ def prepare(
     auxiliary: Mapping[str, str] | None,
     min_domain_rows: int,
     validation_fraction: float,
+    likelihood: str | Mapping[str, str] = "gaussian",
+    size_factors: str | None = None,
 ) -> Prepared:
     """Check everything, learn the schemas, encode the rows and split them."""
     table, y = separate(X, y)
+    table, size_column = without_sizes(X, table, size_factors)
     matrix = numeric_matrix(table)
     names = column_names(table)
     shown = names or tuple(f"x{k}" for k in range(matrix.shape[1]))
@@ -137,17 +142,20 @@ def prepare(
             "told apart. Ask for at most as many latents as features."
         )
     domains, encoded, groups = DomainSchema.learn(y, len(matrix), auxiliary, min_domain_rows)
-    features = FeatureSchema.learn(matrix, names, output_dtype(table))
+    kinds = kinds_of(matrix, shown, likelihood)
+    sizes, log_size = SizeFactors.learn(size_factors, matrix, kinds, size_column)
+    words = names, output_dtype(table), kinds, sizes, log_size
+    features = FeatureSchema.learn(matrix, *words)
     bounded = without_suspects(matrix, features)
     if bounded is not matrix:
-        features = FeatureSchema.learn(bounded, names, output_dtype(table))
+        features = FeatureSchema.learn(bounded, *words)
         # Latents of these rows will be asked for.
         features.refuse_beyond(matrix)
         matrix = bounded
     train, held_out = split_rows(groups, validation_fraction, _SPLIT_SEED)
     order = np.concatenate([train, held_out])
     # Standardised in the order of the split, so that neither part is copied again.
-    rows = Rows.build(features.standardise(matrix, order), encoded.take(order), domains.sizes, missing == "mask")
+    rows = _rows(matrix, features, encoded.take(order), domains.sizes, missing == "mask", log_size, order)
     return Prepared(features, domains, rows, groups[order], order, len(train), table)
 
 
@@ -224,10 +232,68 @@ def output_dtype(table: Any) -> str:
 
 
 def rows_for(
-    matrix: NDArray[np.float64], features: FeatureSchema, domains: DomainSchema, encoded: Encoded | None, masked: bool
+    matrix: NDArray[np.float64],
+    features: FeatureSchema,
+    domains: DomainSchema,
+    encoded: Encoded | None,
+    masked: bool,
+    size_column: NDArray[np.float64] | None = None,
 ) -> Rows:
-    """New rows for a fitted model; without ``encoded`` they carry no domain (the encoder needs none)."""
+    """New rows for a fitted model; without ``encoded`` they carry no domain (the encoder needs none).
+
+    Raises
+    ------
+    DataError
+        A feature has entries that its likelihood cannot have, or a row of counts has no size.
+    """
+    check_kinds(matrix, features.names, features.kinds)
+    log_size = None if features.sizes is None else features.sizes.log_sizes(matrix, size_column)
     if encoded is None:
         empty = np.zeros((len(matrix), 0))
-        return Rows.build(features.standardise(matrix), Encoded(empty.astype(np.int64), empty), (), masked)
-    return Rows.build(features.standardise(matrix), encoded, domains.sizes, masked)
+        return _rows(matrix, features, Encoded(empty.astype(np.int64), empty), (), masked, log_size)
+    return _rows(matrix, features, encoded, domains.sizes, masked, log_size)
+
+
+def _rows(
+    matrix: NDArray[np.float64],
+    features: FeatureSchema,
+    encoded: Encoded,
+    sizes: tuple[int, ...],
+    masked: bool,
+    log_size: NDArray[np.float64] | None,
+    order: NDArray[np.int64] | None = None,
+) -> Rows:
+    """The rows of ``matrix``, or all of them in another ``order``, which ``encoded`` has already."""
+    rows = Rows.build(features.standardise(matrix, log_size, order), encoded, sizes, masked)
+    if features.continuous.all():
+        return rows
+    if order is not None:
+        matrix, log_size = matrix[order], None if log_size is None else log_size[order]
+    given = torch.from_numpy(np.nan_to_num(matrix.astype(np.float32)))
+    if features.kinds.count("gaussian") + features.kinds.count("student"):
+        given = torch.where(torch.from_numpy(features.continuous), rows.x, given)
+    size = None if log_size is None else torch.from_numpy(log_size.astype(np.float32)).unsqueeze(1)
+    return replace(rows, given=given, log_size=size)
+
+
+def without_sizes(
+    X: Any, table: Any, source: str | None, *, needed: bool = True
+) -> tuple[Any, NDArray[np.float64] | None]:
+    """The table without the column that holds the rows' sizes, and that column; ``X`` may have it in ``.obs``."""
+    if source in (None, TOTAL):
+        return table, None
+    assert source is not None
+    if hasattr(X, "obs") and hasattr(X, "var_names"):
+        if source not in X.obs and needed:
+            raise DataError(f"There is no column {source!r} of size factors in .obs; it has {list(X.obs.columns)}.")
+        return table, numeric_matrix(X.obs[[source]])[:, 0] if source in X.obs else None
+    frame = _frame(table)
+    if frame is None or source not in frame.columns:
+        if not needed:
+            return table, None
+        has = "no column names" if frame is None else f"the columns {listed(frame.columns)}"
+        raise DataError(
+            f"size_factors={source!r} names a column of the table, which has {has}. Add the column, or pass "
+            'size_factors="total" or None.'
+        )
+    return frame.drop([source]).to_native(), numeric_matrix(frame.select([source]).to_native())[:, 0]

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unmix.audit.agreement import REPEATS
 from unmix.data.images import ImageSchema
+from unmix.data.kinds import announced
 from unmix.estimators.prepare import Prepared
 from unmix.fits.latent import LatentFit
 from unmix.terminal import printable
@@ -67,11 +68,13 @@ def announce(estimator: Any, data: Prepared, device: torch.device) -> None:
     """What a fit is about to do: rows, features, starts, and the kind of every domain column."""
     columns = [column.describe() for column in data.domains.columns] or ["none: one domain, only sparsity identifies"]
     n_held_out = len(data.held_out)
+    # Where all features are Gaussian there is nothing to say.
+    kinds = announced(data.features.kinds, data.features.names) if getattr(data.features, "kinds", ()) else []
     say(
         estimator.verbose,
         f"unmix {type(estimator).__name__}: {len(data.rows)} rows ({n_held_out} held out) × "
         f"{len(data.features.names)} features, {estimator.n_latents} latents, {estimator.n_restarts} starts, "
-        f"on {device}\n" + "\n".join(f"domain {line}" for line in columns),
+        f"on {device}\n" + "\n".join([*(f"domain {line}" for line in columns), *kinds]),
     )
     if n_held_out == 0 and estimator.validation_fraction > 0:
         say(

@@ -313,4 +313,5 @@ def prepared(estimator: LatentEstimator, X: Any, y: Any) -> Prepared:
         auxiliary=estimator.auxiliary,
         min_domain_rows=estimator.min_domain_rows,
         validation_fraction=estimator.validation_fraction,
+        **estimator._kinds(),
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unmix.data.domains import DomainSchema
+from unmix.data.kinds import KINDS
 from unmix.data.schema import FeatureSchema
 from unmix.errors import SettingError
 from unmix.models.cggan import FLOWS, MODULATIONS
@@ -140,3 +141,18 @@ def check_vae(estimator: Any, *weights: str) -> None:
     if noise is not None and not (is_number(noise) and noise > 0):
         raise SettingError(f"noise_std must be None or > 0; got {noise!r}.")
     estimator._need_at_least_zero(*weights)
+
+
+def check_likelihood(likelihood: Any, size_factors: Any) -> None:
+    """Raise ``SettingError`` for likelihoods or size factors that cannot be."""
+    given = [*likelihood.values()] if isinstance(likelihood, Mapping) else [likelihood]
+    known = KINDS if isinstance(likelihood, Mapping) else ("auto", *KINDS)
+    if not all(isinstance(own, str) and own in known for own in given):
+        raise SettingError(
+            f"likelihood must be one of {['auto', *KINDS]}, or a mapping of features to {[*KINDS]}; got {likelihood!r}."
+        )
+    if not (size_factors is None or (isinstance(size_factors, str) and size_factors)):
+        raise SettingError(
+            f'size_factors must be "total", the name of a column, or None; got {size_factors!r}. Put sizes of your own '
+            "into a column of the table."
+        )

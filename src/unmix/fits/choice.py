@@ -59,10 +59,18 @@ def finish_start(model: FittedModel, train: Rows) -> None:
     model.inner.settle(torch.from_numpy(latents.std(axis=0)).float().to(device)[None])
     center, scale = latents.mean(axis=0), np.maximum(latents.std(axis=0), 1e-6)
     absolute, signed = mean_jacobian(model, train)
-    effect = ((absolute * scale) ** 2).sum(axis=0)
+    effect = ((absolute * _slope(model, center)[:, None] * scale) ** 2).sum(axis=0)
     model.set_frame(*map(torch.from_numpy, (center, scale, effect, absolute.T, signed.T)))
     model.expansion.copy_(_expansion(model, train))
     model.likelihood.refit(_drawn(model, train))
+
+
+@torch.no_grad()
+def _slope(model: FittedModel, center: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a unit of η makes of each input (n_features,), at the latents ``center``."""
+    output = model.decode(torch.from_numpy(center).to(model.scale)[None])
+    slope: NDArray[np.float64] = model.likelihood.slope(output)[0].cpu().double().numpy()
+    return slope
 
 
 def _drawn(model: FittedModel, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:

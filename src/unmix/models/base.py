@@ -43,7 +43,7 @@ class LatentModel(nn.Module, ABC):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # Models saved before there was a likelihood have its noise themselves.
         if (own := f"{prefix}log_noise") in state_dict:
-            state_dict[f"{prefix}likelihood.log_noise"] = state_dict.pop(own)
+            state_dict[f"{prefix}likelihood.noise.log"] = state_dict.pop(own)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property
@@ -210,16 +210,25 @@ class FittedModel(Framed):
         """η (batch, features) of rows whose posterior means are ``z``."""
         return self.decode(z @ self.expansion)
 
-    def counterfactual(self, rows: Rows, target: Tensor, residual: bool = True) -> Tensor:
+    def counterfactual(
+        self,
+        rows: Rows,
+        target: Tensor,
+        generator: torch.Generator,
+        residual: bool = True,
+        log_size: Tensor | None = None,
+    ) -> Tensor:
         """Features (batch, features) of rows that are carried to ``target`` (batch, n_design).
 
         z' = F⁻¹(F(z; u); target), with the prior's maps F. What z leaves of a row is kept
-        (``Likelihood.carry``), or with ``residual`` False it is the mean for z' alone.
+        (``Likelihood.carry``), or with ``residual`` False it is the mean for z' alone. ``log_size`` as there.
         """
         z = self.mean(rows.x, rows.observed, rows.design) @ self.expansion
         noise, _ = self.prior(rows.design).to_noise(z)
         moved = self.decode(self.prior(target).from_noise(noise))
-        return self.likelihood.carry(rows, self.decode(z), moved) if residual else self.likelihood.mean(moved)
+        if not residual:
+            return self.likelihood.mean(moved, rows.log_size if log_size is None else log_size)
+        return self.likelihood.carry(rows, self.decode(z), moved, generator, log_size)
 
     def jacobian(self, z: Tensor) -> Tensor:
         """Exact ∂η/∂z (batch, features, latents), in the likelihood's ``unit`` for one unit of z."""

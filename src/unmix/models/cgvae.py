@@ -51,7 +51,8 @@ import torch
 from torch import Tensor
 
 from unmix.data.batches import Rows
-from unmix.distributions.likelihood import Gaussian, Likelihood, NoiseCourse
+from unmix.distributions.kinds import likelihood_of
+from unmix.distributions.likelihood import Likelihood, NoiseCourse
 from unmix.distributions.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
 from unmix.models.base import LatentModel
 from unmix.models.linear import principal_factors
@@ -118,6 +119,7 @@ class CGVAEConfig:
     The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, "" at
     random weights; with none there are no linear paths. Until ``released`` the features share all of the noise's
     variance, then the share ``pooled``. ``by_evidence``: the final weight of the penalty is that of ``_by_evidence``.
+    ``kinds`` are the likelihoods of the features, one for each or one for all.
     """
 
     n_latents: int
@@ -144,6 +146,7 @@ class CGVAEConfig:
     narrowed: float = 0.35
     turned: tuple[float, ...] = (0.4, 0.8)
     by_evidence: bool = False
+    kinds: tuple[str, ...] = ("gaussian",)
 
 
 class CGVAENetwork(LatentModel):
@@ -167,7 +170,7 @@ class CGVAENetwork(LatentModel):
 
     def _likelihood(self, config: Any) -> Likelihood:
         course = NoiseCourse(config.noise_floor, config.narrowed, config.released, config.pooled)
-        return Gaussian(config.n_starts, config.n_features, config.initial_noise, course=course, refits=True)
+        return likelihood_of(config.kinds, config.n_starts, config.n_features, config.initial_noise, course)
 
     def _networks(self, sources: Generators, n_latents: int, config: Any) -> tuple[Encoder, Decoder]:
         linear = bool(config.beginnings)
@@ -185,6 +188,7 @@ class CGVAENetwork(LatentModel):
     @torch.no_grad()
     def begin(self, train: Rows, some: Rows) -> bool:
         config = self.config
+        self.likelihood.begin(train)
         self._wide = len(train) < _LEAST_ROWS_A_FEATURE * config.n_features
         if config.by_evidence:
             one = float(PENALTIES[config.penalty](torch.ones(1, 1, 1)))
@@ -207,8 +211,9 @@ class CGVAENetwork(LatentModel):
         decoder: Any = self.decoder
         for start in starts:
             self.encoder.set_linear(start, encoding, factor)
+            own = self.likelihood.begin_linear(start, train, train.x @ found.encoding, found.weight, found.noise)
+            weight[:n] = own
             decoder.set_linear(start, weight)
-            self.likelihood.settle_at(start, found.noise)
             self.alive[start, 0, n:] = 0.0
         turn_latents(self, some, self.alive[:, 0], self._entry_cost(len(train)), _START_SEED, linear=starts)
 
