@@ -143,7 +143,7 @@ def test_features_that_repeat_each_other_are_named_where_the_number_fails_too():
     audit = audit_of(*problem(SPARSE, 4), residual=left(0.5, 0.02, (("x1", "x2"),)))
     found = audit.finding("number of latents")
     assert found.verdict == "fails"
-    assert "2.0% of a feature's variance; 0.25 with 0.1% counts" in found.sentence
+    assert "2.0% of a feature's variance; 0.28 with 0.1% counts" in found.sentence
     assert found.sentence.endswith("Features that repeat each other: x1 with x2.")
     assert audit.remedies[0].sentence.endswith("would have room for what these leave of the features.")
 
