@@ -59,9 +59,12 @@ def run_ood(
     *,
     n_jobs: int = -1,
     kinds: Sequence[str] = KINDS,
+    retry_failed: bool = False,
     on_row: Callable[[dict[str, Any]], None] | None = None,
 ) -> pd.DataFrame:
     """Run what is missing in ``folder`` and return one row a kind, problem and method: ``score`` is R² in the target.
+
+    A problem on which a method fails is left out, and computed again with ``retry_failed``.
 
     Raises
     ------
@@ -77,7 +80,11 @@ def run_ood(
     }
     with holding(path):
         done = read_rows(path)
-        tasks = (joblib.delayed(measure_ood)(key, *own) for key, own in keys.items() if key not in done)
+        tasks = (
+            joblib.delayed(measure_ood)(key, *own)
+            for key, own in keys.items()
+            if key not in done or (retry_failed and done[key]["error"])
+        )
         for row in rows_of(tasks, n_jobs, path):
             done[row["key"]] = row
             if on_row is not None:
@@ -91,15 +98,17 @@ def run_ood(
 def measure_ood(key: str, seed: int, n_rows: int) -> dict[str, Any]:
     """All methods on one problem with ``n_rows`` of each training domain."""
     before, started = torch.get_num_threads(), time.process_time()
+    row: dict[str, Any] = {"key": key, "seed": seed, "rows": n_rows, "results": [], "error": None, "unmix": __version__}
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            results = _results(seed, n_rows)
+            row["results"] = _results(seed, n_rows)
+    except Exception as error:
+        row["error"] = f"{type(error).__name__}: {error}"
     finally:
         torch.set_num_threads(before)
-    cpu = round(time.process_time() - started, 1)
-    return {"key": key, "seed": seed, "rows": n_rows, "results": results, "cpu_seconds": cpu, "unmix": __version__}
+    return row | {"cpu_seconds": round(time.process_time() - started, 1)}
 
 
 def _results(seed: int, n_rows: int) -> list[dict[str, Any]]:

@@ -66,6 +66,8 @@ _BENCH_EXAMPLES = """Examples:
 
   unmix bench claim --seeds 5 --jobs 8 --out runs/claim
 
+  unmix bench ood --jobs 8 --out runs/ood
+
   unmix bench my_study.toml --out runs/mine --allow-import
 """
 
@@ -364,7 +366,7 @@ def demo(
 @app.command(epilog=_BENCH_EXAMPLES)
 def bench(
     study: Annotated[
-        str, typer.Argument(help="quick, targets, claim, violation, penalty, scale, or a study file (.toml).")
+        str, typer.Argument(help="quick, targets, claim, violation, penalty, scale, ood, or a study file (.toml).")
     ],
     out: Annotated[Path, _path_option(help="Folder for rows, tables and page; finished runs in it are kept.")],
     seeds: Annotated[int | None, typer.Option(min=1, help="Data seeds of a study that comes with the package.")] = None,
