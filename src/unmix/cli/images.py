@@ -60,7 +60,14 @@ def fit_images(
 
 
 def transform_file(
-    run: Path, source: Path, out: Path, *, device: str, overwrite: bool, on_error: str | None = None
+    run: Path,
+    source: Path,
+    out: Path,
+    *,
+    device: str,
+    overwrite: bool,
+    on_error: str | None = None,
+    novelty: bool = False,
 ) -> None:
     """Write the latents of new rows or images, whichever is at ``source``."""
     if out.exists() and not overwrite:
@@ -72,10 +79,12 @@ def transform_file(
     if holds_images(source):
         if isinstance(model.schema_, FeatureSchema):
             raise SchemaError(f"{run} was fitted on a table, not on images. Pass a file with its feature columns.")
+        if novelty:
+            raise SettingError(f"--novelty cannot be used here: {source} is taken as images. Leave the option out.")
         return _transform_images(model, source, out, on_error)
     if on_error is not None:
         raise SettingError(f"--on-error cannot be used here: {source} is not taken as images. Leave the option out.")
-    return transform_table(model, run, source, out)
+    return transform_table(model, run, source, out, novelty=novelty)
 
 
 def _transform_images(model: Any, source: Path, out: Path, on_error: str | None) -> None:

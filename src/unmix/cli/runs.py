@@ -59,13 +59,26 @@ def fit_table(
     write_results(model, x, out, beside=others)
 
 
-def transform_table(model: Any, run: Path, table: Path, out: Path) -> None:
-    """Write the latents of a file's rows beside its other columns."""
+def transform_table(model: Any, run: Path, table: Path, out: Path, *, novelty: bool = False) -> None:
+    """Write the latents of a file's rows beside its other columns, on request with how novel each row is."""
     _needs_table(model, run)
     frame, x = _read_for(model, table)
     latents, names = _latents(model, x)
-    write_table(with_latents(frame.drop(columns=list(x.columns)), latents, names), out)
+    written = with_latents(frame.drop(columns=list(x.columns)), latents, names)
+    found = None
+    if novelty:
+        domains = [column.name for column in model.domain_schema_.columns if column.name in frame.columns]
+        found = model.novelty(_as_fitted(model, x), frame[domains] if domains else None)
+        beside = found.rows[["latents_p", "inside", "mixing_p", "feature"]].rename(
+            columns={"feature": "mixing_feature"}
+        )
+        if twice := sorted(set(beside) & set(written)):
+            raise SchemaError(f"{table} has columns {twice}, which --novelty writes. Rename them.")
+        written = pd.concat([written, beside], axis=1)
+    write_table(written, out)
     typer.echo(f"{len(frame)} rows × {len(names)} latents → {out}")
+    if found is not None:
+        typer.echo(str(found))
 
 
 def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
@@ -269,6 +282,12 @@ def claim(out: Path, *, overwrite: bool, resume: bool) -> None:
 
 def _is_note(path: Path) -> bool:
     return path.is_file() and path.read_bytes().startswith(_INTERRUPTED.encode())
+
+
+def read_for_model(model: LatentEstimator, run: Path, path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A file, and the columns of it that the model of ``run`` takes."""
+    _needs_table(model, run)
+    return _read_for(model, path)
 
 
 def _needs_table(model: Any, run: Path) -> None:

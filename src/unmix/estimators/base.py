@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
 from unmix.audit.describe import Description, blocks, chunks, mean_latents
 from unmix.audit.notes import Note
+from unmix.audit.novelty import Novelty
 from unmix.audit.result import Audit
 from unmix.audit.subject import ResidualDependence
 from unmix.data.batches import Rows
@@ -28,6 +29,8 @@ from unmix.data.images import ImageSchema
 from unmix.data.matrix import check_values, numeric_matrix
 from unmix.data.tables import as_table
 from unmix.errors import DataError, DataWarning, DomainError, SchemaError, SettingError
+from unmix.estimators import novel_rows
+from unmix.estimators.adapting import adapted
 from unmix.estimators.atomic import atomic
 from unmix.estimators.face import FittedFace, Learnt, random_seed
 from unmix.estimators.prepare import (
@@ -86,6 +89,7 @@ class LatentEstimator(FittedFace[LatentFit]):
     training_rows_ = Learnt[NDArray[np.int64]](lambda fit: fit.summary.training_rows)
     residual_dependence_ = Learnt[ResidualDependence](lambda fit: fit.summary.residual)
     residual_audited_ = Learnt[ResidualDependence](lambda fit: fit.summary.residual_audited)
+    adapted_ = Learnt[tuple[str, ...]](lambda fit: fit.summary.adapted)
     selection_ = Learnt[pd.DataFrame](lambda fit: fit.summary.selection)
 
     n_latents: int = 4
@@ -195,6 +199,21 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_is_fitted(self)
         z = latent_matrix(X, [str(name) for name in self.get_feature_names_out()])
         return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()) @ self.model_.expansion)
+
+    def domain_noise(self, X: Any, y: Any = None) -> Floats:
+        """ε = F(z; u) of rows and their domains (n_samples, n_latents): their latents, standard normal in each domain.
+
+        What is left of a row's latents when that is taken off which its domain makes of them: its place in its domain.
+        ``counterfactual`` carries rows at the same ε.
+        """
+        self._needs_domain_prior()
+        rows = self._labelled_rows(X, y)
+        parts = []
+        with torch.no_grad():
+            for own in chunks(rows):
+                z = self.model_.mean(own.x, own.observed, own.design) @ self.model_.expansion
+                parts.append(self.model_.prior(own.design).to_noise(z)[0].cpu().double().numpy())
+        return np.concatenate(parts)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Bound on the log-likelihood of ``X`` given its domains: mean per row, in nats, in the data's units.
@@ -313,6 +332,93 @@ class LatentEstimator(FittedFace[LatentFit]):
         if found is None:
             raise DataError("The fit kept nothing to compare. Pass rows that it has not seen, and their domains.")
         return found
+
+    def adapt(self, X: Any = None, *, domain: Any) -> Self:
+        """A fitted estimator that knows a new domain as well; this one stays as it is.
+
+        Only the prior of the new domain is learnt: encoder, decoder and all other domains keep their bits, so
+        ``transform`` gives the same latents as before. Its effects are shrunk to the mean domain, as strongly as the
+        known domains are alike (``docs/new_domains.md``).
+
+        Parameters
+        ----------
+        X : array or table (n_samples, n_features), optional
+            Rows of the new domain, 10 or more. None where there is nothing to learn: a new combination of known levels,
+            whose effects add up, or a value of a continuous column beyond its range.
+        domain : label, mapping of column name to value, or table
+            The new domain: one for all rows, or one label, or row of a table, for each. Nested columns are given with
+            their parents. The name of a domain column that ``X`` has stands for the labels in it.
+
+        Returns
+        -------
+        estimator
+            Of the same kind. ``adapted_`` names the domains that were added; ``effects_frame()`` has their means and
+            spreads with 95 % intervals, which are those of the prior.
+
+        Raises
+        ------
+        DomainError
+            The model knows the domain, or has no prior of single domains (``IVAE``, and models that ignore domains).
+        DataError, SchemaError
+            Fewer than 10 rows of a new level, or rows that do not fit the model.
+
+        Warns
+        -----
+        DataWarning
+            A continuous column is outside its range: what follows is an extrapolation.
+
+        Examples
+        --------
+        >>> from unmix import CGVAE, datasets
+        >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=3, n_samples=900)
+        >>> seen = data.domains < 2
+        >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit(data.x[seen], data.domains[seen])
+        >>> wider = model.adapt(data.x[~seen], domain=2)
+        >>> wider.domains_, wider.adapted_, model.domains_
+        (('0', '1', '2'), ('2',), ('0', '1'))
+        """
+        check_is_fitted(self)
+        result: Self = adapted(self, X, domain)
+        return result
+
+    def novelty(self, X: Any, y: Any = None) -> Novelty:
+        """How far rows, and whole new domains, lie outside what the fit saw, and whether that matters.
+
+        In two parts: latents beyond those of the known domains, which is what new domains are, and features that are
+        not what the mixing of the fit makes of the latents, after which the latents mean nothing
+        (``docs/new_domains.md``). Both are calibrated on the rows that were held out at fit.
+
+        Parameters
+        ----------
+        X : rows, as in ``transform``
+        y : labels (n_samples,) or table of them, optional
+            Which rows are of one domain, known or not; each domain is tested. None: all rows are of one.
+
+        Returns
+        -------
+        Novelty
+            ``domains`` and ``rows``, two tables with p-values; ``new_mixing``, ``new_latents``; printed, it is a
+            sentence or two on each domain.
+
+        Raises
+        ------
+        DataError
+            The fit held no rows out, or the model was saved before it kept what this takes.
+        DomainError
+            The encoder takes the domain (``IVAE``).
+        SchemaError
+            The rows do not fit the model.
+
+        Examples
+        --------
+        >>> from unmix import CGVAE, datasets
+        >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=3, n_samples=900)
+        >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit(data.x, data.domains)
+        >>> model.novelty(data.x[:300]).new_mixing, model.novelty(-data.x[:300]).new_mixing
+        (False, True)
+        """
+        check_is_fitted(self)
+        return novel_rows.novelty_of(self, X, y)
 
     def audit(self, X: Any = None, y: Any = None) -> Audit:
         """Which latents these data identify, and why: a verdict for every latent and for every condition of the theory.

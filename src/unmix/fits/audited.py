@@ -59,7 +59,7 @@ def new_rows(fit: LatentFit, rows: Rows, groups: NDArray[np.int64]) -> NewRows:
     if (groups < 0).all():
         raise DomainError(
             "No row is of a combination of domain levels that was there at fit. Known: "
-            f"{listed(list(fit.domains.domains), 20)}. Pass rows of these, or fit again with the new ones."
+            f"{listed(list(fit.domains.domains), 20)}. Pass rows of these, or use adapt for the new ones."
         )
     notes = note_training(rows, fit.summary.training_rows) + note_without_domain(groups)
     kept, found = explained(fit.model, rows), fit.summary.description

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
 from unmix.audit.describe import Description, with_training_rows
 from unmix.audit.notes import training_fingerprints
+from unmix.audit.novelty import HeldOutResiduals, held_out_residuals
 from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.audit.subject import ResidualDependence, stratify
@@ -51,6 +52,8 @@ class LatentSummary(Summary):
     counterfactuals : CounterfactualCheck, or None where the domains are ignored or no row was held out, and of images
     residual, residual_audited : ResidualDependence as the fit and as the audit takes it, or None where not asked
     selection : DataFrame, one row for each number of latents that was tried, or None
+    residuals : HeldOutResiduals, by which new rows are told from those of the fit; None where no row was held out
+    adapted : names of the domains that were added to those of the fit, or None where it was not adapted
     """
 
     description: Description
@@ -63,6 +66,8 @@ class LatentSummary(Summary):
     residual: ResidualDependence | None = None
     residual_audited: ResidualDependence | None = None
     selection: pd.DataFrame | None = None
+    residuals: HeldOutResiduals | None = None
+    adapted: tuple[str, ...] | None = None
 
     @property
     def mixing(self) -> Floats:
@@ -106,10 +111,14 @@ class LatentSummary(Summary):
         if self.residual is not None and self.residual_audited is not None:
             scalars["residual_dependence"] = asdict(self.residual)
             scalars["residual_audited"] = asdict(self.residual_audited)
+        if self.adapted is not None:
+            scalars["adapted"] = list(self.adapted)
         if self.selection is not None:
             write_table(self.selection, folder / SELECTION)
         arrays = {f"description/{key}": value for key, value in self.description.arrays().items()}
         arrays["training_rows"] = self.training_rows
+        if self.residuals is not None:
+            arrays |= {f"residuals/{key}": value for key, value in self.residuals.arrays().items()}
         if self.counterfactuals is not None:
             arrays |= {f"counterfactuals/{key}": value for key, value in self.counterfactuals.arrays().items()}
         return Parts(arrays, scalars, _FILES)
@@ -118,6 +127,7 @@ class LatentSummary(Summary):
     def read(cls, saved: Saved) -> tuple[Self, pd.DataFrame, int]:
         fitted, arrays = saved.scalars, _under("description/", saved.arrays)
         carried, folder = _under("counterfactuals/", saved.arrays), saved.folder
+        left = _under("residuals/", saved.arrays)
         # Folders of old have no variances, and an R² without a lower limit where there was next to none.
         arrays.setdefault("r2_variance", (arrays["r2"] > -1).astype(float))
         residual = fitted.get("residual_dependence")
@@ -134,6 +144,8 @@ class LatentSummary(Summary):
             residual=None if residual is None else ResidualDependence.from_dict(residual),
             residual_audited=None if audited is None else ResidualDependence.from_dict(audited),
             selection=pd.read_csv(folder / SELECTION) if (folder / SELECTION).exists() else None,
+            residuals=HeldOutResiduals(**left) if left else None,
+            adapted=tuple(fitted["adapted"]) if "adapted" in fitted else None,
         )
         return found, pd.read_csv(folder / "restarts.csv"), fitted["best_restart"]
 
@@ -181,6 +193,7 @@ def finish_fit(
         counterfactuals=carried,
         residual=residual,
         residual_audited=audited,
+        residuals=None if held_out is None else held_out_residuals(model, held_out),
     )
     return Fit(
         kind=kind,
