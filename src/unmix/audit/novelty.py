@@ -108,7 +108,7 @@ def residuals_of(model: FittedModel, rows: Rows, seed: int = 0) -> tuple[Floats,
     for chunk in chunks(rows):
         noise = torch.randn(len(chunk), model.n_latents, generator=source).to(chunk.x)
         z, _ = model.sample_posterior(chunk.x, chunk.observed, noise, chunk.design)
-        own = model.likelihood.residual(chunk, model.decode(z))
+        own = model.likelihood.residual(chunk, model.decode(z), source)
         left.append((own if chunk.observed is None else own.masked_fill(chunk.observed == 0, torch.nan)).cpu())
         means.append(model.mean(chunk.x, chunk.observed, chunk.design).cpu())
     return torch.cat(means).double().numpy(), torch.cat(left).double().numpy()
