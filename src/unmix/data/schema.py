@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unmix.errors import DataWarning, SchemaError
-
-Floats = NDArray[np.float64]
+from unmix.data.cells import Cells, Floats
+from unmix.errors import SchemaError, warn
 
 _NUMBERS_CACHED = 2**15
-_NUMBERS_AT_ONCE = 2**22
 _FAR_FROM_ZERO = 1e8
 # In standard deviations at fit: what is named, and what is refused because its squares overflow.
 _STRANGE, BEYOND = 1e4, 1e12
@@ -24,7 +21,8 @@ _STRANGE, BEYOND = 1e4, 1e12
 class FeatureSchema:
     """Feature columns in their order; ``center`` and ``scale`` standardise them (missing values left out).
 
-    ``named`` is False where the names were made up because the data had none.
+    ``named`` is False where the names were made up because the data had none; ``layer`` is the one of AnnData that they
+    were read from, None for its ``X`` and for any other table.
     """
 
     names: tuple[str, ...]
@@ -32,22 +30,24 @@ class FeatureSchema:
     dtype: str
     center: tuple[float, ...]
     scale: tuple[float, ...]
+    layer: str | None = None
 
     @classmethod
-    def learn(cls, matrix: Floats, names: tuple[str, ...] | None, dtype: str) -> FeatureSchema:
-        columns = max(1, _NUMBERS_AT_ONCE // len(matrix))
-        parts = [matrix[:, k : k + columns] for k in range(0, matrix.shape[1], columns)]
-        center = np.concatenate([np.nanmean(part, axis=0) for part in parts])
-        scale = np.concatenate([np.nanstd(part, axis=0) for part in parts])
+    def learn(
+        cls, matrix: Floats | Cells, names: tuple[str, ...] | None, dtype: str, layer: str | None = None
+    ) -> FeatureSchema:
+        cells = Cells.of(matrix)
+        moments = [(np.nanmean(part, axis=0), np.nanstd(part, axis=0)) for _, part in cells.column_blocks()]
+        center, scale = (np.concatenate(parts) for parts in zip(*moments, strict=True))
         for k in np.flatnonzero(np.abs(center) > _FAR_FROM_ZERO * scale):
             # Next to its mean a column's spread would be lost in the rounding of the sum.
-            own = matrix[:, k]
+            own = cells.columns(slice(k, k + 1))[:, 0]
             middle = np.nanmedian(own)
             center[k], scale[k] = middle + np.nanmean(own - middle), np.nanstd(own - middle)
-        made_up = tuple(f"x{k}" for k in range(matrix.shape[1]))
-        return cls(names or made_up, names is not None, dtype, tuple(center.tolist()), tuple(scale.tolist()))
+        made_up = tuple(f"x{k}" for k in range(cells.shape[1]))
+        return cls(names or made_up, names is not None, dtype, tuple(center.tolist()), tuple(scale.tolist()), layer)
 
-    def standardise(self, matrix: Floats) -> NDArray[np.float32]:
+    def standardise(self, matrix: Floats | Cells) -> NDArray[np.float32]:
         """Computed in float64, so few rows at a time that they stay in the processor's cache.
 
         Raises
@@ -55,37 +55,42 @@ class FeatureSchema:
         SchemaError
             A number is so far from those of the fit that no model could compute with it.
         """
-        center, scale = np.array(self.center), np.array(self.scale)
-        result = np.empty(matrix.shape, dtype=np.float32)
+        center, scale, cells = np.array(self.center), np.array(self.scale), Cells.of(matrix)
+        result = np.empty(cells.shape, dtype=np.float32)
         furthest = 0.0
-        for begin in range(0, len(matrix), rows := max(1, _NUMBERS_CACHED // max(1, matrix.shape[1]))):
-            place = slice(begin, begin + rows)
+        for place, rows in cells.row_blocks(_NUMBERS_CACHED):
             with np.errstate(over="ignore"):
-                result[place] = part = (matrix[place] - center) / scale
+                result[place] = part = (rows - center) / scale
             furthest = np.fmax(furthest, np.fmax.reduce(np.abs(part), axis=None, initial=0.0))
         if furthest > _STRANGE:
-            self.refuse_beyond(matrix)
-            said = f"{self._strangest(matrix)} What follows is an extrapolation. Is it a code for a missing value, or "
-            warnings.warn(f"{said}another unit?", DataWarning, stacklevel=3)
+            self.refuse_beyond(cells)
+            said = f"{self._strangest(cells)} What follows is an extrapolation. Is it a code for a missing value, or "
+            warn(f"{said}another unit?")
         return result
 
-    def refuse_beyond(self, matrix: Floats) -> None:
+    def refuse_beyond(self, matrix: Floats | Cells) -> None:
         """Raise the ``SchemaError`` of ``standardise``."""
-        if np.nanmax(self._distance(matrix)) > BEYOND:
-            said = f"{self._strangest(matrix)} No model can compute with that. Is the unit the same? "
+        cells = Cells.of(matrix)
+        if max(np.fmax.reduce(self._distance(rows), axis=None, initial=0.0) for _, rows in cells.row_blocks()) > BEYOND:
+            said = f"{self._strangest(cells)} No model can compute with that. Is the unit the same? "
             raise SchemaError(f"{said}Correct the number or drop the row.")
 
-    def _distance(self, matrix: Floats) -> Floats:
+    def _distance(self, rows: Floats) -> Floats:
         with np.errstate(over="ignore"):
-            result: Floats = np.abs(matrix - np.array(self.center)) / np.array(self.scale)
+            result: Floats = np.abs(rows - np.array(self.center)) / np.array(self.scale)
         return result
 
-    def _strangest(self, matrix: Floats) -> str:
-        distance = self._distance(matrix)
-        row, column = np.unravel_index(np.nanargmax(distance), distance.shape)
-        others = int((distance > _STRANGE).sum()) - 1
+    def _strangest(self, cells: Cells) -> str:
+        others, furthest, row, column, value = -1, -1.0, 0, 0, 0.0
+        for place, rows in cells.row_blocks():
+            distance = np.nan_to_num(self._distance(rows), nan=-1.0, posinf=np.inf)
+            others += int((distance > _STRANGE).sum())
+            here, k = np.unravel_index(np.argmax(distance), distance.shape)
+            if distance[here, k] > furthest:
+                furthest, row, column = float(distance[here, k]), place.start + int(here), int(k)
+                value = float(rows[here, k])
         return (
-            f"Row {row} has {matrix[row, column]:g} in column {self.names[column]!r}"
+            f"Row {row} has {value:g} in column {self.names[column]!r}"
             + (f", and there are {others} more such entries" if others else "")
             + f": at the fit that column had the mean {self.center[column]:.4g} and the standard deviation "
             f"{self.scale[column]:.4g}."
@@ -96,8 +101,10 @@ class FeatureSchema:
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        raw = asdict(self)
+        return raw if self.layer is not None else {name: own for name, own in raw.items() if name != "layer"}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> FeatureSchema:
-        return cls(tuple(raw["names"]), bool(raw["named"]), raw["dtype"], tuple(raw["center"]), tuple(raw["scale"]))
+        known = tuple(raw["names"]), bool(raw["named"]), raw["dtype"], tuple(raw["center"]), tuple(raw["scale"])
+        return cls(*known, raw.get("layer"))

@@ -28,7 +28,7 @@ from unmix.data.batches import Rows
 from unmix.data.columns import check_columns, column_names, listed
 from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema
-from unmix.data.matrix import check_values, numeric_matrix
+from unmix.data.matrix import check_values, read_cells
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError, SchemaError, SettingError
@@ -38,12 +38,14 @@ from unmix.estimators.finish import finish_starts, restarts_table
 from unmix.estimators.latent_report import write_report
 from unmix.estimators.prepare import (
     Prepared,
+    as_fitted,
+    header,
+    in_layer,
     latent_matrix,
     output_dtype,
     prepare,
     rows_for,
     separate,
-    without_columns,
 )
 from unmix.estimators.progress import announce, epoch_bar, say
 from unmix.estimators.settings import check_common, plain_settings, planned_epochs, training_settings
@@ -103,19 +105,31 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         """Raise ``SettingError`` for a setting of the subclass that cannot be."""
 
     @atomic
-    def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        layer: str | None = None,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
         """Learn the latents behind ``X`` from rows that come from several domains.
 
         Parameters
         ----------
         X : array or table (n_samples, n_features)
-            numpy, pandas, polars, Arrow, AnnData, or the path of a .csv, .tsv (either may end in .gz), .parquet or
-            .h5ad file. Features are all columns but ``y``; of AnnData and .h5ad the variables, while ``y`` names a
-            column of ``.obs``. A nameless first column of a .csv or .tsv, and a saved index, hold names of the rows.
+            numpy, scipy.sparse, pandas, polars, Arrow, torch, AnnData, or the path of a .csv, .tsv (either may end in
+            .gz), .parquet (a file or a folder of them), .h5ad or .zarr. Features are all columns but ``y``; of AnnData
+            the variables, while ``y`` names a column of ``.obs``. A nameless first column of a .csv or .tsv, and a
+            saved index, hold names of the rows. ``docs/reading.md`` has the rules.
         y : labels (n_samples,), table of auxiliary columns (n_samples, n_columns), or names of columns; optional
             The domain of each row, paired by position; one name, or a list of them. None: one domain, and only sparsity
             can identify anything. A model that ignores domains uses it for the held-out split and the tables of effects
             alone.
+        layer : str, optional
+            Of AnnData: the layer to read, in place of ``.X``. The model remembers it, and reads the same layer of
+            whatever AnnData it is given later, with the variables of the fit found by their names.
         checkpoint : path, optional
             File for the state of the training, written every few seconds and when it is interrupted.
         resume : bool, default False
@@ -138,7 +152,7 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         self._check_words()
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
-        data = self._prepare(X, y, seed)
+        data = self._prepare(in_layer(X, layer), y, seed)
         device = pick_device(self.device)
         announce(self, data, device)
         network = self._network_for(data, seed).to(device)
@@ -163,7 +177,7 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
     def transform(self, X: Any) -> NDArray[Any]:
         """Posterior means of the latents (n_samples, n_latents); no domain is needed."""
         check_is_fitted(self)
-        table = as_table(X)
+        table = as_table(X, self._layer())
         return self._encode(table, self._new_rows(table))
 
     def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
@@ -284,7 +298,7 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
             raise DataError("Images are not compared pixel by pixel; use unmix.metrics.fid on counterfactual images.")
         if X is not None:
             rows, groups, _, notes = latent_audit.noted(self, X, y)
-            latent_audit.warn(notes)
+            latent_audit.say(notes)
             return check_counterfactuals(self.model_, rows, groups, self.domains_, self.schema_.names)
         if y is not None:
             raise DataError("Domains come only together with their rows: pass X and y, or nothing.")
@@ -333,7 +347,7 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
             raise DataError("audit takes domains only together with their rows: audit(X, y), or audit() alone.")
         found = latent_audit.audit(self, X, y)
         if X is not None:
-            latent_audit.warn(found.notes)
+            latent_audit.say(found.notes)
         return found
 
     def report(self, path: str | Path) -> Path:
@@ -365,6 +379,7 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
+        tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self.missing == "mask"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
@@ -496,12 +511,16 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
 
     def _labelled_rows(self, X: Any, y: Any) -> Rows:
         """New rows with their domains, where the model uses them."""
-        return self._new_rows(*separate(X, y), with_domain=self.uses_domains)
+        return self._new_rows(*separate(X, y, self._layer()), with_domain=self.uses_domains)
 
     def _audited(self, X: Any, y: Any) -> tuple[Rows, Any]:
         """New rows, and their domains as given."""
-        table, y = separate(X, y)
+        table, y = separate(X, y, self._layer())
         return self._new_rows(table, y, with_domain=True), y
+
+    def _layer(self) -> str | None:
+        """The layer of AnnData that the model was fitted on."""
+        return getattr(self.schema_, "layer", None)
 
     @property
     def latents_agreement_(self) -> Floats:
@@ -521,23 +540,21 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
 
     def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
         """Rows of new data, after the schema has been enforced; the model's own domain columns may be among them."""
-        table = without_columns(
-            table, {column.name for column in self.domain_schema_.columns} - set(self.schema_.names)
-        )
-        matrix = numeric_matrix(table)
-        if matrix.shape[1] == self.n_features_in_ and (not self.schema_.named or column_names(table) is None):
-            check_columns(matrix, table, self.schema_)
+        table = as_fitted(table, self.schema_, self.domain_schema_)
+        cells = read_cells(table)
+        if cells.shape[1] == self.n_features_in_ and (not self.schema_.named or column_names(table) is None):
+            check_columns(cells, table, self.schema_)
         try:
-            validate_data(self, table, reset=False, skip_check_array=True)
+            validate_data(self, header(table), reset=False, skip_check_array=True)
         except ValueError as error:
             raise SchemaError(
-                f"{str(error).rstrip()} The model was fitted on the columns [{listed(self.schema_.names, 20)}], in "
+                f"{str(error).rstrip()} The model was fitted on the columns [{listed(self.schema_.names)}], in "
                 "this order; select them from the table first."
             ) from error
         masked = self.model_.masked
-        check_values(matrix, self.schema_.names, "mask" if masked else "error")
-        encoded = self.domain_schema_.encode(y, len(matrix)) if with_domain else None
-        return rows_for(matrix, self.schema_, self.domain_schema_, encoded, masked).to(self._device())
+        check_values(cells, self.schema_.names, "mask" if masked else "error")
+        encoded = self.domain_schema_.encode(y, len(cells)) if with_domain else None
+        return rows_for(cells, self.schema_, self.domain_schema_, encoded, masked).to(self._device())
 
     def _encode(self, table: Any, rows: Rows) -> NDArray[Any]:
         """Posterior means of ``rows``, in the type that ``table`` asks for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,10 +13,10 @@ from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
-from unmix.errors import DataWarning
+from unmix.errors import warn
 from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator, random_seed
-from unmix.estimators.prepare import Prepared
+from unmix.estimators.prepare import Prepared, in_layer
 from unmix.estimators.progress import say
 from unmix.estimators.selection import choose_latents, long_enough, suffices
 from unmix.estimators.settings import check_common, plain_settings
@@ -153,8 +152,17 @@ class CGVAE(LatentEstimator):
     n_spare: int = 2
 
     @atomic
-    def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        layer: str | None = None,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
         check_common(self)
+        X = in_layer(X, layer)
         if self.n_latents != "auto":
             super().fit(X, y, checkpoint=checkpoint, resume=resume)
             return self._warned()
@@ -172,7 +180,7 @@ class CGVAE(LatentEstimator):
             return self._warned()
         table = choice.table.round(3).to_string(index=False)
         said = f"n_latents='auto' is {choice.reason}.\n{table}\nTo decide yourself, set n_latents to a number."
-        warnings.warn(said, DataWarning, stacklevel=3)
+        warn(said)
         return self
 
     def _warned(self) -> Self:
@@ -180,12 +188,10 @@ class CGVAE(LatentEstimator):
         found = self.residual_dependence_
         if found.exceeds(STRONG) and self.n_latents_ < self.n_features_in_ and long_enough(self):
             first, second = found.features
-            warnings.warn(
+            warn(
                 f"The features {first!r} and {second!r} still depend on each other given {self.n_latents_} latents "
                 f"(rank correlation {found.correlation:.2f} of what the latents leave): these are too few. Try "
-                f'n_latents={self.n_latents_ + 1} or more, or n_latents="auto".',
-                DataWarning,
-                stacklevel=4,
+                f'n_latents={self.n_latents_ + 1} or more, or n_latents="auto".'
             )
         return self
 

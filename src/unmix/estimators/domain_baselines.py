@@ -76,7 +76,7 @@ class IVAE(LatentEstimator):
             The model was fitted with domains and ``y`` is missing.
         """
         check_is_fitted(self)
-        table, y = separate(X, y)
+        table, y = separate(X, y, self._layer())
         return self._encode(table, self._new_rows(table, y, with_domain=True))
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,7 @@ from unmix.audit.sources import audit_model
 from unmix.audit.subject import Reconstruction, stratify
 from unmix.data.batches import Rows
 from unmix.data.schema import FeatureSchema
-from unmix.errors import DataWarning, DomainError
+from unmix.errors import DomainError, warn
 
 
 def audit(estimator: Any, X: Any, y: Any) -> Audit:
@@ -66,10 +65,10 @@ def noted(estimator: Any, X: Any, y: Any) -> tuple[Rows, NDArray[np.int64], Reco
     return rows, groups, kept, notes
 
 
-def warn(notes: Iterable[Note]) -> None:
-    """A warning for each note, where the user called the method that calls this."""
+def say(notes: Iterable[Note]) -> None:
+    """A warning for each note."""
     for note in notes:
-        warnings.warn(note.sentence, DataWarning, stacklevel=3)
+        warn(note.sentence)
 
 
 def _notes_of_fit(estimator: Any) -> list[Note]:

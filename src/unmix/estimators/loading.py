@@ -12,6 +12,7 @@ from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.domain_baselines import IMSDA, IVAE
 from unmix.estimators.images import CGVAEImages
 from unmix.estimators.storage import Stored, read_model
+from unmix.nets.state import in_own_state
 
 ESTIMATORS: dict[str, type[LatentEstimator]] = {
     estimator.__name__: estimator
@@ -20,6 +21,7 @@ ESTIMATORS: dict[str, type[LatentEstimator]] = {
 _READABLE: dict[str, type[Stored]] = {**ESTIMATORS, CGGAN.__name__: CGGAN}
 
 
+@in_own_state
 def load(path: str | Path, *, device: Any = "auto") -> Any:
     """Read an estimator back from a folder that ``save`` wrote; it need not be trained on the same device.
 

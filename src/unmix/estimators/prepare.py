@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unmix.data.annotated import Annotated, is_annotated, is_store
 from unmix.data.batches import ImageRows, Rows, split_rows
-from unmix.data.columns import column_names, unlike
+from unmix.data.cells import Cells
+from unmix.data.columns import column_names, listed, unlike
 from unmix.data.domains import DomainSchema, Encoded
 from unmix.data.images import ImageSchema, ImageTable, check_images, read_images
-from unmix.data.matrix import check_trainable, check_values, numeric_matrix
+from unmix.data.matrix import check_trainable, check_values, numeric_matrix, read_cells
 from unmix.data.schema import BEYOND, FeatureSchema
 from unmix.data.suspects import without_suspects
-from unmix.data.tables import as_table, read_table, split_columns
-from unmix.errors import DataError, DataWarning, DomainError, SchemaError
+from unmix.data.tables import as_table, read_annotated, read_table, split_columns
+from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
+from unmix.files import as_path
+from unmix.forms import familiar
 
 # The same rows are held out for every random_state, so that fits differ by their starts alone.
 _SPLIT_SEED = 0
@@ -43,27 +46,57 @@ class Prepared:
     table: Any
 
 
-def separate(X: Any, y: Any) -> tuple[Any, Any]:
-    """Features and domains. A text ``y`` names a column of the table (or of ``.obs`` of AnnData), a list several."""
-    has_obs = hasattr(X, "obs") and hasattr(X, "var_names")
+def in_layer(X: Any, layer: str | None) -> Any:
+    """``X`` with the layer read that ``fit`` is told to take; ``X`` itself without one.
+
+    Raises
+    ------
+    SettingError
+        ``X`` is no AnnData.
+    """
+    if layer is None:
+        return X
+    table = as_table(X, layer)
+    if not isinstance(table, Annotated):
+        raise SettingError(f"layer={layer!r} names a layer of AnnData; X is a {type(X).__name__}. Leave layer out.")
+    return table
+
+
+def separate(X: Any, y: Any, layer: str | None = None) -> tuple[Any, Any]:
+    """Features and domains. A text ``y`` names a column of the table (or of ``.obs`` of AnnData), a list several.
+
+    A name may also be one of a pandas index. ``layer`` is the one that is read of AnnData.
+    """
+    X = familiar(X)
+    if isinstance(X, str | Path) and is_store(as_path(X)):
+        X = read_annotated(X)
     names = [y] if isinstance(y, str) else _texts(y)
-    table = X if has_obs else read_table(X, text=names) if names and isinstance(X, str | Path) else as_table(X)
-    if not isinstance(y, str) and not _are_columns(names, X.obs if has_obs else table):
+    if is_annotated(X):
+        return _separate_annotated(X, y, names, layer)
+    table = read_table(X, text=names) if names and isinstance(X, str | Path) else as_table(X)
+    if isinstance(table, pd.DataFrame):
+        levels = [name for name in names if name in table.index.names and name not in table.columns]
+        table = table.reset_index(level=levels) if levels else table
+    if not isinstance(y, str) and not _are_columns(names, table):
         _warn_of_indices(X, y)
-        if has_obs:
-            return as_table(X), y
         if names and isinstance(X, str | Path):
             # A label that is called like a column has kept that column from becoming numbers.
             table = split_columns(table, [], None, [])[0] if set(names).isdisjoint(table.columns) else as_table(X)
         return table, y
-    if has_obs:
-        lacking = [name for name in names if name not in X.obs]
-        if lacking:
-            raise DataError(f"There is no column {lacking[0]!r} in .obs; it has {list(X.obs.columns)}.")
-        return as_table(X), X.obs[names]
     if not nw.dependencies.is_into_dataframe(table):
         raise DataError(f"y={y!r} names a column, but X is an array without column names. Pass one label a row as y.")
     return split_columns(table, names, None, [])
+
+
+def _separate_annotated(X: Any, y: Any, names: Sequence[str], layer: str | None) -> tuple[Any, Any]:
+    obs = X.obs
+    if not isinstance(y, str) and not _are_columns([*names], obs):
+        _warn_of_indices(obs, y)
+        return as_table(X, layer), y
+    lacking = [name for name in names if name not in obs]
+    if lacking:
+        raise DataError(f"There is no column {lacking[0]!r} in .obs; it has {listed(obs.columns, 20) or 'none'}.")
+    return as_table(X, layer), obs[[*names]]
 
 
 def _texts(y: Any) -> list[str]:
@@ -92,13 +125,19 @@ def _warn_of_indices(X: Any, y: Any) -> None:
         return
     if not X.index.equals(y.index):
         said = "X and y have different indices; rows are paired by position. To pair them by index pass y.loc[X.index]."
-        warnings.warn(said, DataWarning, stacklevel=4)
+        warn(said)
 
 
-def without_columns(table: Any, names: Collection[str]) -> Any:
-    """The table without those of ``names`` that it has; arrays pass unchanged."""
+def as_fitted(table: Any, features: FeatureSchema, domains: DomainSchema) -> Any:
+    """A table of new rows with the variables of AnnData aligned by their names, and without a frame's domain columns.
+
+    The model's own domain columns may stand among those of a frame; arrays pass unchanged.
+    """
+    if isinstance(table, Annotated):
+        return table.aligned(features.names) if features.named else table
     frame = _frame(table)
-    extra = [] if frame is None else [name for name in frame.columns if name in names]
+    own = {column.name for column in domains.columns} - set(features.names)
+    extra = [] if frame is None else [name for name in frame.columns if name in own]
     return frame.drop(extra).to_native() if extra else table
 
 
@@ -114,27 +153,33 @@ def prepare(
 ) -> Prepared:
     """Check everything, learn the schemas, encode the rows and split them."""
     table, y = separate(X, y)
-    matrix = numeric_matrix(table)
+    cells = read_cells(table)
     names = column_names(table)
-    shown = names or tuple(f"x{k}" for k in range(matrix.shape[1]))
-    check_values(matrix, shown, missing)
-    check_trainable(matrix, shown)
-    if n_latents > matrix.shape[1]:
+    shown = names or tuple(f"x{k}" for k in range(cells.shape[1]))
+    check_values(cells, shown, missing)
+    check_trainable(cells, shown)
+    if n_latents > cells.shape[1]:
         raise DataError(
-            f"n_latents = {n_latents} is more than n_features = {matrix.shape[1]}: the latents could not be "
+            f"n_latents = {n_latents} is more than n_features = {cells.shape[1]}: the latents could not be "
             "told apart. Ask for at most as many latents as features."
         )
-    domains, encoded, groups = DomainSchema.learn(y, len(matrix), auxiliary, min_domain_rows)
-    features = FeatureSchema.learn(matrix, names, output_dtype(table))
-    bounded = without_suspects(matrix, features)
-    if bounded is not matrix:
-        features = FeatureSchema.learn(bounded, names, output_dtype(table))
+    domains, encoded, groups = DomainSchema.learn(y, len(cells), auxiliary, min_domain_rows)
+    kind = output_dtype(table), table.layer if isinstance(table, Annotated) else None
+    features = FeatureSchema.learn(cells, names, *kind)
+    bounded = without_suspects(cells, features)
+    if bounded is not cells:
+        features = FeatureSchema.learn(bounded, names, *kind)
         # Latents of these rows will be asked for.
-        features.refuse_beyond(matrix)
-        matrix = bounded
-    rows = Rows.build(features.standardise(matrix), encoded, domains.sizes, missing == "mask")
+        features.refuse_beyond(cells)
+        cells = bounded
+    rows = Rows.build(features.standardise(cells), encoded, domains.sizes, missing == "mask")
     train, held_out = split_rows(groups, validation_fraction, _SPLIT_SEED)
-    return Prepared(features, domains, rows, groups, train, held_out, table)
+    return Prepared(features, domains, rows, groups, train, held_out, header(table))
+
+
+def header(table: Any) -> Any:
+    """What scikit-learn reads names off: a frame without rows in place of ``Annotated``, else ``table``."""
+    return pd.DataFrame(columns=list(table.names)) if isinstance(table, Annotated) else table
 
 
 def as_images(X: Any, y: Any = None) -> tuple[ImageTable, Any]:
@@ -205,11 +250,20 @@ def latent_matrix(X: Any, names: Sequence[str]) -> NDArray[np.float64]:
 
 def output_dtype(table: Any) -> str:
     """float32 in, float32 out; everything else comes back as float64."""
-    return "float32" if str(getattr(table, "dtype", "")) == "float32" else "float64"
+    frame = _frame(table)
+    if frame is None:
+        kinds = {str(getattr(getattr(table, "values", table), "dtype", "")).lower()}
+    else:
+        kinds = {str(kind).lower() for kind in frame.schema.values()}
+    return "float32" if kinds == {"float32"} else "float64"
 
 
 def rows_for(
-    matrix: NDArray[np.float64], features: FeatureSchema, domains: DomainSchema, encoded: Encoded | None, masked: bool
+    matrix: Cells | NDArray[np.float64],
+    features: FeatureSchema,
+    domains: DomainSchema,
+    encoded: Encoded | None,
+    masked: bool,
 ) -> Rows:
     """New rows for a fitted model; without ``encoded`` they carry no domain (the encoder needs none)."""
     if encoded is None:

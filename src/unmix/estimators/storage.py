@@ -28,6 +28,7 @@ from unmix.data.schema import FeatureSchema
 from unmix.errors import StorageError
 from unmix.estimators.settings import plain_settings, restored
 from unmix.files import as_path, folder_beside, json_ready, names_in
+from unmix.nets.state import OwnState
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.devices import pick_device
 from unmix.version import __version__, versions
@@ -81,7 +82,7 @@ class Parts:
     files: str
 
 
-class Stored(ABC):
+class Stored(OwnState, ABC):
     """An estimator that is kept in a folder."""
 
     @abstractmethod
@@ -266,7 +267,10 @@ def _read(folder: Path, kinds: Mapping[str, type[Stored]]) -> Any:
         )
     tensors, _ = read_state(folder / MODEL, _AGAIN)
     kind = kinds[config["estimator"]]
-    estimator = restored(kind, dict(config["settings"]), kind._check_words, folder)
+    try:
+        estimator = restored(kind, dict(config["settings"]), kind._check_words, folder)
+    except StorageError as error:
+        raise _unreadable(folder, str(error.__cause__).rstrip("."), error) from error
     estimator.fitted_params_ = plain_settings(estimator, config["settings"]["random_state"])
     with (folder / "history.jsonl").open(encoding="utf-8") as stream:
         estimator.history_ = pd.read_json(stream, orient="records", lines=True)
@@ -287,8 +291,8 @@ def _check_sums(folder: Path, done: dict[str, Any], written_as: Any) -> None:
             raise _unreadable(folder, f"{name} is not the file that was saved")
 
 
-def _unreadable(folder: Path, what: str) -> StorageError:
-    """The error for a folder that cannot be read: damaged, unless a newer version wrote it."""
+def _unreadable(folder: Path, what: str, otherwise: StorageError | None = None) -> StorageError:
+    """The error for a folder that cannot be read: a newer version wrote it, or ``otherwise``; without that, damaged."""
     try:
         wrote = str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["versions"]["unmix"])
     except _DAMAGE:
@@ -298,7 +302,7 @@ def _unreadable(folder: Path, what: str) -> StorageError:
             f"{folder} was written by unmix {wrote}, and unmix {__version__} cannot read it: {what}. Install the newer "
             "version."
         )
-    return StorageError(f"{folder} is damaged: {what}. {_AGAIN}")
+    return otherwise or StorageError(f"{folder} is damaged: {what}. {_AGAIN}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
