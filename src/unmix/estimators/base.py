@@ -32,7 +32,7 @@ from unmix.data.matrix import check_values, read_cells
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError, SchemaError, SettingError
-from unmix.estimators import latent_audit, latent_folder
+from unmix.estimators import latent_audit, latent_folder, loadings
 from unmix.estimators.atomic import atomic
 from unmix.estimators.finish import finish_starts, restarts_table
 from unmix.estimators.latent_report import write_report
@@ -46,6 +46,7 @@ from unmix.estimators.prepare import (
     prepare,
     rows_for,
     separate,
+    with_row_names,
 )
 from unmix.estimators.progress import announce, epoch_bar, say
 from unmix.estimators.settings import check_common, plain_settings, planned_epochs, training_settings
@@ -178,7 +179,7 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         """Posterior means of the latents (n_samples, n_latents); no domain is needed."""
         check_is_fitted(self)
         table = as_table(X, self._layer())
-        return self._encode(table, self._new_rows(table))
+        return with_row_names(self, self._encode(table, self._new_rows(table)), table)
 
     def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
         """Features (n_samples, n_features), in the data's units, of latents ``X`` (n_samples, n_latents).
@@ -355,10 +356,35 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return write_report(self, file_to_write(path))
 
-    def mixing_frame(self) -> pd.DataFrame:
-        """``mixing_`` with feature names as rows and latent names as columns."""
+    def mixing_frame(self, *, signed: bool = False) -> pd.DataFrame:
+        """``mixing_`` with feature names as rows and latent names as columns.
+
+        ``signed=True``: loadings, the mean over rows of ∂x/∂z itself, in standard deviations of the feature for one of
+        the latent. They are smaller than ``mixing_`` where a feature rises with a latent in some rows and falls in
+        others.
+        """
         check_is_fitted(self)
-        return pd.DataFrame(self.mixing_, index=list(self.schema_.names), columns=self.get_feature_names_out())
+        return loadings.mixing_frame(self.description_, self.schema_.names, self.get_feature_names_out(), signed=signed)
+
+    def top_features(self, n: int = 10) -> pd.DataFrame:
+        """The ``n`` features that each latent drives most, one row a latent and feature.
+
+        Columns: ``latent``, ``rank`` from 1, ``feature``, ``mixing``, and ``loading``, which is signed.
+        """
+        check_is_fitted(self)
+        return loadings.top_features(self.description_, self.schema_.names, self.get_feature_names_out(), n)
+
+    def explained_variance_frame(self) -> pd.DataFrame:
+        """Share of the features' variance that each latent accounts for in each domain, one row a pair.
+
+        ``within``: ``explained_variance_ratio_`` times the latent's variance inside the domain; ``shift``: times the
+        square of how far its mean lies from that over all rows. Weighed by the rows of the domains, both together
+        are about ``explained_variance_ratio_``.
+        """
+        check_is_fitted(self)
+        return loadings.explained_variance_frame(
+            self.description_, self.explained_variance_ratio_, self.domains_, self.get_feature_names_out()
+        )
 
     def effects_frame(self) -> pd.DataFrame:
         """How each domain moves each latent, one row a pair, with 95 % intervals; in units of the latent's spread."""

@@ -11,6 +11,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.utils._set_output import _get_output_config
 
 from unmix.data.annotated import Annotated, is_annotated, is_store
 from unmix.data.batches import ImageRows, Rows, split_rows
@@ -246,6 +247,13 @@ def latent_matrix(X: Any, names: Sequence[str]) -> NDArray[np.float64]:
     if np.abs(matrix).max() > BEYOND:
         raise DataError(f"Latents beyond {BEYOND:g} cannot be decoded; got {np.abs(matrix).max():g}. Correct them.")
     return matrix
+
+
+def with_row_names(estimator: Any, latents: NDArray[Any], table: Any) -> Any:
+    """``latents``, with the names of AnnData's rows where ``set_output`` asks for pandas."""
+    if isinstance(table, Annotated) and _get_output_config("transform", estimator)["dense"] == "pandas":
+        return pd.DataFrame(latents, index=table.obs.index, columns=estimator.get_feature_names_out())
+    return latents
 
 
 def output_dtype(table: Any) -> str:
