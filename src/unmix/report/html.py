@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from unmix.audit.agreement import REPEATS, mean_of_pairs
@@ -18,10 +19,11 @@ from unmix.audit.positivity import collapsed
 from unmix.audit.result import Audit
 from unmix.audit.subject import Reconstruction
 from unmix.report import figures
-from unmix.report.parts import csv_address, fill, picture
+from unmix.report.parts import csv_address, fill, picture, search
 
 _MOST_NAMED = 4
 _MOST_DISTANCES = 8
+_MOST_DOWNLOADED = 5_000
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def render(content: ReportContent) -> str:
         audit=content.audit,
         audited=[audited_words(row) for row in content.audit.latents.to_dict("records")],
         verdicts=picture(
-            figures.verdict_map(content.audit),
+            figures.verdict_map(content.audit, found.mixing),
             "Features in rows and latents in columns, coloured by the verdict on the latent",
         )
         if content.audit.edge_probability.any()
@@ -103,7 +105,7 @@ def render(content: ReportContent) -> str:
             figures.reconstruction(found, content.feature_names), "R² of encode-decode for each feature"
         ),
         carried=content.counterfactuals,
-        distances=_distances(content.counterfactuals),
+        distances=_distances(content.tables),
         starts=picture(
             figures.starts_agreement(found, content.best_restart, latents), "Agreement of the starts, pair by pair"
         )
@@ -115,16 +117,43 @@ def render(content: ReportContent) -> str:
             ),
             "Held-out objective by epoch, one line a start",
         ),
-        downloads={name: csv_address(table) for name, table in content.tables.items()},
+        n_features_shown=min(len(content.feature_names), figures.MOST_LABELLED),
+        n_domains_shown=min(len(domains), figures.MOST_DOMAINS),
+        find_feature=_find_feature(content),
+        find_domain=_find_domain(content),
+        downloads={name: csv_address(table.head(_MOST_DOWNLOADED)) for name, table in content.tables.items()},
+        cut={name: len(table) for name, table in content.tables.items() if len(table) > _MOST_DOWNLOADED},
+        most_downloaded=_MOST_DOWNLOADED,
         restarts=content.restarts.to_dict("records"),
         terms=_terms(content.restarts),
         caveats=caveats(content),
     )
 
 
-def _distances(check: CounterfactualCheck | None) -> list[dict[Hashable, Any]]:
+def _find_feature(content: ReportContent) -> Markup | None:
+    """A search of all features, where the maps show some of them."""
+    found, names = content.description, content.feature_names
+    if len(names) <= figures.MOST_LABELLED:
+        return None
+    order = np.argsort(-found.mixing.max(axis=1), kind="stable")
+    signed = np.where(found.mixing_signed < 0, -found.mixing, found.mixing)
+    columns, values = ["feature", *content.latent_names, "R²"], np.column_stack([signed, found.r2])
+    return search("find-feature", "Find a feature:", columns, [names[k] for k in order], values[order])
+
+
+def _find_domain(content: ReportContent) -> Markup | None:
+    """A search of all domains, where the figures show some of them."""
+    found, names = content.description, content.domain_names
+    if len(names) <= figures.MOST_DOMAINS:
+        return None
+    latents = content.latent_names
+    columns = ["domain", *(f"{name} mean" for name in latents), *(f"{name} sd" for name in latents)]
+    return search("find-domain", "Find a domain:", columns, names, np.column_stack([found.location, found.spread]))
+
+
+def _distances(tables: Mapping[str, pd.DataFrame]) -> list[dict[Hashable, Any]]:
     """The rows of the table of distances that the page shows."""
-    return [] if check is None else check.to_frame().head(_MOST_DISTANCES).to_dict("records")
+    return tables["counterfactuals"].head(_MOST_DISTANCES).to_dict("records") if "counterfactuals" in tables else []
 
 
 def audited_words(row: Mapping[Hashable, Any]) -> str:
