@@ -5,7 +5,8 @@ import torch
 
 from unmix.audit.subject import Strata, subject_of_model
 from unmix.audit.verdicts import audit_subject
-from unmix.nets.prior import LocationScale
+from unmix.distributions.likelihood import Gaussian
+from unmix.distributions.prior import LocationScale
 
 SPARSE = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1]])
 DENSE = np.ones((9, 3), dtype=int)
@@ -23,7 +24,7 @@ class Linear:
         self.log_scale = torch.as_tensor(scale, dtype=torch.float32).log()
         self.n_latents = self.mixing.shape[1]
         self.scale = torch.ones(self.n_latents)
-        self.noise = torch.zeros(len(self.mixing))
+        self.likelihood = Gaussian(1, len(self.mixing), 1e-12)
 
     def encode(self, x, observed=None, design=None):
         mean = x @ self.inverse.T
@@ -34,9 +35,6 @@ class Linear:
 
     def jacobian(self, z):
         return self.mixing.expand(len(z), -1, -1)
-
-    def noise_std(self):
-        return self.noise
 
     def prior(self, design):
         return LocationScale(design @ self.location, design @ self.log_scale)

@@ -1,5 +1,7 @@
 """What an audit may say of the rows that people have: too few latents, too few rows, noise, curves, ties, copies."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from audit_stubs import DENSE, SPARSE, audit_of, problem, verdicts
@@ -30,9 +32,16 @@ def test_what_the_latents_leave_must_be_strong_and_of_some_size(correlation, sha
     audit = audit_of(*problem(SPARSE, 4), residual=left(correlation, share, (("x1", "x2"),)))
     found = audit.finding("number of latents")
     assert found.verdict == "holds"
-    assert f"{AUDITED} with {AUDITED_SHARE:.1%} counts" in found.sentence
+    assert f"{AUDITED + left(0.0, 0.0).limit / 2:.2f} with {AUDITED_SHARE:.1%} counts" in found.sentence
     assert found.sentence.endswith("Features that repeat each other: x1 with x2.")
     assert verdicts(audit) == ["identified"] * 3
+
+
+def test_with_few_rows_the_correlation_must_be_large_by_more_than_its_error():
+    few = replace(left(0.3, 0.2), limit=0.18)
+    assert audit_of(*problem(SPARSE, 4), residual=few).finding("number of latents").verdict == "holds"
+    many = replace(few, limit=0.05)
+    assert audit_of(*problem(SPARSE, 4), residual=many).finding("number of latents").verdict == "fails"
 
 
 def test_copies_of_a_feature_are_named_and_do_not_hide_a_missing_latent():
@@ -62,8 +71,9 @@ def test_too_few_rows_is_a_finding_with_what_it_takes():
 
 def test_a_latent_that_the_noise_hides_is_not_identified():
     stub, z, labels = problem(SPARSE, 4)
-    stub.noise[:2] = 2.0
-    stub.noise[6:] = 2.0
+    noise = stub.likelihood.noise.log.data[0, 0]
+    noise[:2] = np.log(2.0)
+    noise[6:] = np.log(2.0)
     audit = audit_of(stub, z, labels)
     ceiling = audit.finding("invertibility").evidence["noise_ceiling"]
     assert ceiling["z0"] < 0.95
@@ -133,7 +143,7 @@ def test_features_that_repeat_each_other_are_named_where_the_number_fails_too():
     audit = audit_of(*problem(SPARSE, 4), residual=left(0.5, 0.02, (("x1", "x2"),)))
     found = audit.finding("number of latents")
     assert found.verdict == "fails"
-    assert "2.0% of a feature's variance; 0.25 with 0.1% counts" in found.sentence
+    assert "2.0% of a feature's variance; 0.28 with 0.1% counts" in found.sentence
     assert found.sentence.endswith("Features that repeat each other: x1 with x2.")
     assert audit.remedies[0].sentence.endswith("would have room for what these leave of the features.")
 

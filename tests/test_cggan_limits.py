@@ -64,10 +64,9 @@ def test_what_follows_the_fit_takes_few_images_at_a_time(monkeypatch):
         return derivatives(self, z, design, latents)
 
     monkeypatch.setattr(generator, "derivatives", watched)
-    model = CGGAN(3)
-    model.schema_, model.model_ = None, FittedGAN.of(network, rows)
+    fitted = FittedGAN.of(network, rows)
     settled = len(taken)
-    model._measure_mixing(rows)
+    fitted.mean_effects(rows)
     assert sum(n_rows for n_rows, _ in taken[:settled]) == sum(n_rows for n_rows, _ in taken[settled:]) == 100
     assert max(n_rows * n_latents for n_rows, n_latents in taken) <= 40
 
@@ -76,7 +75,7 @@ def test_what_follows_the_fit_takes_few_images_at_a_time(monkeypatch):
         return forward(self, z, design)
 
     monkeypatch.setattr(generator, "forward", counted)
-    assert model._decode(noise(90, 3), rows.design[:90]).shape == (90, 16, 16, 1)
+    assert fitted.generated(noise(90, 3), rows.design[:90]).shape == (90, 16, 16, 1)
     assert decoded == [40, 40, 10]
 
 

@@ -11,8 +11,9 @@ import unmix
 from unmix import CGVAE, DataError, DomainError, SettingError
 from unmix.audit.counterfactuals import LEVEL, check_counterfactuals, kolmogorov_smirnov
 from unmix.data.batches import Rows
+from unmix.distributions.likelihood import Gaussian
+from unmix.distributions.prior import LocationScale
 from unmix.models.base import FittedModel, LatentModel
-from unmix.nets.prior import LocationScale
 
 
 class Linear(LatentModel):
@@ -23,7 +24,7 @@ class Linear(LatentModel):
         self.register_buffer("spread", torch.tensor(spread))
         self.config = type("Config", (), {"masked": False})()
         self.n_latents, self.n_starts = 2, 1
-        self.register_buffer("log_noise", torch.full((1, 1, 3), noise).log())
+        self.likelihood = Gaussian(1, 3, noise)
         self.register_buffer("weight", torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
 
     def encode(self, x, observed, design=None):
@@ -126,7 +127,7 @@ def test_small_domains_and_domains_without_rows_are_named():
 def test_a_feature_that_no_changing_latent_drives_keeps_its_spread():
     rows, _ = linear_rows(0)
     model, target = FittedModel(Linear(0.5, 0.1)), torch.eye(3)[[2]].expand(180, 3)
-    kept, mean = (model.counterfactual(rows.x, None, rows.design, target, residual) for residual in (True, False))
+    kept, mean = (model.counterfactual(rows, target, torch.Generator(), residual) for residual in (True, False))
     torch.testing.assert_close(kept[:, 1:], rows.x[:, 1:])
     assert mean[:, 2].std() < 1e-6
     torch.testing.assert_close(kept[:, 0].std(), rows.x[rows.codes[:, 0] == 2, 0].std(), rtol=0.15, atol=0)

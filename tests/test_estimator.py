@@ -276,7 +276,7 @@ def test_missing_entries_leave_the_likelihood(frame, labels):
         output = model.model_.inner.decode(model.model_.inner.encode(rows.x, rows.observed).mean)
         from unmix.objectives.elbo import gaussian_nll
 
-        nll = gaussian_nll(changed, output, model.model_.inner.log_noise, rows.observed).mean()
+        nll = gaussian_nll(changed, output, model.model_.likelihood.noise.log, rows.observed).mean()
     assert float(terms["reconstruction"].detach()) == pytest.approx(float(nll), rel=1e-5)
 
 

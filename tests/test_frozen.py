@@ -42,10 +42,13 @@ def test_a_folder_saved_before_is_read_and_saved_again(name, before, tmp_path):
     model = unmix.load(folder, device="cpu")
     x, y = frozen.table()
     for key, value in frozen.shown(model, x[:8], y[:8]).items():
-        assert_same(value[:4], before[f"{name}/{key}"], 1e-4)
+        assert_same(value[:4], before[f"saved-{name}/{key}"], 1e-4)
     again = model.save(tmp_path / "again")
     assert sorted(file.name for file in again.iterdir()) == sorted(file.name for file in folder.iterdir())
     for file in ("schema.json", "history.jsonl"):
         assert (again / file).read_text() == (folder / file).read_text()
     own, old = (json.loads((place / "config.json").read_text()) for place in (again, folder))
-    assert {**own, "versions": {}} == {**old, "versions": {}}
+    # Settings that came later stand there with their defaults.
+    later = {name: value for name, value in own["settings"].items() if name not in old["settings"]}
+    assert later.items() <= type(model)().get_params().items()
+    assert {**own, "versions": {}} == {**old, "versions": {}, "settings": old["settings"] | later}

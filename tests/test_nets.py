@@ -6,11 +6,11 @@ import pytest
 import torch
 import zuko
 
+from unmix.distributions.prior import GaussianPrior, SplinePrior, rational_quadratic
 from unmix.nets import jacobian as tangents
 from unmix.nets.decoder import DenseDecoder, FeatureDecoder, MaskedDecoder
 from unmix.nets.encoder import Encoder
 from unmix.nets.layers import StackedMLP, generators
-from unmix.nets.prior import GaussianPrior, SplinePrior, rational_quadratic
 from unmix.objectives.elbo import gaussian_negentropy
 
 DECODERS = {

@@ -98,7 +98,7 @@ def test_linear_gaussian_model_reaches_the_exact_log_likelihood():
         encoder.weight.zero_(), encoder.bias.zero_()
         encoder.weight[0, :, 0] = loading / noise**2 / precision
         encoder.bias[..., 1] = -0.5 * torch.log(precision)
-        network.log_noise.fill_(math.log(noise))
+        network.likelihood.noise.log.fill_(math.log(noise))
     x = torch.tensor([[0.4, -1.0], [2.0, 0.1], [0.0, 0.0]], dtype=torch.float64)
     empty = torch.zeros(3, 0)
     rows = Rows(x, None, empty.long(), empty.double(), 0)

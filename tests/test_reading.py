@@ -1,6 +1,7 @@
 """One reading rule: the same numbers and labels are the same model, in whatever form they come."""
 
 import contextlib
+import dataclasses
 import decimal
 import json
 import warnings
@@ -279,11 +280,11 @@ def test_a_mismatch_names_five():
 
 def test_a_setting_of_a_newer_version_is_newer(tmp_path, monkeypatch):
     model = CGVAE(**SHORT).fit(X, SITES)
-    model.fitted_params_ = {**model.fitted_params_, "brandnew": 1}
+    model.fit_ = dataclasses.replace(model.fit_, parameters={**model.fit_.parameters, "brandnew": 1})
     model.save(tmp_path / "own")
     with pytest.raises(StorageError, match=r"setting that CGVAE .* does not take: there is no brandnew"):
         unmix.load(tmp_path / "own")
-    monkeypatch.setattr("unmix.estimators.storage.versions", lambda: {"unmix": "99.1"})
+    monkeypatch.setattr("unmix.fits.fit.versions", lambda: {"unmix": "99.1"})
     model.save(tmp_path / "newer")
     assert json.loads((tmp_path / "newer" / "config.json").read_text())["versions"]["unmix"] == "99.1"
     with pytest.raises(StorageError, match=r"written by unmix 99.1.*there is no brandnew.*Install the newer") as raised:

@@ -1,7 +1,6 @@
 """Quicker and smaller paths give the numbers of the plain ones; the arithmetic of the speed benchmarks is right."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,16 +74,6 @@ def test_the_mean_of_absolute_entries_and_its_gradient_are_the_plain_ones():
         torch.testing.assert_close(mine, other)
 
 
-def test_rows_that_are_kept_are_those_that_would_be_taken(monkeypatch):
-    monkeypatch.setattr(unmix.data.batches, "_ROWS_MOVED", 7)
-    rows = replace(one_hot_rows(n=60), observed=torch.rand(60, 4).round(), values=torch.rand(60, 2))
-    index = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:45].sort().values
-    taken, kept = rows.take(index), rows.keep(index)
-    assert kept.x.data_ptr() == rows.x.data_ptr()
-    for name in ("x", "observed", "codes", "values"):
-        assert torch.equal(getattr(kept, name), getattr(taken, name)), name
-
-
 def test_standardising_and_learning_a_few_numbers_at_a_time_change_no_bit(monkeypatch):
     matrix = np.random.default_rng(0).lognormal(size=(301, 7))
     matrix[::11, 2] = np.nan
@@ -92,6 +81,8 @@ def test_standardising_and_learning_a_few_numbers_at_a_time_change_no_bit(monkey
     expected = ((matrix - np.nanmean(matrix, axis=0)) / np.nanstd(matrix, axis=0)).astype(np.float32)
     monkeypatch.setattr(unmix.data.schema, "_NUMBERS_CACHED", 50)
     np.testing.assert_array_equal(plain.standardise(matrix), expected)
+    order = np.random.default_rng(1).permutation(301)
+    np.testing.assert_array_equal(plain.standardise(matrix, order), expected[order])
     monkeypatch.setattr(unmix.data.cells, "_NUMBERS_AT_ONCE", 700)
     small = FeatureSchema.learn(matrix, None, "float64")
     np.testing.assert_allclose(small.center, plain.center, rtol=1e-14)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import unmix
 from unmix import CGGAN, CGVAE, ImageClassifier, StorageError
 from unmix.datasets import load_digits_two_colours
-from unmix.estimators.storage import _READ_BACK, DONE, _sum_of
+from unmix.fits.storage import _READ_BACK, DONE, _sum_of
 from unmix.train.checkpoint import read_state, write_state
 
 MODELS = {

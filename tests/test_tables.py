@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import unmix
 from unmix import CGGAN, CGVAE, DataError, DataWarning, SchemaError
 from unmix.cli import app
+from unmix.data.batches import split_rows
 from unmix.data.delimited import read_delimited
 from unmix.data.matrix import check_trainable, numeric_matrix
 from unmix.data.tables import candidates, csv_text, read_columns, read_table, with_latents, write_table
@@ -505,3 +506,19 @@ def test_a_file_and_its_domains_are_read_once(way, tmp_path, monkeypatch):
     # Such a column has been taken for a domain, as text; that it is none is known only after the file was read.
     assert read.count("read_delimited") == (2 if way == "label like a column" else 1)
     assert read.count("labels_frame") == 1
+
+
+def test_rows_stand_in_the_order_of_the_split_and_a_fit_writes_into_none(frame, labels, monkeypatch):
+    words = {"missing": "error", "auxiliary": None, "min_domain_rows": 10, "validation_fraction": 0.1}
+    data = prepare(frame, labels, n_latents=2, **words)
+    train, held_out = split_rows(np.searchsorted(["a", "b", "c"], labels), 0.1, 0)
+    np.testing.assert_array_equal(data.order, np.concatenate([train, held_out]))
+    expected = data.features.standardise(frame.to_numpy())[data.order]
+    np.testing.assert_array_equal(data.rows.x, expected)
+    np.testing.assert_array_equal(np.array(["a", "b", "c"])[data.rows.codes[:, 0]], labels[data.order])
+    assert data.rows.take(slice(0, data.n_train)).x.data_ptr() == data.rows.x.data_ptr()
+    monkeypatch.setattr(CGVAE, "_prepare", lambda *_: data)
+    before = [values.clone() for values in (data.rows.x, data.rows.codes, data.rows.values)]
+    CGVAE(**{**QUICK, "max_epochs": 1}).fit(frame, labels)
+    for own, old in zip((data.rows.x, data.rows.codes, data.rows.values), before, strict=True):
+        assert (own == old).all()

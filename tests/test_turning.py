@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from unmix.data.batches import Rows
+from unmix.distributions.prior import GaussianPrior, SplinePrior
 from unmix.models import turning
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
 from unmix.models.turning import strata, turn_latents
 from unmix.nets.layers import generators
-from unmix.nets.prior import GaussianPrior, SplinePrior
 from unmix.objectives.turning import Moments, best_turn, turning_objective
 
 COUNT_SCALE = 0.02

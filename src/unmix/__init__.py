@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from unmix.estimators.domain_baselines import IMSDA, IVAE
     from unmix.estimators.external import CEBRA
     from unmix.estimators.features import ImageClassifier, image_features
+    from unmix.estimators.heads import DomainClassifier, DomainRegressor
     from unmix.estimators.images import CGVAEImages
     from unmix.estimators.linear import JointDiagonalization
     from unmix.estimators.loading import load
@@ -52,7 +53,9 @@ __all__ = [
     "CGVAEImages",
     "DataError",
     "DataWarning",
+    "DomainClassifier",
     "DomainError",
+    "DomainRegressor",
     "FactorVAE",
     "ImageClassifier",
     "ImageTable",
@@ -94,6 +97,7 @@ _HOMES = {
     "unmix.estimators.domain_baselines": ("IMSDA", "IVAE"),
     "unmix.estimators.external": ("CEBRA",),
     "unmix.estimators.features": ("ImageClassifier", "image_features"),
+    "unmix.estimators.heads": ("DomainClassifier", "DomainRegressor"),
     "unmix.estimators.images": ("CGVAEImages",),
     "unmix.estimators.linear": ("JointDiagonalization",),
     "unmix.estimators.loading": ("load",),

@@ -153,9 +153,11 @@ def check_counterfactuals(
     """The check on ``rows`` whose domains are ``groups`` (rows,), -1 for none of ``domains``.
 
     At most 2,000 rows are carried to a domain, fewer of wide tables, evenly spaced. Where domains have continuous
-    columns, each row is carried to the values of a real row of the target, drawn at random.
+    columns, each row is carried to the values of a real row of the target, drawn at random, and rows of counts to the
+    size of one.
     """
     shape, rng = (len(domains), len(features)), np.random.default_rng(0)
+    generator = torch.Generator().manual_seed(0)
     most = int(np.clip(_MOST_NUMBERS // len(features), 5 * LEAST_ROWS, _MOST_ROWS))
     counts = np.zeros((2, len(domains)), dtype=np.int64)
     distance, before, p_value, shift, spread = np.full((5, *shape), np.nan)
@@ -166,8 +168,10 @@ def check_counterfactuals(
         if counts[:, target].min() < LEAST_ROWS:
             continue
         real, source = rows.take(torch.from_numpy(own)), rows.take(torch.from_numpy(others))
-        design = real.design[torch.from_numpy(rng.integers(len(own), size=len(others)))]
-        moved = model.counterfactual(source.x, source.observed, source.design, design)
+        drawn = torch.from_numpy(rng.integers(len(own), size=len(others)))
+        sizes = None if real.log_size is None else real.log_size[drawn]
+        moved = model.counterfactual(source, real.design[drawn], generator, log_size=sizes)
+        moved = model.likelihood.inputs(moved, sizes)
         here, there, carried = (
             _seen(x, part.observed) for x, part in ((real.x, real), (source.x, source), (moved, source))
         )

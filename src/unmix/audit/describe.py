@@ -263,7 +263,9 @@ def explained_variance(model: FittedModel, rows: Rows) -> Floats:
     with torch.no_grad():
         for chunk in chunks(rows.take(slice(None, None, step)), 512):
             z = model.mean(chunk.x, chunk.observed, chunk.design)
-            jacobian = (model.jacobian(z @ model.expansion) @ model.expansion.T).cpu().double().numpy()
+            z = z @ model.expansion
+            slope = model.likelihood.slope(model.decode(z)).unsqueeze(-1)
+            jacobian = (model.jacobian(z) @ model.expansion.T * slope).cpu().double().numpy()
             size += len(jacobian)
             squares = squares + (jacobian**2).sum(axis=0)
     result: Floats = np.asarray(squares).mean(axis=0) / size
@@ -271,7 +273,11 @@ def explained_variance(model: FittedModel, rows: Rows) -> Floats:
 
 
 def explained(model: FittedModel, rows: Rows) -> Reconstruction:
-    """What encode-decode keeps of each feature, missing entries left out; ``rows`` are in the units of the fit."""
+    """What encode-decode keeps of each feature, missing entries left out; ``rows`` are in the units of the fit.
+
+    Of the variance of a continuous feature, of the deviance of others.
+    """
+    likelihood = model.likelihood
     errors, squares, sums, counts = 0.0, 0.0, 0.0, 0.0
     # Sums are taken from the first value that is there, so that a feature that does not vary has exactly no variance.
     first = rows.take(slice(0, 1)).x
@@ -281,6 +287,7 @@ def explained(model: FittedModel, rows: Rows) -> Reconstruction:
     with torch.no_grad():
         for chunk in chunks(rows, _CHUNK // 8):
             output = model.reconstruct(model.mean(chunk.x, chunk.observed, chunk.design))
+            output = likelihood.inputs(likelihood.mean(output, chunk.log_size), chunk.log_size)
             seen = torch.ones_like(chunk.x) if chunk.observed is None else chunk.observed
             for_numpy = [t.cpu().double().numpy() for t in (chunk.x, output, seen)]
             x, fit, weight = for_numpy
@@ -291,7 +298,17 @@ def explained(model: FittedModel, rows: Rows) -> Reconstruction:
     variance = np.maximum(np.asarray(squares) / counts - (np.asarray(sums) / counts) ** 2, 0.0)
     varies = variance > 0
     r2 = np.where(varies, 1.0 - np.asarray(errors) / counts / np.where(varies, variance, 1.0), np.nan)
+    with torch.no_grad():
+        found = likelihood.deviance_explained(_reconstructed(model, rows), len(r2))
+    if found is not None:
+        deviance = found.numpy()
+        r2 = np.where(np.isnan(deviance) | ~varies, r2, deviance)
     return Reconstruction(r2, variance)
+
+
+def _reconstructed(model: FittedModel, rows: Rows) -> Iterator[tuple[Rows, torch.Tensor]]:
+    for chunk in chunks(rows, _CHUNK // 8):
+        yield chunk, model.reconstruct(model.mean(chunk.x, chunk.observed, chunk.design))
 
 
 def domain_effects(latents: Floats, groups: NDArray[np.int64], n_domains: int, seed: int = 0) -> DomainEffects:

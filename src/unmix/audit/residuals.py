@@ -12,8 +12,8 @@ Under permutation within domains :math:`R_{kl}` has mean 0 and variance :math:`\
 normal, so that the limit for all pairs together has a closed form and no shuffle is needed.
 
 The audit asks for less in common, 0.1 %, because what is missing may be small beside what is there, and for a
-correlation of 0.25 (``AUDITED``). Features that are left with nearly the same and little of it repeat each other; they
-are named, and tell nothing of a latent.
+correlation that is 0.25 (``AUDITED``) or more with 95 % confidence. Features that are left with nearly the same and
+little of it repeat each other; they are named, and tell nothing of a latent.
 
 Three things are asked before a dependence speaks of a missing latent. It is beyond chance; it is strong, since a
 likelihood that is not quite right (noise that is not Gaussian, an approximate posterior) makes small correlations that
@@ -59,13 +59,15 @@ def check_number(subject: Subject) -> Finding:
     if found is None:
         sentence = "What the latents leave of the features is not known: whether there are more factors cannot be told."
         return Finding(CONDITION, "cannot tell", False, sentence)
+    # Half of the limit for all pairs is 1.6 to 2.2 standard errors of one.
+    least = AUDITED + found.limit / 2
     evidence = {
         "correlation": found.correlation,
         "limit": found.limit,
         "share": found.share,
         "features": list(found.features),
         "features_that_repeat_each_other": [list(pair) for pair in found.copies],
-        "least_correlation_that_counts": AUDITED,
+        "least_correlation_that_counts": least,
         "least_share_that_counts": AUDITED_SHARE,
     }
     could_fail = bool(np.isfinite(found.limit)) and n < len(subject.feature_names)
@@ -73,7 +75,7 @@ def check_number(subject: Subject) -> Finding:
         few = "There are as many latents as features" if np.isfinite(found.limit) else "There are too few rows"
         return Finding(CONDITION, "cannot tell", False, f"{few}: more factors would not show.", evidence)
     pair = listed([str(name) for name in found.features])
-    asked = f"{AUDITED} with {AUDITED_SHARE:.1%} counts"
+    asked = f"{least:.2f} with {AUDITED_SHARE:.1%} counts"
     alike = listed([f"{first} with {second}" for first, second in found.copies])
     repeated = f" Features that repeat each other: {alike}." if alike else ""
     if found.limit >= AUDITED:
@@ -82,7 +84,7 @@ def check_number(subject: Subject) -> Finding:
         )
         return Finding(CONDITION, "cannot tell", False, sentence, evidence)
     size = f"rank correlation {found.correlation:.2f} of what the latents leave, {found.share:.1%} of a feature's"
-    if found.exceeds(AUDITED, AUDITED_SHARE):
+    if found.exceeds(least, AUDITED_SHARE):
         sentence = (
             f"Given the {counted(n, 'latent')}, {pair} still depend on each other within domains ({size} variance; "
             f"{asked}): there are more factors than latents, or another mixing or noise than the model's.{repeated}"
@@ -115,7 +117,7 @@ def residual_dependence(
     for chunk in chunks(some):
         noise = torch.randn(len(chunk), model.n_latents, generator=generator).to(chunk.x)
         z, _ = model.sample_posterior(chunk.x, chunk.observed, noise, chunk.design)
-        left = chunk.x - model.decode(z)
+        left = model.likelihood.residual(chunk, model.decode(z), generator)
         parts.append((left if chunk.observed is None else left.masked_fill(chunk.observed == 0, np.nan)).cpu())
     residuals = torch.cat(parts).double().numpy()
     taken = np.arange(residuals.shape[1])

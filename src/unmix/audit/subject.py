@@ -355,9 +355,11 @@ def simulate(model: FittedModel, strata: Strata, n_features: int) -> Simulated |
     for begin in range(0, len(labels), size):
         design = _tensor(model, strata.design[labels[begin : begin + size]])
         z = model.prior(design).from_noise(torch.randn(len(design), model.n_latents, generator=generator).to(design))
-        x = model.decode(z)
-        noise = model.noise_std() * torch.randn(x.shape, generator=generator).to(x)
-        parts.append([z, _encoded(model, x + noise, design), _encoded(model, x, design)])
+        likelihood, output = model.likelihood, model.decode(z)
+        sizes = likelihood.sizes(len(z), generator)
+        noisy = likelihood.inputs(likelihood.sample(output, generator, sizes), sizes)
+        x = likelihood.inputs(likelihood.mean(output))
+        parts.append([z, _encoded(model, noisy, design), _encoded(model, x, design)])
     drawn, read, back = (torch.cat(own).cpu().double().numpy() for own in zip(*parts, strict=True))
     return Simulated(drawn, read, labels, paired_correlation(drawn, back) ** 2)
 
@@ -373,7 +375,8 @@ def relabel(model: FittedModel, latents: Floats, strata: Strata) -> tuple[Floats
     if len(strata.design) < 2:
         return None, None
     own, rng = strata.labels[rows], np.random.default_rng(0)
-    x, designs = model.decode(_tensor(model, latents[rows])), _tensor(model, strata.design)
+    mean = model.likelihood.mean(model.decode(_tensor(model, latents[rows])))
+    x, designs = model.likelihood.inputs(mean), _tensor(model, strata.design)
     few = x[:_PRIOR_POINTS]
     if torch.equal(*(_encoded(model, few, designs[[stratum] * len(few)]) for stratum in (0, -1))):
         return None, None

@@ -28,11 +28,11 @@ from unmix.bench.figures import numbers
 from unmix.bench.run import holding, read_rows, rows_of
 from unmix.data.batches import split_rows
 from unmix.errors import SettingError
-from unmix.estimators.base import random_seed
 from unmix.estimators.cgvae import CGVAE
+from unmix.estimators.face import random_seed
 from unmix.estimators.prepare import Prepared
 from unmix.estimators.progress import OnRow
-from unmix.estimators.selection import Candidate, Choice, decide, fit_rows, gain, prepared, principal_components
+from unmix.estimators.selection import Candidate, Choice, components_of, decide, fit_rows, gain, prepared
 from unmix.estimators.settings import check_common
 from unmix.files import as_path
 from unmix.nets.state import in_own_state
@@ -178,7 +178,7 @@ def _numbers(asked: Any, data: Prepared) -> list[int]:
     """The numbers of latents, ascending and each once."""
     n_features = len(data.features.names)
     if asked is None:
-        first = max(principal_components(data.rows.x.numpy()), 1)
+        first = max(components_of(data), 1)
         return list(range(max(1, first - _BELOW), min(n_features, first + _ABOVE) + 1))
     found = list(asked) if isinstance(asked, Iterable) and not isinstance(asked, str) else [asked]
     wrong = [own for own in found if not (is_whole(own, 1) and own <= n_features)]
@@ -257,7 +257,7 @@ def _digest(data: Prepared) -> str:
     for values in (data.rows.x, data.rows.observed, data.rows.codes, data.rows.values):
         if values is not None:
             found.update(np.ascontiguousarray(values.numpy()).tobytes())
-    for index in (data.groups, data.train, data.held_out):
+    for index in (data.groups, data.order, data.train):
         found.update(index.tobytes())
     return found.hexdigest()
 

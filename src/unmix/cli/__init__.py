@@ -1,4 +1,4 @@
-"""The command line: fit, select, transform, translate, audit, plan, report, demo, bench.
+"""The command line: fit, select, transform, adapt, translate, audit, plan, report, demo, bench.
 
 Here stand words and options; what a command does is imported when it runs, so that help comes at once.
 """
@@ -50,7 +50,16 @@ _TRANSFORM_EXAMPLES = """Examples:
 
   unmix transform runs/cells new_cells.csv --out latents.csv
 
+  unmix transform runs/cells new_cells.csv --out latents.csv --novelty
+
   unmix transform runs/photos new_photos --out latents.csv
+"""
+
+_ADAPT_EXAMPLES = """Examples:
+
+  unmix adapt runs/cells new_cells.csv --domain condition --out runs/cells-and-new
+
+  unmix adapt runs/a new_site.csv --domain region=north --domain site=K --out runs/a-and-K
 """
 
 _BENCH_EXAMPLES = """Examples:
@@ -58,6 +67,8 @@ _BENCH_EXAMPLES = """Examples:
   unmix bench quick --out runs/quick
 
   unmix bench claim --seeds 5 --jobs 8 --out runs/claim
+
+  unmix bench ood --jobs 8 --out runs/ood
 
   unmix bench my_study.toml --out runs/mine --allow-import
 """
@@ -240,11 +251,34 @@ def transform(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
     on_error: Annotated[str | None, typer.Option(help="Images: raise, or skip what cannot be read.")] = None,
+    novelty: Annotated[
+        bool, typer.Option("--novelty", help="Tables: say how far the rows lie outside what the fit saw, and write it.")
+    ] = False,
 ) -> None:
     """Latents of new rows; no domain is needed."""
     from unmix.cli.images import transform_file
 
-    transform_file(run, table, out, device=device, overwrite=overwrite, on_error=on_error)
+    transform_file(run, table, out, device=device, overwrite=overwrite, on_error=on_error, novelty=novelty)
+
+
+@app.command(epilog=_ADAPT_EXAMPLES)
+def adapt(
+    run: Annotated[
+        Path, _path_argument(help="Run folder of unmix fit on a table, or of model.save. It stays as it is.")
+    ],
+    table: Annotated[Path, _path_argument(help="Rows of the new domains, 10 or more of each, and none of known ones.")],
+    out: Annotated[Path, _path_option(help="Folder for the run that knows the new domains too.")],
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of the file that holds the domain, or COLUMN=VALUE; may be repeated."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+) -> None:
+    """Make a fitted model know a new domain: only its prior is learnt, from few rows."""
+    from unmix.cli.new_domains import adapt_run
+
+    adapt_run(run, table, domain or [], out, overwrite=overwrite, device=device)
 
 
 @app.command(epilog="Example:\n\n  unmix translate runs/photos summer_photos --to winter --out as_winter")
@@ -342,7 +376,7 @@ def demo(
 @app.command(epilog=_BENCH_EXAMPLES)
 def bench(
     study: Annotated[
-        str, typer.Argument(help="quick, targets, claim, violation, penalty, scale, or a study file (.toml).")
+        str, typer.Argument(help="quick, targets, claim, violation, penalty, scale, ood, or a study file (.toml).")
     ],
     out: Annotated[Path, _path_option(help="Folder for rows, tables and page; finished runs in it are kept.")],
     seeds: Annotated[int | None, typer.Option(min=1, help="Data seeds of a study that comes with the package.")] = None,

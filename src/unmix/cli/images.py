@@ -60,7 +60,14 @@ def fit_images(
 
 
 def transform_file(
-    run: Path, source: Path, out: Path, *, device: str, overwrite: bool, on_error: str | None = None
+    run: Path,
+    source: Path,
+    out: Path,
+    *,
+    device: str,
+    overwrite: bool,
+    on_error: str | None = None,
+    novelty: bool = False,
 ) -> None:
     """Write the latents of new rows or images, whichever is at ``source``."""
     if out.exists() and not overwrite:
@@ -72,10 +79,12 @@ def transform_file(
     if holds_images(source):
         if isinstance(model.schema_, FeatureSchema):
             raise SchemaError(f"{run} was fitted on a table, not on images. Pass a file with its feature columns.")
+        if novelty:
+            raise SettingError(f"--novelty cannot be used here: {source} is taken as images. Leave the option out.")
         return _transform_images(model, source, out, on_error)
     if on_error is not None:
         raise SettingError(f"--on-error cannot be used here: {source} is not taken as images. Leave the option out.")
-    return transform_table(model, run, source, out)
+    return transform_table(model, run, source, out, novelty=novelty)
 
 
 def _transform_images(model: Any, source: Path, out: Path, on_error: str | None) -> None:
@@ -95,7 +104,7 @@ def translate_images(
     _refuse_inside(source, out)
     check_replaceable(out / "image.png")
     model = load(run, device=device)
-    if isinstance(model, CGGAN) and model.schema_ is None:
+    if isinstance(model, CGGAN) and isinstance(model.schema_, ImageSchema):
         move = model.translate
     elif isinstance(model, CGVAEImages):
         move = model.counterfactual
@@ -135,8 +144,7 @@ def _names(table: ImageTable) -> list[str]:
 
 def _read_as(model: Any, source: Path, on_error: str | None) -> ImageTable:
     """Images in the size and mode of those that the model was fitted on."""
-    shape = model.schema_.shape if isinstance(model.schema_, ImageSchema) else model.image_shape_
-    height, width, channels = shape
+    height, width, channels = model.schema_.shape
     mode = "L" if channels == 1 else "RGB"
     return read_images(source, size=(height, width), mode=mode, on_error=on_error or "raise")
 

@@ -38,8 +38,8 @@ from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.features import ImageClassifier
 from unmix.estimators.loading import load
-from unmix.estimators.storage import DONE, FILES, add_files, holds_model, refuse_foreign, write_model
 from unmix.files import check_replaceable, names_in
+from unmix.fits.storage import DONE, FILES, add_files, holds_model, refuse_foreign
 from unmix.scverse import add_latents, check_store
 from unmix.scverse import write as write_store
 from unmix.train.checkpoint import is_checkpoint
@@ -119,14 +119,27 @@ def _observations(x: Annotated) -> pd.DataFrame:
     return obs.reset_index(drop=True)
 
 
-def transform_table(model: Any, run: Path, table: Path, out: Path) -> None:
-    """Write the latents of a file's rows beside its other columns."""
+def transform_table(model: Any, run: Path, table: Path, out: Path, *, novelty: bool = False) -> None:
+    """Write the latents of a file's rows beside its other columns, on request with how novel each row is."""
     _needs_table(model, run)
     frame, x = _read_for(model, table)
     latents, names = _latents(model, x)
     others = frame if isinstance(x, Annotated) else frame.drop(columns=list(x.columns))
-    write_table(with_latents(others, latents, names), out)
+    written = with_latents(others, latents, names)
+    found = None
+    if novelty:
+        domains = [column.name for column in model.domain_schema_.columns if column.name in frame.columns]
+        found = model.novelty(_as_fitted(model, x), frame[domains] if domains else None)
+        beside = found.rows[["latents_p", "inside", "mixing_p", "feature"]].rename(
+            columns={"feature": "mixing_feature"}
+        )
+        if twice := sorted(set(beside) & set(written)):
+            raise SchemaError(f"{table} has columns {twice}, which --novelty writes. Rename them.")
+        written = pd.concat([written, beside], axis=1)
+    write_table(written, out)
     typer.echo(f"{len(frame)} rows × {len(names)} latents → {out}")
+    if found is not None:
+        typer.echo(str(found))
 
 
 def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
@@ -293,7 +306,7 @@ def _write(
     judges: Mapping[str, ImageClassifier],
 ) -> list[str]:
     """``write_results`` without its words; names of the tables."""
-    write_model(model, out)
+    model.fit_.to_folder(out)
     latents, names = _latents(model, x)
     others = pd.DataFrame(index=range(len(latents))) if beside is None else beside
     written = {_LATENTS: with_latents(others, latents, names), **tables}
@@ -330,6 +343,12 @@ def claim(out: Path, *, overwrite: bool, resume: bool) -> None:
 
 def _is_note(path: Path) -> bool:
     return path.is_file() and path.read_bytes().startswith(_INTERRUPTED.encode())
+
+
+def read_for_model(model: LatentEstimator, run: Path, path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A file, and the columns of it that the model of ``run`` takes."""
+    _needs_table(model, run)
+    return _read_for(model, path)
 
 
 def _needs_table(model: Any, run: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from unmix.bench.ood import OOD, run_ood, table_of
 from unmix.bench.page import write_page
 from unmix.bench.presets import PRESETS
 from unmix.bench.run import ROWS, claim_rows, estimate_seconds, missing_runs, read_rows, run_study
@@ -23,6 +24,7 @@ from unmix.files import check_replaceable, names_in
 
 _PAGE = "study.html"
 _SELECT_PAGE, _TABLE = "select.html", "selection.csv"
+_SCORES, _OOD_TABLE, _OOD_SEEDS = "scores.csv", "ood.csv", 20
 
 
 def run_bench(
@@ -36,6 +38,9 @@ def run_bench(
     allow_import: bool = False,
 ) -> None:
     """Run what is missing of a study and write its page and tables."""
+    if study == "ood":
+        _bench_ood(out, seeds, jobs, retry_failed=retry_failed)
+        return
     chosen = _study(study, seeds, allow_import)
     _check_jobs(jobs)
     path = out / ROWS
@@ -64,6 +69,31 @@ def run_bench(
             f"{failed[0]}",
             err=True,
         )
+
+
+def _bench_ood(out: Path, seeds: int | None, jobs: int, *, retry_failed: bool) -> None:
+    """The study of labels in new domains, which has tables of its own."""
+    _check_jobs(jobs)
+    _claim(out, OOD, _SCORES, _OOD_TABLE)
+    n_seeds = _OOD_SEEDS if seeds is None else seeds
+    try:
+        found = run_ood(out, n_seeds, n_jobs=jobs, retry_failed=retry_failed, on_row=_say_ood)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        typer.echo(
+            f"\nStopped. Finished problems are in {out / OOD}. Go on with:\n\n  {shlex.join(['unmix', *sys.argv[1:]])}",
+            err=True,
+        )
+        raise typer.Exit(143 if isinstance(stop, SystemExit) else 130) from None
+    table = table_of(found)
+    write_table(found, out / _SCORES)
+    write_table(table, out / _OOD_TABLE)
+    typer.echo(table.round(3).to_string(index=False))
+    typer.echo(f"\nrows    {out / OOD}\ntables  {out / _SCORES}, {out / _OOD_TABLE}")
+
+
+def _say_ood(row: dict[str, Any]) -> None:
+    what = row["error"] or f"{row['cpu_seconds']:.0f} s"
+    typer.echo(f"problem {row['seed']}, {row['rows']} rows a domain: {what}", err=True)
 
 
 def run_select(
@@ -116,7 +146,9 @@ def _study(name: str, n_seeds: int | None, allow_import: bool) -> Study:
     if name in PRESETS:
         return PRESETS[name]() if n_seeds is None else PRESETS[name](n_seeds)
     if not name.endswith(".toml"):
-        raise SettingError(f"There is no study {name!r}. Take one of {sorted(PRESETS)}, or the path of a .toml file.")
+        raise SettingError(
+            f"There is no study {name!r}. Take one of {sorted([*PRESETS, 'ood'])}, or the path of a .toml file."
+        )
     if n_seeds is not None:
         raise SettingError("A study file states its own seeds; leave --seeds out, or change the file.")
     return read_study(name, allow_import=allow_import)

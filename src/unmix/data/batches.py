@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,12 +13,10 @@ from torch import Tensor
 
 from unmix.data.domains import Encoded
 
-_ROWS_MOVED = 8192
-
 
 @dataclass(frozen=True)
 class Rows:
-    """Standardised features and encoded domains of the same rows.
+    """Standardised features and encoded domains of the same rows; nothing writes into them.
 
     Attributes
     ----------
@@ -26,6 +25,8 @@ class Rows:
     codes : (rows, categorical columns) int64, offsets added: columns of the design matrix
     values : (rows, continuous columns) float32
     n_design : columns of the design matrix
+    given : (rows, features) float32, the features as they were given, 0 where missing; None where all are continuous
+    log_size : (rows, 1) float32, log of each row's size factor, or None
     """
 
     x: Tensor
@@ -33,6 +34,8 @@ class Rows:
     codes: Tensor
     values: Tensor
     n_design: int
+    given: Tensor | None = None
+    log_size: Tensor | None = None
 
     @classmethod
     def build(cls, standardised: NDArray[np.floating], encoded: Encoded, sizes: tuple[int, ...], masked: bool) -> Rows:
@@ -50,22 +53,38 @@ class Rows:
     def __len__(self) -> int:
         return len(self.x)
 
-    def take(self, index: Tensor | slice) -> Rows:
-        observed = None if self.observed is None else self.observed[index]
-        return Rows(self.x[index], observed, self.codes[index], self.values[index], self.n_design)
+    @property
+    def features(self) -> Tensor:
+        """What a likelihood of features that are not continuous is of."""
+        return self.x if self.given is None else self.given
 
-    def keep(self, index: Tensor) -> Rows:
-        """``take`` of an ascending ``index`` without a copy: the rows move to the front and write over the others."""
-        for begin in range(0, len(index), _ROWS_MOVED):
-            place = slice(begin, begin + _ROWS_MOVED)
-            for values in (self.x, self.observed, self.codes, self.values):
-                if values is not None:
-                    values[place][: len(index[place])] = values[index[place]]
-        return self.take(slice(0, len(index)))
+    @property
+    def exposure(self) -> Tensor:
+        """Size factors (rows, 1), 1 where there are none."""
+        return self.x.new_ones(len(self), 1) if self.log_size is None else self.log_size.exp()
+
+    def take(self, index: Tensor | slice) -> Rows:
+        return self._each(lambda part: part[index])
+
+    def columns(self, index: Tensor) -> Rows:
+        """Some of the features."""
+        cut = (None if part is None else part[:, index] for part in (self.x, self.observed, self.given))
+        x, observed, given = cut
+        assert x is not None
+        return replace(self, x=x, observed=observed, given=given)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        x, observed, codes, values, given, log_size = (
+            None if part is None else change(part)
+            for part in (self.x, self.observed, self.codes, self.values, self.given, self.log_size)
+        )
+        assert x is not None
+        assert codes is not None
+        assert values is not None
+        return Rows(x, observed, codes, values, self.n_design, given, log_size)
 
     def to(self, device: torch.device) -> Rows:
-        observed = None if self.observed is None else self.observed.to(device)
-        return Rows(self.x.to(device), observed, self.codes.to(device), self.values.to(device), self.n_design)
+        return self._each(lambda part: part.to(device))
 
     @property
     def design(self) -> Tensor:
@@ -88,7 +107,8 @@ class ImageRows(Rows):
     std: float
 
     def __init__(self, pixels: Tensor, index: Tensor, others: Rows, mean: float, std: float) -> None:
-        own = {"pixels": pixels, "index": index, "mean": mean, "std": std, "observed": None}
+        own = {"pixels": pixels, "index": index, "mean": mean, "std": std}
+        own |= dict.fromkeys(("observed", "given", "log_size"))
         shared = {name: getattr(others, name) for name in ("codes", "values", "n_design")}
         for name, value in {**own, **shared}.items():
             object.__setattr__(self, name, value)
@@ -112,10 +132,6 @@ class ImageRows(Rows):
         others = Rows(self.index, None, self.codes[index], self.values[index], self.n_design)
         own = self.index[index if isinstance(index, slice) else index.cpu()]
         return ImageRows(self.pixels, own, others, self.mean, self.std)
-
-    def keep(self, index: Tensor) -> ImageRows:
-        """``take``: pixels are not copied anyway."""
-        return self.take(index)
 
     def to(self, device: torch.device) -> ImageRows:
         others = Rows(self.index, None, self.codes, self.values, self.n_design).to(device)

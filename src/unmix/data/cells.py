@@ -49,7 +49,7 @@ class Cells:
     def is_sparse(self) -> bool:
         return bool(sparse.issparse(self._values))
 
-    def rows(self, place: slice) -> Floats:
+    def rows(self, place: slice | NDArray[np.int64]) -> Floats:
         """Rows of all columns; not to be written to."""
         part = _dense(self._values[place])
         if not self._moved:
@@ -79,12 +79,29 @@ class Cells:
             place = slice(begin, min(begin + width, self.shape[1]))
             yield place, self.columns(place)
 
+    def each_column(self) -> Iterator[tuple[int, Floats]]:
+        """Columns one after the other, each in one piece of memory."""
+        for place, part in self.column_blocks():
+            yield from enumerate(np.ascontiguousarray(part.T), place.start)
+
     def row_blocks(self, numbers: int = _NUMBERS_AT_ONCE) -> Iterator[tuple[slice, Floats]]:
         """All rows, so many at a time that they are no more than so many ``numbers``."""
         height = max(1, numbers // max(1, self.shape[1]))
         for begin in range(0, len(self), height):
             place = slice(begin, min(begin + height, len(self)))
             yield place, self.rows(place)
+
+    def ordered(
+        self, order: NDArray[np.int64] | None, numbers: int = _NUMBERS_AT_ONCE
+    ) -> Iterator[tuple[slice, slice | NDArray[np.int64], Floats]]:
+        """``row_blocks`` of all rows in another order: where they go, where they are, and their numbers."""
+        if order is None:
+            yield from ((place, place, rows) for place, rows in self.row_blocks(numbers))
+            return
+        height = max(1, numbers // max(1, self.shape[1]))
+        for begin in range(0, len(order), height):
+            taken = order[begin : begin + height]
+            yield slice(begin, begin + len(taken)), taken, self.rows(taken)
 
     def all_finite(self) -> bool:
         stored = self._values.data if self.is_sparse else self._values

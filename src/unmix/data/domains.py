@@ -8,7 +8,7 @@ and whole numbers with at most 50 values are categorical; anything else must be 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import narwhals as nw
@@ -59,6 +59,9 @@ class Encoded:
 
     codes: NDArray[np.int64]
     values: NDArray[np.float64]
+
+    def take(self, index: NDArray[np.int64]) -> Encoded:
+        return Encoded(self.codes[index], self.values[index])
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,60 @@ class DomainSchema:
             target = pd.DataFrame({self.columns[0].name: [target] * n_rows})
         return self._checked_frame(target, n_rows)
 
+    def extended(self, frame: pd.DataFrame) -> tuple[DomainSchema, NDArray[np.int64]]:
+        """This schema with the levels, combinations and ranges of ``frame``, rows of new domains as ``rows_of`` gives.
+
+        What is new comes last, so that every level and domain keeps its number. With it the places (n_design,) that the
+        columns of the design matrix have in that of the new schema.
+
+        Raises
+        ------
+        DomainError
+            A row is of a domain that is known already, or of one that reads like another.
+
+        Warns
+        -----
+        DataWarning
+            A continuous column is outside its range.
+        """
+        columns = []
+        for column in self.columns:
+            if column.continuous:
+                _standardised(frame, column)
+                values = _numbers(frame, column.name)
+                low, high = (values.min() if own is None else own for own in (column.low, column.high))
+                columns.append(replace(column, low=float(min(low, values.min())), high=float(max(high, values.max()))))
+            else:
+                new = natural_order(set(_level_labels(frame, column.name, column.parent)) - set(column.levels))
+                columns.append(replace(column, levels=(*column.levels, *new)))
+        schema = DomainSchema(tuple(columns), self.domains)
+        if self.categorical:
+            schema = replace(schema, domains=(*self.domains, *self._new_domains(schema, frame)))
+        places, begin = [], 0
+        for old, own in zip(self.sizes, schema.sizes, strict=True):
+            places.append(begin + np.arange(old))
+            begin += own
+        return schema, np.concatenate([*places, begin + np.arange(self.n_continuous)]).astype(np.int64)
+
+    def _new_domains(self, schema: DomainSchema, frame: pd.DataFrame) -> tuple[str, ...]:
+        """Domains of ``frame``, all of them new; with continuous columns known ones may reach beyond their range."""
+        labels = schema._labels_of(frame)
+        new = natural_order(set(labels) - set(self.domains))
+        codes = [schema._codes(frame, column).tolist() for column in schema.categorical]
+        has_level = np.any([np.array(own) >= old for own, old in zip(codes, self.sizes, strict=True)], axis=0)
+        known = [label not in new for label in labels]
+        if (has_level & known).any() or len(set(zip(*codes, strict=True))) > len(set(labels)):
+            raise DomainError(
+                'Different combinations of domain labels read the same, because labels contain " · " or " / ", with '
+                "which they are put together. Rename those labels."
+            )
+        if any(known) and not (self.n_continuous and all(known)):
+            raise DomainError(
+                f"{sum(known)} of {len(labels)} rows are of domains that the model knows, such as "
+                f"{labels[known.index(True)]!r}. Pass the rows of new domains alone; the others need no adapt."
+            )
+        return new
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -197,7 +254,8 @@ class DomainSchema:
             known = ", ".join(repr(level) for level in column.levels[:20])
             raise DomainError(
                 f"Labels {unseen[:5]} of {column.name!r} were not seen at fit. Known: {known}. "
-                "Use a known label, or fit again with rows of the new domain."
+                "Use a known label. For rows of a new domain use adapt: model.adapt(rows, domain=...) learns its prior "
+                "alone; a model without adapt is fitted again."
             )
         return np.array([position[label] for label in labels], dtype=np.int64)
 

@@ -168,6 +168,15 @@ class ImageSchema:
         height, width, channels = images.shape[1:]
         return cls((height, width, channels), float(pixels.mean()), float(pixels.std()))
 
+    @classmethod
+    def of_range(cls, shape: tuple[int, int, int]) -> ImageSchema:
+        """Pixels from -1 for 0 to 1 for 255."""
+        return cls(shape, 0.5, 0.5)
+
+    @property
+    def n_features(self) -> int:
+        return math.prod(self.shape)
+
     @property
     def names(self) -> tuple[str, ...]:
         """row.column.channel of every pixel, in the order of the flattened image."""
@@ -177,6 +186,11 @@ class ImageSchema:
     def scale(self) -> tuple[float, ...]:
         """Grey levels of one unit of x, for every pixel."""
         return (255 * self.std,) * math.prod(self.shape)
+
+    @property
+    def log_scale(self) -> NDArray[np.float64]:
+        """As of a ``FeatureSchema``."""
+        return np.log(np.array(self.scale))
 
     def restore(self, x: NDArray[np.float64]) -> Images:
         """Images (n, height, width, channels) from standardised pixels (n, n_features), cut to 0 … 255."""

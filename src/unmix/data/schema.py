@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmix.data.cells import Cells, Floats
+from unmix.data.sizes import COUNTS, SizeFactors
 from unmix.errors import SchemaError, warn
 
 _NUMBERS_CACHED = 2**15
@@ -21,8 +23,10 @@ _STRANGE, BEYOND = 1e4, 1e12
 class FeatureSchema:
     """Feature columns in their order; ``center`` and ``scale`` standardise them (missing values left out).
 
-    ``named`` is False where the names were made up because the data had none; ``layer`` is the one of AnnData that they
-    were read from, None for its ``X`` and for any other table.
+    ``named`` is False where the names were made up because the data had none. ``kinds`` are the likelihoods of the
+    features, none where all are Gaussian. Counts are divided by the size of their row (``sizes``), and log(1 + x) of
+    them is what is standardised. ``layer`` is the one of AnnData that they were read from, None for its ``X`` and for
+    any other table.
     """
 
     names: tuple[str, ...]
@@ -30,25 +34,61 @@ class FeatureSchema:
     dtype: str
     center: tuple[float, ...]
     scale: tuple[float, ...]
+    kinds: tuple[str, ...] = ()
+    sizes: SizeFactors | None = None
     layer: str | None = None
 
     @classmethod
     def learn(
-        cls, matrix: Floats | Cells, names: tuple[str, ...] | None, dtype: str, layer: str | None = None
+        cls,
+        matrix: Floats | Cells,
+        names: tuple[str, ...] | None,
+        dtype: str,
+        kinds: tuple[str, ...] = (),
+        sizes: SizeFactors | None = None,
+        log_size: Floats | None = None,
+        layer: str | None = None,
     ) -> FeatureSchema:
+        """``kinds``, ``sizes`` and the ``log_size`` of every row are those of counts, if there are any."""
         cells = Cells.of(matrix)
-        moments = [(np.nanmean(part, axis=0), np.nanstd(part, axis=0)) for _, part in cells.column_blocks()]
-        center, scale = (np.concatenate(parts) for parts in zip(*moments, strict=True))
+        parts = (_to_standardise(part, kinds[place], log_size) for place, part in cells.column_blocks())
+        moments = [(np.nanmean(part, axis=0), np.nanstd(part, axis=0)) for part in parts]
+        center, scale = (np.concatenate(own) for own in zip(*moments, strict=True))
         for k in np.flatnonzero(np.abs(center) > _FAR_FROM_ZERO * scale):
             # Next to its mean a column's spread would be lost in the rounding of the sum.
             own = cells.columns(slice(k, k + 1))[:, 0]
             middle = np.nanmedian(own)
             center[k], scale[k] = middle + np.nanmean(own - middle), np.nanstd(own - middle)
         made_up = tuple(f"x{k}" for k in range(cells.shape[1]))
-        return cls(names or made_up, names is not None, dtype, tuple(center.tolist()), tuple(scale.tolist()), layer)
+        plain = all(kind == "gaussian" for kind in kinds)
+        named, units = names is not None, (tuple(center.tolist()), tuple(scale.tolist()))
+        return cls(names or made_up, named, dtype, *units, () if plain else kinds, sizes, layer)
 
-    def standardise(self, matrix: Floats | Cells) -> NDArray[np.float32]:
-        """Computed in float64, so few rows at a time that they stay in the processor's cache.
+    @property
+    def n_features(self) -> int:
+        return len(self.names)
+
+    def kind(self, feature: int) -> str:
+        return self.kinds[feature] if self.kinds else "gaussian"
+
+    @property
+    def continuous(self) -> NDArray[np.bool_]:
+        """Features whose likelihood is of standardised values."""
+        return np.array([self.kind(k) in ("gaussian", "student") for k in range(len(self.names))])
+
+    @property
+    def log_scale(self) -> Floats:
+        """Log of the unit in which the likelihood takes each feature (n_features,)."""
+        return np.where(self.continuous, np.log(np.array(self.scale)), 0.0)
+
+    def standardise(
+        self, matrix: Floats | Cells, log_size: Floats | None = None, order: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """What an encoder takes of the rows, or of all of them in another ``order``.
+
+        ``log_size`` (rows,) is that of every row of counts, in the order of ``matrix``.
+
+        Computed in float64, so few rows at a time that they stay in the processor's cache.
 
         Raises
         ------
@@ -58,9 +98,10 @@ class FeatureSchema:
         center, scale, cells = np.array(self.center), np.array(self.scale), Cells.of(matrix)
         result = np.empty(cells.shape, dtype=np.float32)
         furthest = 0.0
-        for place, rows in cells.row_blocks(_NUMBERS_CACHED):
+        for place, taken, rows in cells.ordered(order, _NUMBERS_CACHED):
             with np.errstate(over="ignore"):
-                result[place] = part = (rows - center) / scale
+                of_rows = None if log_size is None else log_size[taken]
+                result[place] = part = (_to_standardise(rows, self.kinds, of_rows) - center) / scale
             furthest = np.fmax(furthest, np.fmax.reduce(np.abs(part), axis=None, initial=0.0))
         if furthest > _STRANGE:
             self.refuse_beyond(cells)
@@ -77,7 +118,8 @@ class FeatureSchema:
 
     def _distance(self, rows: Floats) -> Floats:
         with np.errstate(over="ignore"):
-            result: Floats = np.abs(rows - np.array(self.center)) / np.array(self.scale)
+            own = _to_standardise(rows, self.kinds, None)
+            result: Floats = np.abs(own - np.array(self.center)) / np.array(self.scale)
         return result
 
     def _strangest(self, cells: Cells) -> str:
@@ -97,14 +139,38 @@ class FeatureSchema:
         )
 
     def restore(self, standardised: Floats) -> Floats:
+        """Features in the data's units, from those that the likelihood takes."""
         result: Floats = standardised * np.array(self.scale) + np.array(self.center)
-        return result
+        return np.where(self.continuous, result, standardised) if self.kinds else result
 
     def to_dict(self) -> dict[str, Any]:
-        raw = asdict(self)
-        return raw if self.layer is not None else {name: own for name, own in raw.items() if name != "layer"}
+        absent = {"kinds", "sizes"} if not self.kinds else set()
+        absent |= {"layer"} if self.layer is None else set()
+        return {name: value for name, value in asdict(self).items() if name not in absent}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> FeatureSchema:
-        known = tuple(raw["names"]), bool(raw["named"]), raw["dtype"], tuple(raw["center"]), tuple(raw["scale"])
-        return cls(*known, raw.get("layer"))
+        sizes = raw.get("sizes")
+        return cls(
+            tuple(raw["names"]),
+            bool(raw["named"]),
+            raw["dtype"],
+            tuple(raw["center"]),
+            tuple(raw["scale"]),
+            tuple(raw.get("kinds", ())),
+            None if sizes is None else SizeFactors.from_dict(sizes),
+            raw.get("layer"),
+        )
+
+
+def _to_standardise(matrix: Floats, kinds: Sequence[str], log_size: Floats | None) -> Floats:
+    """``matrix`` with log(1 + x / size) in the place of counts."""
+    counts = np.array([kind in COUNTS for kind in kinds], dtype=bool)
+    if not counts.any():
+        return matrix
+    sizes = 1.0 if log_size is None else np.exp(log_size)[:, None]
+    if counts.all():
+        return np.asarray(np.log1p(matrix / sizes))
+    result = matrix.copy()
+    result[:, counts] = np.log1p(matrix[:, counts] / sizes)
+    return result

@@ -13,7 +13,6 @@ that is, where the gap is far too wide for the tail below it: :math:`\hat\gamma`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,11 +57,14 @@ class _Wild:
 def without_suspects(cells: Cells, features: FeatureSchema) -> Cells:
     """``cells`` with wild entries moved to the nearest other value of their column; the same object without any.
 
-    One ``DataWarning`` for every kind of thing that is there; ``cells`` are what ``features`` was learnt from.
+    One ``DataWarning`` for every kind of thing that is there; ``cells`` are what ``features`` was learnt from. Columns
+    whose likelihood is not Gaussian are as they should be.
     """
     names = features.names
     ids, wild = [], []
-    for k, column in _columns(cells):
+    for k, column in cells.each_column():
+        if features.kind(k) != "gaussian":
+            continue
         if SAVED_INDEX.fullmatch(names[k]) or _counts_rows(column):
             ids.append(k)
         else:
@@ -74,11 +76,13 @@ def without_suspects(cells: Cells, features: FeatureSchema) -> Cells:
         )
     thin = max(len(cells) // _SAMPLE, min(len(cells) * cells.shape[1] // _SAMPLED_NUMBERS, len(cells) // _LEAST_ROWS))
     sample = cells.rows(slice(None, None, max(1, thin)))
-    if _are_counts(np.delete(sample, ids, axis=1) if ids else sample):
+    declared = [k for k in range(len(names)) if features.kind(k) != "gaussian"]
+    if look_like_counts(np.delete(sample, [*ids, *declared], axis=1)):
         warn(
             f"The features look like counts: whole numbers ≥ 0, up to {np.nanmax(sample):g}. The model takes noise as "
-            "Gaussian, of one size for all values of a feature. If they are counts, divide each row by its total and "
-            "take logarithms first, such as np.log1p(1e4 * X / X.sum(axis=1, keepdims=True))."
+            'Gaussian, of one size for all values of a feature. If they are counts, pass CGVAE(likelihood="negative_'
+            'binomial"); for other models divide each row by its total and take logarithms first, such as '
+            "np.log1p(1e4 * X / X.sum(axis=1, keepdims=True))."
         )
     if wild:
         shown = "; ".join(
@@ -105,12 +109,6 @@ def _bounded(cells: Cells, wild: list[_Wild]) -> Cells:
     return cells.moving(moved)
 
 
-def _columns(cells: Cells) -> Iterator[tuple[int, Floats]]:
-    """Columns one after the other, each in one piece of memory."""
-    for place, part in cells.column_blocks():
-        yield from enumerate(np.ascontiguousarray(part.T), place.start)
-
-
 def _counts_rows(column: Floats) -> bool:
     """Whether whole numbers are all different though chance would repeat some: consecutive ones, or a draw of such."""
     n_rows = len(column)
@@ -125,7 +123,7 @@ def _counts_rows(column: Floats) -> bool:
     return bool(room == n_rows - 1 or n_rows * (n_rows - 1.0) > 20 * room)
 
 
-def _are_counts(matrix: Floats) -> bool:
+def look_like_counts(matrix: Floats) -> bool:
     """Whether nearly all columns are whole numbers ≥ 0, most spread as counts do, and none have an end in common."""
     if matrix.shape[1] < 3 or len(matrix) < _LEAST_ROWS or _is_whole(matrix[:_HEAD]).mean() < 0.9:
         return False

@@ -12,30 +12,26 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import check_random_state
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from unmix.audit.agreement import REPEATS
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
-from unmix.audit.describe import blocks, chunks, mean_latents, with_training_rows
-from unmix.audit.notes import (
-    training_fingerprints,
-)
+from unmix.audit.describe import Description, blocks, chunks, mean_latents
+from unmix.audit.notes import Note
+from unmix.audit.novelty import Novelty
 from unmix.audit.result import Audit
-from unmix.audit.sparsity import SUPPORT_THRESHOLD
+from unmix.audit.subject import ResidualDependence
 from unmix.data.batches import Rows
 from unmix.data.columns import check_columns, column_names, listed
 from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema
 from unmix.data.matrix import check_values, read_cells
-from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table
-from unmix.errors import DataError, DomainError, SchemaError, SettingError
-from unmix.estimators import latent_audit, latent_folder, loadings
+from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
+from unmix.estimators import loadings, novel_rows
+from unmix.estimators.adapting import adapted
 from unmix.estimators.atomic import atomic
-from unmix.estimators.finish import finish_starts, restarts_table
-from unmix.estimators.latent_report import write_report
+from unmix.estimators.face import FittedFace, Learnt, random_seed
 from unmix.estimators.prepare import (
     Prepared,
     as_fitted,
@@ -47,36 +43,56 @@ from unmix.estimators.prepare import (
     rows_for,
     separate,
     with_row_names,
+    without_sizes,
 )
-from unmix.estimators.progress import announce, epoch_bar, say
-from unmix.estimators.settings import check_common, plain_settings, planned_epochs, training_settings
-from unmix.estimators.storage import Parts, Stored
+from unmix.estimators.progress import announce, conclude, epoch_bar
+from unmix.estimators.settings import check_common, planned_epochs, training_settings
 from unmix.files import as_path, file_to_write
-from unmix.models.base import LatentModel
+from unmix.fits.audited import NewRows, audit_fit, new_rows
+from unmix.fits.latent import LatentFit, LatentSummary, finish_fit
+from unmix.fits.words import plain_settings
+from unmix.models.base import FittedModel, LatentModel
 from unmix.numbers import is_number, is_whole
-from unmix.objectives.elbo import gaussian_nll
+from unmix.report.html import write_report
 from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingResult, TrainingSettings
 from unmix.train.fit import fit as train_model
 
 Floats = NDArray[np.float64]
 
-_SCORE_DRAWS = 8
+SCORE_DRAWS = 8
 
 
 @dataclass(eq=False, repr=False)
-class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
+class LatentEstimator(FittedFace[LatentFit]):
     """Abstract estimator with the constructor words that all share; a subclass states its own words and its network.
 
     A subclass is a dataclass too (``eq=False, repr=False``), so that its fields are its constructor words.
     """
 
-    uses_domains: ClassVar[bool] = True
     chooses_latents: ClassVar[bool] = False
+    examines_residuals: ClassVar[bool] = False
     steps_per_latent: ClassVar[int] = 350
     least_steps: ClassVar[int] = 2_800
-    schema_type: ClassVar[Any] = FeatureSchema
     assumption: ClassVar[str] = "the factors change between domains"
+    summary_type: ClassVar[type[LatentSummary]] = LatentSummary
+
+    model_ = Learnt[FittedModel](lambda fit: fit.model)
+    n_latents_ = Learnt[int](lambda fit: fit.model.n_latents)
+    support_ = Learnt[NDArray[np.bool_]](lambda fit: fit.summary.support)
+    explained_variance_ratio_ = Learnt[Floats](lambda fit: fit.summary.explained_variance_ratio)
+    agreement_ = Learnt[float](lambda fit: fit.summary.agreement)
+    latents_agreement_ = Learnt[Floats](lambda fit: fit.summary.latents_agreement(fit.starts, fit.best))
+    restarts_ = Learnt[pd.DataFrame](lambda fit: fit.starts)
+    description_ = Learnt[Description](lambda fit: fit.summary.description)
+    stop_reason_ = Learnt[str](lambda fit: fit.summary.stop_reason)
+    n_epochs_ = Learnt[int](lambda fit: fit.summary.n_epochs)
+    settings_ = Learnt[dict[str, int]](lambda fit: fit.summary.sizes)
+    training_rows_ = Learnt[NDArray[np.int64]](lambda fit: fit.summary.training_rows)
+    residual_dependence_ = Learnt[ResidualDependence](lambda fit: fit.summary.residual)
+    residual_audited_ = Learnt[ResidualDependence](lambda fit: fit.summary.residual_audited)
+    adapted_ = Learnt[tuple[str, ...]](lambda fit: fit.summary.adapted)
+    selection_ = Learnt[pd.DataFrame](lambda fit: fit.summary.selection)
 
     n_latents: int = 4
     _: KW_ONLY
@@ -93,6 +109,12 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
     device: Any = "auto"
     random_state: Any = 0
     verbose: int = 1
+
+    @property
+    def counterfactuals_(self) -> CounterfactualCheck | None:
+        """What ``check_counterfactuals`` found at fit; None where the model ignores domains or no row was held out."""
+        check_is_fitted(self)
+        return self.fit_.summary.counterfactuals
 
     @abstractmethod
     def _network(self, features: Any, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
@@ -157,10 +179,10 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         device = pick_device(self.device)
         announce(self, data, device)
         network = self._network_for(data, seed).to(device)
-        rows = data.rows.to(device)
-        held_out = rows.take(torch.from_numpy(data.held_out if len(data.held_out) else data.train).to(device))
-        train = rows.keep(torch.from_numpy(data.train).to(device))
-        settings = self._training_settings(len(rows), seed, bool(len(data.held_out)))
+        rows, has_held_out = data.rows.to(device), bool(len(data.held_out))
+        train = rows.take(slice(0, data.n_train))
+        held_out = rows.take(slice(data.n_train, None)) if has_held_out else train
+        settings = self._training_settings(len(rows), seed, has_held_out)
         with epoch_bar(self.verbose, settings.max_epochs) as on_epoch:
             result = train_model(
                 network,
@@ -179,7 +201,7 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         """Posterior means of the latents (n_samples, n_latents); no domain is needed."""
         check_is_fitted(self)
         table = as_table(X, self._layer())
-        return with_row_names(self, self._encode(table, self._new_rows(table)), table)
+        return with_row_names(self, self._encode(table, self._new_rows(table, given=X)), table)
 
     def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
         """Features (n_samples, n_features), in the data's units, of latents ``X`` (n_samples, n_latents).
@@ -192,6 +214,21 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         z = latent_matrix(X, [str(name) for name in self.get_feature_names_out()])
         return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()) @ self.model_.expansion)
 
+    def domain_noise(self, X: Any, y: Any = None) -> Floats:
+        """ε = F(z; u) of rows and their domains (n_samples, n_latents): their latents, standard normal in each domain.
+
+        What is left of a row's latents when that is taken off which its domain makes of them: its place in its domain.
+        ``counterfactual`` carries rows at the same ε.
+        """
+        self._needs_domain_prior()
+        rows = self._labelled_rows(X, y)
+        parts = []
+        with torch.no_grad():
+            for own in chunks(rows):
+                z = self.model_.mean(own.x, own.observed, own.design) @ self.model_.expansion
+                parts.append(self.model_.prior(own.design).to_noise(z)[0].cpu().double().numpy())
+        return np.concatenate(parts)
+
     def score(self, X: Any, y: Any = None) -> float:
         """Bound on the log-likelihood of ``X`` given its domains: mean per row, in nats, in the data's units.
 
@@ -201,10 +238,10 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         rows = self._labelled_rows(X, y)
         total, generator = 0.0, torch.Generator().manual_seed(0)
-        log_scale = np.log(np.array(self.schema_.scale))
+        log_scale = self.schema_.log_scale
         with torch.no_grad():
             for chunk in chunks(rows):
-                total += float(self._bound(chunk, generator).cpu().double().sum())
+                total += float(self.model_.bound(chunk, generator, SCORE_DRAWS).cpu().double().sum())
                 observed = len(chunk) if chunk.observed is None else chunk.observed.cpu().double().sum(0).numpy()
                 total -= float((observed * log_scale).sum())
         return total / len(rows)
@@ -216,9 +253,11 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         that ignores domains.
         """
         z, generator = self._draw(n_samples, domain, random_state)
-        spread = self.model_.noise_std().detach().cpu().numpy() * np.array(self.schema_.scale)
-        extra = torch.randn(n_samples, self.n_features_in_, generator=generator).numpy()
-        return self._decode(z) + extra * spread
+        with torch.no_grad():
+            output = torch.cat([self.model_.decode(z[place]) for place in blocks(len(z), self.n_features_in_)])
+            sizes = self.model_.likelihood.sizes(len(z), generator)
+            drawn = self.model_.likelihood.sample(output, generator, sizes).cpu().double().numpy()
+        return self.schema_.restore(drawn).astype(self.schema_.dtype, copy=False)
 
     def _draw(self, n_samples: int, domain: Any, random_state: int) -> tuple[torch.Tensor, torch.Generator]:
         """Latents of one domain, and the generator that drew them."""
@@ -263,11 +302,11 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
             raise SettingError(f"residual must be True or False; got {residual!r}.")
         rows = self._labelled_rows(X, y)
         target = self._design(to, len(rows))
-        parts = []
+        parts, generator = [], torch.Generator().manual_seed(0)
         with torch.no_grad():
             for place in blocks(len(rows), self.n_features_in_):
                 own = rows.take(place)
-                moved = self.model_.counterfactual(own.x, own.observed, own.design, target[place], bool(residual))
+                moved = self.model_.counterfactual(own, target[place], generator, bool(residual))
                 parts.append(self.schema_.restore(moved.cpu().double().numpy()))
         return np.concatenate(parts).astype(self.schema_.dtype, copy=False)
 
@@ -298,14 +337,102 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         if isinstance(self.schema_, ImageSchema):
             raise DataError("Images are not compared pixel by pixel; use unmix.metrics.fid on counterfactual images.")
         if X is not None:
-            rows, groups, _, notes = latent_audit.noted(self, X, y)
-            latent_audit.say(notes)
-            return check_counterfactuals(self.model_, rows, groups, self.domains_, self.schema_.names)
+            new = self._audited_rows(X, y)
+            _warn(new.notes)
+            return check_counterfactuals(self.model_, new.rows, new.groups, self.domains_, self.schema_.names)
         if y is not None:
             raise DataError("Domains come only together with their rows: pass X and y, or nothing.")
-        if self.counterfactuals_ is None:
+        found = self.fit_.summary.counterfactuals
+        if found is None:
             raise DataError("The fit kept nothing to compare. Pass rows that it has not seen, and their domains.")
-        return self.counterfactuals_
+        return found
+
+    def adapt(self, X: Any = None, *, domain: Any) -> Self:
+        """A fitted estimator that knows a new domain as well; this one stays as it is.
+
+        Only the prior of the new domain is learnt: encoder, decoder and all other domains keep their bits, so
+        ``transform`` gives the same latents as before. Its effects are shrunk to the mean domain, as strongly as the
+        known domains are alike (``docs/new_domains.md``).
+
+        Parameters
+        ----------
+        X : array or table (n_samples, n_features), optional
+            Rows of the new domain, 10 or more. None where there is nothing to learn: a new combination of known levels,
+            whose effects add up, or a value of a continuous column beyond its range.
+        domain : label, mapping of column name to value, or table
+            The new domain: one for all rows, or one label, or row of a table, for each. Nested columns are given with
+            their parents. The name of a domain column that ``X`` has stands for the labels in it.
+
+        Returns
+        -------
+        estimator
+            Of the same kind. ``adapted_`` names the domains that were added; ``effects_frame()`` has their means and
+            spreads with 95 % intervals, which are those of the prior.
+
+        Raises
+        ------
+        DomainError
+            The model knows the domain, or has no prior of single domains (``IVAE``, and models that ignore domains).
+        DataError, SchemaError
+            Fewer than 10 rows of a new level, or rows that do not fit the model.
+
+        Warns
+        -----
+        DataWarning
+            A continuous column is outside its range: what follows is an extrapolation.
+
+        Examples
+        --------
+        >>> from unmix import CGVAE, datasets
+        >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=3, n_samples=900)
+        >>> seen = data.domains < 2
+        >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit(data.x[seen], data.domains[seen])
+        >>> wider = model.adapt(data.x[~seen], domain=2)
+        >>> wider.domains_, wider.adapted_, model.domains_
+        (('0', '1', '2'), ('2',), ('0', '1'))
+        """
+        check_is_fitted(self)
+        result: Self = adapted(self, X, domain)
+        return result
+
+    def novelty(self, X: Any, y: Any = None) -> Novelty:
+        """How far rows, and whole new domains, lie outside what the fit saw, and whether that matters.
+
+        In two parts: latents beyond those of the known domains, which is what new domains are, and features that are
+        not what the mixing of the fit makes of the latents, after which the latents mean nothing
+        (``docs/new_domains.md``). Both are calibrated on the rows that were held out at fit.
+
+        Parameters
+        ----------
+        X : rows, as in ``transform``
+        y : labels (n_samples,) or table of them, optional
+            Which rows are of one domain, known or not; each domain is tested. None: all rows are of one.
+
+        Returns
+        -------
+        Novelty
+            ``domains`` and ``rows``, two tables with p-values; ``new_mixing``, ``new_latents``; printed, it is a
+            sentence or two on each domain.
+
+        Raises
+        ------
+        DataError
+            The fit held no rows out, or the model was saved before it kept what this takes.
+        DomainError
+            The encoder takes the domain (``IVAE``).
+        SchemaError
+            The rows do not fit the model.
+
+        Examples
+        --------
+        >>> from unmix import CGVAE, datasets
+        >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=3, n_samples=900)
+        >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit(data.x, data.domains)
+        >>> model.novelty(data.x[:300]).new_mixing, model.novelty(-data.x[:300]).new_mixing
+        (False, True)
+        """
+        check_is_fitted(self)
+        return novel_rows.novelty_of(self, X, y)
 
     def audit(self, X: Any = None, y: Any = None) -> Audit:
         """Which latents these data identify, and why: a verdict for every latent and for every condition of the theory.
@@ -346,15 +473,16 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         if X is None and y is not None:
             raise DataError("audit takes domains only together with their rows: audit(X, y), or audit() alone.")
-        found = latent_audit.audit(self, X, y)
-        if X is not None:
-            latent_audit.say(found.notes)
+        new = None if X is None else self._audited_rows(X, y)
+        found = audit_fit(self.fit_, new)
+        if new is not None:
+            _warn(new.notes)
         return found
 
     def report(self, path: str | Path) -> Path:
         """Write the report of this fit, one self-contained HTML file, and return its path."""
         check_is_fitted(self)
-        return write_report(self, file_to_write(path))
+        return write_report(self.fit_, self.audit(), file_to_write(path))
 
     def mixing_frame(self, *, signed: bool = False) -> pd.DataFrame:
         """``mixing_`` with feature names as rows and latent names as columns.
@@ -389,18 +517,7 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
     def effects_frame(self) -> pd.DataFrame:
         """How each domain moves each latent, one row a pair, with 95 % intervals; in units of the latent's spread."""
         check_is_fitted(self)
-        found = self.description_
-        index = pd.MultiIndex.from_product([self.domains_, self.get_feature_names_out()], names=["domain", "latent"])
-        names = [name for name in found.arrays() if name.startswith(("location", "spread"))]
-        return pd.DataFrame({name: getattr(found, name).ravel() for name in names}, index=index).reset_index()
-
-    def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[np.object_]:
-        """Names of the latents: z0, z1, …"""
-        check_is_fitted(self)
-        return np.array([f"z{i}" for i in range(self.n_latents_)], dtype=object)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
+        return self.fit_.summary.effects_frame(self.domains_, self.fit_.latent_names)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -443,13 +560,10 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         check_common(self)
         self._check_settings()
 
-    def _stored(self, folder: Path) -> Parts:
-        return latent_folder.stored(self, folder)
-
-    def _restore(
-        self, folder: Path, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, torch.Tensor]
-    ) -> None:
-        latent_folder.restore(self, folder, fitted, schema, tensors)
+    def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> FittedModel:
+        asked: Any = self.n_latents
+        numbered = clone(self).set_params(n_latents=fitted["n_latents"] if asked == "auto" else asked)
+        return FittedModel(numbered._network(features, domains, fitted["seed"], 1).single(0))
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         return training_settings(self, n_samples, seed, has_held_out)
@@ -464,60 +578,19 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         words: dict[str, Any],
     ) -> None:
         """Take what the training found; ``words`` are the settings that it had."""
-        groups = data.groups[data.held_out] if len(data.held_out) else data.groups[data.train]
-        found = finish_starts(
-            network, train, held_out, result, groups, len(data.domains.domains), bool(len(data.held_out))
+        self.fit_ = finish_fit(
+            type(self),
+            words,
+            network,
+            result,
+            schema=data.features,
+            domains=data.domains,
+            train=train,
+            held_out=held_out if len(data.held_out) else None,
+            groups=(data.groups[data.train], data.groups[data.held_out]),
+            residuals=self.examines_residuals,
         )
-        self._remember_features(data)
-        self.model_, self.schema_, self.domain_schema_ = found.model, data.features, data.domains
-        self.n_latents_, self.domains_ = found.model.n_latents, data.domains.domains
-        self.seed_, self.stop_reason_, self.n_epochs_ = words["random_state"], result.stop_reason, result.n_epochs
-        self.fit_seconds_, self.fitted_params_ = result.seconds, words
-        self.settings_ = {"n_train": len(train), "n_held_out": len(data.held_out)}
-        self.history_ = pd.DataFrame(result.history).astype({"epoch": int, "start": int})
-        self.best_restart_, self.agreement_ = found.best, found.agreed.mean
-        self.restarts_ = restarts_table(result, found.agreed, found.best)
-        self.description_ = found.description
-        if len(data.held_out):
-            self.description_ = with_training_rows(
-                found.description, found.model, train, held_out, data.groups[data.train], groups
-            )
-        self._set_mixing()
-        self.training_rows_ = training_fingerprints(train, held_out if len(data.held_out) else None)
-        self.counterfactuals_: CounterfactualCheck | None = None
-        if self.uses_domains and len(data.held_out) and isinstance(data.features, FeatureSchema):
-            self.counterfactuals_ = check_counterfactuals(
-                self.model_, held_out, groups, self.domains_, self.schema_.names
-            )
-        self._examine(data, train)
-        say(
-            self.verbose,
-            f"{result.stop_reason}; kept start {found.best} of {network.n_starts}"
-            + (f"; agreement of the starts {self.agreement_:.3f}" if network.n_starts > 1 else "")
-            + f"; {result.seconds:.0f} s",
-        )
-        self._say_what_to_doubt()
-
-    def _examine(self, data: Prepared, train: Rows) -> None:
-        """What a subclass learns of its rows after the training."""
-
-    def _say_what_to_doubt(self) -> None:
-        """Latents that do not repeat, and latents that drive one feature alone."""
-        latents = self.get_feature_names_out()
-        loose = [
-            f"{name} ({value:.2f})"
-            for name, value in zip(latents, self.latents_agreement_, strict=True)
-            if value < REPEATS
-        ]
-        if loose:
-            say(self.verbose, f"latents that other starts do not find again (correlation): {', '.join(loose)}")
-        alone = [
-            f"{name} ({self.schema_.names[int(own.argmax())]})"
-            for name, own in zip(latents, self.support_.T, strict=True)
-            if own.sum() == 1
-        ]
-        if alone and self.n_features_in_ > 1 and not isinstance(self.schema_, ImageSchema):
-            say(self.verbose, f"latents that drive one feature only: {', '.join(alone)}")
+        conclude(self.verbose, self.fit_)
 
     def _prepare(self, X: Any, y: Any, seed: int) -> Prepared:
         """Checked data of a fit."""
@@ -529,44 +602,39 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
             auxiliary=self.auxiliary,
             min_domain_rows=self.min_domain_rows,
             validation_fraction=self.validation_fraction,
+            **self._kinds(),
         )
 
-    def _remember_features(self, data: Prepared) -> None:
-        """Number and names of the features, as scikit-learn keeps them."""
-        validate_data(self, data.table, reset=True, skip_check_array=True)
+    def _kinds(self) -> dict[str, Any]:
+        """What a subclass says of the features' likelihoods, as ``prepare`` takes it."""
+        return {}
 
     def _labelled_rows(self, X: Any, y: Any) -> Rows:
         """New rows with their domains, where the model uses them."""
-        return self._new_rows(*separate(X, y, self._layer()), with_domain=self.uses_domains)
+        return self._new_rows(*separate(X, y, self._layer()), with_domain=self.uses_domains, given=X)
 
     def _audited(self, X: Any, y: Any) -> tuple[Rows, Any]:
         """New rows, and their domains as given."""
         table, y = separate(X, y, self._layer())
-        return self._new_rows(table, y, with_domain=True), y
+        return self._new_rows(table, y, with_domain=True, given=X), y
 
     def _layer(self) -> str | None:
         """The layer of AnnData that the model was fitted on."""
         return getattr(self.schema_, "layer", None)
 
-    @property
-    def latents_agreement_(self) -> Floats:
-        """Median correlation of each latent (n_latents,) with its partner in the other starts that did not fail."""
-        check_is_fitted(self)
-        reached = np.isfinite(self.restarts_["held_out_objective"].to_numpy(dtype=float))
-        reached[self.best_restart_] = False
-        found = self.description_.agreement_latents
-        return np.median(found[reached], axis=0) if reached.any() else np.full(found.shape[1], np.nan)
+    def _audited_rows(self, X: Any, y: Any) -> NewRows:
+        """Rows for an audit, their domains, and what is to be said of them."""
+        rows, y = self._audited(X, y)
+        return new_rows(self.fit_, rows, self.domain_schema_.groups(y, len(rows)))
 
-    def _set_mixing(self) -> None:
-        self.mixing_ = self.description_.mixing
-        self.support_ = self.mixing_ >= SUPPORT_THRESHOLD
-        # Folders of models from before it was kept have none.
-        shares = self.description_.explained_variance
-        self.explained_variance_ratio_ = shares if len(shares) else np.full(self.mixing_.shape[1], np.nan)
+    def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False, given: Any = None) -> Rows:
+        """Rows of new data, after the schema has been enforced; the model's own domain columns may be among them.
 
-    def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
-        """Rows of new data, after the schema has been enforced; the model's own domain columns may be among them."""
+        ``given`` is what the user passed, which may have more than the ``table`` of features.
+        """
         table = as_fitted(table, self.schema_, self.domain_schema_)
+        source = None if self.schema_.sizes is None else self.schema_.sizes.source
+        table, size_column = without_sizes(given, table, source)
         cells = read_cells(table)
         if cells.shape[1] == self.n_features_in_ and (not self.schema_.named or column_names(table) is None):
             check_columns(cells, table, self.schema_)
@@ -580,7 +648,7 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         masked = self.model_.masked
         check_values(cells, self.schema_.names, "mask" if masked else "error")
         encoded = self.domain_schema_.encode(y, len(cells)) if with_domain else None
-        return rows_for(cells, self.schema_, self.domain_schema_, encoded, masked).to(self._device())
+        return rows_for(cells, self.schema_, self.domain_schema_, encoded, masked, size_column).to(self._device())
 
     def _encode(self, table: Any, rows: Rows) -> NDArray[Any]:
         """Posterior means of ``rows``, in the type that ``table`` asks for."""
@@ -597,32 +665,12 @@ class LatentEstimator(Stored, TransformerMixin, BaseEstimator):
         result = np.empty((len(z), self.n_features_in_), dtype=self.schema_.dtype)
         with torch.no_grad():
             for place in blocks(len(z), self.n_features_in_):
-                standardised = self.model_.decode(z[place]).cpu().double().numpy()
-                result[place] = self.schema_.restore(standardised)
+                mean = self.model_.likelihood.mean(self.model_.decode(z[place])).cpu().double().numpy()
+                result[place] = self.schema_.restore(mean)
         return result
 
-    def _bound(self, rows: Rows, generator: torch.Generator) -> torch.Tensor:
-        """Evidence lower bound of every row, in standardised units."""
-        prior, log_noise = self.model_.prior(rows.design), self.model_.noise_std().log()
-        total = torch.zeros(len(rows), device=rows.x.device)
-        for _ in range(_SCORE_DRAWS):
-            noise = torch.randn(len(rows), self.n_latents_, generator=generator).to(rows.x.device)
-            z, negentropy = self.model_.sample_posterior(rows.x, rows.observed, noise, rows.design)
-            total -= gaussian_nll(rows.x, self.model_.decode(z), log_noise, rows.observed) + negentropy
-            total += prior.log_prob(z).sum(-1)
-        return total / _SCORE_DRAWS
 
-    def _device(self) -> torch.device:
-        return self.model_.scale.device
-
-
-def random_seed(random_state: Any) -> int:
-    expected = f"random_state must be a whole number from 0 to 2⁶³ - 1, a RandomState or None; got {random_state!r}."
-    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
-        if not 0 <= random_state < 2**63:
-            raise SettingError(expected)
-        return int(random_state)
-    try:
-        return int(check_random_state(random_state).randint(2**31 - 1))
-    except ValueError as error:
-        raise SettingError(expected) from error
+def _warn(notes: Iterable[Note]) -> None:
+    """A warning for each note, where the user called the method that calls this."""
+    for note in notes:
+        warn(note.sentence)

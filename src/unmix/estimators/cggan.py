@@ -11,35 +11,36 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.data.batches import Rows
 from unmix.data.columns import check_columns
 from unmix.data.domains import DomainSchema
+from unmix.data.images import ImageSchema
 from unmix.data.matrix import check_values, numeric_matrix
 from unmix.data.tables import as_table
 from unmix.errors import DataError, SettingError
-from unmix.estimators import gan_folder
 from unmix.estimators.atomic import atomic
-from unmix.estimators.base import random_seed
+from unmix.estimators.face import FittedFace, Learnt, random_seed
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
 from unmix.estimators.gan_report import write_gan_report
 from unmix.estimators.prepare import as_fitted, labelled_images, rows_for, separate
 from unmix.estimators.progress import block_bar, say
-from unmix.estimators.settings import are_numbers, check_gan, plain_settings
-from unmix.estimators.storage import Parts, Stored
+from unmix.estimators.settings import are_numbers, check_gan
 from unmix.files import as_path, file_to_write
-from unmix.models.cggan import CGGANConfig, CGGANNetwork, as_images
+from unmix.fits.adversarial import GANFit, GANSummary, errors_table
+from unmix.fits.fit import Fit
+from unmix.fits.words import plain_settings
+from unmix.models.cggan import CGGANConfig, CGGANNetwork
 from unmix.models.fitted_gan import FittedGAN
 from unmix.numbers import is_whole
 from unmix.train.adversarial import AdversarialSettings
 from unmix.train.devices import pick_device
 from unmix.train.starts import fit_starts
 
-_MIXING_ROWS, _IMAGE_MIXING_ROWS = 1024, 128
-_CHUNK = 1024
+Ints = NDArray[np.int64]
+
 _OF_IMAGES: dict[str, Any] = {
     "sparsity": 0.02,
     "penalty": "l1",
@@ -55,7 +56,7 @@ _OF_IMAGES: dict[str, Any] = {
 
 
 @dataclass(eq=False, repr=False)
-class CGGAN(Stored, TransformerMixin, BaseEstimator):
+class CGGAN(FittedFace[GANFit]):
     r"""Generates, translates and reads rows or images of several domains through content and style latents (CG-GAN).
 
     .. math:: z_c = \epsilon_c, \quad z_s = f_u(\epsilon_s; m), \quad x = G(z_c, z_s)
@@ -150,7 +151,16 @@ class CGGAN(Stored, TransformerMixin, BaseEstimator):
     ((5, 4), 2)
     """
 
+    summary_type: ClassVar[type[GANSummary]] = GANSummary
     assumption: ClassVar[str] = "domains act through few latents, the style, and each of those moves few features"
+    model_ = Learnt[FittedGAN](lambda fit: fit.model)
+    content_ = Learnt[Ints](lambda fit: np.arange(fit.model.n_content))
+    style_ = Learnt[Ints](lambda fit: np.arange(fit.model.n_content, fit.model.n_latents))
+    importance_ = Learnt[NDArray[np.float64]](lambda fit: fit.model.importance.cpu().numpy())
+    support_ = Learnt(lambda fit: None if _of_images(fit) else fit.summary.mixing >= SUPPORT_THRESHOLD)
+    image_shape_ = Learnt[tuple[int, int, int]](lambda fit: fit.schema.shape if _of_images(fit) else None)
+    start_errors_ = Learnt[NDArray[np.float64]](lambda fit: fit.starts["error"].to_numpy())
+    n_steps_ = Learnt[int](lambda fit: fit.summary.n_steps)
 
     n_latents: int = 4
     _: KW_ONLY
@@ -205,7 +215,7 @@ class CGGAN(Stored, TransformerMixin, BaseEstimator):
         check_gan(self)
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
-        features, domains, rows, names = prepare_gan(
+        features, domains, rows = prepare_gan(
             X,
             y,
             n_latents=self.n_latents,
@@ -241,19 +251,27 @@ class CGGAN(Stored, TransformerMixin, BaseEstimator):
                 resume=resume,
                 schema=(features, domains),
             )
-        self.model_, self.schema_, self.domain_schema_ = FittedGAN.of(network, rows), features, domains
-        self.start_errors_, self.best_restart_, self.fitted_params_ = np.array(errors), kept, words
-        self.history_, self.n_steps_ = pd.DataFrame(result.history).astype({"step": int}), result.n_steps
-        self.seed_, self.fit_seconds_ = seed, result.seconds
-        self._set_shapes(config.shape, names)
-        self._set_mixing(self._measure_mixing(rows))
+        model = FittedGAN.of(network, rows)
+        self.fit_ = Fit(
+            kind=type(self),
+            parameters=words,
+            model=model,
+            schema=features,
+            domains=domains,
+            history=pd.DataFrame(result.history).astype({"step": int}),
+            starts=errors_table(errors, kept),
+            best=kept,
+            summary=GANSummary(model.mean_effects(rows), result.n_steps),
+            seed=seed,
+            seconds=result.seconds,
+        )
         say(self.verbose, f"{len(self.style_)} of {self.n_latents} latents are style; {result.seconds:.0f} s")
         return self
 
     def transform(self, X: Any) -> NDArray[Any]:
         """Latents (n_samples, n_latents), content before style; no domain is needed."""
         check_is_fitted(self)
-        return self._in_chunks(lambda rows: self.model_.encode(rows.x), self._new_rows(X))
+        return self._read(self._new_rows(X)).cpu().numpy()
 
     def sample(self, n_samples: int = 1, domain: Any = None, random_state: int = 0) -> NDArray[Any]:
         """Draw rows or images of one domain; the same ``random_state`` gives the same ε in every domain.
@@ -279,12 +297,11 @@ class CGGAN(Stored, TransformerMixin, BaseEstimator):
         to : the domain to move to: a label, a mapping column → value, or a table with one row for each row of X
         """
         check_is_fitted(self)
-        X, y = labelled_images(X, y) if self.schema_ is None else (X, y)
+        X, y = labelled_images(X, y) if self._of_images() else (X, y)
         rows = self._new_rows(X, y, with_domain=True)
         target = self._design(to, len(rows))
-        noise = self._in_chunks(lambda own: self.model_.to_noise(self.model_.encode(own.x), own.design), rows)
         with torch.no_grad():
-            z = self.model_.from_noise(torch.from_numpy(noise).to(target), target)
+            z = self.model_.from_noise(self.model_.to_noise(self._read(rows), rows.design), target)
         return self._decode(z, target)
 
     def traverse(
@@ -300,9 +317,9 @@ class CGGAN(Stored, TransformerMixin, BaseEstimator):
             raise SettingError(f"latent must be a whole number from 0 to {n_latents - 1}; got {latent!r}.")
         if not are_numbers(values):
             raise SettingError(f"values must be one or more numbers, such as (-2, 0, 2); got {values!r}.")
-        X, y = labelled_images(X, y) if self.schema_ is None else (X, y)
+        X, y = labelled_images(X, y) if self._of_images() else (X, y)
         rows = self._new_rows(X, y, with_domain=True)
-        z = torch.from_numpy(self._in_chunks(lambda own: self.model_.encode(own.x), rows)).to(self._device())
+        z = self._read(rows)
         column = torch.arange(n_latents, device=z.device) == latent
         return np.stack([self._decode(torch.where(column, float(value), z), rows.design) for value in values])
 
@@ -326,7 +343,7 @@ class CGGAN(Stored, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         path = file_to_write(path)
-        if X is not None and self.schema_ is not None:
+        if X is not None and not self._of_images():
             raise SettingError("The page of a model of rows shows no rows: leave out X and y.")
         shown = None
         if X is not None:
@@ -334,24 +351,12 @@ class CGGAN(Stored, TransformerMixin, BaseEstimator):
             self._new_rows(*shown, with_domain=True)
         return write_gan_report(self, path, shown, extractor, judged)
 
-    def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[np.object_]:
-        """Names of the latents: z0, z1, …"""
-        check_is_fitted(self)
-        return np.array([f"z{i}" for i in range(self.model_.config.n_latents)], dtype=object)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
-
     def _check_words(self) -> None:
         check_gan(self)
 
-    def _stored(self, folder: Path) -> Parts:
-        return gan_folder.stored(self)
-
-    def _restore(
-        self, folder: Path, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, torch.Tensor]
-    ) -> None:
-        gan_folder.restore(self, fitted, schema, tensors)
+    def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> FittedGAN:
+        shape = features.shape if isinstance(features, ImageSchema) else (features.n_features,)
+        return FittedGAN(self._config(shape, domains, fitted["seed"]))
 
     def _config(self, shape: tuple[int, ...], domains: DomainSchema, seed: int) -> CGGANConfig:
         asked: dict[str, Any] = {} if self.penalty is None else {"penalty": self.penalty}
@@ -384,8 +389,8 @@ class CGGAN(Stored, TransformerMixin, BaseEstimator):
 
     def _new_rows(self, X: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
         schema, domains = self.schema_, self.domain_schema_
-        if schema is None:
-            images = gan_images(X, self.image_shape_)
+        if isinstance(schema, ImageSchema):
+            images = gan_images(X, schema.shape)
             encoded = domains.encode(y, len(images)) if with_domain else None
             return gan_image_rows(images, domains, encoded).to(self._device())
         table, y = separate(X, y) if with_domain else (as_table(X), None)
@@ -406,47 +411,18 @@ class CGGAN(Stored, TransformerMixin, BaseEstimator):
 
     def _decode(self, z: torch.Tensor, design: torch.Tensor) -> NDArray[Any]:
         """Rows in the data's units, or uint8 images."""
-        parts = []
-        with torch.no_grad():
-            for own, domains in zip(z.split(self._at_once()), design.split(self._at_once()), strict=True):
-                x = self.model_.decode(own, domains)
-                parts.append((as_images(x) if self.schema_ is None else x).cpu().numpy())
-        whole, schema = np.concatenate(parts), self.schema_
-        return whole if schema is None else schema.restore(whole.astype(float)).astype(schema.dtype, copy=False)
+        whole, schema = self.model_.generated(z, design).numpy(), self.schema_
+        return whole if isinstance(schema, ImageSchema) else schema.restore(whole.astype(float)).astype(schema.dtype)
 
-    def _in_chunks(self, function: Any, rows: Rows) -> NDArray[np.float32]:
+    def _read(self, rows: Rows) -> torch.Tensor:
+        """Latents of ``rows``."""
         if not len(rows):
             raise DataError("There are no images; pass at least one.")
-        step = self._at_once()
-        places = [slice(begin, begin + step) for begin in range(0, len(rows), step)]
-        with torch.no_grad():
-            return np.concatenate([function(rows.take(place)).cpu().numpy() for place in places])
+        return self.model_.read(rows)
 
-    def _at_once(self) -> int:
-        """Rows that go through the networks together: an image is wide."""
-        return min(_CHUNK, self.model_.config.rows_at_once())
+    def _of_images(self) -> bool:
+        return _of_images(self.fit_)
 
-    def _measure_mixing(self, rows: Rows) -> NDArray[np.float64]:
-        step = max(1, len(rows) // _MIXING_ROWS) if self.schema_ is not None else -(-len(rows) // _IMAGE_MIXING_ROWS)
-        chosen = rows.take(slice(None, None, step))
-        with torch.no_grad():
-            absolute, _ = self.model_.mixing(self.model_.encode(chosen.x), chosen.design)
-        mixing = absolute.cpu().double()
-        return (mixing.permute(2, 3, 1, 0) * 127.5 if self.schema_ is None else mixing.T).numpy()
 
-    def _set_shapes(self, shape: tuple[int, ...], names: tuple[str, ...] | None) -> None:
-        self.domains_, self.n_features_in_ = self.domain_schema_.domains, int(np.prod(shape))
-        if self.schema_ is None:
-            self.image_shape_ = shape
-        elif names is not None:
-            self.feature_names_in_ = np.array(names, dtype=object)
-
-    def _set_mixing(self, mixing: NDArray[np.float64]) -> None:
-        self.mixing_, self.importance_ = mixing, self.model_.importance.cpu().numpy()
-        self.content_ = np.arange(self.model_.n_content)
-        self.style_ = np.arange(self.model_.n_content, self.model_.config.n_latents)
-        if self.schema_ is not None:
-            self.support_ = mixing >= SUPPORT_THRESHOLD
-
-    def _device(self) -> torch.device:
-        return self.model_.scale.device
+def _of_images(fit: GANFit) -> bool:
+    return isinstance(fit.schema, ImageSchema)

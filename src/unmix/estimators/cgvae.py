@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from sklearn.base import clone
 
-from unmix.audit.residuals import AUDITED_SHARE, STRONG, residual_dependence
-from unmix.audit.subject import stratify
-from unmix.data.batches import Rows
+from unmix.audit.residuals import STRONG
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.errors import warn
 from unmix.estimators.atomic import atomic
-from unmix.estimators.base import LatentEstimator, random_seed
+from unmix.estimators.base import LatentEstimator
+from unmix.estimators.face import random_seed
 from unmix.estimators.prepare import Prepared, in_layer
 from unmix.estimators.progress import say
 from unmix.estimators.selection import choose_latents, long_enough, suffices
-from unmix.estimators.settings import check_common, plain_settings
+from unmix.estimators.settings import check_common, check_likelihood
+from unmix.fits.words import plain_settings
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
 from unmix.objectives.sparsity import PENALTIES
@@ -137,6 +139,7 @@ class CGVAE(LatentEstimator):
     """
 
     chooses_latents: ClassVar[bool] = True
+    examines_residuals: ClassVar[bool] = True
     assumption: ClassVar[str] = "the factors change between domains and each feature depends on few of them"
     steps_per_latent: ClassVar[int] = 330
     least_steps: ClassVar[int] = 2_000
@@ -150,6 +153,8 @@ class CGVAE(LatentEstimator):
     penalty_every: int = 2
     kl_weight: float = 1.0
     n_spare: int = 2
+    likelihood: str | Mapping[str, str] = "gaussian"
+    size_factors: str | None = "total"
 
     @atomic
     def fit(
@@ -161,8 +166,8 @@ class CGVAE(LatentEstimator):
         checkpoint: str | Path | None = None,
         resume: bool = False,
     ) -> Self:
-        check_common(self)
         X = in_layer(X, layer)
+        check_common(self)
         if self.n_latents != "auto":
             super().fit(X, y, checkpoint=checkpoint, resume=resume)
             return self._warned()
@@ -174,8 +179,8 @@ class CGVAE(LatentEstimator):
         say(self.verbose, f"{choice.n_latents} latents: {choice.reason}")
         numbered.set_params(n_latents=choice.n_latents)
         super(CGVAE, numbered).fit(X, y, checkpoint=checkpoint, resume=resume)
-        self.__dict__.update({name: value for name, value in vars(numbered).items() if name.endswith("_")})
-        self.fitted_params_, self.selection_ = words, choice.table
+        fit = numbered.fit_
+        self.fit_ = replace(fit, parameters=words, summary=replace(fit.summary, selection=choice.table))
         if choice.decided:
             return self._warned()
         table = choice.table.round(3).to_string(index=False)
@@ -195,11 +200,8 @@ class CGVAE(LatentEstimator):
             )
         return self
 
-    def _examine(self, data: Prepared, train: Rows) -> None:
-        strata = stratify(train, data.groups[data.train])
-        rows = self.model_, train, strata.labels, data.features.names
-        self.residual_dependence_ = residual_dependence(*rows)
-        self.residual_audited_ = residual_dependence(*rows, least_share=AUDITED_SHARE)
+    def _kinds(self) -> dict[str, Any]:
+        return {"likelihood": self.likelihood, "size_factors": self.size_factors}
 
     def planned_epochs(self, n_samples: int) -> float:
         """As of any estimator; of "auto" those of the fit that follows the choice, or before it of the shortest."""
@@ -207,9 +209,9 @@ class CGVAE(LatentEstimator):
         return LatentEstimator.planned_epochs(clone(self).set_params(n_latents=number), n_samples)
 
     def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
-        return CGVAENetwork(
+        network = CGVAENetwork(
             CGVAEConfig(
-                n_latents=int(self.n_latents_ if self.n_latents == "auto" else self.n_latents),
+                n_latents=int(self.n_latents),
                 n_features=len(features.names),
                 n_design=domains.n_design,
                 interactions=len(domains.columns) > 1 or domains.n_continuous > 0,
@@ -224,13 +226,17 @@ class CGVAE(LatentEstimator):
                 n_starts=n_starts,
                 spare=int(self.n_spare),
                 seed=seed,
+                kinds=features.kinds or ("gaussian",),
             )
         )
+        if features.kinds:
+            network.likelihood.learn_inputs(torch.tensor(features.center), torch.tensor(features.scale))
+        return network
 
     def _network_for(self, data: Prepared, seed: int) -> LatentModel:
         network: Any = super()._network_for(data, seed)
         if suffices(self, data, seed):
-            network.config = replace(network.config, released=0.0)
+            network.release_noise()
         return network
 
     def _check_settings(self) -> None:
@@ -240,6 +246,7 @@ class CGVAE(LatentEstimator):
             self._need_at_least_zero("sparsity")
         self._need_at_least_zero("kl_weight")
         self._need_whole(n_spare=0, penalty_rows=1, penalty_every=1)
+        check_likelihood(self.likelihood, self.size_factors)
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         settings = super()._training_settings(n_samples, seed, has_held_out)

@@ -17,8 +17,8 @@ from torch import nn
 from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.atomic import atomic
 from unmix.estimators.prepare import as_images
-from unmix.estimators.settings import plain_settings, restored
 from unmix.files import as_path
+from unmix.fits.words import plain_settings, restored
 from unmix.labels import label_column, label_text
 from unmix.models.features import FeatureNetwork, extract, fingerprint
 from unmix.nets.state import OwnState, in_own_state

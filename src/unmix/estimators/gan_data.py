@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from unmix.data.batches import Rows
-from unmix.data.columns import column_names
 from unmix.data.domains import DomainSchema, Encoded
 from unmix.data.image_files import holds_images
-from unmix.data.images import check_images
+from unmix.data.images import ImageSchema, check_images
 from unmix.data.schema import FeatureSchema
 from unmix.errors import DataError, DomainError, SchemaError
 from unmix.estimators.prepare import as_images, prepare
@@ -24,8 +23,8 @@ from unmix.nets.gan_images import SIDES
 
 def prepare_gan(
     X: Any, y: Any, *, n_latents: int, auxiliary: Mapping[str, str] | None, min_domain_rows: int, seed: int
-) -> tuple[FeatureSchema | None, DomainSchema, Rows, tuple[str, ...] | None]:
-    """Schema of the features (None for images), schema of the domains, all rows, names of the columns if it has any."""
+) -> tuple[FeatureSchema | ImageSchema, DomainSchema, Rows]:
+    """Schemas of the features and of the domains, and all rows."""
     if not _is_images(X):
         data = prepare(
             X,
@@ -37,13 +36,13 @@ def prepare_gan(
             validation_fraction=0.0,
         )
         _need_domains(data.domains)
-        return data.features, data.domains, data.rows, column_names(data.table)
+        return data.features, data.domains, data.rows
     found, y = as_images(X, y)
     images = gan_images(found)
     check_images(images)
     domains, encoded, _ = DomainSchema.learn(y, len(images), auxiliary, min_domain_rows)
     _need_domains(domains)
-    return None, domains, gan_image_rows(images, domains, encoded), None
+    return ImageSchema.of_range(images.shape[1:]), domains, gan_image_rows(images, domains, encoded)
 
 
 def _is_images(X: Any) -> bool:

@@ -50,7 +50,7 @@ def write_gan_report(
     pictures: list[Picture] = []
     tables = [] if judged is None else [_judged_table(judged)]
     notes: list[str] = []
-    if model.schema_ is not None:
+    if not model._of_images():
         plain = [name for _, name in _latents(model)]
         svg = figures.mixing_map(model.mixing_, np.zeros_like(model.mixing_), model.schema_.names, plain)
         pictures.append(picture(svg, "Features in rows, latents in columns: mean |∂x/∂z|", "What each latent drives"))
@@ -86,7 +86,7 @@ def write_gan_report(
         figures=pictures,
         tables=tables,
         notes=notes,
-        subject="images" if model.schema_ is None else "data",
+        subject="images" if model._of_images() else "data",
     )
     write_html(render_images(content), path)
     return path
@@ -94,7 +94,7 @@ def write_gan_report(
 
 def _check_extractor(model: Any, shown: tuple[ImageTable, Any] | None, extractor: Any) -> None:
     """Refuse what makes no features, before the page is begun."""
-    if model.schema_ is not None:
+    if not model._of_images():
         raise SettingError("extractor makes features of images; this model was fitted on a table. Leave it out.")
     expected = "a fitted ImageClassifier, or a torch.nn.Module from images to features"
     fitted = not isinstance(extractor, ImageClassifier) or hasattr(extractor, "network_")

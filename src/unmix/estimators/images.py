@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
-from unmix.data.images import ImageSchema
 from unmix.errors import SchemaError, SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import Prepared, as_images, image_rows, labelled_images, prepare_images
@@ -96,7 +95,6 @@ class CGVAEImages(LatentEstimator):
     """
 
     assumption: ClassVar[str] = "the factors change between domains and each moves few pixels"
-    schema_type: ClassVar[Any] = ImageSchema
 
     n_latents: int = 8
     hidden: Sequence[int] = (32, 64)
@@ -247,9 +245,6 @@ class CGVAEImages(LatentEstimator):
             seed=seed,
         )
 
-    def _remember_features(self, data: Prepared) -> None:
-        self.n_features_in_ = int(np.prod(data.features.shape))
-
     def _labelled_rows(self, X: Any, y: Any) -> Rows:
         return self._new_rows(X, y, with_domain=True)
 
@@ -257,7 +252,7 @@ class CGVAEImages(LatentEstimator):
         table, y = labelled_images(X, y)
         return self._new_rows(table, y, with_domain=True), y
 
-    def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
+    def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False, given: Any = None) -> Rows:
         found, y = as_images(table, y)
         if found.images.shape[1:] != self.schema_.shape:
             raise SchemaError(

@@ -5,20 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from unmix.estimators import baselines, cggan, cgvae, domain_baselines, images
 from unmix.estimators.base import LatentEstimator
-from unmix.estimators.baselines import HFVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
-from unmix.estimators.cggan import CGGAN
-from unmix.estimators.cgvae import CGVAE
-from unmix.estimators.domain_baselines import IMSDA, IVAE
-from unmix.estimators.images import CGVAEImages
-from unmix.estimators.storage import Stored, read_model
+from unmix.fits.fit import Fit, kinds
 from unmix.nets.state import in_own_state
 
+# An estimator makes itself known when its module is imported.
+_IMPORTED = (baselines, cggan, cgvae, domain_baselines, images)
 ESTIMATORS: dict[str, type[LatentEstimator]] = {
-    estimator.__name__: estimator
-    for estimator in (CGVAE, CGVAEImages, IVAE, IMSDA, BetaVAE, BetaTCVAE, HFVAE, FactorVAE, SparseVAE)
+    name: kind for name, kind in kinds().items() if issubclass(kind, LatentEstimator)
 }
-_READABLE: dict[str, type[Stored]] = {**ESTIMATORS, CGGAN.__name__: CGGAN}
 
 
 @in_own_state
@@ -34,4 +30,8 @@ def load(path: str | Path, *, device: Any = "auto") -> Any:
     --------
     >>> unmix.load("model/").transform(table)     # doctest: +SKIP
     """
-    return read_model(path, _READABLE, device)
+    fit = Fit.from_folder(path, device)
+    kind: Any = fit.kind
+    estimator = kind(**fit.parameters)
+    estimator.fit_ = fit
+    return estimator

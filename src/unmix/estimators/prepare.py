@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from sklearn.utils._set_output import _get_output_config
 
@@ -19,8 +20,10 @@ from unmix.data.cells import Cells
 from unmix.data.columns import column_names, listed, unlike
 from unmix.data.domains import DomainSchema, Encoded
 from unmix.data.images import ImageSchema, ImageTable, check_images, read_images
+from unmix.data.kinds import check_kinds, kinds_of
 from unmix.data.matrix import check_trainable, check_values, numeric_matrix, read_cells
 from unmix.data.schema import BEYOND, FeatureSchema
+from unmix.data.sizes import TOTAL, SizeFactors
 from unmix.data.suspects import without_suspects
 from unmix.data.tables import as_table, read_annotated, read_table, split_columns
 from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
@@ -33,18 +36,29 @@ _SPLIT_SEED = 0
 
 @dataclass(frozen=True)
 class Prepared:
-    """Checked data of one fit: schemas, all rows, and the indices of training and held-out rows.
+    """Checked data of one fit: schemas, and all rows, those of training before those held out.
 
-    ``features`` is a ``FeatureSchema``, or an ``ImageSchema`` with the same face.
+    ``features`` is a ``FeatureSchema``, or an ``ImageSchema`` with the same face. ``order`` (rows,) are the places of
+    the rows in the table, ``groups`` their domains.
     """
 
     features: Any
     domains: DomainSchema
     rows: Rows
     groups: NDArray[np.int64]
-    train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
+    order: NDArray[np.int64]
+    n_train: int
     table: Any
+
+    @property
+    def train(self) -> NDArray[np.int64]:
+        """Which of ``rows`` are trained on."""
+        return np.arange(self.n_train)
+
+    @property
+    def held_out(self) -> NDArray[np.int64]:
+        """Which of ``rows`` are held out."""
+        return np.arange(self.n_train, len(self.groups))
 
 
 def in_layer(X: Any, layer: str | None) -> Any:
@@ -151,9 +165,12 @@ def prepare(
     auxiliary: Mapping[str, str] | None,
     min_domain_rows: int,
     validation_fraction: float,
+    likelihood: str | Mapping[str, str] = "gaussian",
+    size_factors: str | None = None,
 ) -> Prepared:
     """Check everything, learn the schemas, encode the rows and split them."""
     table, y = separate(X, y)
+    table, size_column = without_sizes(X, table, size_factors)
     cells = read_cells(table)
     names = column_names(table)
     shown = names or tuple(f"x{k}" for k in range(cells.shape[1]))
@@ -165,17 +182,22 @@ def prepare(
             "told apart. Ask for at most as many latents as features."
         )
     domains, encoded, groups = DomainSchema.learn(y, len(cells), auxiliary, min_domain_rows)
-    kind = output_dtype(table), table.layer if isinstance(table, Annotated) else None
-    features = FeatureSchema.learn(cells, names, *kind)
+    kinds = kinds_of(cells, shown, likelihood)
+    sizes, log_size = SizeFactors.learn(size_factors, cells, kinds, size_column)
+    layer = table.layer if isinstance(table, Annotated) else None
+    words = names, output_dtype(table), kinds, sizes, log_size, layer
+    features = FeatureSchema.learn(cells, *words)
     bounded = without_suspects(cells, features)
     if bounded is not cells:
-        features = FeatureSchema.learn(bounded, names, *kind)
+        features = FeatureSchema.learn(bounded, *words)
         # Latents of these rows will be asked for.
         features.refuse_beyond(cells)
         cells = bounded
-    rows = Rows.build(features.standardise(cells), encoded, domains.sizes, missing == "mask")
     train, held_out = split_rows(groups, validation_fraction, _SPLIT_SEED)
-    return Prepared(features, domains, rows, groups, train, held_out, header(table))
+    order = np.concatenate([train, held_out])
+    # Standardised in the order of the split, so that neither part is copied again.
+    rows = _rows(cells, features, encoded.take(order), domains.sizes, missing == "mask", log_size, order)
+    return Prepared(features, domains, rows, groups[order], order, len(train), header(table))
 
 
 def header(table: Any) -> Any:
@@ -218,8 +240,9 @@ def prepare_images(
         )
     features = ImageSchema.learn(table.images)
     train, held_out = split_rows(groups, validation_fraction, seed)
-    rows = image_rows(table.images, features, domains, encoded)
-    return Prepared(features, domains, rows, groups, train, held_out, None)
+    order = np.concatenate([train, held_out])
+    rows = image_rows(table.images, features, domains, encoded).take(torch.from_numpy(order))
+    return Prepared(features, domains, rows, groups[order], order, len(train), None)
 
 
 def image_rows(
@@ -272,9 +295,69 @@ def rows_for(
     domains: DomainSchema,
     encoded: Encoded | None,
     masked: bool,
+    size_column: NDArray[np.float64] | None = None,
 ) -> Rows:
-    """New rows for a fitted model; without ``encoded`` they carry no domain (the encoder needs none)."""
+    """New rows for a fitted model; without ``encoded`` they carry no domain (the encoder needs none).
+
+    Raises
+    ------
+    DataError
+        A feature has entries that its likelihood cannot have, or a row of counts has no size.
+    """
+    cells = Cells.of(matrix)
+    check_kinds(cells, features.names, features.kinds)
+    log_size = None if features.sizes is None else features.sizes.log_sizes(cells, size_column)
     if encoded is None:
-        empty = np.zeros((len(matrix), 0))
-        return Rows.build(features.standardise(matrix), Encoded(empty.astype(np.int64), empty), (), masked)
-    return Rows.build(features.standardise(matrix), encoded, domains.sizes, masked)
+        empty = np.zeros((len(cells), 0))
+        return _rows(cells, features, Encoded(empty.astype(np.int64), empty), (), masked, log_size)
+    return _rows(cells, features, encoded, domains.sizes, masked, log_size)
+
+
+def _rows(
+    cells: Cells,
+    features: FeatureSchema,
+    encoded: Encoded,
+    sizes: tuple[int, ...],
+    masked: bool,
+    log_size: NDArray[np.float64] | None,
+    order: NDArray[np.int64] | None = None,
+) -> Rows:
+    """The rows of ``cells``, or all of them in another ``order``, which ``encoded`` has already."""
+    rows = Rows.build(features.standardise(cells, log_size, order), encoded, sizes, masked)
+    if features.continuous.all():
+        return rows
+    if order is not None and log_size is not None:
+        log_size = log_size[order]
+    numbers = np.empty(cells.shape, dtype=np.float32)
+    for place, _, part in cells.ordered(order):
+        numbers[place] = np.nan_to_num(part.astype(np.float32))
+    given = torch.from_numpy(numbers)
+    if features.kinds.count("gaussian") + features.kinds.count("student"):
+        given = torch.where(torch.from_numpy(features.continuous), rows.x, given)
+    size = None if log_size is None else torch.from_numpy(log_size.astype(np.float32)).unsqueeze(1)
+    return replace(rows, given=given, log_size=size)
+
+
+def without_sizes(
+    X: Any, table: Any, source: str | None, *, needed: bool = True
+) -> tuple[Any, NDArray[np.float64] | None]:
+    """The table without the column that holds the rows' sizes, and that column; ``X`` may have it in ``.obs``."""
+    if source in (None, TOTAL):
+        return table, None
+    assert source is not None
+    if isinstance(X, str | Path) and is_store(as_path(X)):
+        X = table
+    if is_annotated(X):
+        if source not in X.obs and needed:
+            raise DataError(f"There is no column {source!r} of size factors in .obs; it has {list(X.obs.columns)}.")
+        return table, numeric_matrix(X.obs[[source]])[:, 0] if source in X.obs else None
+    frame = _frame(table)
+    if frame is None or source not in frame.columns:
+        if not needed:
+            return table, None
+        has = "no column names" if frame is None else f"the columns {listed(frame.columns)}"
+        raise DataError(
+            f"size_factors={source!r} names a column of the table, which has {has}. Add the column, or pass "
+            'size_factors="total" or None.'
+        )
+    return frame.drop([source]).to_native(), numeric_matrix(frame.select([source]).to_native())[:, 0]

@@ -15,7 +15,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unmix.audit.agreement import REPEATS
+from unmix.data.images import ImageSchema
+from unmix.data.kinds import announced
 from unmix.estimators.prepare import Prepared
+from unmix.fits.latent import LatentFit
 from unmix.terminal import printable
 
 OnEpoch = Callable[[int, list[float]], None]
@@ -64,11 +68,13 @@ def announce(estimator: Any, data: Prepared, device: torch.device) -> None:
     """What a fit is about to do: rows, features, starts, and the kind of every domain column."""
     columns = [column.describe() for column in data.domains.columns] or ["none: one domain, only sparsity identifies"]
     n_held_out = len(data.held_out)
+    # Where all features are Gaussian there is nothing to say.
+    kinds = announced(data.features.kinds, data.features.names) if getattr(data.features, "kinds", ()) else []
     say(
         estimator.verbose,
         f"unmix {type(estimator).__name__}: {len(data.rows)} rows ({n_held_out} held out) × "
         f"{len(data.features.names)} features, {estimator.n_latents} latents, {estimator.n_restarts} starts, "
-        f"on {device}\n" + "\n".join(f"domain {line}" for line in columns),
+        f"on {device}\n" + "\n".join([*(f"domain {line}" for line in columns), *kinds]),
     )
     if n_held_out == 0 and estimator.validation_fraction > 0:
         say(
@@ -76,6 +82,23 @@ def announce(estimator: Any, data: Prepared, device: torch.device) -> None:
             f"No domain has the {math.ceil(1 / estimator.validation_fraction)} rows it takes to hold one out: "
             "everything below is measured on training rows, and training does not stop early.",
         )
+
+
+def conclude(verbose: int, fit: LatentFit) -> None:
+    """What a fit has found: the start that is kept, latents that do not repeat or drive one feature alone."""
+    summary, n_starts = fit.summary, len(fit.starts)
+    agreed = f"; agreement of the starts {summary.agreement:.3f}" if n_starts > 1 else ""
+    say(verbose, f"{summary.stop_reason}; kept start {fit.best} of {n_starts}{agreed}; {fit.seconds:.0f} s")
+    repeats = zip(fit.latent_names, summary.latents_agreement(fit.starts, fit.best), strict=True)
+    loose = [f"{name} ({value:.2f})" for name, value in repeats if value < REPEATS]
+    if loose:
+        say(verbose, f"latents that other starts do not find again (correlation): {', '.join(loose)}")
+    if isinstance(fit.schema, ImageSchema) or fit.schema.n_features < 2:
+        return
+    driven = zip(fit.latent_names, summary.support.T, strict=True)
+    alone = [f"{name} ({fit.schema.names[int(own.argmax())]})" for name, own in driven if own.sum() == 1]
+    if alone:
+        say(verbose, f"latents that drive one feature only: {', '.join(alone)}")
 
 
 @contextmanager

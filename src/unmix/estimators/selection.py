@@ -23,10 +23,10 @@ from unmix.audit.describe import chunks
 from unmix.audit.residuals import WEAK, residual_dependence
 from unmix.audit.subject import ResidualDependence, stratify
 from unmix.errors import DataWarning
-from unmix.estimators.base import LatentEstimator
-from unmix.estimators.finish import finish_starts
+from unmix.estimators.base import SCORE_DRAWS, LatentEstimator
 from unmix.estimators.prepare import Prepared, prepare
 from unmix.estimators.settings import planned_epochs
+from unmix.fits.choice import finish_starts
 from unmix.train.devices import pick_device
 from unmix.train.fit import fit as train_model
 
@@ -80,7 +80,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Tried:
     """A model trained on some rows, what it reached, and its latents (rows, n_latents) of the held-out rows."""
 
     candidate: Candidate
@@ -95,7 +95,7 @@ def fit_rows(
     part: NDArray[np.int64] | None = None,
     share: float = 1.0,
     turned: bool = True,
-) -> Fit:
+) -> Tried:
     """Fit ``estimator`` on the training rows, or a ``part`` of them, with a ``share`` of its passes.
 
     Without ``turned`` the latents are not turned in training, which takes longer than all else in a short one.
@@ -112,15 +112,14 @@ def fit_rows(
         network.config = replace(network.config, turned=())
     result = train_model(network, train, held_out, settings)
     found = finish_starts(network, train, held_out, result, groups, len(data.domains.domains), has_held_out)
-    model = clone(estimator)
-    model.model_, model.n_latents_ = found.model, found.model.n_latents
     bounds, generator = [np.empty(0)], torch.Generator().manual_seed(0)
     with torch.no_grad():
-        bounds += [model._bound(own, generator).cpu().double().numpy() for own in chunks(held_out) if has_held_out]
+        parts = [found.model.bound(own, generator, SCORE_DRAWS) for own in chunks(held_out) if has_held_out]
+    bounds += [own.cpu().double().numpy() for own in parts]
     strata = stratify(train, data.groups[place]).labels
-    return Fit(
+    return Tried(
         Candidate(
-            model.n_latents_,
+            found.model.n_latents,
             np.concatenate(bounds),
             residual_dependence(found.model, train, strata, data.features.names),
             float(found.description.r2.mean()),
@@ -214,7 +213,7 @@ def choose_latents(estimator: LatentEstimator, X: Any, y: Any, seed: int) -> Cho
         warnings.simplefilter("ignore", DataWarning)
         data = prepared(estimator, X, y)
     most = min(len(data.features.names), _MOST_LATENTS)
-    first = min(max(principal_components(data.rows.x.numpy()), 1), most)
+    first = min(max(components_of(data), 1), most)
     if len(data.features.names) > _WIDE:
         reason = (
             f"as many principal components stand out of shuffled data (tables of more than {_WIDE} features are not "
@@ -277,13 +276,24 @@ def _long_enough(estimator: Any, n_rows: int, passes: float) -> bool:
     return bool(passes * _PROBE_SHARE >= epochs * part)
 
 
+def components_of(data: Prepared) -> int:
+    """``principal_components`` of the rows of a fit, in the order of its table."""
+    places = np.argsort(data.order)
+    return principal_components(data.rows.x.numpy()[_some(places)])
+
+
 def principal_components(x: Floats) -> int:
     """How many eigenvalues of the correlation matrix are above the largest of shuffled columns (rows, features)."""
-    rows = x[:: max(1, len(x) // _MOST_ROWS)][:_MOST_ROWS].astype(np.float64)
+    rows = _some(x).astype(np.float64)
     rows = (rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-12)
     rng = np.random.default_rng(0)
     edge = max(_eigenvalues(rng.permuted(rows, axis=0)).max() for _ in range(_SHUFFLES))
     return int((_eigenvalues(rows) > edge).sum())
+
+
+def _some(rows: NDArray[Any]) -> NDArray[Any]:
+    """At most 5,000 rows, evenly spaced."""
+    return rows[:: max(1, len(rows) // _MOST_ROWS)][:_MOST_ROWS]
 
 
 def _eigenvalues(rows: Floats) -> Floats:
@@ -303,4 +313,5 @@ def prepared(estimator: LatentEstimator, X: Any, y: Any) -> Prepared:
         auxiliary=estimator.auxiliary,
         min_domain_rows=estimator.min_domain_rows,
         validation_fraction=estimator.validation_fraction,
+        **estimator._kinds(),
     )

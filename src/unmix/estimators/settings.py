@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import torch
 
 from unmix.data.domains import DomainSchema
+from unmix.data.kinds import KINDS
 from unmix.data.schema import FeatureSchema
-from unmix.errors import SettingError, StorageError
+from unmix.errors import SettingError
 from unmix.models.cggan import FLOWS, MODULATIONS
 from unmix.nets.layers import ACTIVATIONS
 from unmix.numbers import is_number, is_whole
 from unmix.objectives.sparsity import PENALTIES
 from unmix.train.fit import TrainingSettings
-from unmix.version import __version__
 
 _LEAST_EPOCHS = 20
 _MOST_EPOCHS = 1_000
@@ -47,66 +44,6 @@ def _needs(estimator: Any) -> Callable[[Any, str, str], None]:
 def _check_auxiliary(estimator: Any) -> None:
     known = estimator.auxiliary is None or isinstance(estimator.auxiliary, Mapping)
     _needs(estimator)(known, "auxiliary", "None, or a mapping of columns to their kind")
-
-
-def plain_settings(estimator: Any, seed: int) -> dict[str, Any]:
-    """Constructor words as JSON holds them, with the seed that the random state gave.
-
-    Raises
-    ------
-    SettingError
-        For a word that could not be saved with the model: called before training, for afterwards is too late.
-    """
-    found: dict[str, Any] = {}
-    for name, value in {**estimator.get_params(deep=False), "random_state": seed}.items():
-        try:
-            found[name] = _plain(value)
-        except TypeError as error:
-            raise SettingError(
-                f"{name} must be made of numbers, text, True, False and None, or it could not be saved with the model; "
-                f"got {value!r}."
-            ) from error
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, torch.device | str):
-        return str(value)
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(own) for key, own in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [_plain(own) for own in value]
-    raise TypeError
-
-
-def restored(kind: Callable[..., Any], words: Mapping[str, Any], check: Callable[[Any], None], where: Any) -> Any:
-    """An estimator with saved words, after ``check``; ``where`` they are saved is what an error names.
-
-    Raises
-    ------
-    StorageError
-        A word, or its value, is none that this version takes.
-    """
-    unknown = sorted(set(words) - set(inspect.signature(kind).parameters))
-    try:
-        if unknown:
-            raise SettingError(f"there is no {', '.join(unknown)}.")
-        estimator = kind(**words)
-        check(estimator)
-    except SettingError as error:
-        raise StorageError(
-            f"{where} has a setting that {kind.__name__} of unmix {__version__} does not take: {error} Another version "
-            "wrote it, or it was changed. Install the newest version, or fit and save the model again."
-        ) from error
-    return estimator
 
 
 def check_common(estimator: Any) -> None:
@@ -204,3 +141,18 @@ def check_vae(estimator: Any, *weights: str) -> None:
     if noise is not None and not (is_number(noise) and noise > 0):
         raise SettingError(f"noise_std must be None or > 0; got {noise!r}.")
     estimator._need_at_least_zero(*weights)
+
+
+def check_likelihood(likelihood: Any, size_factors: Any) -> None:
+    """Raise ``SettingError`` for likelihoods or size factors that cannot be."""
+    given = [*likelihood.values()] if isinstance(likelihood, Mapping) else [likelihood]
+    known = KINDS if isinstance(likelihood, Mapping) else ("auto", *KINDS)
+    if not all(isinstance(own, str) and own in known for own in given):
+        raise SettingError(
+            f"likelihood must be one of {['auto', *KINDS]}, or a mapping of features to {[*KINDS]}; got {likelihood!r}."
+        )
+    if not (size_factors is None or (isinstance(size_factors, str) and size_factors)):
+        raise SettingError(
+            f'size_factors must be "total", the name of a column, or None; got {size_factors!r}. Put sizes of your own '
+            "into a column of the table."
+        )

@@ -17,43 +17,34 @@ import torch
 from torch import Tensor, nn
 
 from unmix.data.batches import Rows
+from unmix.distributions.likelihood import Likelihood
+from unmix.distributions.prior import LocationScale, PriorDistribution
 from unmix.models.frame import Framed, FramedPrior
 from unmix.nets.decoder import Decoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
-from unmix.nets.prior import LocationScale, PriorDistribution
 from unmix.objectives.elbo import gaussian_kl, gaussian_negentropy
 
 
 class LatentModel(nn.Module, ABC):
     """Encoder, decoder and prior with a leading start axis on every tensor of the state.
 
-    Arguments: ``config`` is a frozen dataclass with at least ``n_starts``, ``n_latents`` and ``n_features``;
-    ``noise_std`` of the observations is learnt from ``initial_noise`` on where it is None. Where a model
-    ``refits_noise`` each feature's is set to that of its residuals after training.
+    Arguments: ``config`` is a frozen dataclass with at least ``n_starts``, ``n_latents`` and ``n_features``.
     """
 
     penalties: ClassVar[tuple[str, ...]] = ()
-    refits_noise: ClassVar[bool] = False
-    log_noise: Tensor
 
-    def __init__(
-        self,
-        config: Any,
-        encoder: Encoder,
-        decoder: Decoder,
-        noise_std: float | None = None,
-        initial_noise: float = 0.1,
-    ) -> None:
+    def __init__(self, config: Any, encoder: Encoder, decoder: Decoder, likelihood: Likelihood) -> None:
         super().__init__()
         self.config = config
         self.n_starts: int = config.n_starts
         self.n_latents: int = config.n_latents
-        self.encoder, self.decoder = encoder, decoder
-        log_noise = torch.full((config.n_starts, 1, config.n_features), math.log(noise_std or initial_noise))
-        if noise_std is None:
-            self.log_noise = nn.Parameter(log_noise)
-        else:
-            self.register_buffer("log_noise", log_noise)
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # Models saved before there was a likelihood have its noise themselves.
+        if (own := f"{prefix}log_noise") in state_dict:
+            state_dict[f"{prefix}likelihood.noise.log"] = state_dict.pop(own)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property
     def n_noise(self) -> int:
@@ -66,22 +57,22 @@ class LatentModel(nn.Module, ABC):
         return posterior
 
     def decode(self, z: Tensor) -> Tensor:
-        """Features (starts, batch, features) in units of their standard deviation."""
+        """η (starts, batch, features) of the likelihood: standardised features, where it is Gaussian."""
         output: Tensor = self.decoder(z)
         return output
 
     def decode_with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
-        """Features, and derivatives (starts, n_rows, latents, features) for the first rows."""
+        """η, and its derivatives (starts, n_rows, latents, features) for the first rows."""
         return self.decoder.with_jacobian(z, n_rows)
 
     def prior(self, design: Tensor) -> PriorDistribution:
         """p(z | u) for the design matrix (batch, n_design) of u; N(0, I) unless a model says otherwise."""
-        zero = self.log_noise.new_zeros(self.n_starts, 1, self.n_latents)
+        zero = design.new_zeros(self.n_starts, 1, self.n_latents)
         return LocationScale(zero, zero)
 
-    def noise_std(self) -> Tensor:
-        """Standard deviation of the observation noise (starts, 1, features)."""
-        return self.log_noise.exp()
+    def reconstruction(self, rows: Rows, z: Tensor) -> Tensor:
+        """``-E log p(x | z)`` (starts,), mean over the rows, for draws ``z`` (starts, batch, latents)."""
+        return -self.likelihood.log_prob(rows, self.decode(z)).mean(1)
 
     def kl(self, rows: Rows, posterior: GaussianPosterior, z: Tensor, counted: Tensor | float = 1.0) -> Tensor:
         """KL(q(z | x) ‖ p(z | u)), mean over the rows (starts,): closed where p is Gaussian, else from the draw z.
@@ -142,7 +133,8 @@ class LatentModel(nn.Module, ABC):
 
     def single(self, start: int) -> Self:
         """A model of one start with a copy of this start's state, without the latents it has dropped."""
-        model = type(self)(replace(self.config, n_starts=1)).to(self.log_noise.device)  # type: ignore[call-arg]
+        device = next(self.parameters()).device
+        model = type(self)(replace(self.config, n_starts=1)).to(device)  # type: ignore[call-arg]
         model.load_state_dict({name: value[start : start + 1] for name, value in self.state_dict().items()})
         return model
 
@@ -195,37 +187,53 @@ class FittedModel(Framed):
         negentropy = gaussian_negentropy(posterior.log_diagonal[0]).sum(-1) + self.scale.abs().log().sum()
         return self.outward(posterior.sample(noise[None])[0]), negentropy
 
+    @property
+    def likelihood(self) -> Likelihood:
+        return self.inner.likelihood
+
+    def bound(self, rows: Rows, generator: torch.Generator, n_draws: int) -> Tensor:
+        """Evidence lower bound (batch,) of every row, in nats of standardised features, mean of ``n_draws`` draws."""
+        prior = self.prior(rows.design)
+        total = torch.zeros(len(rows), device=rows.x.device)
+        for _ in range(n_draws):
+            noise = torch.randn(len(rows), self.n_latents, generator=generator).to(rows.x.device)
+            z, negentropy = self.sample_posterior(rows.x, rows.observed, noise, rows.design)
+            total += self.likelihood.log_prob(rows, self.decode(z)[None])[0] - negentropy
+            total += prior.log_prob(z).sum(-1)
+        return total / n_draws
+
     def decode(self, z: Tensor) -> Tensor:
-        """Standardised features (batch, features)."""
+        """The likelihood's η (batch, features): standardised features, where it is Gaussian."""
         return self.inner.decode(self.inward(z)[None])[0]
 
     def reconstruct(self, z: Tensor) -> Tensor:
-        """Standardised features (batch, features) of rows whose posterior means are ``z``."""
+        """η (batch, features) of rows whose posterior means are ``z``."""
         return self.decode(z @ self.expansion)
 
     def counterfactual(
-        self, x: Tensor, observed: Tensor | None, design: Tensor, target: Tensor, residual: bool = True
+        self,
+        rows: Rows,
+        target: Tensor,
+        generator: torch.Generator,
+        residual: bool = True,
+        log_size: Tensor | None = None,
     ) -> Tensor:
-        """Standardised features of rows of ``design``, carried to ``target``: x + ĝ(z') - ĝ(z), or ĝ(z') alone.
+        """Features (batch, features) of rows that are carried to ``target`` (batch, n_design).
 
-        z' = F⁻¹(F(z; design); target), with the prior's maps F. An entry that was not observed has no residual.
+        z' = F⁻¹(F(z; u); target), with the prior's maps F. What z leaves of a row is kept
+        (``Likelihood.carry``), or with ``residual`` False it is the mean for z' alone. ``log_size`` as there.
         """
-        z = self.mean(x, observed, design) @ self.expansion
-        noise, _ = self.prior(design).to_noise(z)
+        z = self.mean(rows.x, rows.observed, rows.design) @ self.expansion
+        noise, _ = self.prior(rows.design).to_noise(z)
         moved = self.decode(self.prior(target).from_noise(noise))
         if not residual:
-            return moved
-        kept = moved + (x - self.decode(z))
-        return kept if observed is None else torch.where(observed > 0, kept, moved)
+            return self.likelihood.mean(moved, rows.log_size if log_size is None else log_size)
+        return self.likelihood.carry(rows, self.decode(z), moved, generator, log_size)
 
     def jacobian(self, z: Tensor) -> Tensor:
-        """Exact ∂x/∂z (batch, features, latents), features in units of their standard deviation."""
+        """Exact ∂η/∂z (batch, features, latents), in the likelihood's ``unit`` for one unit of z."""
         _, inner = self.inner.decode_with_jacobian(self.inward(z)[None], len(z))
         return inner[0][:, self.order].mul(self.scale[:, None]).transpose(1, 2)
 
     def prior(self, design: Tensor) -> PriorDistribution:
         return FramedPrior(self, self.inner.prior(design))
-
-    def noise_std(self) -> Tensor:
-        """(features,), in units of each feature's standard deviation."""
-        return self.inner.noise_std()[0, 0]

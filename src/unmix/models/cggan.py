@@ -3,9 +3,9 @@ r"""CG-GAN: a conditional generative adversarial network in which domains act th
 .. math:: z_c = \epsilon_c, \quad z_s = f_u(\epsilon_s; m), \quad \tilde x = G(z_c, z_s) + \sigma \odot \eta, \qquad
           \epsilon, \eta \sim N(0, I)
 
-Li et al., ICLR 2025, arXiv:2503.00639. The domain-conditional map f is that of the prior (``nets/prior.py``), monotone
-in every style latent. Moving a row to another domain keeps (ε_c, ε_s) and changes u. Observation noise σ is learnt for
-rows of features, because a generator without it never matches them; images have none.
+Li et al., ICLR 2025, arXiv:2503.00639. The domain-conditional map f is that of the prior (``distributions/prior.py``),
+monotone in every style latent. Moving a row to another domain keeps (ε_c, ε_s) and changes u. Observation noise σ is
+learnt for rows of features, because a generator without it never matches them; images have none.
 
 Generator and encoder E together minimise, with the terms of ``objectives/adversarial.py``,
 
@@ -38,13 +38,13 @@ import torch
 from torch import Tensor, nn
 
 from unmix.data.batches import Rows
+from unmix.distributions.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
 from unmix.models.players import AdversarialModel, Phase
 from unmix.nets.augment import adapted, augment
 from unmix.nets.gan import VectorDiscriminator, VectorEncoder, VectorGenerator
 from unmix.nets.gan_images import ImageDiscriminator, ImageEncoder, ImageGenerator
 from unmix.nets.jacobian import rows_at_once
 from unmix.nets.layers import Generators, generators
-from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
 from unmix.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty, mask_penalty
 from unmix.objectives.sparsity import PENALTIES, jacobian_weights
 

@@ -51,6 +51,9 @@ import torch
 from torch import Tensor
 
 from unmix.data.batches import Rows
+from unmix.distributions.kinds import likelihood_of
+from unmix.distributions.likelihood import Likelihood, NoiseCourse
+from unmix.distributions.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
 from unmix.models.base import LatentModel
 from unmix.models.linear import principal_factors
 from unmix.models.turning import turn_latents
@@ -58,8 +61,6 @@ from unmix.nets.decoder import Decoder, DenseDecoder, FeatureDecoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
 from unmix.nets.jacobian import rows_at_once
 from unmix.nets.layers import Generators, generators
-from unmix.nets.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
-from unmix.objectives.elbo import gaussian_nll
 from unmix.objectives.sparsity import PENALTIES, group_weights, jacobian_weights
 
 PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
@@ -118,6 +119,7 @@ class CGVAEConfig:
     The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, "" at
     random weights; with none there are no linear paths. Until ``released`` the features share all of the noise's
     variance, then the share ``pooled``. ``by_evidence``: the final weight of the penalty is that of ``_by_evidence``.
+    ``kinds`` are the likelihoods of the features, one for each or one for all.
     """
 
     n_latents: int
@@ -144,6 +146,7 @@ class CGVAEConfig:
     narrowed: float = 0.35
     turned: tuple[float, ...] = (0.4, 0.8)
     by_evidence: bool = False
+    kinds: tuple[str, ...] = ("gaussian",)
 
 
 class CGVAENetwork(LatentModel):
@@ -153,18 +156,21 @@ class CGVAENetwork(LatentModel):
     """
 
     penalties = ("sparsity",)
-    refits_noise = True
     alive: Tensor
 
     def __init__(self, config: CGVAEConfig) -> None:
         sources = generators(config.seed, config.n_starts)
         n_latents = config.n_latents + config.spare
         encoder, decoder = self._networks(sources, n_latents, config)
-        super().__init__(config, encoder, decoder, None, config.initial_noise)
+        super().__init__(config, encoder, decoder, self._likelihood(config))
         self.domain_prior = PRIORS[config.prior](sources, n_latents, config.n_design, config.interactions)
         self.n_latents = n_latents
         self._wide, self.final_sparsity = False, _FINAL_SHARE * config.sparsity
         self.register_buffer("alive", torch.ones(config.n_starts, 1, n_latents))
+
+    def _likelihood(self, config: Any) -> Likelihood:
+        course = NoiseCourse(config.noise_floor, config.narrowed, config.released, config.pooled)
+        return likelihood_of(config.kinds, config.n_starts, config.n_features, config.initial_noise, course)
 
     def _networks(self, sources: Generators, n_latents: int, config: Any) -> tuple[Encoder, Decoder]:
         linear = bool(config.beginnings)
@@ -182,6 +188,7 @@ class CGVAENetwork(LatentModel):
     @torch.no_grad()
     def begin(self, train: Rows, some: Rows) -> bool:
         config = self.config
+        self.likelihood.begin(train)
         self._wide = len(train) < _LEAST_ROWS_A_FEATURE * config.n_features
         if config.by_evidence:
             one = float(PENALTIES[config.penalty](torch.ones(1, 1, 1)))
@@ -204,8 +211,9 @@ class CGVAENetwork(LatentModel):
         decoder: Any = self.decoder
         for start in starts:
             self.encoder.set_linear(start, encoding, factor)
+            own = self.likelihood.begin_linear(start, train, train.x @ found.encoding, found.weight, found.noise)
+            weight[:n] = own
             decoder.set_linear(start, weight)
-            self.log_noise[start] = math.log(found.noise)
             self.alive[start, 0, n:] = 0.0
         turn_latents(self, some, self.alive[:, 0], self._entry_cost(len(train)), _START_SEED, linear=starts)
 
@@ -213,6 +221,11 @@ class CGVAENetwork(LatentModel):
     def most_patience(self) -> float:
         """Where all starts begin at the linear solution there may be nothing to gain, and much to overfit."""
         return _PATIENCE_OF_LINEAR if self.settled(0.0) else math.inf
+
+    def release_noise(self) -> None:
+        """The number of latents is enough: let each feature have its part of the noise from the start."""
+        self.config = replace(self.config, released=0.0)
+        self.likelihood.release()
 
     def seedless(self, start: int) -> bool:
         return self._kind(start) == "linear"
@@ -238,37 +251,16 @@ class CGVAENetwork(LatentModel):
         distribution: PriorDistribution = self.domain_prior(design)
         return distribution
 
-    def noise_std(self) -> Tensor:
-        return self._log_noise_at(1.0).exp()
-
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
         posterior = self.encode(rows.x, rows.observed)
         z = posterior.sample(noise * self.alive)
         output, penalties = self._decode_and_penalise(z, penalty_rows)
         return {
-            "reconstruction": gaussian_nll(rows.x, output, self._log_noise_at(progress), rows.observed).mean(1),
+            "reconstruction": -self.likelihood.log_prob(rows, output, progress).mean(1),
             "kl": self.kl(rows, posterior, z, self.alive),
             **penalties,
             "shrinkage": self.domain_prior.shrinkage() / n_train,
         }
-
-    def _log_noise_at(self, progress: float) -> Tensor:
-        """Log of the noise, with the floor that is in force in its variance.
-
-        Until ``released`` all features share one variance, their mean; later each has its own for the rest of it.
-        """
-        log_noise, shared = self.log_noise, 1.0 if progress < self.config.released else self.config.pooled
-        if shared:
-            pooled = log_noise.mul(2.0).logsumexp(-1, keepdim=True).sub(math.log(log_noise.shape[-1])).mul(0.5)
-            pooled = pooled.expand_as(log_noise)
-            if shared < 1.0:
-                parts = pooled.mul(2.0).add(math.log(shared)), log_noise.mul(2.0).add(math.log(1.0 - shared))
-                pooled = torch.logaddexp(*parts).mul(0.5)
-            log_noise = pooled
-        if progress >= self.config.narrowed or self.config.noise_floor == 0:
-            return log_noise
-        floor = self.config.noise_floor * (1.0 - progress / self.config.narrowed)
-        return 0.5 * torch.logaddexp(2.0 * log_noise, log_noise.new_tensor(2.0 * math.log(floor)))
 
     def weights(self, progress: float) -> Mapping[str, float | Tensor]:
         return {
@@ -293,7 +285,7 @@ class CGVAENetwork(LatentModel):
     def _strength(self, progress: float) -> Tensor:
         """Weight of the penalty in each start (starts,)."""
         alpha, final = self.config.sparsity, self.final_sparsity
-        return self.log_noise.new_tensor([own.strength(progress, alpha, final) for own in self._schedules])
+        return self.alive.new_tensor([own.strength(progress, alpha, final) for own in self._schedules])
 
     @torch.no_grad()
     def settle(self, latent_std: Tensor) -> None:
@@ -310,7 +302,7 @@ class CGVAENetwork(LatentModel):
         if due:
             last = self.config.by_evidence and due[-1] == self.config.turned[-1]
             cost = _by_evidence(n_train, self._wide) if last else self._entry_cost(n_train)
-            turn_latents(self, rows, self.alive[:, 0], cost, self.config.seed)
+            turn_latents(self, rows, self.alive[:, 0], cost, self.config.seed, less_if_dense=last)
 
     @torch.no_grad()
     def _narrow(self, rows: Rows, wide: Tensor) -> None:
@@ -327,15 +319,15 @@ class CGVAENetwork(LatentModel):
             self.alive[start, 0, kept] = 1.0
 
     def single(self, start: int) -> CGVAENetwork:
-        network = type(self)(replace(self.config, n_starts=1, spare=0, pooled=0.0)).to(self.log_noise)
+        network = type(self)(replace(self.config, n_starts=1, spare=0, pooled=0.0)).to(self.alive)
         kept = torch.nonzero(self.alive[start, 0]).flatten()[: self.config.n_latents]
         own = {name: value[start : start + 1] for name, value in self.state_dict().items()}
         parts: dict[str, Any] = {"encoder": self.encoder, "decoder": self.decoder, "domain_prior": self.domain_prior}
         for name, module in parts.items():
             for key, (dim, index) in module.latent_entries(kept).items():
                 own[f"{name}.{key}"] = own[f"{name}.{key}"].index_select(dim, index)
-        noise = self.noise_std()[start : start + 1].log().detach()
-        network.load_state_dict(own | {"alive": own["alive"][..., kept], "log_noise": noise})
+        own |= {f"likelihood.{name}": value for name, value in self.likelihood.of_start(start).items()}
+        network.load_state_dict(own | {"alive": own["alive"][..., kept]})
         return network
 
     def _decode_and_penalise(self, z: Tensor, penalty_rows: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -8,13 +8,10 @@ batch; ``nets/convolution.py`` states its cost.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
+from unmix.distributions.likelihood import Gaussian, Likelihood, NoiseCourse
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
 from unmix.nets.convolution import ConvolutionalDecoder, ConvolutionalEncoder
 from unmix.nets.decoder import Decoder
@@ -36,11 +33,10 @@ class CGVAEImageConfig(CGVAEConfig):
 class CGVAEImageNetwork(CGVAENetwork):
     """CG-VAE whose features are the pixels of an image, flattened (height · width · channels)."""
 
-    refits_noise = False
-
-    def __init__(self, config: CGVAEImageConfig) -> None:
-        super().__init__(config)
-        self.log_noise = nn.Parameter(torch.full((config.n_starts, 1, 1), math.log(config.initial_noise)))
+    def _likelihood(self, config: Any) -> Likelihood:
+        return Gaussian(
+            config.n_starts, 1, config.initial_noise, course=NoiseCourse(config.noise_floor, config.narrowed)
+        )
 
     def _networks(self, sources: Generators, n_latents: int, config: Any) -> tuple[Encoder, Decoder]:
         return (

@@ -6,11 +6,13 @@ Content is N(0, I), whatever its rotation; of rows of features, the sparsest mix
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unmix.data.batches import Rows
-from unmix.models.cggan import MASK_THRESHOLD, CGGANConfig, CGGANNetwork, Synthesis, as_floats, new_encoder
+from unmix.models.cggan import MASK_THRESHOLD, CGGANConfig, CGGANNetwork, Synthesis, as_floats, as_images, new_encoder
 from unmix.models.frame import Framed
 from unmix.nets.gan import VectorEncoder, VectorGenerator
 from unmix.nets.layers import generators
@@ -18,6 +20,8 @@ from unmix.objectives.turning import best_rotation
 
 _FRAME_ROWS = 2048
 _JACOBIAN_ROWS, _IMAGE_JACOBIAN_ROWS = 512, 128
+_MIXING_ROWS, _IMAGE_MIXING_ROWS = 1024, 128
+_CHUNK = 1024
 _OTHER_DOMAINS = 16
 
 
@@ -61,6 +65,34 @@ class FittedGAN(Framed):
         """Standardised rows, or images with colours first; ``design`` matters only to a plain conditional generator."""
         x: Tensor = self.synthesis(self.inward(z), design)
         return x
+
+    @torch.no_grad()
+    def read(self, rows: Rows) -> Tensor:
+        """``encode`` of many rows, few at a time."""
+        step = self._at_once
+        places = [slice(begin, begin + step) for begin in range(0, len(rows), step)]
+        return torch.cat([self.encode(rows.take(place).x) for place in places])
+
+    @torch.no_grad()
+    def generated(self, z: Tensor, design: Tensor) -> Tensor:
+        """``decode`` of many latents, few at a time, on the CPU: standardised rows, or uint8 images, colours last."""
+        step, pixels = self._at_once, self.config.images
+        parts = [self.decode(*own) for own in zip(z.split(step), design.split(step), strict=True)]
+        return torch.cat([(as_images(part) if pixels else part).cpu() for part in parts])
+
+    @property
+    def _at_once(self) -> int:
+        """Rows that go through the networks together: an image is wide."""
+        return min(_CHUNK, self.config.rows_at_once())
+
+    @torch.no_grad()
+    def mean_effects(self, rows: Rows) -> NDArray[np.float64]:
+        """Mean of |∂x/∂z|, (n_features, n_latents), or of images (side, side, colours, n_latents) in grey levels."""
+        images = self.config.images
+        step = -(-len(rows) // _IMAGE_MIXING_ROWS) if images else max(1, len(rows) // _MIXING_ROWS)
+        chosen = rows.take(slice(None, None, step))
+        absolute = self.mixing(self.encode(chosen.x), chosen.design)[0].cpu().double()
+        return (absolute.permute(2, 3, 1, 0) * 127.5 if images else absolute.T).numpy()
 
     def from_noise(self, noise: Tensor, design: Tensor) -> Tensor:
         """``z`` of ``noise`` ε; the columns of ε are those of the inner latents."""

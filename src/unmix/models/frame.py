@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unmix.nets.prior import PriorDistribution
+from unmix.distributions.prior import PriorDistribution
 
 
 class Framed(nn.Module):

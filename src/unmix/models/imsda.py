@@ -7,7 +7,7 @@ r"""iMSDA: content latents whose distribution no domain changes, and style laten
 Kong, Xie, Yao, Zheng, Chen, Stojanov, Akinwande, Zhang: Partial Identifiability for Domain Adaptation, ICML 2022.
 F_u is a monotone map of each style latent by itself: location-scale and a rational-quadratic spline. The
 paper's classifier of labelled source rows is no part of it: no labels of rows are used here. The effects of domains
-carry the Gaussian penalty of ``nets/prior.py``. Encoder q(z | x) with a diagonal covariance.
+carry the Gaussian penalty of ``distributions/prior.py``. Encoder q(z | x) with a diagonal covariance.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from unmix.data.batches import Rows
+from unmix.distributions.likelihood import gaussian_of
+from unmix.distributions.prior import PriorDistribution, SplinePrior
 from unmix.models.base import LatentModel
 from unmix.models.vaes import VAEConfig, dense_decoder, diagonal_encoder
 from unmix.nets.layers import generators
-from unmix.nets.prior import PriorDistribution, SplinePrior
-from unmix.objectives.elbo import gaussian_nll
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class IMSDANetwork(LatentModel):
 
     def __init__(self, config: IMSDAConfig) -> None:
         sources = generators(config.seed, config.n_starts)
-        super().__init__(config, diagonal_encoder(sources, config), dense_decoder(sources, config), config.noise_std)
+        super().__init__(config, diagonal_encoder(sources, config), dense_decoder(sources, config), gaussian_of(config))
         self.style_prior = SplinePrior(sources, config.n_style, config.n_design, config.interactions)
 
     def prior(self, design: Tensor) -> PriorDistribution:
@@ -68,7 +68,7 @@ class IMSDANetwork(LatentModel):
         posterior = self.encode(rows.x, rows.observed)
         z = posterior.sample(noise)
         return {
-            "reconstruction": gaussian_nll(rows.x, self.decode(z), self.log_noise, rows.observed).mean(1),
+            "reconstruction": self.reconstruction(rows, z),
             "kl": self.kl(rows, posterior, z),
             "shrinkage": self.style_prior.shrinkage() / n_train,
         }

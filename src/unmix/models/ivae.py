@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from unmix.data.batches import Rows
+from unmix.distributions.likelihood import gaussian_of
+from unmix.distributions.prior import LocationScale, PriorDistribution, bounded
 from unmix.models.base import LatentModel
 from unmix.models.vaes import VAEConfig, dense_decoder, diagonal_encoder
 from unmix.nets.layers import StackedMLP, generators
-from unmix.nets.prior import LocationScale, PriorDistribution, bounded
-from unmix.objectives.elbo import gaussian_nll
 
 PRIOR_MEANS = ("zero", "learned")
 
@@ -38,7 +38,7 @@ class IVAENetwork(LatentModel):
     def __init__(self, config: IVAEConfig) -> None:
         sources = generators(config.seed, config.n_starts)
         encoder = diagonal_encoder(sources, config, config.n_design)
-        super().__init__(config, encoder, dense_decoder(sources, config), config.noise_std)
+        super().__init__(config, encoder, dense_decoder(sources, config), gaussian_of(config))
         self.prior_network: StackedMLP | None = None
         if config.n_design:
             n_outputs = config.n_latents * (2 if config.prior_mean == "learned" else 1)
@@ -56,7 +56,7 @@ class IVAENetwork(LatentModel):
         posterior = self.encode(rows.x, rows.observed, rows.design)
         z = posterior.sample(noise)
         return {
-            "reconstruction": gaussian_nll(rows.x, self.decode(z), self.log_noise, rows.observed).mean(1),
+            "reconstruction": self.reconstruction(rows, z),
             "kl": self.kl(rows, posterior, z),
         }
 

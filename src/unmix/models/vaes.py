@@ -25,12 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from unmix.data.batches import Rows
+from unmix.distributions.likelihood import gaussian_of
 from unmix.models.base import LatentModel
 from unmix.nets.decoder import DenseDecoder, MaskedDecoder
 from unmix.nets.encoder import Encoder
 from unmix.nets.layers import Generators, StackedMLP, generators
 from unmix.objectives.dependence import decompose_kl, density_ratio_loss, permute_latents
-from unmix.objectives.elbo import gaussian_nll
 from unmix.objectives.sparsity import slab_probability, spike_and_slab
 
 _MOST_ROWS_IN_PAIRS = 512
@@ -84,13 +84,13 @@ class BetaVAENetwork(LatentModel):
 
     def __init__(self, config: BetaVAEConfig) -> None:
         sources = generators(config.seed, config.n_starts)
-        super().__init__(config, diagonal_encoder(sources, config), dense_decoder(sources, config), config.noise_std)
+        super().__init__(config, diagonal_encoder(sources, config), dense_decoder(sources, config), gaussian_of(config))
 
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
         posterior = self.encode(rows.x, rows.observed)
         z = posterior.sample(noise)
         return {
-            "reconstruction": gaussian_nll(rows.x, self.decode(z), self.log_noise, rows.observed).mean(1),
+            "reconstruction": self.reconstruction(rows, z),
             "kl": self.kl(rows, posterior, z),
         }
 
@@ -113,7 +113,7 @@ class TCVAENetwork(LatentModel):
 
     def __init__(self, config: TCVAEConfig) -> None:
         sources = generators(config.seed, config.n_starts)
-        super().__init__(config, diagonal_encoder(sources, config), dense_decoder(sources, config), config.noise_std)
+        super().__init__(config, diagonal_encoder(sources, config), dense_decoder(sources, config), gaussian_of(config))
 
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
         posterior = self.encode(rows.x, rows.observed)
@@ -123,7 +123,7 @@ class TCVAENetwork(LatentModel):
             z[:, ::step], posterior.mean[:, ::step], posterior.std[:, ::step], n_train, self.config.groups
         )
         return {
-            "reconstruction": gaussian_nll(rows.x, self.decode(z), self.log_noise, rows.observed).mean(1),
+            "reconstruction": self.reconstruction(rows, z),
             "mutual_information": parts.mutual_information,
             "tc_between": parts.between_groups,
             "tc_within": parts.within_groups,
@@ -153,7 +153,7 @@ class FactorVAENetwork(LatentModel):
 
     def __init__(self, config: FactorVAEConfig) -> None:
         sources = generators(config.seed, config.n_starts)
-        super().__init__(config, diagonal_encoder(sources, config), dense_decoder(sources, config), config.noise_std)
+        super().__init__(config, diagonal_encoder(sources, config), dense_decoder(sources, config), gaussian_of(config))
         self.discriminator = StackedMLP(
             sources, config.n_latents, config.discriminator, 1, last_gain=0.1, activation="leaky_relu"
         )
@@ -172,7 +172,7 @@ class FactorVAENetwork(LatentModel):
         frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
         ratio = torch.func.functional_call(self.discriminator, frozen, (z,))
         return {
-            "reconstruction": gaussian_nll(rows.x, self.decode(z), self.log_noise, rows.observed).mean(1),
+            "reconstruction": self.reconstruction(rows, z),
             "kl": self.kl(rows, posterior, z),
             "tc": ratio.squeeze(-1).mean(1),
             "discriminator": density_ratio_loss(
@@ -209,7 +209,7 @@ class SparseVAENetwork(LatentModel):
         encoder = diagonal_encoder(sources, config)
         start = _START * math.log(config.spike / config.slab) / (config.spike - config.slab)
         decoder = MaskedDecoder(sources, config.n_latents, config.hidden, config.n_features, config.activation, start)
-        super().__init__(config, encoder, decoder, config.noise_std)
+        super().__init__(config, encoder, decoder, gaussian_of(config))
         self.slab_logit = nn.Parameter(torch.zeros(config.n_starts, 1, config.n_latents))
 
     def terms(self, rows: Rows, noise: Tensor, n_train: int, penalty_rows: int, progress: float) -> dict[str, Tensor]:
@@ -217,7 +217,7 @@ class SparseVAENetwork(LatentModel):
         z = posterior.sample(noise)
         penalty = spike_and_slab(self.decoder.mask, self.slab_logit, self.config.spike, self.config.slab)
         return {
-            "reconstruction": gaussian_nll(rows.x, self.decode(z), self.log_noise, rows.observed).mean(1),
+            "reconstruction": self.reconstruction(rows, z),
             "kl": self.kl(rows, posterior, z),
             "sparsity": penalty / min(self.config.batch_size, n_train),
         }

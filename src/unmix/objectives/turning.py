@@ -33,6 +33,7 @@ _STEPS = 150
 _RATE = 0.05
 _LEAST_GAIN = 1e-3
 _ROTATION_COST = 0.01
+_ZERO = 0.05
 
 
 class _MeanSize(torch.autograd.Function):
@@ -88,10 +89,7 @@ def turning_objective(turns: Tensor, moments: Moments, cost: float) -> Tensor:
     divergence = 0.5 * (moments.shares @ variance.log().sum(-1)) - torch.linalg.slogdet(turns)[1]
     if cost == 0:
         return divergence
-    # A candidate that has become singular is no reason to lose the others.
-    back = torch.linalg.inv_ex(turns)[0].transpose(1, 2)
-    weights = _MeanSize.apply(back, moments) * _variances(turns, moments.total).sqrt().unsqueeze(-1)
-    count = (weights / _COUNT_SCALE).log1p().sum((1, 2)) / math.log1p(1 / _COUNT_SCALE)
+    count = (_weights(turns, moments) / _COUNT_SCALE).log1p().sum((1, 2)) / math.log1p(1 / _COUNT_SCALE)
     return divergence + cost * count
 
 
@@ -126,6 +124,18 @@ def best_turn(moments: Moments, cost: float, seed: int) -> Tensor | None:
     return _in_order(turn, total)
 
 
+@torch.no_grad()
+def n_zeros(moments: Moments, turn: Tensor | None) -> float:
+    """Entries of the turned mixing below 0.05 standard deviations, beyond those that dense entries let expect.
+
+    These are half as many as there are between 0.05 and 0.15, since densities are flat near 0.
+    """
+    total = moments.total
+    turns = torch.diag(total.diagonal().clamp_min(1e-12).rsqrt())[None] if turn is None else turn[None]
+    weights = _weights(turns, moments)
+    return float((weights < _ZERO).sum()) - 0.5 * float(((weights >= _ZERO) & (weights < 3 * _ZERO)).sum())
+
+
 def best_rotation(jacobian: Tensor, seed: int) -> Tensor | None:
     """The rotation (latents, latents) of N(0, I) that leaves fewest entries; None where none is better than none.
 
@@ -137,6 +147,14 @@ def best_rotation(jacobian: Tensor, seed: int) -> Tensor | None:
         return None
     left, _, right = torch.linalg.svd(turn)
     return left @ right
+
+
+def _weights(turns: Tensor, moments: Moments) -> Tensor:
+    """``w`` (candidates, latents, features)."""
+    # A candidate that has become singular is no reason to lose the others.
+    back = torch.linalg.inv_ex(turns)[0].transpose(1, 2)
+    result: Tensor = _MeanSize.apply(back, moments) * _variances(turns, moments.total).sqrt().unsqueeze(-1)
+    return result
 
 
 def _variances(turns: Tensor, covariance: Tensor) -> Tensor:

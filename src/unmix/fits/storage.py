@@ -11,27 +11,15 @@ import hashlib
 import json
 import re
 import shutil
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
-
-from unmix.data.schema import FeatureSchema
-from unmix.errors import StorageError
-from unmix.estimators.settings import plain_settings, restored
-from unmix.files import as_path, folder_beside, json_ready, names_in
-from unmix.nets.state import OwnState
-from unmix.train.checkpoint import read_state, write_state
-from unmix.train.devices import pick_device
-from unmix.version import __version__, versions
+from unmix.errors import SettingError, StorageError
+from unmix.files import folder_beside, json_ready, names_in
+from unmix.version import __version__
 
 FORMAT = 3
 _UNSUMMED = 2
@@ -41,30 +29,9 @@ _PENDING = "pending.json"
 MODEL = "model.safetensors"
 SELECTION = "selection.csv"
 _READ_BACK = (MODEL, "config.json", "schema.json", "history.jsonl", "restarts.csv", SELECTION)
-_AGAIN = "Fit and save the model again."
+AGAIN = "Fit and save the model again."
 _DAMAGE = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
 
-_README = """This folder holds a model fitted by unmix {version}.
-
-config.json        what was asked: estimator, settings, seed, versions
-{schema}
-{files}
-done.json          written last: the folder is complete; the SHA-256 of every file that unmix wrote
-
-{use}
-"""
-_OF_TABLES = {
-    "schema": "schema.json        feature columns (names, order, scaling) and domain columns (kinds, levels)",
-    "use": """Python:        model = unmix.load("{name}"); model.transform(table)
-Command line:  unmix transform {name} table.csv --out latents.csv""",
-}
-_OF_IMAGES = {
-    "schema": "schema.json        size and channels of the images, and domain columns (kinds, levels)",
-    "use": """Python:        model = unmix.load("{name}"); model.transform(images)
-Command line:  unmix transform {name} photos --out latents.csv
-               unmix translate {name} photos --to DOMAIN --out translated
-               where photos is a folder with one folder for each domain, a .zip of it, or a list""",
-}
 # Whatever is written into the folder of a model or a run; folders of old do not list it.
 FILES = (
     *("README.txt", "config.json", "schema.json", MODEL, "history.jsonl", "restarts.csv", "mixing.csv", "effects.csv"),
@@ -73,62 +40,12 @@ FILES = (
 )
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What an estimator keeps in its folder beside its model: arrays, scalars, and a line on each of its files."""
-
-    arrays: dict[str, Any]
-    fitted: dict[str, Any]
-    files: str
-
-
-class Stored(OwnState, ABC):
-    """An estimator that is kept in a folder."""
-
-    @abstractmethod
-    def _check_words(self) -> None:
-        """Raise ``SettingError`` for a constructor word that cannot be."""
-
-    @abstractmethod
-    def _stored(self, folder: Path) -> Parts:
-        """What was learnt; tables are written into ``folder`` at once."""
-
-    @abstractmethod
-    def _restore(
-        self, folder: Path, fitted: dict[str, Any], schema: dict[str, Any], tensors: dict[str, Tensor]
-    ) -> None:
-        """Take what ``_stored`` gave: scalars, the schemas of features and domains, arrays and state of the model."""
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write model, schema, history and tables into the folder ``path`` and return it; ``unmix.load`` reads it.
-
-        An existing folder that is not empty is refused unless ``overwrite=True`` and a model is in it. A file there
-        that unmix did not write, or that was changed since, is never replaced.
-        """
-        check_is_fitted(self)
-        path, kind = as_path(path), type(self)
-        if kind.__module__.partition(".")[0] != __name__.partition(".")[0]:
-            raise StorageError(
-                f"{kind.__name__} is no estimator of unmix, so unmix.load could not read it. Fit and save one of "
-                "unmix, such as CGVAE."
-            )
-        there = names_in(path, "a model")
-        if there and not overwrite:
-            raise StorageError(f"The folder {path} is not empty. Choose another folder, or pass overwrite=True.")
-        if there and not holds_model(path):
-            raise StorageError(
-                f"{path} holds files but no model of unmix, so it is not replaced. Choose another folder."
-            )
-        return write_model(self, path)
-
-
-def write_model(estimator: Any, path: Path) -> Path:
-    """``save`` into any folder; other files in it stay, and are refused where they are in the way."""
+def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write the folder of a model, by a function that takes a path; other files stay unless they are in the way."""
     with folder_beside(path) as beside:
-        _write_files(estimator, beside, path.absolute().name)
+        write(beside)
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         _take_place(path, beside, {"finished": finished, "files": {}, "written": {}})
-    return path
 
 
 def add_files(path: Path, writers: Mapping[str, Callable[[Path], Any]]) -> None:
@@ -168,7 +85,7 @@ def _take_place(path: Path, beside: Path, done: dict[str, Any]) -> None:
     for name, own in after.items():
         if pending.get(name) != set():
             pending.setdefault(name, set()).add(own)
-    _write_json(beside / _PENDING, {"files": pending, "written": {}})
+    write_json(beside / _PENDING, {"files": pending, "written": {}})
     shutil.move(beside / _PENDING, path / _PENDING)
     if MODEL in new:
         (path / DONE).unlink(missing_ok=True)
@@ -177,7 +94,7 @@ def _take_place(path: Path, beside: Path, done: dict[str, Any]) -> None:
     for name, known in before.items():
         if name not in after and known and (path / name).is_file() and _sha256(path / name) in known:
             (path / name).unlink()
-    _write_json(beside / DONE, {**done, "sha256": _sum_of(done)})
+    write_json(beside / DONE, {**done, "sha256": _sum_of(done)})
     shutil.move(beside / DONE, path / DONE)
     (path / _PENDING).unlink()
 
@@ -207,51 +124,28 @@ def _is_own(path: Path, known: Mapping[str, set[str]]) -> bool:
     return sums is not None and path.is_file() and (not sums or _sha256(path) in sums)
 
 
-def read_model(path: str | Path, kinds: Mapping[str, type[Stored]], device: Any) -> Any:
-    """The estimator in the folder ``path``, one of ``kinds`` by name."""
-    folder = as_path(path)
-    if not (folder / DONE).is_file():
-        what = "is not there" if not folder.exists() else f"holds no {DONE}: no complete model"
-        raise StorageError(f"{folder} {what}. Pass a folder written by model.save or `unmix fit`.")
-    place = pick_device(device)
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Whatever goes wrong while the folder of a model is read is one ``StorageError`` that names it."""
     try:
-        estimator = _read(folder, kinds)
-    except StorageError:
+        yield
+    except StorageError as error:
+        if isinstance(error.__cause__, SettingError):
+            raise _unreadable(folder, str(error.__cause__).rstrip("."), error) from error
         raise
     except _DAMAGE as error:
         raise _unreadable(folder, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
-    estimator.model_.to(place)
-    return estimator
 
 
-def _write_files(estimator: Any, folder: Path, name: str) -> None:
-    parts: Parts = estimator._stored(folder)
-    state = {f"model/{key}": value for key, value in estimator.model_.state_dict().items()}
-    tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in parts.arrays.items()}
-    write_state(folder / MODEL, {**state, **tensors}, {})
-    _write_json(
-        folder / "config.json",
-        {
-            "format": FORMAT,
-            "estimator": type(estimator).__name__,
-            "settings": estimator.fitted_params_,
-            "fitted": parts.fitted,
-            "versions": versions(),
-        },
-    )
-    columns = estimator.schema_
-    features = {"image_shape": list(estimator.image_shape_)} if columns is None else columns.to_dict()
-    _write_json(folder / "schema.json", {"features": features, "domains": estimator.domain_schema_.to_dict()})
-    estimator.history_.to_json(folder / "history.jsonl", orient="records", lines=True, double_precision=15)
-    words = _OF_TABLES if isinstance(columns, FeatureSchema) else _OF_IMAGES
-    text = _README.format(
-        version=__version__, schema=words["schema"], files=parts.files, use=words["use"].format(name=name)
-    )
-    (folder / "README.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
+def need_model(folder: Path) -> None:
+    """Raise ``StorageError`` where the folder holds no complete model."""
+    if not (folder / DONE).is_file():
+        what = "is not there" if not folder.exists() else f"holds no {DONE}: no complete model"
+        raise StorageError(f"{folder} {what}. Pass a folder written by model.save or `unmix fit`.")
 
 
-def _read(folder: Path, kinds: Mapping[str, type[Stored]]) -> Any:
-    """The estimator on the CPU; what is wrong with a file of another shape shows as one of ``_DAMAGE``."""
+def read_config(folder: Path, kinds: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``config.json`` and ``schema.json`` of a model of one of ``kinds``; the files are those that were saved."""
     done, config, schema = (
         json.loads((folder / name).read_text(encoding="utf-8")) for name in (DONE, "config.json", "schema.json")
     )
@@ -265,17 +159,7 @@ def _read(folder: Path, kinds: Mapping[str, type[Stored]]) -> Any:
             f"unmix ({__version__}) reads format {FORMAT} and {sorted(kinds)}. Use the version that wrote it: "
             f"{config.get('versions', {}).get('unmix')}."
         )
-    tensors, _ = read_state(folder / MODEL, _AGAIN)
-    kind = kinds[config["estimator"]]
-    try:
-        estimator = restored(kind, dict(config["settings"]), kind._check_words, folder)
-    except StorageError as error:
-        raise _unreadable(folder, str(error.__cause__).rstrip("."), error) from error
-    estimator.fitted_params_ = plain_settings(estimator, config["settings"]["random_state"])
-    with (folder / "history.jsonl").open(encoding="utf-8") as stream:
-        estimator.history_ = pd.read_json(stream, orient="records", lines=True)
-    estimator._restore(folder, config["fitted"], schema, tensors)
-    return estimator
+    return config, schema
 
 
 def _check_sums(folder: Path, done: dict[str, Any], written_as: Any) -> None:
@@ -302,7 +186,7 @@ def _unreadable(folder: Path, what: str, otherwise: StorageError | None = None) 
             f"{folder} was written by unmix {wrote}, and unmix {__version__} cannot read it: {what}. Install the newer "
             "version."
         )
-    return otherwise or StorageError(f"{folder} is damaged: {what}. {_AGAIN}")
+    return otherwise or StorageError(f"{folder} is damaged: {what}. {AGAIN}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -322,6 +206,6 @@ def _sum_of(done: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Strict JSON: a number that is not finite becomes null."""
     path.write_text(json.dumps(json_ready(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,6 @@ from unmix.models.base import FittedModel, LatentModel
 from unmix.train.fit import TrainingResult
 
 _MOST_EXPANSION = 5.0
-_LEAST_NOISE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -59,25 +59,27 @@ def finish_start(model: FittedModel, train: Rows) -> None:
     model.inner.settle(torch.from_numpy(latents.std(axis=0)).float().to(device)[None])
     center, scale = latents.mean(axis=0), np.maximum(latents.std(axis=0), 1e-6)
     absolute, signed = mean_jacobian(model, train)
-    effect = ((absolute * scale) ** 2).sum(axis=0)
+    effect = ((absolute * _slope(model, center)[:, None] * scale) ** 2).sum(axis=0)
     model.set_frame(*map(torch.from_numpy, (center, scale, effect, absolute.T, signed.T)))
     model.expansion.copy_(_expansion(model, train))
-    if model.inner.refits_noise:
-        model.inner.log_noise.copy_(_residual_std(model, train).log())
+    model.likelihood.refit(_drawn(model, train))
 
 
-def _residual_std(model: FittedModel, rows: Rows) -> Tensor:
-    """Standard deviation (features,) of x - ĝ(z), z drawn from q(z | x): the noise at which the bound is largest."""
+@torch.no_grad()
+def _slope(model: FittedModel, center: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a unit of η makes of each input (n_features,), at the latents ``center``."""
+    output = model.decode(torch.from_numpy(center).to(model.scale)[None])
+    slope: NDArray[np.float64] = model.likelihood.slope(output)[0].cpu().double().numpy()
+    return slope
+
+
+def _drawn(model: FittedModel, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
+    """Some rows at a time, with the output (batch, features) of a draw from q(z | x)."""
     generator = torch.Generator().manual_seed(0)
-    squares = torch.zeros(rows.take(slice(0, 1)).x.shape[1], device=model.scale.device)
-    counts = torch.zeros_like(squares)
     for chunk in chunks(rows, 1024):
         noise = torch.randn(len(chunk), model.n_latents, generator=generator).to(chunk.x)
         z, _ = model.sample_posterior(chunk.x, chunk.observed, noise, chunk.design)
-        seen = torch.ones_like(chunk.x) if chunk.observed is None else chunk.observed
-        squares = squares + (seen * (chunk.x - model.decode(z)).square()).sum(0)
-        counts = counts + seen.sum(0)
-    return (squares / counts.clamp_min(1.0)).sqrt().clamp_min(_LEAST_NOISE)
+        yield chunk, model.decode(z)
 
 
 def _expansion(model: FittedModel, rows: Rows) -> Tensor:

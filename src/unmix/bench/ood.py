@@ -1,0 +1,250 @@
+"""``unmix bench ood``: a label predicted in a domain that was not there, on generated problems.
+
+In each problem four latents make ten features in six domains; one latent has the same law in all of them and makes the
+label, the other three are causes that change and do not matter. The last domain is left out: its rows are seen without
+label by the methods that adapt to it, and not at all by the others. Four kinds of shift:
+
+- ``inside``: a further domain, as the theory has it
+- ``mixing``: the same, and one of ten features is another function of the latents there
+- ``label``: the same as inside, and rows with a large label are more frequent there
+- ``few``: inside, with 60 rows of each training domain in place of 300
+
+All methods have the same head, that of ``DomainRegressor``. ``oracle`` is CGVAE fitted with rows of the target domain
+too, and a head that has seen labels of them.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.stats import t
+from sklearn.base import clone
+from sklearn.decomposition import PCA, FastICA
+from sklearn.metrics import r2_score
+from sklearn.preprocessing import StandardScaler
+
+from unmix.bench.run import holding, read_rows, rows_of
+from unmix.datasets import make_sparse_mixing
+from unmix.estimators.cgvae import CGVAE
+from unmix.estimators.domain_baselines import IMSDA
+from unmix.estimators.heads import DomainRegressor
+from unmix.files import as_path
+from unmix.version import __version__
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+OOD = "ood.jsonl"
+KINDS = ("inside", "mixing", "label", "few")
+OWN, ORACLE = "DomainRegressor", "oracle"
+_FIRST_SEED = 900
+_LATENTS, _FEATURES, _DOMAINS = 4, 10, 6
+_ROWS, _FEW_ROWS, _TARGET_ROWS = 300, 60, 1000
+_NOISE_OF_LABEL = 0.3
+_STARTS = 2
+
+
+def run_ood(
+    folder: str | Path,
+    n_seeds: int = 20,
+    *,
+    n_jobs: int = -1,
+    kinds: Sequence[str] = KINDS,
+    retry_failed: bool = False,
+    on_row: Callable[[dict[str, Any]], None] | None = None,
+) -> pd.DataFrame:
+    """Run what is missing in ``folder`` and return one row a kind, problem and method: ``score`` is R² in the target.
+
+    A problem on which a method fails is left out, and computed again with ``retry_failed``.
+
+    Raises
+    ------
+    StorageError
+        The rows cannot be read or written, or another study is running in the folder.
+    """
+    path = as_path(folder) / OOD
+    sizes = [size for size, own in ((_ROWS, KINDS[:3]), (_FEW_ROWS, KINDS[3:])) if set(own) & set(kinds)]
+    keys = {
+        f"{__version__} {seed} {size}": (seed, size)
+        for size in sizes
+        for seed in range(_FIRST_SEED, _FIRST_SEED + n_seeds)
+    }
+    with holding(path):
+        done = read_rows(path)
+        tasks = (
+            joblib.delayed(measure_ood)(key, *own)
+            for key, own in keys.items()
+            if key not in done or (retry_failed and done[key]["error"])
+        )
+        for row in rows_of(tasks, n_jobs, path):
+            done[row["key"]] = row
+            if on_row is not None:
+                on_row(row)
+        found = [
+            {"seed": done[key]["seed"], **own} for key in keys for own in done[key]["results"] if own["kind"] in kinds
+        ]
+    return pd.DataFrame(found, columns=["kind", "seed", "method", "score", "note"])
+
+
+def measure_ood(key: str, seed: int, n_rows: int) -> dict[str, Any]:
+    """All methods on one problem with ``n_rows`` of each training domain."""
+    before, started = torch.get_num_threads(), time.process_time()
+    row: dict[str, Any] = {"key": key, "seed": seed, "rows": n_rows, "results": [], "error": None, "unmix": __version__}
+    torch.set_num_threads(1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            row["results"] = _results(seed, n_rows)
+    except Exception as error:
+        row["error"] = f"{type(error).__name__}: {error}"
+    finally:
+        torch.set_num_threads(before)
+    return row | {"cpu_seconds": round(time.process_time() - started, 1)}
+
+
+def _results(seed: int, n_rows: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    data = make_sparse_mixing(
+        n_latents=_LATENTS,
+        n_features=_FEATURES,
+        n_domains=_DOMAINS,
+        n_samples=_DOMAINS * 3 * _TARGET_ROWS,
+        density=0.4,
+        n_unchanging=1,
+        guaranteed=True,
+        random_state=seed,
+    )
+    cause = data.z[:, int(np.flatnonzero(data.unchanging)[0])]
+    y = cause / cause.std() + _NOISE_OF_LABEL * rng.standard_normal(len(cause))
+    of = [np.flatnonzero(data.domains == domain) for domain in range(_DOMAINS)]
+    train = np.concatenate([rows[:n_rows] for rows in of[:-1]])
+    labelled, test = of[-1][:n_rows], of[-1][n_rows : n_rows + _TARGET_ROWS]
+    targets = {"few": (data.x[test], y[test])}
+    if n_rows == _ROWS:
+        changed = data.x[test].copy()
+        feature, weights = rng.integers(_FEATURES), rng.standard_normal(_LATENTS)
+        other = np.tanh(data.z @ weights)
+        changed[:, feature] = ((other - other.mean()) / other.std())[test] + 0.05 * rng.standard_normal(len(test))
+        frequent = rng.random(len(test)) < 1.0 / (1.0 + np.exp(-2.0 * y[test]))
+        targets = {
+            "inside": (data.x[test], y[test]),
+            "mixing": (changed, y[test]),
+            "label": (data.x[test][frequent], y[test][frequent]),
+        }
+    model = CGVAE(n_latents=_LATENTS, n_restarts=_STARTS, random_state=seed, verbose=0)
+    head = DomainRegressor(clone(model)).fit(data.x[train], y[train], domains=data.domains[train])
+    all_rows = np.concatenate([train, labelled])
+    oracle = DomainRegressor(clone(model), representation="latents")
+    oracle.fit(data.x[all_rows], y[all_rows], domains=data.domains[all_rows])
+    baselines = _Baselines(data.x[train], np.asarray(data.domains)[train], y[train], seed)
+    found = []
+    for kind, (x, label) in targets.items():
+        predicted = baselines.predict(x)
+        own = head if head.representation_ != "noise" else head.adapt(x, domain=_DOMAINS - 1)
+        places = np.full(len(x), _DOMAINS - 1)
+        predicted[OWN] = own.predict(x, places)
+        predicted["CGVAE latents"] = _apply(y[train], head.model_.transform(data.x[train]), head.model_.transform(x))
+        predicted[ORACLE] = oracle.predict(x)
+        novel = head.model_.novelty(x).domains["verdict"].item()
+        for method, values in predicted.items():
+            note = {OWN: f"{head.representation_}; {novel}"}.get(method, "")
+            score = round(float(max(r2_score(label, values), -1.0)), 4)
+            found.append({"kind": kind, "method": method, "score": score, "note": note})
+    return found
+
+
+class _Baselines:
+    """Representations that are learnt on the training rows once, or aligned to each target; the head on all of them."""
+
+    def __init__(self, x: Floats, domains: Ints, y: Floats, seed: int) -> None:
+        self.y, self.scaler = y, StandardScaler().fit(x)
+        self.scaled = self.scaler.transform(x)
+        self.within = np.empty_like(x)
+        for domain in np.unique(domains):
+            own = domains == domain
+            self.within[own] = StandardScaler().fit_transform(x[own])
+        self.linear = {
+            "PCA": PCA(_LATENTS, random_state=seed).fit(self.scaled),
+            "FastICA": FastICA(_LATENTS, whiten="unit-variance", max_iter=1000, random_state=seed).fit(self.scaled),
+        }
+        imsda = IMSDA(n_latents=_LATENTS, n_style=_LATENTS - 1, n_restarts=1, random_state=seed, verbose=0)
+        self.imsda, self.x = imsda.fit(x, domains), x
+
+    def predict(self, target: Floats) -> dict[str, Floats]:
+        """Predictions (rows,) for ``target`` by the name of the method."""
+        a, b = self.scaled, self.scaler.transform(target)
+        pairs = {
+            "raw features": (a, b),
+            "standardised by domain": (self.within, StandardScaler().fit_transform(target)),
+        }
+        pairs |= {name: (own.transform(a), own.transform(b)) for name, own in self.linear.items()}
+        pairs["CORAL"] = coral(a, b), b
+        pairs["Gaussian transport"] = gaussian_transport(a, b), b
+        pairs["IMSDA"] = self.imsda.transform(self.x), self.imsda.transform(target)
+        return {name: _apply(self.y, first, second) for name, (first, second) in pairs.items()}
+
+
+def _apply(y: Floats, known: Floats, new: Floats) -> Floats:
+    head = DomainRegressor()._default_head().fit(known, y)
+    predicted: Floats = head.predict(new)
+    return predicted
+
+
+def coral(source: Floats, target: Floats) -> Floats:
+    """``source`` whitened and given the covariance of ``target`` (Sun, Feng, Saenko 2016, arXiv:1511.05547)."""
+    own, other = (np.cov(part.T) + np.eye(part.shape[1]) for part in (source, target))
+    mapped: Floats = source @ _power(own, -0.5) @ _power(other, 0.5)
+    return mapped
+
+
+def gaussian_transport(source: Floats, target: Floats, ridge: float = 0.1) -> Floats:
+    """``source`` under the optimal transport map between the Gaussians that fit both (Knott and Smith 1984)."""
+    own, other = (np.cov(part.T) + ridge * np.eye(part.shape[1]) for part in (source, target))
+    root, back = _power(own, 0.5), _power(own, -0.5)
+    mapped: Floats = target.mean(axis=0) + (source - source.mean(axis=0)) @ (
+        back @ _power(root @ other @ root, 0.5) @ back
+    )
+    return mapped
+
+
+def _power(matrix: Floats, power: float) -> Floats:
+    values, vectors = np.linalg.eigh(matrix)
+    result: Floats = (vectors * np.maximum(values, 1e-12) ** power) @ vectors.T
+    return result
+
+
+def table_of(found: pd.DataFrame, units: str = "seed") -> pd.DataFrame:
+    """Mean score of each kind and method over ``units``, and what ``DomainRegressor`` is better by, each with interval.
+
+    Intervals are Student's, over problems or left-out domains.
+    """
+    rows = []
+    for kind, own in found.groupby("kind", sort=False):
+        scores = own.pivot_table(index=units, columns="method", values="score", sort=False)
+        for method in scores:
+            mean, low, high = _interval(scores[method].dropna())
+            row = {"kind": kind, "method": method, "problems": int(scores[method].notna().sum())}
+            row |= {"score": mean, "low": low, "high": high}
+            if OWN in scores:
+                gain = _interval((scores[OWN] - scores[method]).dropna())
+                row |= dict(zip(("better_by", "better_low", "better_high"), gain, strict=True))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _interval(values: Iterable[float]) -> tuple[float, float, float]:
+    own = np.asarray(list(values), dtype=float)
+    mean = float(own.mean()) if len(own) else float("nan")
+    if len(own) < 2:
+        return mean, float("nan"), float("nan")
+    half = float(t.isf(0.025, len(own) - 1) * own.std(ddof=1) / np.sqrt(len(own)))
+    return mean, mean - half, mean + half

@@ -1,0 +1,368 @@
+r"""Likelihoods of counts and of yes and no.
+
+.. math:: x \sim \mathrm{NB}(\mu, \varphi),\ \mathrm{var}(x) = \mu + \varphi \mu^2 \quad\text{or}\quad
+          x \sim \mathrm{Poisson}(\mu), \qquad \log \mu = \log s + b + \hat g(z); \qquad
+          x \sim \mathrm{Bernoulli}(\sigma(b + \hat g(z)))
+
+s is the size of the row, b the level of the feature. An entry of the mixing is ∂ log μ / ∂z, the log fold change of the
+expected count, or ∂ log-odds / ∂z. √φ is the noise of log μ (a gamma variable times μ), so that it takes the course
+that the noise of a Gaussian feature takes: first common, then its own, with a floor under it that falls to 0.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from unmix.data.batches import Rows
+from unmix.distributions.likelihood import Likelihood, Noise, NoiseCourse
+from unmix.distributions.quantiles import carried, normal_residuals
+
+Floats = NDArray[np.float64]
+
+_FIRST_NOISE = 0.3
+_LOG_NOISE = (math.log(1e-2), math.log(10.0))
+_MOST_LOG_RATE = 30.0
+_LEAST_MEAN = 0.5
+_QUANTILES = 101
+_MOST_ROWS = 4096
+_NEWTON_STEPS, _MOST_WEIGHT = 8, 3.0
+_HALVINGS = 12
+
+
+class _Discrete(Likelihood):
+    """A likelihood of whole numbers: what those of counts and of yes and no share.
+
+    ``base`` b (starts, 1, features) is the level of each feature; ``center`` and ``scale`` standardise the inputs.
+    """
+
+    base: Tensor
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, n_starts: int, n_features: int) -> None:
+        super().__init__()
+        for name, value in (("base", 0.0), ("center", 0.0), ("scale", 1.0)):
+            self.register_buffer(name, torch.full((n_starts, 1, n_features), value))
+
+    def predictor(self, output: Tensor, log_size: Tensor | None, start: int = 0) -> Tensor:
+        """log μ, or the log-odds; of ``start`` where the output has no start axis."""
+        return output + (self.base if output.dim() == 3 else self.base[start])
+
+    def _standardised(self, inputs: Tensor) -> Tensor:
+        result: Tensor = (inputs - self.center[0]) / self.scale[0]
+        return result
+
+    @abstractmethod
+    def distribution(self, predictor: Floats) -> Any:
+        """The frozen scipy distribution of the one start of a fitted model."""
+
+    @abstractmethod
+    def moments(self, predictor: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivative of the log-likelihood by the predictor is (x - first) · second."""
+
+    @abstractmethod
+    def deviance(self, x: Tensor, mean: Tensor) -> Tensor:
+        """Twice the log-likelihood ratio of x and of its ``mean``, entry by entry."""
+
+    def learn_inputs(self, center: Tensor, scale: Tensor) -> None:
+        self.center.copy_(center)
+        self.scale.copy_(scale)
+
+    def carry(
+        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, log_size: Tensor | None = None
+    ) -> Tensor:
+        after = rows.log_size if log_size is None else log_size
+        own, new = (_numbers(self.predictor(*part)) for part in ((output, rows.log_size), (moved, after)))
+        x = _numbers(rows.features)
+        found = carried(x, self.distribution(own), self.distribution(new), new - own, _rng(generator))
+        kept = torch.from_numpy(found).to(output)
+        return kept if rows.observed is None else torch.where(rows.observed > 0, kept, self.mean(moved, after))
+
+    def residual(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
+        own = self.distribution(_numbers(self.predictor(output, rows.log_size)))
+        normal = torch.from_numpy(normal_residuals(_numbers(rows.features), own, _rng(generator))).to(output)
+        left = rows.x - self.inputs(self.mean(output, rows.log_size), rows.log_size)
+        return normal * left.square().mean(0).sqrt()
+
+    def deviance_explained(self, parts: Iterator[tuple[Rows, Tensor]], n_features: int) -> Tensor | None:
+        total = fitted = size = torch.zeros(n_features, dtype=torch.float64)
+        kept = []
+        for rows, output in parts:
+            seen = (torch.ones_like(rows.x) if rows.observed is None else rows.observed).cpu().double()
+            x, unit = rows.features.cpu().double(), rows.exposure.cpu().double()
+            fitted = fitted + (seen * self.deviance(x, self.mean(output, rows.log_size).cpu().double())).sum(0)
+            total, size = total + (seen * x).sum(0), size + (seen * unit).sum(0)
+            kept.append((x.float(), unit, seen.to(torch.bool)))
+        rate, null = total / size.clamp_min(1e-12), torch.zeros_like(total)
+        for small, unit, known in kept:
+            null = null + (known * self.deviance(small.double(), rate * unit)).sum(0)
+        return torch.where(null > 0, 1.0 - fitted / null.clamp_min(1e-12), torch.nan)
+
+    def begin_linear(self, start: int, train: Rows, z: Tensor, weight: Tensor, noise: float) -> Tensor:
+        """Regression of the features on the latents: Newton's method with a penalty that is worth one row."""
+        step = -(-len(z) // _MOST_ROWS)
+        rows, z = train.take(slice(None, None, step)), z[::step]
+        design = torch.cat([torch.ones_like(z[:, :1]), z], dim=1)
+        outer = (design.unsqueeze(2) * design.unsqueeze(1)).flatten(1)
+        seen = torch.ones_like(rows.x) if rows.observed is None else rows.observed
+        found = design.new_zeros(design.shape[1], weight.shape[1])
+        ridge = torch.eye(len(found), device=z.device)
+        ridge[0, 0] = 1e-3
+        for _ in range(_NEWTON_STEPS):
+            predictor = self.predictor(design @ found, rows.log_size, start)
+            first, second = self.moments(predictor)
+            gradient = design.T @ (seen * (rows.features - first) * second) - ridge @ found
+            curvature = (seen * self._curvature(first, second)).T @ outer
+            hessian = curvature.unflatten(1, ridge.shape) + ridge
+            move = torch.linalg.solve(hessian, gradient.T.unsqueeze(2))[..., 0].T
+            found = (found + move.clamp(-1.0, 1.0)).clamp(-_MOST_WEIGHT, _MOST_WEIGHT)
+        mean = self.moments(self.predictor(design @ found, rows.log_size, start))[0]
+        self._begin_noise(start, rows.features, seen, mean)
+        self.base[start] += found[0]
+        return found[1:]
+
+    @abstractmethod
+    def _curvature(self, first: Tensor, second: Tensor) -> Tensor:
+        """Expected curvature of the log-likelihood by the predictor."""
+
+    def _begin_noise(self, start: int, x: Tensor, seen: Tensor, mean: Tensor) -> None:
+        """Begin one start with the dispersion that rows have around ``mean``."""
+
+
+class Counts(_Discrete):
+    """Counts with the log link: negative binomial, or without a dispersion Poisson.
+
+    ``course`` is that of √φ; where there is no dispersion, its floor alone is in force.
+    """
+
+    link, unit = "log", "log fold change"
+    quantiles: Tensor
+
+    def __init__(
+        self, n_starts: int, n_features: int, course: NoiseCourse | None = None, *, dispersed: bool = True
+    ) -> None:
+        super().__init__(n_starts, n_features)
+        self.n_parameters = int(dispersed)
+        self.register_buffer("quantiles", torch.zeros(n_starts, 1, _QUANTILES))
+        self.noise = Noise(n_starts, n_features, _FIRST_NOISE, course) if dispersed else None
+        self.course = course or NoiseCourse()
+
+    def begin(self, train: Rows) -> None:
+        seen = torch.ones_like(train.x) if train.observed is None else train.observed
+        total = (train.features * seen).sum(0).clamp_min(_LEAST_MEAN)
+        self.base.copy_((total / (train.exposure * seen).sum(0).clamp_min(1e-12)).log())
+        if train.log_size is not None:
+            at = torch.linspace(0, 1, _QUANTILES, device=train.x.device)
+            self.quantiles.copy_(torch.quantile(train.log_size[:, 0], at))
+
+    def predictor(self, output: Tensor, log_size: Tensor | None, start: int = 0) -> Tensor:
+        rate = super().predictor(output, log_size, start)
+        return (rate if log_size is None else rate + log_size).clamp_max(_MOST_LOG_RATE)
+
+    def log_prob(self, rows: Rows, output: Tensor, progress: float = 1.0) -> Tensor:
+        rate, log_dispersion = self.predictor(output, rows.log_size), self._log_dispersion(progress)
+        if log_dispersion is not None:
+            return _negative_binomial(rows.features, rate, log_dispersion, rows.observed)
+        found = rows.features * rate - rate.exp() - torch.lgamma(rows.features + 1.0)
+        return (found if rows.observed is None else found * rows.observed).sum(-1)
+
+    def _log_dispersion(self, progress: float) -> Tensor | None:
+        """log φ (starts, 1, features); None where it is that of Poisson."""
+        if self.noise is not None:
+            return 2.0 * self.noise.log_std(progress).clamp(*_LOG_NOISE)
+        floor = self.course.at(progress)
+        return torch.full_like(self.base, 2.0 * math.log(floor)) if floor else None
+
+    def mean(self, output: Tensor, log_size: Tensor | None = None) -> Tensor:
+        return self.predictor(output, log_size).exp()
+
+    def sample(self, output: Tensor, generator: torch.Generator, log_size: Tensor | None = None) -> Tensor:
+        own = self.distribution(_numbers(self.predictor(output, log_size)))
+        return torch.from_numpy(own.rvs(size=output.shape, random_state=_rng(generator))).to(output)
+
+    def inputs(self, x: Tensor, log_size: Tensor | None = None) -> Tensor:
+        """Standardised log(1 + x / s)."""
+        return self._standardised((x if log_size is None else x * (-log_size).exp()).log1p())
+
+    def slope(self, output: Tensor) -> Tensor:
+        return torch.sigmoid(self.predictor(output, None)) / self.scale[0]
+
+    def sizes(self, n_rows: int, generator: torch.Generator) -> Tensor | None:
+        drawn = torch.randint(_QUANTILES, (n_rows, 1), generator=generator)
+        return self.quantiles[0, 0][drawn.to(self.quantiles.device)]
+
+    def distribution(self, predictor: Floats) -> Any:
+        mean = np.exp(predictor)
+        if self.noise is None:
+            return stats.poisson(mean)
+        dispersion = np.broadcast_to(_numbers(self.dispersion), mean.shape)
+        return stats.nbinom(1.0 / dispersion, 1.0 / (1.0 + dispersion * mean))
+
+    @property
+    def dispersion(self) -> Tensor:
+        """φ (features,) of the one start of a fitted model; 0 for Poisson."""
+        found = self._log_dispersion(1.0)
+        return torch.zeros_like(self.base[0, 0]) if found is None else found[0, 0].exp()
+
+    def moments(self, predictor: Tensor) -> tuple[Tensor, Tensor]:
+        mean = predictor.exp()
+        return mean, 1.0 / (1.0 + _FIRST_NOISE**2 * mean)
+
+    def _curvature(self, first: Tensor, second: Tensor) -> Tensor:
+        return first * second
+
+    def deviance(self, x: Tensor, mean: Tensor) -> Tensor:
+        ratio = torch.xlogy(x, x) - torch.xlogy(x, mean)
+        if self.noise is None:
+            return 2.0 * (ratio - (x - mean))
+        theta = 1.0 / self.dispersion.to(x)
+        return 2.0 * (ratio - (x + theta) * ((x + theta) / (mean + theta)).log())
+
+    def release(self) -> None:
+        if self.noise is not None:
+            self.noise.release()
+
+    def _begin_noise(self, start: int, x: Tensor, seen: Tensor, mean: Tensor) -> None:
+        if self.noise is not None:
+            beyond = (seen * ((x - mean).square() - mean)).sum(0) / (seen * mean.square()).sum(0).clamp_min(1e-6)
+            self.noise.log[start] = 0.5 * beyond.clamp(1e-2, 10.0).log()
+
+    def refit(self, drawn: Iterable[tuple[Rows, Tensor]]) -> None:
+        """The dispersion of the best bound, by halving the interval in which its derivative changes sign."""
+        if self.noise is None:
+            return
+        parts = list(drawn)
+        step = max(1, sum(len(rows) for rows, _ in parts) // _MOST_ROWS)
+        parts = [(rows.take(slice(None, None, step)), output[::step]) for rows, output in parts]
+        low, high = (torch.full_like(self.noise.log, edge) for edge in _LOG_NOISE)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            slope = torch.zeros_like(middle)
+            for rows, output in parts:
+                point = (2.0 * middle).requires_grad_()
+                with torch.enable_grad():
+                    rate = self.predictor(output, rows.log_size)[None].detach()
+                    found = _negative_binomial(rows.features, rate, point, rows.observed)
+                    slope = slope + torch.autograd.grad(found.sum(), point)[0]
+            low, high = torch.where(slope > 0, middle, low), torch.where(slope > 0, high, middle)
+        with torch.no_grad():
+            self.noise.log.copy_((low + high) / 2)
+
+    def of_start(self, start: int) -> dict[str, Tensor]:
+        own = super().of_start(start)
+        return own if self.noise is None else own | self.noise.of_start(start)
+
+
+class Bernoulli(_Discrete):
+    """Yes (1) or no (0), with the logit link."""
+
+    n_parameters = 0
+    link, unit = "logit", "log-odds"
+
+    def begin(self, train: Rows) -> None:
+        seen = torch.ones_like(train.x) if train.observed is None else train.observed
+        yes, both = (train.features * seen).sum(0), seen.sum(0)
+        self.base.copy_(((yes + _LEAST_MEAN) / (both - yes + _LEAST_MEAN)).log())
+
+    def log_prob(self, rows: Rows, output: Tensor, progress: float = 1.0) -> Tensor:
+        odds = self.predictor(output, None)
+        found = rows.features * odds - functional.softplus(odds)
+        return (found if rows.observed is None else found * rows.observed).sum(-1)
+
+    def mean(self, output: Tensor, log_size: Tensor | None = None) -> Tensor:
+        return torch.sigmoid(self.predictor(output, None))
+
+    def sample(self, output: Tensor, generator: torch.Generator, log_size: Tensor | None = None) -> Tensor:
+        return (torch.rand(output.shape, generator=generator).to(output) < self.mean(output)).to(output)
+
+    def inputs(self, x: Tensor, log_size: Tensor | None = None) -> Tensor:
+        return self._standardised(x)
+
+    def slope(self, output: Tensor) -> Tensor:
+        yes = self.mean(output)
+        return yes * (1.0 - yes) / self.scale[0]
+
+    def distribution(self, predictor: Floats) -> Any:
+        return stats.bernoulli(1.0 / (1.0 + np.exp(-predictor)))
+
+    def moments(self, predictor: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.sigmoid(predictor), torch.ones_like(predictor)
+
+    def deviance(self, x: Tensor, mean: Tensor) -> Tensor:
+        mean = mean.clamp(1e-9, 1 - 1e-9)
+        return -2.0 * (x * mean.log() + (1.0 - x) * (-mean).log1p())
+
+    def _curvature(self, first: Tensor, second: Tensor) -> Tensor:
+        return first * (1.0 - first)
+
+
+def _rng(generator: torch.Generator) -> np.random.Generator:
+    return np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+
+
+def _numbers(values: Tensor) -> Floats:
+    result: Floats = values.detach().cpu().double().numpy()
+    return result
+
+
+def _negative_binomial(x: Tensor, log_mean: Tensor, log_dispersion: Tensor, observed: Tensor | None) -> Tensor:
+    """``log NB(x; μ, φ)`` summed over features (starts, batch); ``log_dispersion`` (starts, 1, features)."""
+    result: Tensor = _NegativeBinomial.apply(x, log_mean, log_dispersion, observed)
+    return result
+
+
+class _NegativeBinomial(torch.autograd.Function):
+    r"""With θ = 1/φ, a = log μ + log φ and :math:`L = \log Γ(x+θ) - \log Γ(θ) - \log Γ(x+1)`, which is 0 where x is,
+
+    .. math:: \log p = L + x a - (x + θ) \log(1 + e^a), \qquad
+              \partial_{\log μ} = x - (x + θ) σ(a), \qquad
+              \partial_{\log φ} = \partial_{\log μ} + θ \log(1 + e^a) - θ [ψ(x + θ) - ψ(θ)] .
+
+    Gamma functions are taken where x > 0 alone: most counts of wide tables are 0.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, log_mean: Tensor, log_dispersion: Tensor, observed: Tensor | None) -> Tensor:
+        theta, odds = (-log_dispersion).exp(), log_mean + log_dispersion
+        softplus, counted = functional.softplus(odds), x if observed is None else x * observed
+        row, column = torch.nonzero(counted, as_tuple=True)
+        own = x[row, column]
+        wide = torch.float64 if x.device.type != "mps" else x.dtype
+        of_nonzero = theta[:, 0].to(wide)[:, column]
+        above = own.to(wide) + of_nonzero
+        gammas = torch.lgamma(above) - torch.lgamma(of_nonzero) - torch.lgamma(own.to(wide) + 1.0)
+        entries = x * odds - (x + theta) * softplus
+        if observed is not None:
+            entries = entries * observed
+        found = entries.sum(-1)
+        found.index_add_(1, row, gammas.to(found.dtype))
+        ctx.save_for_backward(x, theta, odds, softplus, observed, column, row, above)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None, None]:
+        x, theta, odds, softplus, observed, column, row, above = ctx.saved_tensors
+        weight = gradient.unsqueeze(-1)
+        by_mean = (x - (x + theta) * torch.sigmoid(odds)) * weight
+        if observed is not None:
+            by_mean = by_mean * observed
+        by_dispersion = None
+        if ctx.needs_input_grad[2]:
+            loss = softplus if observed is None else softplus * observed
+            total = by_mean.sum(1) + theta[:, 0] * (loss * weight).sum(1)
+            rises = torch.digamma(above) - torch.digamma(theta[:, 0].to(above.dtype))[:, column]
+            digammas = rises.to(total.dtype) * theta[:, 0][:, column] * gradient[:, row]
+            by_dispersion = total.index_add(1, column, digammas, alpha=-1.0).unsqueeze(1)
+        return None, by_mean, by_dispersion, None

@@ -1,0 +1,125 @@
+"""The likelihoods by name, and one for features of several kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unmix.data.batches import Rows
+from unmix.distributions.discrete import Bernoulli, Counts
+from unmix.distributions.likelihood import Gaussian, Likelihood, NoiseCourse
+from unmix.distributions.student import Student
+
+LIKELIHOODS: dict[str, Callable[[int, int, float, NoiseCourse], Likelihood]] = {
+    "gaussian": lambda starts, features, std, course: Gaussian(starts, features, std, course, refits=True),
+    "student": Student,
+    "poisson": lambda starts, features, std, course: Counts(starts, features, course, dispersed=False),
+    "negative_binomial": lambda starts, features, std, course: Counts(starts, features, course),
+    "bernoulli": lambda starts, features, std, course: Bernoulli(starts, features),
+}
+
+
+def likelihood_of(kinds: Sequence[str], n_starts: int, n_features: int, std: float, course: NoiseCourse) -> Likelihood:
+    """The likelihood of features of ``kinds``, names of ``LIKELIHOODS``, one for each or one for all."""
+    names = [*dict.fromkeys(kinds)]
+    if len(names) == 1:
+        return LIKELIHOODS[names[0]](n_starts, n_features, std, course)
+    places = {name: torch.tensor([k for k, kind in enumerate(kinds) if kind == name]) for name in names}
+    return Mixed({name: LIKELIHOODS[name](n_starts, len(place), std, course) for name, place in places.items()}, places)
+
+
+class Mixed(Likelihood):
+    """Features of several kinds: ``parts`` by name, each of the features of its ``places``."""
+
+    link, unit = "by feature", "standard deviations, log fold changes or log-odds, by the kind of the feature"
+
+    def __init__(self, parts: dict[str, Likelihood], places: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict(parts)
+        self.n_features = sum(map(len, places.values()))
+        self.n_parameters = max(part.n_parameters for part in parts.values())
+        for name, place in places.items():
+            self.register_buffer(f"place_{name}", place, persistent=False)
+
+    def _own(self) -> Iterator[tuple[Likelihood, Tensor]]:
+        for name, part in self.parts.items():
+            assert isinstance(part, Likelihood)
+            yield part, self.get_buffer(f"place_{name}")
+
+    def _gathered(self, of: Callable[[Likelihood, Tensor], Tensor], like: Tensor) -> Tensor:
+        result = torch.empty_like(like)
+        for part, place in self._own():
+            result[..., place] = of(part, place)
+        return result
+
+    def log_prob(self, rows: Rows, output: Tensor, progress: float = 1.0) -> Tensor:
+        found = [part.log_prob(rows.columns(own), output[..., own], progress) for part, own in self._own()]
+        return torch.stack(found).sum(0)
+
+    def mean(self, output: Tensor, log_size: Tensor | None = None) -> Tensor:
+        return self._gathered(lambda part, own: part.mean(output[..., own], log_size), output)
+
+    def sample(self, output: Tensor, generator: torch.Generator, log_size: Tensor | None = None) -> Tensor:
+        return self._gathered(lambda part, own: part.sample(output[..., own], generator, log_size), output)
+
+    def carry(
+        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, log_size: Tensor | None = None
+    ) -> Tensor:
+        def of(part: Likelihood, own: Tensor) -> Tensor:
+            return part.carry(rows.columns(own), output[..., own], moved[..., own], generator, log_size)
+
+        return self._gathered(of, output)
+
+    def residual(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
+        return self._gathered(lambda part, own: part.residual(rows.columns(own), output[..., own], generator), output)
+
+    def inputs(self, x: Tensor, log_size: Tensor | None = None) -> Tensor:
+        return self._gathered(lambda part, own: part.inputs(x[..., own], log_size), x)
+
+    def slope(self, output: Tensor) -> Tensor:
+        return self._gathered(lambda part, own: part.slope(output[..., own]), output)
+
+    def deviance_explained(self, parts: Iterator[tuple[Rows, Tensor]], n_features: int) -> Tensor | None:
+        all_parts, found = [*parts], torch.full((n_features,), torch.nan, dtype=torch.float64)
+        for part, own in self._own():
+            of_part = ((rows.columns(own), output[..., own]) for rows, output in all_parts)
+            explained = part.deviance_explained(of_part, len(own))
+            if explained is not None:
+                found[own.cpu()] = explained
+        return found
+
+    def sizes(self, n_rows: int, generator: torch.Generator) -> Tensor | None:
+        drawn = (part.sizes(n_rows, generator) for part, _ in self._own())
+        return next((found for found in drawn if found is not None), None)
+
+    def learn_inputs(self, center: Tensor, scale: Tensor) -> None:
+        for part, own in self._own():
+            part.learn_inputs(center[own], scale[own])
+
+    def begin(self, train: Rows) -> None:
+        for part, own in self._own():
+            part.begin(train.columns(own))
+
+    def begin_linear(self, start: int, train: Rows, z: Tensor, weight: Tensor, noise: float) -> Tensor:
+        return self._gathered(
+            lambda part, own: part.begin_linear(start, train.columns(own), z, weight[:, own], noise), weight
+        )
+
+    def release(self) -> None:
+        for part, _ in self._own():
+            part.release()
+
+    def refit(self, drawn: Iterable[tuple[Rows, Tensor]]) -> None:
+        parts = [*drawn]
+        for part, own in self._own():
+            part.refit((rows.columns(own), output[..., own]) for rows, output in parts)
+
+    def of_start(self, start: int) -> dict[str, Tensor]:
+        return {
+            f"parts.{name}.{key}": value
+            for name, part in self.parts.items()
+            if isinstance(part, Likelihood)
+            for key, value in part.of_start(start).items()
+        }

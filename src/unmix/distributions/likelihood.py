@@ -1,0 +1,245 @@
+r"""What the features are, given the decoder's output: p(x | z) = p(x | η), η = ĝ(z).
+
+A likelihood states what η is of the mean (its link), draws rows, says what η leaves of a row, and has the parameters
+that features have beside the decoder (a noise, a dispersion), with a leading start axis on every tensor of its state.
+
+Three forms of a row occur. *Features* are what the likelihood is of: standardised where it is of a continuous feature,
+else as they were given. *Inputs* are what the encoder takes, standardised always. η is the decoder's output (starts,
+batch, features). Where features count something, the log of a row's size stands beside η (``log_size``, (batch, 1)).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unmix.data.batches import Rows
+from unmix.objectives.elbo import gaussian_nll
+
+_LEAST_NOISE = 1e-3
+
+
+class Likelihood(nn.Module, ABC):
+    """p(x | η), independent between features.
+
+    ``link`` says what η is of the mean, ``unit`` what an entry of the mixing is therefore measured in, and
+    ``n_parameters`` how many parameters each feature has beside η.
+    """
+
+    n_parameters: int
+    link: ClassVar[str]
+    unit: ClassVar[str]
+
+    @abstractmethod
+    def log_prob(self, rows: Rows, output: Tensor, progress: float = 1.0) -> Tensor:
+        """``log p(x | η)`` (starts, batch), summed over the entries that were observed, at ``progress`` of training."""
+
+    @abstractmethod
+    def mean(self, output: Tensor, log_size: Tensor | None = None) -> Tensor:
+        """``E[x | η]``, of the shape of ``output``."""
+
+    @abstractmethod
+    def sample(self, output: Tensor, generator: torch.Generator, log_size: Tensor | None = None) -> Tensor:
+        """A draw of x (batch, features), for the one start of a fitted model."""
+
+    @abstractmethod
+    def carry(
+        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, log_size: Tensor | None = None
+    ) -> Tensor:
+        """Rows of ``output`` η (batch, features) as they would be with ``moved`` η': what η left of them is kept.
+
+        ``log_size`` is that of the moved rows; default: their own. An entry that was not observed left nothing: it is
+        the mean.
+        """
+
+    @abstractmethod
+    def residual(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
+        """What η leaves of the rows (batch, features): independent of η and between features if the model holds.
+
+        In units of the inputs.
+        """
+
+    def inputs(self, x: Tensor, log_size: Tensor | None = None) -> Tensor:
+        """What the encoder takes of features ``x`` (..., batch, features)."""
+        return x
+
+    def slope(self, output: Tensor) -> Tensor:
+        """Derivative of ``inputs(mean(η))`` by η, of the shape of ``output``."""
+        return torch.ones_like(output)
+
+    def deviance_explained(self, parts: Iterator[tuple[Rows, Tensor]], n_features: int) -> Tensor | None:
+        """Share of the deviance from these rows' own means that η explains (features,), from some rows at a time.
+
+        NaN for a feature for which it is 1 - (x - η)² / var(x); None where it is so for all.
+        """
+        return None
+
+    def sizes(self, n_rows: int, generator: torch.Generator) -> Tensor | None:
+        """Log sizes (n_rows, 1) drawn from those of the fit; None where rows have none."""
+        return None
+
+    def learn_inputs(self, center: Tensor, scale: Tensor) -> None:
+        """Take what ``inputs`` standardises by, (features,) each."""
+
+    def begin(self, train: Rows) -> None:
+        """Take from the training rows what training does not change."""
+
+    def begin_linear(self, start: int, train: Rows, z: Tensor, weight: Tensor, noise: float) -> Tensor:
+        """Begin one start at a linear model: what a unit of the latents makes of η (latents, features).
+
+        ``z`` (rows, latents) are those of the training rows, ``weight`` what they make of the inputs, and ``noise`` the
+        standard deviation that all inputs have beside that.
+        """
+        return weight
+
+    def release(self) -> None:
+        """Before the training: the number of latents is enough, so that features need not share parameters first."""
+
+    def refit(self, drawn: Iterable[tuple[Rows, Tensor]]) -> None:
+        """Set own parameters to the best for rows and outputs (batch, features) of draws from q(z | x)."""
+
+    def of_start(self, start: int) -> dict[str, Tensor]:
+        """State of one start, with its start axis, as it is at the end of the training."""
+        return {name: value[start : start + 1] for name, value in self.state_dict().items()}
+
+
+@dataclass(frozen=True)
+class NoiseCourse:
+    """Course of a noise over the training: what is shared by all features, and a floor under it.
+
+    Until ``released`` the features share all of the noise's variance, then the share ``pooled``. ``floor``, in units of
+    η, falls to 0 at ``narrowed``.
+    """
+
+    floor: float = 0.0
+    narrowed: float = 0.0
+    released: float = 0.0
+    pooled: float = 0.0
+
+    def at(self, progress: float) -> float:
+        """The floor at ``progress`` of the training."""
+        if progress >= self.narrowed or self.floor == 0:
+            return 0.0
+        return self.floor * (1.0 - progress / self.narrowed)
+
+
+class Noise(nn.Module):
+    """A standard deviation σ for each feature in units of η, or one for all if ``n_features`` is 1; learnt or not."""
+
+    log: Tensor
+
+    def __init__(
+        self, n_starts: int, n_features: int, std: float, course: NoiseCourse | None = None, *, learnt: bool = True
+    ) -> None:
+        super().__init__()
+        self.course = course or NoiseCourse()
+        log = torch.full((n_starts, 1, n_features), math.log(std))
+        if learnt:
+            self.log = nn.Parameter(log)
+        else:
+            self.register_buffer("log", log)
+
+    def std(self) -> Tensor:
+        """σ (starts, 1, features) at the end of the training."""
+        return self.log_std(1.0).exp()
+
+    def log_std(self, progress: float) -> Tensor:
+        """log σ (starts, 1, features), with the floor that is in force in its variance.
+
+        Until ``released`` all features share one variance, their mean; later each has its own for the rest of it.
+        """
+        log, shared = self.log, 1.0 if progress < self.course.released else self.course.pooled
+        if shared:
+            pooled = log.mul(2.0).logsumexp(-1, keepdim=True).sub(math.log(log.shape[-1])).mul(0.5)
+            pooled = pooled.expand_as(log)
+            if shared < 1.0:
+                parts = pooled.mul(2.0).add(math.log(shared)), log.mul(2.0).add(math.log(1.0 - shared))
+                pooled = torch.logaddexp(*parts).mul(0.5)
+            log = pooled
+        if floor := self.course.at(progress):
+            return 0.5 * torch.logaddexp(2.0 * log, log.new_tensor(2.0 * math.log(floor)))
+        return log
+
+    def release(self) -> None:
+        """Let each feature have its own part from the start."""
+        self.course = replace(self.course, released=0.0)
+
+    def of_start(self, start: int) -> dict[str, Tensor]:
+        return {"noise.log": self.std()[start : start + 1].log().detach()}
+
+
+class Gaussian(Likelihood):
+    """``x ~ N(η, σ²)`` of standardised features.
+
+    Arguments: ``n_features`` have a noise each, or share one where it is 1. σ is learnt from ``std`` on, or stays there
+    unless ``learnt``; after training it is set to that of the residuals where it ``refits``.
+    """
+
+    n_parameters = 1
+    link, unit = "identity", "standard deviations"
+
+    def __init__(
+        self,
+        n_starts: int,
+        n_features: int,
+        std: float = 0.1,
+        course: NoiseCourse | None = None,
+        *,
+        learnt: bool = True,
+        refits: bool = False,
+    ) -> None:
+        super().__init__()
+        self.refits = refits
+        self.noise = Noise(n_starts, n_features, std, course, learnt=learnt)
+
+    def log_prob(self, rows: Rows, output: Tensor, progress: float = 1.0) -> Tensor:
+        return -gaussian_nll(rows.x, output, self.noise.log_std(progress), rows.observed)
+
+    def mean(self, output: Tensor, log_size: Tensor | None = None) -> Tensor:
+        return output
+
+    def sample(self, output: Tensor, generator: torch.Generator, log_size: Tensor | None = None) -> Tensor:
+        return output + self.noise.std()[0, 0] * torch.randn(output.shape, generator=generator).to(output)
+
+    def carry(
+        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, log_size: Tensor | None = None
+    ) -> Tensor:
+        kept = moved + (rows.x - output)
+        return kept if rows.observed is None else torch.where(rows.observed > 0, kept, moved)
+
+    def residual(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
+        return rows.x - output
+
+    def begin_linear(self, start: int, train: Rows, z: Tensor, weight: Tensor, noise: float) -> Tensor:
+        self.noise.log[start] = math.log(noise)
+        return weight
+
+    def release(self) -> None:
+        self.noise.release()
+
+    @torch.no_grad()
+    def refit(self, drawn: Iterable[tuple[Rows, Tensor]]) -> None:
+        """The noise at which the bound is largest: the standard deviation of x - ĝ(z), z drawn from q(z | x)."""
+        if not self.refits:
+            return
+        squares = counts = torch.zeros_like(self.noise.log[0, 0])
+        for rows, output in drawn:
+            seen = torch.ones_like(rows.x) if rows.observed is None else rows.observed
+            squares = squares + (seen * (rows.x - output).square()).sum(0)
+            counts = counts + seen.sum(0)
+        self.noise.log.copy_((squares / counts.clamp_min(1.0)).sqrt().clamp_min(_LEAST_NOISE).log())
+
+    def of_start(self, start: int) -> dict[str, Tensor]:
+        return self.noise.of_start(start)
+
+
+def gaussian_of(config: Any) -> Gaussian:
+    """The likelihood of a model whose ``config`` has ``noise_std``: learnt where that is None."""
+    std, learnt = config.noise_std or 0.1, config.noise_std is None
+    return Gaussian(config.n_starts, config.n_features, std, learnt=learnt)

@@ -1,0 +1,52 @@
+r"""Rows of discrete features by their quantiles: what η leaves of a count, and the count that leaves the same.
+
+With u uniform between F(x - 1) and F(x), F the distribution function for η, u is uniform and independent of η if the
+model holds, and so Φ⁻¹(u) is a standard normal residual (Dunn & Smyth 1996). A row that is carried to η' keeps its u:
+x' = F'⁻¹(u) has the distribution of η', and x' = x where η' = η.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+Floats = NDArray[np.float64]
+
+_SAME = 1e-6
+_LEAST = 1e-300
+
+
+def carried(x: Floats, own: Any, moved: Any, change: Floats, rng: np.random.Generator) -> Floats:
+    """``x`` of the frozen scipy distribution ``own``, carried to ``moved``; as it is where ``change`` is 0."""
+    result = x.copy()
+    share, upper = rng.random(x.shape), x >= own.mean()
+    low, high = _tails(x, own, share)
+    for side, tail, inverse in ((upper, high, "isf"), (~upper, low, "ppf")):
+        place = side & (np.abs(change) > _SAME)
+        if not place.any():
+            continue
+        found = getattr(_at(moved, place), inverse)(np.clip(tail[place], _LEAST, 1.0))
+        result[place] = np.maximum(np.where(np.isfinite(found), found, x[place]), 0.0)
+    return result
+
+
+def normal_residuals(x: Floats, own: Any, rng: np.random.Generator) -> Floats:
+    """Φ⁻¹(u) of every entry."""
+    low, high = _tails(x, own, rng.random(x.shape))
+    result: Floats = np.where(low < 0.5, ndtri(np.maximum(low, _LEAST)), -ndtri(np.maximum(high, _LEAST)))
+    return result
+
+
+def _tails(x: Floats, own: Any, share: Floats) -> tuple[Floats, Floats]:
+    """u and 1 - u, each without loss where it is small."""
+    mass = own.pmf(x)
+    return own.cdf(x) - share * mass, own.sf(x) + share * mass
+
+
+def _at(distribution: Any, place: NDArray[np.bool_]) -> Any:
+    """A frozen distribution of some entries of its parameters."""
+    parameters = [np.broadcast_to(part, place.shape)[place] for part in distribution.args]
+    return distribution.dist(*parameters)

@@ -1,0 +1,92 @@
+r"""Student's t around η: features with wild rows.
+
+.. math:: \frac{x - η}{σ} \sim t_ν
+
+with a scale σ and degrees of freedom ν > 1 for each feature, both learnt: large ν is a normal distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from unmix.data.batches import Rows
+from unmix.distributions.likelihood import Likelihood, Noise, NoiseCourse
+
+_FIRST_DEGREES = 10.0
+_MOST_LOG_DEGREES = 6.0
+_STEPS, _RATE, _MOST_ROWS = 60, 0.1, 4096
+
+
+class Student(Likelihood):
+    """``x ~ η + σ t_ν`` of standardised features; ``course`` is that of σ."""
+
+    n_parameters = 2
+    link, unit = "identity", "standard deviations"
+
+    def __init__(self, n_starts: int, n_features: int, std: float = 0.1, course: NoiseCourse | None = None) -> None:
+        super().__init__()
+        self.noise = Noise(n_starts, n_features, std, course)
+        self.log_degrees = nn.Parameter(torch.full((n_starts, 1, n_features), math.log(_FIRST_DEGREES - 1.0)))
+
+    @property
+    def degrees(self) -> Tensor:
+        """ν (starts, 1, features)."""
+        return 1.0 + self.log_degrees.clamp(-_MOST_LOG_DEGREES, _MOST_LOG_DEGREES).exp()
+
+    def log_prob(self, rows: Rows, output: Tensor, progress: float = 1.0) -> Tensor:
+        log_std, degrees = self.noise.log_std(progress), self.degrees
+        squares = ((rows.x - output) * (-log_std).exp()).square()
+        half = (degrees + 1.0) / 2.0
+        constants = torch.lgamma(half) - torch.lgamma(degrees / 2.0) - 0.5 * (math.pi * degrees).log() - log_std
+        entries = constants - half * (squares / degrees).log1p()
+        return (entries if rows.observed is None else entries * rows.observed).sum(-1)
+
+    def mean(self, output: Tensor, log_size: Tensor | None = None) -> Tensor:
+        return output
+
+    def sample(self, output: Tensor, generator: torch.Generator, log_size: Tensor | None = None) -> Tensor:
+        normal = torch.randn(output.shape, generator=generator).to(output)
+        # A chi-square variable is a sum of squares where ν is whole; numpy draws it for any.
+        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        degrees = self.degrees[0, 0].detach()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            chi = torch.distributions.Chi2(degrees.cpu()).sample(output.shape[:1]).to(output)
+        return output + self.noise.std()[0, 0] * normal * (degrees / chi).sqrt()
+
+    def carry(
+        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, log_size: Tensor | None = None
+    ) -> Tensor:
+        kept = moved + (rows.x - output)
+        return kept if rows.observed is None else torch.where(rows.observed > 0, kept, moved)
+
+    def residual(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
+        return rows.x - output
+
+    def begin_linear(self, start: int, train: Rows, z: Tensor, weight: Tensor, noise: float) -> Tensor:
+        self.noise.log[start] = math.log(noise)
+        return weight
+
+    def release(self) -> None:
+        self.noise.release()
+
+    def refit(self, drawn: Iterable[tuple[Rows, Tensor]]) -> None:
+        """Scale and degrees of the best bound, by descent."""
+        parts = list(drawn)
+        step = max(1, sum(len(rows) for rows, _ in parts) // _MOST_ROWS)
+        parts = [(rows.take(slice(None, None, step)), output[None, ::step].detach()) for rows, output in parts]
+        optimizer = torch.optim.Adam([*self.parameters()], lr=_RATE)
+        with torch.enable_grad():
+            for turn in range(_STEPS):
+                optimizer.param_groups[0]["lr"] = _RATE * (1.0 - turn / _STEPS)
+                optimizer.zero_grad()
+                torch.stack([-self.log_prob(rows, output).sum() for rows, output in parts]).sum().backward()
+                optimizer.step()
+        optimizer.zero_grad()
+
+    def of_start(self, start: int) -> dict[str, Tensor]:
+        return super().of_start(start) | self.noise.of_start(start)

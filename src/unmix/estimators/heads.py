@@ -1,0 +1,399 @@
+"""``unmix.DomainRegressor`` and ``unmix.DomainClassifier``: labels predicted in domains that were not there."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone, is_classifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import SplineTransformer, StandardScaler
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from unmix.audit.finding import listed
+from unmix.data.domains import DomainSchema
+from unmix.data.images import ImageSchema
+from unmix.errors import DataError, DomainError, SettingError
+from unmix.estimators.base import LatentEstimator
+from unmix.estimators.cgvae import CGVAE
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+REPRESENTATIONS = ("latents", "content", "noise")
+_MOST_FOLDS = 10
+_CHANGE = 0.2
+_ALPHAS = np.logspace(-3, 3, 13)
+
+
+class _DomainHead(MetaEstimatorMixin, BaseEstimator):
+    """What regressor and classifier share: the representation, its choice, and rows of new domains."""
+
+    def __init__(self, model: Any = None, head: Any = None, *, representation: str = "auto") -> None:
+        self.model = model
+        self.head = head
+        self.representation = representation
+
+    def fit(self, X: Any, y: ArrayLike, *, domains: Any = None) -> Self:
+        """Learn the latents of ``X`` unless the model is fitted, and a head from them to the label ``y``.
+
+        Parameters
+        ----------
+        X : rows, as ``CGVAE.fit`` takes them, without the label among the features
+        y : array (n_samples,)
+            The label of each row.
+        domains : labels (n_samples,) or table of them
+            The domain of each row. None: all rows are of one, which ``representation="latents"`` alone allows.
+
+        Raises
+        ------
+        DomainError
+            One domain only, or a domain that a fitted model does not know.
+        DataError
+            The labels do not fit the rows, some are missing, or a class is in one domain alone.
+        SettingError
+            The head has no ``fit`` and ``predict``, or is of the other kind; the representation is not one of those.
+        """
+        head = self._checked_head()
+        model = self._fitted_model(X, domains)
+        labels = self._labels(y)
+        latents = _latents(model, X, domains)
+        if len(labels) != len(latents):
+            raise DataError(f"X has {len(latents)} rows, y has {len(labels)} (inconsistent numbers of samples).")
+        groups = _groups(model, domains, len(latents))
+        self._check_groups(labels, groups)
+        content = _content(model, latents, groups)
+        known = {"latents": latents}
+        if 0 < len(content) < latents.shape[1]:
+            known["content"] = latents[:, content]
+        if self.representation == "noise" or (self.representation == "auto" and _has_noise(model)):
+            known["noise"] = _noise(model, X, domains)
+        if self.representation != "auto" and self.representation not in known:
+            raise DataError(
+                f'representation="content" needs some latents that do not change between domains and some that do; '
+                f'{len(content)} of {latents.shape[1]} do not. Use "latents".'
+            )
+        if self.representation == "auto":
+            self.choice_ = self._compare(head, known, labels, groups)
+            mean = self.choice_.groupby("representation", sort=False)["score"].mean()
+            self.representation_ = str(mean.idxmax())
+        else:
+            self.representation_ = self.representation
+        self.model_, self.content_ = model, content
+        self.head_ = clone(head).fit(known[self.representation_], labels)
+        self.n_features_in_ = model.n_features_in_
+        if hasattr(model, "feature_names_in_"):
+            self.feature_names_in_ = model.feature_names_in_
+        return self
+
+    def represent(self, X: Any, domains: Any = None) -> Floats:
+        """What the head sees of rows (n_samples, n_columns): latents, content latents, or noise ε = F(z; u)."""
+        check_is_fitted(self)
+        if self.representation_ == "noise":
+            if domains is None:
+                raise DomainError(
+                    'The head was fitted on representation="noise", which depends on the domain of each row. Pass '
+                    "domains to predict; those of new domains after head.adapt(rows, domain=...)."
+                )
+            return _noise(self.model_, X, domains)
+        latents = _latents(self.model_, X, domains)
+        return latents[:, self.content_] if self.representation_ == "content" else latents
+
+    def predict(self, X: Any, domains: Any = None) -> NDArray[Any]:
+        """The label of every row (n_samples,).
+
+        ``domains`` is needed where ``representation_`` is "noise" alone. Rows of a domain that the model does not know
+        are adapted to first: ``head.adapt(rows, domain=...)``.
+        """
+        found: NDArray[Any] = self.head_at(X, domains, "predict")
+        return found
+
+    def head_at(self, X: Any, domains: Any, method: str) -> NDArray[Any]:
+        """What a method of the head gives for rows."""
+        seen = self.represent(X, domains)
+        found: NDArray[Any] = getattr(self.head_, method)(seen)
+        return found
+
+    def adapt(self, X: Any, *, domain: Any) -> Self:
+        """The same head over ``model.adapt(X, domain=domain)``; only ``representation_ = "noise"`` needs that."""
+        check_is_fitted(self)
+        result = copy.copy(self)
+        result.model_ = self.model_.adapt(X, domain=domain)
+        return result
+
+    def _has(self, method: str) -> bool:
+        """Whether the head, or the one that is to be fitted, has a method."""
+        given = self._default_head() if self.head is None else self.head
+        return hasattr(getattr(self, "head_", given), method)
+
+    def _more_labels(self, y: NDArray[Any]) -> NDArray[Any]:
+        return y
+
+    def _labels(self, y: Any) -> NDArray[Any]:
+        if y is None:
+            raise DataError(f"{type(self).__name__} requires y to be passed, but the target y is None: pass the label.")
+        values = column_or_1d(y, warn=True)
+        if not len(values):
+            raise DataError("y holds no labels (0 samples). Pass one label for each row.")
+        if pd.isna(values).any():
+            raise DataError(
+                f"Input y contains NaN: {int(pd.isna(values).sum())} of {len(values)} labels are missing. Fit on the "
+                "rows that have one."
+            )
+        return self._more_labels(values)
+
+    def _checked_head(self) -> Any:
+        known = ("auto", *REPRESENTATIONS)
+        if self.representation not in known:
+            raise SettingError(f"representation must be one of {list(known)}; got {self.representation!r}.")
+        head = self._default_head() if self.head is None else self.head
+        if not (hasattr(head, "fit") and hasattr(head, "predict")):
+            raise SettingError(
+                f"head must be an estimator with fit and predict; got {type(head).__name__}. Pass one of scikit-learn, "
+                "such as HistGradientBoostingRegressor()."
+            )
+        if is_classifier(head) != is_classifier(self):
+            kind = "classifier" if is_classifier(self) else "regressor"
+            raise SettingError(f"{type(self).__name__} takes a {kind} as head; got {type(head).__name__}.")
+        return head
+
+    def _fitted_model(self, X: Any, domains: Any) -> Any:
+        model = CGVAE(n_latents="auto", verbose=0) if self.model is None else self.model
+        frozen = isinstance(model, FrozenEstimator)
+        model = model.estimator if frozen else model
+        if not (hasattr(model, "fit") and hasattr(model, "transform")):
+            raise SettingError(f"model must be an estimator with fit and transform; got {type(model).__name__}.")
+        fitted = frozen or _is_fitted(model)
+        return model if fitted else clone(model).fit(X, domains)
+
+    def _check_groups(self, labels: NDArray[Any], groups: Ints) -> None:
+        if self.representation == "auto" and len(np.unique(groups)) < 2:
+            raise DomainError(
+                "All rows are of one domain, and the representation is chosen by leaving domains out. Pass domains, or "
+                'representation="latents".'
+            )
+
+    def _folds(self, groups: Ints) -> Iterator[tuple[Ints, Ints]]:
+        n_domains = len(np.unique(groups))
+        yield from GroupKFold(min(n_domains, _MOST_FOLDS)).split(groups, groups=groups)
+
+    def _compare(self, head: Any, known: dict[str, Floats], labels: NDArray[Any], groups: Ints) -> pd.DataFrame:
+        """One row a representation and left-out domain (or tenth of the domains): the head's score there."""
+        rows = []
+        for train, left_out in self._folds(groups):
+            where = " ".join(str(group) for group in np.unique(groups[left_out]))
+            for name, values in known.items():
+                found = clone(head).fit(values[train], labels[train]).predict(values[left_out])
+                score = self._score(labels[left_out], found)
+                rows.append({"representation": name, "left_out": where, "rows": len(left_out), "score": score})
+        return pd.DataFrame(rows)
+
+    def _default_head(self) -> Any:
+        raise NotImplementedError
+
+    def _score(self, y: NDArray[Any], found: NDArray[Any]) -> float:
+        raise NotImplementedError
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "head_")
+
+
+class DomainRegressor(RegressorMixin, _DomainHead):
+    """A number predicted from latents, so that it holds in domains that were not there.
+
+    Parameters
+    ----------
+    model : estimator of unmix, optional
+        Fitted or not; a fitted one is used as it is. ``clone`` forgets fits: wrap one in scikit-learn's
+        ``FrozenEstimator`` to keep it in a search or cross-validation. Default: ``CGVAE(n_latents="auto")``.
+    head : regressor of scikit-learn, optional
+        Default: a ridge regression on cubic splines of each latent, which goes on linearly outside the range.
+    representation : {"auto", "latents", "content", "noise"}, default "auto"
+        What the head sees: all latents; those whose mean and spread do not change between domains by more than 0.2; or
+        domain-normalised noise ε = F(z; u), for labels that go by a row's place in its own domain. "auto": the best
+        of these in training domains that are left out in turn (tenths of them, where they are more than ten). The
+        model has seen the features of the domains left out, not their labels.
+
+    Attributes
+    ----------
+    representation_ : str
+    choice_ : DataFrame, where ``representation="auto"``
+        One row a representation and left-out domain, numbered as in ``model_.domains_``: R², or accuracy, there.
+    model_, head_ : the fitted model and head
+    content_ : int array, latents that do not change
+
+    Examples
+    --------
+    >>> from unmix import CGVAE, DomainRegressor, datasets
+    >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=4, n_samples=900)
+    >>> seen = data.domains < 3
+    >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=4, verbose=0)
+    >>> head = DomainRegressor(model).fit(data.x[seen], data.z[seen, 0], domains=data.domains[seen])
+    >>> head.representation_ in ("latents", "content", "noise"), head.choice_["left_out"].nunique()
+    (True, 3)
+    >>> wider = head.adapt(data.x[~seen], domain=3)
+    >>> wider.predict(data.x[~seen], data.domains[~seen]).shape
+    (231,)
+    """
+
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: Any = None) -> float:
+        """R² of ``predict(X, domains)``."""
+        return float(r2_score(y, self.predict(X, domains), sample_weight=sample_weight))
+
+    def _default_head(self) -> Any:
+        return make_pipeline(StandardScaler(), _splines(), RidgeCV(_ALPHAS))
+
+    def _more_labels(self, y: NDArray[Any]) -> NDArray[Any]:
+        try:
+            values = np.asarray(y, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"y must hold numbers: {error}. For classes use DomainClassifier.") from error
+        if not np.isfinite(values).all():
+            raise DataError("Input y contains infinity. Correct or drop those rows.")
+        return values
+
+    def _score(self, y: NDArray[Any], found: NDArray[Any]) -> float:
+        return float(max(r2_score(y, found), -1.0)) if len(y) > 1 else float("nan")
+
+
+class DomainClassifier(ClassifierMixin, _DomainHead):
+    """A class predicted from latents, so that it holds in domains that were not there.
+
+    Parameters, attributes and methods are those of ``DomainRegressor``, with a classifier as head (default: a logistic
+    regression on cubic splines of each latent) and accuracy as score, and ``classes_``. Where the representation is
+    chosen each class must be in two domains or more.
+
+    Examples
+    --------
+    >>> from unmix import CGVAE, DomainClassifier, datasets
+    >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=3, n_samples=600)
+    >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=4, verbose=0)
+    >>> head = DomainClassifier(model).fit(data.x, data.z[:, 0] > 0, domains=data.domains)
+    >>> head.predict_proba(data.x, data.domains).shape, head.classes_
+    ((600, 2), array([False,  True]))
+    """
+
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: Any = None) -> float:
+        """Accuracy of ``predict(X, domains)``."""
+        return float(accuracy_score(y, self.predict(X, domains), sample_weight=sample_weight))
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        classes: NDArray[Any] = self.head_.classes_
+        return classes
+
+    @available_if(lambda self: self._has("predict_proba"))  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any, domains: Any = None) -> Floats:
+        """Probability of each class (n_samples, n_classes), where the head has it."""
+        return self.head_at(X, domains, "predict_proba")
+
+    @available_if(lambda self: self._has("decision_function"))  # type: ignore[untyped-decorator]
+    def decision_function(self, X: Any, domains: Any = None) -> Floats:
+        """The head's decision function, where it has one."""
+        return self.head_at(X, domains, "decision_function")
+
+    def _default_head(self) -> Any:
+        return make_pipeline(StandardScaler(), _splines(), LogisticRegression(max_iter=1_000))
+
+    def _more_labels(self, y: NDArray[Any]) -> NDArray[Any]:
+        check_classification_targets(y)
+        if len(np.unique(y)) < 2:
+            raise DataError(f"A classifier takes two classes or more; y has one class only: {y[0]!r}.")
+        return y
+
+    def _check_groups(self, labels: NDArray[Any], groups: Ints) -> None:
+        super()._check_groups(labels, groups)
+        if self.representation != "auto":
+            return
+        for train, left_out in self._folds(groups):
+            lacking = np.setdiff1d(np.unique(labels[left_out]), np.unique(labels[train]))
+            if len(lacking) or len(np.unique(labels[train])) < 2:
+                shown = listed([str(own) for own in lacking]) or "every class but one"
+                raise DataError(
+                    f"{shown} is a label of one domain alone, so that no head learns it where that domain is left out. "
+                    'Pass rows of it in other domains, or state representation="latents".'
+                )
+
+    def _score(self, y: NDArray[Any], found: NDArray[Any]) -> float:
+        return float(accuracy_score(y, found))
+
+
+def _splines() -> SplineTransformer:
+    return SplineTransformer(n_knots=6, knots="quantile", extrapolation="linear", include_bias=False)
+
+
+def _is_fitted(model: Any) -> bool:
+    try:
+        check_is_fitted(model)
+    except Exception:
+        return False
+    return True
+
+
+def _takes_domains(model: Any) -> bool:
+    return "y" in inspect.signature(model.transform).parameters
+
+
+def _has_noise(model: Any) -> bool:
+    """Whether ε = F(z; u) is there, and a new domain can be adapted to."""
+    images = isinstance(getattr(model, "schema_", None), ImageSchema)
+    return isinstance(model, LatentEstimator) and model.uses_domains and not images and not _takes_domains(model)
+
+
+def _latents(model: Any, X: Any, domains: Any) -> Floats:
+    found = model.transform(X, domains) if _takes_domains(model) else model.transform(X)
+    return np.asarray(found, dtype=float)
+
+
+def _noise(model: Any, X: Any, domains: Any) -> Floats:
+    if not isinstance(model, LatentEstimator):
+        raise SettingError(
+            f'representation="noise" takes a model with a prior of each domain, such as CGVAE; got '
+            f"{type(model).__name__}."
+        )
+    return model.domain_noise(X, domains)
+
+
+def _groups(model: Any, domains: Any, n_rows: int) -> Ints:
+    """A number for each domain, that of ``model.domains_`` where the model has them."""
+    schema = getattr(model, "domain_schema_", None)
+    if domains is None:
+        return np.zeros(n_rows, np.int64)
+    if isinstance(schema, DomainSchema) and schema.columns:
+        groups = schema.groups(domains, n_rows)
+        if (groups < 0).any():
+            raise DomainError(
+                f"{int((groups < 0).sum())} rows are of combinations of domain levels that the model does not know; "
+                "use adapt: model.adapt(rows, domain=...)."
+            )
+        return groups
+    labels = pd.DataFrame(domains).astype(str).agg(" · ".join, axis=1)
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def _content(model: Any, latents: Floats, groups: Ints) -> Ints:
+    """Latents whose mean and log-spread vary between domains by no more than 0.2, chance aside."""
+    if hasattr(model, "content_"):
+        return np.asarray(model.content_, dtype=np.int64)
+    own = [latents[groups == group] for group in np.unique(groups)]
+    own = [rows for rows in own if len(rows) > 2]
+    if len(own) < 2:
+        return np.arange(latents.shape[1])
+    unit = np.maximum(latents.std(axis=0), 1e-12)
+    means = np.stack([rows.mean(axis=0) / unit for rows in own])
+    spreads = np.stack([rows.std(axis=0) / unit for rows in own])
+    counts = np.array([len(rows) for rows in own])[:, None]
+    moved = means.var(axis=0, ddof=1) - (spreads**2 / counts).mean(axis=0)
+    scaled = np.log(np.maximum(spreads, 1e-12)).var(axis=0, ddof=1) - (0.5 / counts).mean()
+    return np.flatnonzero((moved <= _CHANGE**2) & (scaled <= _CHANGE**2))

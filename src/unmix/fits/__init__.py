@@ -1,0 +1,1 @@
+"""A finished fit as one value: what it holds, its folder, the choice of its start, its audit."""

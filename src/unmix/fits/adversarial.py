@@ -1,0 +1,50 @@
+"""What a fit of a ``CGGAN`` says of its rows, and what its folder holds of that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unmix.fits.fit import Fit, Parts, Saved, Summary
+from unmix.models.fitted_gan import FittedGAN
+
+_FILES = """model.safetensors  averaged generator, encoder, frame of the latents, and the mixing
+history.jsonl      terms of discriminator, generator and encoder, one line a block of steps"""
+
+
+@dataclass(frozen=True, eq=False)
+class GANSummary(Summary):
+    """``effects`` are the mixing, (n_features, n_latents) or (side, side, colours, n_latents)."""
+
+    effects: NDArray[np.float64]
+    n_steps: int
+
+    @property
+    def mixing(self) -> NDArray[np.float64]:
+        return self.effects
+
+    def write(self, fit: Fit[Any, Any], folder: Path) -> Parts:
+        scalars = {"n_steps": self.n_steps, "start_errors": fit.starts["error"].tolist()}
+        return Parts({"mixing": self.effects}, scalars, _FILES)
+
+    @classmethod
+    def read(cls, saved: Saved) -> tuple[Self, pd.DataFrame, int]:
+        # Folders from before the errors were kept have none; JSON knows no infinity.
+        raw = saved.scalars.get("start_errors", [np.nan] * saved.n_starts)
+        errors = np.array([np.inf if error is None else error for error in raw], dtype=float)
+        best = saved.scalars.get("best_restart", 0 if np.isnan(errors).all() else int(np.nanargmin(errors)))
+        return cls(saved.arrays["mixing"], saved.scalars["n_steps"]), errors_table(errors, best), best
+
+
+GANFit = Fit[FittedGAN, GANSummary]
+
+
+def errors_table(errors: Any, best: int) -> pd.DataFrame:
+    """One row a start: what it is compared by, and whether it was kept."""
+    starts = np.arange(len(errors))
+    return pd.DataFrame({"start": starts, "error": np.asarray(errors, dtype=float), "kept": starts == best})

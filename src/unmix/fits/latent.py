@@ -1,0 +1,223 @@
+"""What a fit of a model with a posterior says of its rows, and what its folder holds of that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
+from unmix.audit.describe import Description, with_training_rows
+from unmix.audit.notes import training_fingerprints
+from unmix.audit.novelty import HeldOutResiduals, held_out_residuals
+from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
+from unmix.audit.sparsity import SUPPORT_THRESHOLD
+from unmix.audit.subject import ResidualDependence, stratify
+from unmix.data.batches import Rows
+from unmix.data.domains import DomainSchema
+from unmix.data.schema import FeatureSchema
+from unmix.data.tables import write_table
+from unmix.fits.choice import finish_starts, restarts_table
+from unmix.fits.fit import Fit, Kind, Parts, Saved, Summary
+from unmix.fits.storage import SELECTION
+from unmix.models.base import FittedModel, LatentModel
+from unmix.train.fit import TrainingResult
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_FILES = """model.safetensors  the kept start's parameters, and the arrays behind the report
+history.jsonl      held-out objective and its terms, one line an epoch and start
+restarts.csv       one line a start
+mixing.csv         features x latents: |dx/dz|, in standard deviations
+effects.csv        how each domain moves each latent, with 95 % intervals"""
+
+
+@dataclass(frozen=True, eq=False)
+class LatentSummary(Summary):
+    """What was found on the rows of a fit, mostly on those held out.
+
+    Attributes
+    ----------
+    description : Description, the arrays behind the report
+    training_rows : (rows,) int, hashes by which the rows of the training are known again
+    agreement : float, mean over all pairs of starts
+    stop_reason, n_epochs : why and when the training ended
+    sizes : numbers of rows, "n_train" and "n_held_out"
+    counterfactuals : CounterfactualCheck, or None where the domains are ignored or no row was held out, and of images
+    residual, residual_audited : ResidualDependence as the fit and as the audit takes it, or None where not asked
+    selection : DataFrame, one row for each number of latents that was tried, or None
+    residuals : HeldOutResiduals, by which new rows are told from those of the fit; None where no row was held out
+    adapted : names of the domains that were added to those of the fit, or None where it was not adapted
+    """
+
+    description: Description
+    training_rows: Ints
+    agreement: float
+    stop_reason: str
+    n_epochs: int
+    sizes: dict[str, int]
+    counterfactuals: CounterfactualCheck | None = None
+    residual: ResidualDependence | None = None
+    residual_audited: ResidualDependence | None = None
+    selection: pd.DataFrame | None = None
+    residuals: HeldOutResiduals | None = None
+    adapted: tuple[str, ...] | None = None
+
+    @property
+    def mixing(self) -> Floats:
+        return self.description.mixing
+
+    @property
+    def support(self) -> NDArray[np.bool_]:
+        """Entries of the mixing that count, (n_features, n_latents)."""
+        return np.asarray(self.mixing >= SUPPORT_THRESHOLD)
+
+    @property
+    def explained_variance_ratio(self) -> Floats:
+        """(n_latents,); NaN in models from before it was kept."""
+        shares = self.description.explained_variance
+        return shares if len(shares) else np.full(self.mixing.shape[1], np.nan)
+
+    def latents_agreement(self, starts: pd.DataFrame, best: int) -> Floats:
+        """Median correlation of each latent (n_latents,) with its partner in the other starts that did not fail."""
+        reached = np.isfinite(starts["held_out_objective"].to_numpy(dtype=float))
+        reached[best] = False
+        found = self.description.agreement_latents
+        return np.median(found[reached], axis=0) if reached.any() else np.full(found.shape[1], np.nan)
+
+    def effects_frame(self, domains: Sequence[str], latents: Sequence[str]) -> pd.DataFrame:
+        """How each domain moves each latent, one row a pair, with 95 % intervals; in units of the latent's spread."""
+        found = self.description
+        index = pd.MultiIndex.from_product([domains, latents], names=["domain", "latent"])
+        names = [name for name in found.arrays() if name.startswith(("location", "spread"))]
+        return pd.DataFrame({name: getattr(found, name).ravel() for name in names}, index=index).reset_index()
+
+    def write(self, fit: Fit[Any, Any], folder: Path) -> Parts:
+        for name, table in tables(fit).items():
+            write_table(table, folder / f"{name}.csv")
+        scalars = {
+            "agreement": self.agreement,
+            "stop_reason": self.stop_reason,
+            "n_epochs": self.n_epochs,
+            "sizes": self.sizes,
+            "n_latents": fit.model.n_latents,
+        }
+        if self.residual is not None and self.residual_audited is not None:
+            scalars["residual_dependence"] = asdict(self.residual)
+            scalars["residual_audited"] = asdict(self.residual_audited)
+        if self.adapted is not None:
+            scalars["adapted"] = list(self.adapted)
+        if self.selection is not None:
+            write_table(self.selection, folder / SELECTION)
+        arrays = {f"description/{key}": value for key, value in self.description.arrays().items()}
+        arrays["training_rows"] = self.training_rows
+        if self.residuals is not None:
+            arrays |= {f"residuals/{key}": value for key, value in self.residuals.arrays().items()}
+        if self.counterfactuals is not None:
+            arrays |= {f"counterfactuals/{key}": value for key, value in self.counterfactuals.arrays().items()}
+        return Parts(arrays, scalars, _FILES)
+
+    @classmethod
+    def read(cls, saved: Saved) -> tuple[Self, pd.DataFrame, int]:
+        fitted, arrays = saved.scalars, _under("description/", saved.arrays)
+        carried, folder = _under("counterfactuals/", saved.arrays), saved.folder
+        left = _under("residuals/", saved.arrays)
+        # Folders of old have no variances, and an R² without a lower limit where there was next to none.
+        arrays.setdefault("r2_variance", (arrays["r2"] > -1).astype(float))
+        residual = fitted.get("residual_dependence")
+        # Folders from before the audit took its own have the fit's alone.
+        audited = fitted.get("residual_audited", residual)
+        found = cls(
+            description=Description(**arrays),
+            training_rows=saved.arrays.get("training_rows", np.empty(0, dtype=np.int64)),
+            agreement=float("nan") if fitted["agreement"] is None else fitted["agreement"],
+            stop_reason=fitted["stop_reason"],
+            n_epochs=fitted["n_epochs"],
+            sizes=fitted["sizes"],
+            counterfactuals=CounterfactualCheck(saved.domains, saved.features, **carried) if carried else None,
+            residual=None if residual is None else ResidualDependence.from_dict(residual),
+            residual_audited=None if audited is None else ResidualDependence.from_dict(audited),
+            selection=pd.read_csv(folder / SELECTION) if (folder / SELECTION).exists() else None,
+            residuals=HeldOutResiduals(**left) if left else None,
+            adapted=tuple(fitted["adapted"]) if "adapted" in fitted else None,
+        )
+        return found, pd.read_csv(folder / "restarts.csv"), fitted["best_restart"]
+
+
+LatentFit = Fit[FittedModel, LatentSummary]
+
+
+def finish_fit(
+    kind: type[Kind],
+    parameters: dict[str, Any],
+    network: LatentModel,
+    result: TrainingResult,
+    *,
+    schema: Any,
+    domains: DomainSchema,
+    train: Rows,
+    held_out: Rows | None,
+    groups: tuple[Ints, Ints],
+    residuals: bool,
+) -> LatentFit:
+    """The fit of a trained ``network``; ``groups`` are the domains of ``train`` and of ``held_out``.
+
+    With ``residuals`` the features that still depend on each other are looked for.
+    """
+    described, own_groups = (train, groups[0]) if held_out is None else (held_out, groups[1])
+    n_domains = len(domains.domains)
+    found = finish_starts(network, train, described, result, own_groups, n_domains, held_out is not None)
+    description, model = found.description, found.model
+    carried = None
+    if held_out is not None:
+        description = with_training_rows(description, model, train, held_out, *groups)
+        if kind.uses_domains and isinstance(schema, FeatureSchema):
+            carried = check_counterfactuals(model, held_out, groups[1], domains.domains, schema.names)
+    residual = audited = None
+    if residuals:
+        rows = model, train, stratify(train, groups[0]).labels, schema.names
+        residual, audited = residual_dependence(*rows), residual_dependence(*rows, least_share=AUDITED_SHARE)
+    summary = LatentSummary(
+        description=description,
+        training_rows=training_fingerprints(train, held_out),
+        agreement=found.agreed.mean,
+        stop_reason=result.stop_reason,
+        n_epochs=result.n_epochs,
+        sizes={"n_train": len(train), "n_held_out": 0 if held_out is None else len(held_out)},
+        counterfactuals=carried,
+        residual=residual,
+        residual_audited=audited,
+        residuals=None if held_out is None else held_out_residuals(model, held_out),
+    )
+    return Fit(
+        kind=kind,
+        parameters=parameters,
+        model=model,
+        schema=schema,
+        domains=domains,
+        history=pd.DataFrame(result.history).astype({"epoch": int, "start": int}),
+        starts=restarts_table(result, found.agreed, found.best),
+        best=found.best,
+        summary=summary,
+        seed=parameters["random_state"],
+        seconds=result.seconds,
+    )
+
+
+def tables(fit: LatentFit) -> dict[str, pd.DataFrame]:
+    """The tables of a fit that stand in its folder and on its page."""
+    return {
+        "restarts": fit.starts,
+        "mixing": fit.mixing_frame().rename_axis("feature").reset_index(),
+        "effects": fit.summary.effects_frame(fit.domains.domains, fit.latent_names),
+    }
+
+
+def _under(part: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix(part): value for key, value in arrays.items() if key.startswith(part)}

@@ -1,0 +1,74 @@
+"""Constructor words as JSON holds them, and an estimator made of saved ones."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+
+from unmix.errors import SettingError, StorageError
+from unmix.version import __version__
+
+
+def plain_settings(estimator: Any, seed: int) -> dict[str, Any]:
+    """Constructor words as JSON holds them, with the seed that the random state gave.
+
+    Raises
+    ------
+    SettingError
+        For a word that could not be saved with the model: called before training, for afterwards is too late.
+    """
+    found: dict[str, Any] = {}
+    for name, value in {**estimator.get_params(deep=False), "random_state": seed}.items():
+        try:
+            found[name] = _plain(value)
+        except TypeError as error:
+            raise SettingError(
+                f"{name} must be made of numbers, text, True, False and None, or it could not be saved with the model; "
+                f"got {value!r}."
+            ) from error
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.device | str):
+        return str(value)
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(own) for key, own in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [_plain(own) for own in value]
+    raise TypeError
+
+
+def restored(kind: Callable[..., Any], words: Mapping[str, Any], check: Callable[[Any], None], where: Any) -> Any:
+    """An estimator with saved words, after ``check``; ``where`` they are saved is what an error names.
+
+    Raises
+    ------
+    StorageError
+        A word, or its value, is none that this version takes.
+    """
+    unknown = sorted(set(words) - set(inspect.signature(kind).parameters))
+    try:
+        if unknown:
+            raise SettingError(f"there is no {', '.join(unknown)}.")
+        estimator = kind(**words)
+        check(estimator)
+    except SettingError as error:
+        raise StorageError(
+            f"{where} has a setting that {kind.__name__} of unmix {__version__} does not take: {error} Another version "
+            "wrote it, or it was changed. Install the newest version, or fit and save the model again."
+        ) from error
+    return estimator
