@@ -82,7 +82,7 @@ def test_standardising_and_learning_a_few_numbers_at_a_time_change_no_bit(monkey
     monkeypatch.setattr(unmix.data.schema, "_NUMBERS_CACHED", 50)
     np.testing.assert_array_equal(plain.standardise(matrix), expected)
     order = np.random.default_rng(1).permutation(301)
-    np.testing.assert_array_equal(plain.standardise(matrix, order), expected[order])
+    np.testing.assert_array_equal(plain.standardise(matrix, order=order), expected[order])
     monkeypatch.setattr(unmix.data.cells, "_NUMBERS_AT_ONCE", 700)
     small = FeatureSchema.learn(matrix, None, "float64")
     np.testing.assert_allclose(small.center, plain.center, rtol=1e-14)
