@@ -13,6 +13,7 @@ from conftest import QUICK
 import unmix
 from unmix import CGVAE
 from unmix.data.batches import split_rows
+from unmix.report import figures
 from unmix.report.parts import as_code
 
 HOSTILE = "<script>document.title='broken'</script>"
@@ -167,3 +168,51 @@ def test_a_remedy_that_is_the_same_for_all_latents_stands_there_once(fitted, tmp
     page = model.report(tmp_path / "r.html").read_text()
     assert "Something else." in page
     assert "Ask <code>unmix select</code>, one and all." in page
+
+
+def test_many_features_and_domains_are_capped_ordered_and_found(browser, tmp_path):
+    """Maps show what latents drive most, figures the domains that move them most; all others are found by name."""
+    rng = np.random.default_rng(0)
+    n_domains, n_features = figures.MOST_DOMAINS + 5, figures.MOST_LABELLED + 10
+    y = np.arange(6 * n_domains) % n_domains
+    z = rng.normal(size=(len(y), 2)) + 3 * rng.normal(size=(n_domains, 2))[y]
+    x = z @ rng.normal(size=(2, n_features)) + rng.normal(size=(len(y), n_features))
+    names = [f"gene{k}" for k in range(n_features - 1)] + [HOSTILE]
+    table, labels = pd.DataFrame(x, columns=names), [f"donor {k}" for k in y]
+    words = {**QUICK, "n_restarts": 1, "max_epochs": 1, "min_domain_rows": 1, "validation_fraction": 0.34}
+    model = CGVAE(**words).fit(table, labels)
+    shown = figures.shown_features(model.mixing_)
+    best = set(model.top_features(figures.MOST_LABELLED // 2)["feature"])
+    assert {names[k] for k in shown} == best
+    found = model.description_
+    own = figures.shown_domains(found, 0)
+    moved = np.abs(found.location[:, 0]) + np.abs(np.log(found.spread[:, 0]))
+    assert len(own) == figures.MOST_DOMAINS
+    assert moved[own].min() >= np.delete(moved, own).max()
+    assert (np.diff(found.location[own, 0]) <= 0).all()
+    page = browser.new_page()
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(model.report(tmp_path / "report.html").as_uri())
+    assert page.title() == "unmix report"
+    for field, asked, expected, columns in (
+        ("find-feature", "GENE77", ["gene77"], 4),
+        ("find-feature", "<script", [HOSTILE], 4),
+        ("find-domain", "donor 44", ["donor 44"], 5),
+        ("find-domain", "nobody", [], 0),
+    ):
+        page.fill(f"#{field}", asked)
+        rows = page.locator(f"#{field}-table tbody tr").evaluate_all(
+            "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+        )
+        assert [row[0] for row in rows] == expected
+        assert all(len(row) == columns for row in rows)
+    page.fill("#find-domain", "donor")
+    assert page.locator("#find-domain-table tbody tr").count() == 20
+    assert page.inner_text("#find-domain-more") == "20 of 45 are shown."
+    page.fill("#find-feature", "gene7")
+    row = page.locator("#find-feature-table tbody tr").first.locator("td").all_inner_texts()
+    mixing, signed = model.mixing_frame().loc[row[0]], model.mixing_frame(signed=True).loc[row[0]]
+    assert [float(cell) for cell in row[1:3]] == pytest.approx((np.sign(signed) * mixing).to_list(), abs=0.006)
+    assert complaints == []
+    page.close()

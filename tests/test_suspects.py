@@ -10,6 +10,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 
 import unmix
 from unmix import CGVAE, DataWarning, SchemaError
+from unmix.data.cells import Cells
 from unmix.data.schema import FeatureSchema
 from unmix.data.suspects import without_suspects
 
@@ -22,7 +23,7 @@ def said_of(table):
     matrix = frame.to_numpy(float)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        without_suspects(matrix, FeatureSchema.learn(matrix, tuple(frame.columns), "float64"))
+        without_suspects(Cells(matrix), FeatureSchema.learn(matrix, tuple(frame.columns), "float64"))
     assert all(issubclass(warning.category, DataWarning) for warning in caught)
     return [str(warning.message) for warning in caught]
 
@@ -238,7 +239,7 @@ def test_a_wild_entry_counts_as_the_nearest_other_value(wild):
     wrong = matrix.copy()
     wrong[17, 1] = wild
     with pytest.warns(DataWarning, match="row 17 column 'b'"):
-        found = without_suspects(wrong, FeatureSchema.learn(wrong, ("a", "b", "c"), "float64"))
+        found = without_suspects(Cells(wrong), FeatureSchema.learn(wrong, ("a", "b", "c"), "float64")).rows(slice(None))
     others = np.delete(matrix[:, 1], 17)
     assert found[17, 1] == (others.min() if wild < 0 else others.max())
     same = np.ones_like(matrix, dtype=bool)

@@ -23,7 +23,7 @@ from unmix.errors import (
 from unmix.version import __version__
 
 if TYPE_CHECKING:
-    from unmix import datasets, metrics, theory
+    from unmix import datasets, metrics, scverse, theory
     from unmix.audit.planning import plan
     from unmix.audit.sources import audit_decoder
     from unmix.bench.selection import Selection, select
@@ -78,6 +78,7 @@ __all__ = [
     "metrics",
     "plan",
     "read_images",
+    "scverse",
     "select",
     "theory",
     "train_judges",
@@ -103,7 +104,7 @@ _HOMES = {
     "unmix.report.images": ("image_grid",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_SUBMODULES = ("audit", "datasets", "metrics", "theory")
+_SUBMODULES = ("audit", "datasets", "metrics", "scverse", "theory")
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,11 @@
 scikit-learn catches them.
 """
 
+import inspect
+import warnings
+
+_WITHIN = ("unmix", "sklearn")
+
 
 class UnmixError(Exception):
     """Root of every error that unmix raises on purpose."""
@@ -43,3 +48,11 @@ class DataWarning(UserWarning):
 
 class MetricWarning(UserWarning):
     """A metric left out a factor, a latent or a class that it is not defined for, or has too few rows to mean much."""
+
+
+def warn(message: str, category: type[Warning] = DataWarning) -> None:
+    """Warn at the line outside this package, and scikit-learn, that called it."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _WITHIN:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -23,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.errors import DomainError
+from unmix.forms import familiar
 
 UNNAMED = "domain"
 """Name of a column of labels that came without one."""
@@ -104,8 +105,7 @@ def natural_order(labels: Iterable[str]) -> tuple[str, ...]:
 
 def _columns(y: Any) -> list[tuple[str, Any]]:
     """Names and cells of the columns of ``y``; cells by position."""
-    if nw.dependencies.is_polars_lazyframe(y):
-        y = y.collect()
+    y = familiar(y)
     if isinstance(y, pd.MultiIndex):
         y = y.to_frame(index=False)
     if not isinstance(y, Mapping) and hasattr(y, "to_pydict") and not nw.dependencies.is_into_dataframe(y):

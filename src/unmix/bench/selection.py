@@ -35,6 +35,7 @@ from unmix.estimators.progress import OnRow
 from unmix.estimators.selection import Candidate, Choice, components_of, decide, fit_rows, gain, prepared
 from unmix.estimators.settings import check_common
 from unmix.files import as_path
+from unmix.nets.state import in_own_state
 from unmix.numbers import is_whole
 from unmix.report.parts import csv_address, fill, picture, table_html, write_html
 from unmix.version import __version__
@@ -92,6 +93,7 @@ class Selection:
         return f"{self.table.round(3).to_string(index=False)}\n\n{self.best} latents{some}: {self.reason}."
 
 
+@in_own_state
 def select(
     X: Any,
     y: Any = None,

@@ -36,6 +36,8 @@ _FIT_EXAMPLES = """Examples:
 
   unmix fit cells.csv --domain condition --latents 6 --out runs/cells --resume
 
+  unmix fit cells.h5ad --domain batch --layer counts --write cells_out.h5ad --latents 8 --out runs/h5ad
+
   unmix fit photos --size 64 --mode RGB --out runs/photos
 """
 
@@ -119,7 +121,9 @@ _IN_OPTIONS = (
 def fit(
     table: Annotated[
         Path,
-        _path_argument(help="A .csv, .tsv, .parquet or .h5ad file; of images a folder or .zip, or a list of them."),
+        _path_argument(
+            help="A .csv, .tsv, .parquet, .h5ad or .zarr, or a folder of .parquet; of images a folder, .zip or list."
+        ),
     ],
     out: Annotated[Path, _path_option(help="Run folder for model, tables and report.")],
     domain: _Domain = None,
@@ -142,6 +146,10 @@ def fit(
         typer.Option(help="Most epochs. Default: 330 steps a latent, 2,000 or more; with CGVAEImages 350 and 2,800."),
     ] = None,
     missing: _Missing = None,
+    layer: Annotated[str | None, typer.Option(help="Of .h5ad and .zarr: the layer to read. Default: X.")] = None,
+    write: Annotated[
+        Path | None, _path_option(help="Of .h5ad and .zarr: write the data with latents here, .h5ad or .zarr.")
+    ] = None,
     min_domain_rows: Annotated[int, typer.Option(help="Smallest domain that is accepted.")] = 10,
     method: Annotated[str | None, typer.Option(help="Images: CGGAN (default) or CGVAEImages.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Images: scale to this side. CGGAN: 16, 32, 64, 128.")] = None,
@@ -184,12 +192,14 @@ def fit(
         raise DataError(f"There is no file at {table}, and no folder of images. Check the path.")
     if holds_images(table):
         _refuse("images take their domains from their folders", domain=kinds, feature=feature, drop=drop)
+        _refuse("it is for tables", layer=layer, write=write)
         from unmix.cli.images import fit_images
 
         fit_images(table, out, method or "CGGAN", reading, settings, overwrite=overwrite, resume=resume)
     else:
         _refuse(f"{table} is not taken as images", method=method, steps=steps, **reading)
-        fit_table(table, out, list(kinds), feature, drop or [], settings, overwrite=overwrite, resume=resume)
+        columns = list(kinds), feature, drop or []
+        fit_table(table, out, *columns, settings, layer=layer, write=write, overwrite=overwrite, resume=resume)
 
 
 @app.command(epilog=_SELECT_EXAMPLES)

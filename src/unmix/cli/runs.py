@@ -20,9 +20,19 @@ from unmix import datasets
 from unmix.audit.planning import plan, plan_typical
 from unmix.audit.targets import intervention_targets
 from unmix.bench.translation import DIGIT_SETTINGS, judge_translations, train_judges
+from unmix.data.annotated import Annotated, annotated, is_store
+from unmix.data.columns import listed
 from unmix.data.images import of_images
-from unmix.data.tables import candidates, read_columns, read_support, read_table, with_latents, write_table
-from unmix.errors import SchemaError, SettingError, StorageError
+from unmix.data.tables import (
+    candidates,
+    read_annotated,
+    read_columns,
+    read_support,
+    read_table,
+    with_latents,
+    write_table,
+)
+from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
@@ -30,6 +40,8 @@ from unmix.estimators.features import ImageClassifier
 from unmix.estimators.loading import load
 from unmix.files import check_replaceable, names_in
 from unmix.fits.storage import DONE, FILES, add_files, holds_model, refuse_foreign
+from unmix.scverse import add_latents, check_store
+from unmix.scverse import write as write_store
 from unmix.train.checkpoint import is_checkpoint
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -48,15 +60,63 @@ def fit_table(
     drop: Sequence[str],
     settings: Mapping[str, Any],
     *,
+    layer: str | None,
+    write: Path | None,
     overwrite: bool,
     resume: bool,
 ) -> None:
-    """Fit on the columns of a file and write the run folder."""
+    """Fit on the columns of a file and write the run folder, and with ``write`` the file again with its latents."""
+    source = _store(table, layer, write, overwrite=overwrite)
     claim(out, overwrite=overwrite, resume=resume)
-    x, y, others = read_columns(table, domain, feature, drop)
+    x: pd.DataFrame | Annotated
+    if source is None:
+        x, y, others = read_columns(table, domain, feature, drop)
+    else:
+        x, y, others = _columns_of(source, layer, domain, feature, drop)
     model = CGVAE(**{"n_latents": "auto", **settings})
     train(model, x, y, out, resume=resume)
     write_results(model, x, out, beside=others)
+    if write is not None:
+        add_latents(source, model)
+        typer.echo(f"store   {write_store(source, write)}")
+
+
+def _store(table: Path, layer: str | None, write: Path | None, *, overwrite: bool) -> Any:
+    """AnnData in a file, after a check of where it is to be written; None of any other table."""
+    if write is not None and check_store(write).exists() and not overwrite:
+        raise StorageError(f"{write} is there already. Choose another --write, or add --overwrite to replace it.")
+    if is_store(table):
+        return read_annotated(table)
+    for option, value in (("--layer", layer), ("--write", write)):
+        if value is not None:
+            raise SettingError(f"{option} is for .h5ad and .zarr; {table.name} is neither. Leave it out.")
+    return None
+
+
+def _columns_of(
+    source: Any, layer: str | None, domain: Sequence[str], feature: Sequence[str] | None, drop: Sequence[str]
+) -> tuple[Annotated, pd.DataFrame | None, pd.DataFrame]:
+    """``read_columns`` of AnnData: the variables stay one matrix, sparse where it is."""
+    x = annotated(source, layer)
+    obs = _observations(x)
+    for name in domain:
+        if name not in x.obs:
+            raise DataError(f"There is no column {name!r} in .obs; it has {listed(source.obs.columns, 20) or 'none'}.")
+    known = {*x.names, *obs}
+    lost = [name for name in drop if name not in known]
+    if lost:
+        raise DataError(f"There is no column {lost[0]!r}, neither in .obs nor in .var_names.")
+    if feature or set(drop) & set(x.names):
+        x = x.aligned([name for name in feature or x.names if name not in {*drop}])
+    return x, x.obs[[*domain]] if domain else None, obs
+
+
+def _observations(x: Annotated) -> pd.DataFrame:
+    """``.obs`` with the names of the rows as first column."""
+    obs = x.obs.copy()
+    name = str(obs.index.name or "obs_names")
+    obs.insert(0, name if name not in obs else f"{name} of the rows", obs.index.astype(str))
+    return obs.reset_index(drop=True)
 
 
 def transform_table(model: Any, run: Path, table: Path, out: Path, *, novelty: bool = False) -> None:
@@ -64,7 +124,8 @@ def transform_table(model: Any, run: Path, table: Path, out: Path, *, novelty: b
     _needs_table(model, run)
     frame, x = _read_for(model, table)
     latents, names = _latents(model, x)
-    written = with_latents(frame.drop(columns=list(x.columns)), latents, names)
+    others = frame if isinstance(x, Annotated) else frame.drop(columns=list(x.columns))
+    written = with_latents(others, latents, names)
     found = None
     if novelty:
         domains = [column.name for column in model.domain_schema_.columns if column.name in frame.columns]
@@ -308,15 +369,22 @@ def _as_fitted(model: Any, x: Any) -> Any:
     return x.to_numpy() if isinstance(x, pd.DataFrame) and not model.schema_.named else x
 
 
-def _read_for(model: LatentEstimator, path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A file and the columns of it that the model was fitted on; where those had no names, its numbers."""
+def _read_for(model: LatentEstimator, path: Path) -> tuple[pd.DataFrame, Any]:
+    """A file and the columns of it that the model was fitted on; where those had no names, its numbers.
+
+    Of AnnData the observations' columns, and the matrix of the fit's variables.
+    """
     named, names = model.schema_.named, model.schema_.names
+    if named and is_store(path):
+        x = annotated(read_annotated(path), model.schema_.layer).aligned(names)
+        return _observations(x), x
     domains = [column.name for column in model.domain_schema_.columns]
     frame = read_table(path, features=names if named else None, text=[name for name in domains if name not in names])
     if named:
         lacking = [name for name in names if name not in frame.columns]
         if lacking:
-            raise SchemaError(f"{path} lacks the feature columns {lacking}, on which the model was fitted. Add them.")
+            said = f"{path} lacks {len(lacking)} feature column(s) on which the model was fitted: {listed(lacking)}"
+            raise SchemaError(f"{said}. Add them.")
         return frame, frame[list(names)]
     numeric = frame.select_dtypes(["number", "bool"]).columns
     found = [name for name in candidates(frame) if name in numeric and name not in domains]

@@ -8,9 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import narwhals as nw
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from unmix.data.schema import FeatureSchema
 from unmix.errors import DataError, SchemaError
@@ -52,26 +50,28 @@ def row_names(n_levels: int, taken: Collection[str]) -> list[str]:
 
 def column_names(table: Any) -> tuple[str, ...] | None:
     """Names of a frame's columns; None of an array and of a frame without names."""
+    if hasattr(table, "obs") and hasattr(table, "names"):
+        return tuple(table.names)
     if not nw.dependencies.is_into_dataframe(table):
         return None
     names = [*table.columns] if isinstance(table, pd.DataFrame) else nw.from_native(table).columns
     return tuple(names) if names and all(isinstance(name, str) for name in names) else None
 
 
-def check_columns(matrix: NDArray[np.float64], table: Any, schema: FeatureSchema) -> None:
+def check_columns(matrix: Any, table: Any, schema: FeatureSchema) -> None:
     """Refuse the columns of the fit in another order, others in their place, and another number of them.
 
-    ``matrix`` are the numbers of ``table``.
+    ``matrix``, or ``Cells``, are the numbers of ``table``.
     """
     came = unlike(matrix, table, schema.names if schema.named else None, len(schema.names))
     if came:
         raise SchemaError(
-            f"The model was fitted on the columns [{listed(schema.names, 20)}], in this order; got {came}. Select them "
+            f"The model was fitted on the columns [{listed(schema.names)}], in this order; got {came}. Select them "
             "from the table first."
         )
 
 
-def unlike(matrix: NDArray[np.float64], table: Any, names: Sequence[str] | None, n_columns: int) -> str:
+def unlike(matrix: Any, table: Any, names: Sequence[str] | None, n_columns: int) -> str:
     """What the columns of a table are where they are not ``names``, in this order; "" where they are.
 
     Where columns have no names, they are 0, 1, … by their places; an array may stand for any names.
@@ -83,7 +83,7 @@ def unlike(matrix: NDArray[np.float64], table: Any, names: Sequence[str] | None,
     if len(places) != n_columns:
         return f"{len(places)} columns" if own is None else f"{len(places)} columns, {listed(own)}"
     if moved or (names is not None and own is not None and list(own) != expected):
-        return listed(here or (), 20)
+        return listed(here or ())
     return ""
 
 

@@ -24,6 +24,9 @@ from unmix.numbers import reads_as_number
 SEPARATORS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
 # A line must fit in one block.
 _BLOCK = 2**26
+# Of UTF-32 and then of UTF-16, each with the last byte first and the other way round.
+_MARKS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff", b"\xff\xfe", b"\xfe\xff")
+_BEGINNING = 2**12
 # pandas' words for a missing number.
 _MISSING = pa.array(
     [
@@ -87,6 +90,9 @@ def _names(
 
 
 def _header(path: Path, separator: str) -> list[str]:
+    start = _start(path)
+    if b"\0" in start or start.startswith(_MARKS):
+        raise _not_utf8(path)
     header = next((row for row in _lines(path, separator) if row), None)
     if header is None:
         raise DataError(f"{path} is empty. Expected a header and rows.")
@@ -117,11 +123,23 @@ def _lines(path: Path, separator: str) -> Iterator[list[str]]:
         raise _not_utf8(path) from error
 
 
+def _start(path: Path) -> bytes:
+    packed = path.name.lower().endswith(".gz")
+    with gzip.open(path, "rb") if packed else path.open("rb") as stream:
+        return bytes(stream.read(_BEGINNING))
+
+
 def _not_utf8(path: Path) -> DataError:
-    with path.open("rb") as stream:
-        start = stream.read(2)
-    what = "UTF-16" if start in (b"\xff\xfe", b"\xfe\xff") else "Latin-1 or Windows-1252"
-    return DataError(f"{path} is not UTF-8; it may be {what}. Save it as UTF-8.")
+    """The error for a file that is not UTF-8: which encoding it may be, by its mark, its zeros or its bytes."""
+    start = _start(path)
+    wide = start.startswith(_MARKS[:2]) or b"\0\0" in start
+    what, name = "Latin-1 or Windows-1252", "cp1252"
+    if b"\0" in start or start.startswith(_MARKS):
+        what, name = ("UTF-32", "utf-32") if wide else ("UTF-16", "utf-16")
+    return DataError(
+        f"{path} is not UTF-8; it may be {what}. Save it as UTF-8, or pass the table that "
+        f'pandas.read_csv(..., encoding="{name}") reads.'
+    )
 
 
 def _cells(path: Path, separator: str, header: list[str]) -> pa.Table:

@@ -7,7 +7,6 @@ and whole numbers with at most 50 values are categorical; anything else must be 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.errors import DataWarning, DomainError
+from unmix.errors import DomainError, warn
 from unmix.labels import UNNAMED, label_text, labels_frame, natural_order
 from unmix.numbers import reads_as_number
 
@@ -339,11 +338,9 @@ def _standardised(frame: pd.DataFrame, column: Column) -> NDArray[np.float64]:
     if column.low is not None and column.high is not None and len(values):
         room = 0.1 * (column.high - column.low)
         if values.min() < column.low - room or values.max() > column.high + room:
-            warnings.warn(
+            warn(
                 f"{column.name!r} was {column.low:.4g} to {column.high:.4g} at fit and is {values.min():.4g} to "
-                f"{values.max():.4g} now: what follows is an extrapolation. Are the units the same?",
-                DataWarning,
-                stacklevel=4,
+                f"{values.max():.4g} now: what follows is an extrapolation. Are the units the same?"
             )
     return (values - column.center) / column.scale
 

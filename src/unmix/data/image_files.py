@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from unmix.data.tables import read_table
+from unmix.data.annotated import is_store
+from unmix.data.tables import holds_parquet, read_table
 from unmix.errors import DataError
 
 _ENDINGS = (
@@ -47,6 +48,8 @@ def _leaves(path: str, source: Path) -> DataError:
 
 def holds_images(path: Path) -> bool:
     """Whether a path is read as images: a folder, a .zip, or a list of the two columns path and domain."""
+    if is_store(path) or holds_parquet(path):
+        return False
     ending = path.suffix.lower()
     if ending not in (".csv", ".tsv") or not path.is_file():
         return path.is_dir() or ending == ".zip"

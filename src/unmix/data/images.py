@@ -18,7 +18,6 @@ import errno
 import math
 import os
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -32,7 +31,7 @@ from PIL import Image
 from unmix.data.image_files import ImageFile, archive_files, folder_files, listed_files, opened_archive
 from unmix.data.pictures import FORMATS, Images, as_array, header_of, opened, reason_of
 from unmix.data.schema import FeatureSchema
-from unmix.errors import DataError, DataWarning, DomainError, SettingError
+from unmix.errors import DataError, DomainError, SettingError, warn
 from unmix.files import as_path
 from unmix.labels import label_texts
 
@@ -367,7 +366,7 @@ def _decode(
     if skipped:
         named = "; ".join(f"{path} {reason}" for path, reason in [*skipped.items()][: 2 * _SHOWN])
         more = "" if len(skipped) <= 2 * _SHOWN else f"; and {len(skipped) - 2 * _SHOWN} more"
-        warnings.warn(f"{len(skipped)} of {len(files)} files left out: {named}{more}.", DataWarning, stacklevel=3)
+        warn(f"{len(skipped)} of {len(files)} files left out: {named}{more}.")
     labels = np.array([file.domain for file in kept])
     return ImageTable(images[: len(kept)], labels, tuple(file.path for file in kept), skipped)
 

@@ -16,20 +16,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from unmix.data.cells import Cells, Floats
 from unmix.data.columns import listed
 from unmix.data.sizes import COUNTS
 from unmix.data.suspects import look_like_counts
 from unmix.errors import DataError
 
-Floats = NDArray[np.float64]
-
 KINDS = ("gaussian", "student", "poisson", "negative_binomial", "bernoulli")
 _SAMPLE = 4096
 
 
-def kinds_of(matrix: Floats, names: Sequence[str], likelihood: str | Mapping[str, str]) -> tuple[str, ...]:
+def kinds_of(matrix: Floats | Cells, names: Sequence[str], likelihood: str | Mapping[str, str]) -> tuple[str, ...]:
     """The kind of every column of ``matrix``; a mapping leaves columns that it does not name "gaussian".
 
     Raises
@@ -46,18 +44,20 @@ def kinds_of(matrix: Floats, names: Sequence[str], likelihood: str | Mapping[str
             )
         found = tuple(likelihood.get(name, "gaussian") for name in names)
     elif likelihood == "auto":
-        found = _auto(matrix)
+        found = _auto(Cells.of(matrix))
     else:
         found = (likelihood,) * len(names)
     check_kinds(matrix, names, found)
     return found
 
 
-def check_kinds(matrix: Floats, names: Sequence[str], kinds: Sequence[str]) -> None:
+def check_kinds(matrix: Floats | Cells, names: Sequence[str], kinds: Sequence[str]) -> None:
     """Raise ``DataError`` where a column has entries that its kind cannot have."""
-    for k, kind in enumerate(kinds):
+    if not {*COUNTS, "bernoulli"} & {*kinds}:
+        return
+    for k, column in Cells.of(matrix).each_column():
+        kind = kinds[k]
         if kind in COUNTS or kind == "bernoulli":
-            column = matrix[:, k]
             good = np.isnan(column) | ((column >= 0) & (column == np.floor(column)))
             if kind == "bernoulli":
                 good &= ~(column > 1)
@@ -79,9 +79,9 @@ def announced(kinds: Sequence[str], names: Sequence[str]) -> list[str]:
     return [f"likelihood {part}" for part in parts]
 
 
-def _auto(matrix: Floats) -> tuple[str, ...]:
-    counts = look_like_counts(matrix[:: max(1, len(matrix) // _SAMPLE)])
-    return tuple(_kind(np.ascontiguousarray(matrix[:, k]), counts) for k in range(matrix.shape[1]))
+def _auto(cells: Cells) -> tuple[str, ...]:
+    counts = look_like_counts(cells.rows(slice(None, None, max(1, len(cells) // _SAMPLE))))
+    return tuple(_kind(column, counts) for _, column in cells.each_column())
 
 
 def _kind(column: Floats, counts: bool) -> str:

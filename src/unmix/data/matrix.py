@@ -16,31 +16,45 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.utils import check_array
 
+from unmix.data.annotated import Annotated
+from unmix.data.cells import Cells, Floats
 from unmix.data.columns import listed, refuse_duplicates
 from unmix.errors import DataError
+from unmix.forms import familiar
 from unmix.numbers import reads_as_number
-
-Floats = NDArray[np.float64]
 
 _SHOWN = 5
 _LARGEST = 1e100
 _ROUNDING = 8
+_EXPECTED = "Pass a matrix (n_samples, n_features), a table, AnnData, or the path of a file."
 _DATES = (np.datetime64, np.timedelta64, date, timedelta, pd.Period, type(pd.NaT))
 
 
+class _NumberError(DataError, TypeError):
+    """A cell of a kind that is no number at all; scikit-learn's estimators raise TypeError for it."""
+
+
 def numeric_matrix(table: Any) -> Floats:
-    """A float64 matrix (n_samples, n_features); missing entries are NaN.
+    """``read_cells`` as one float64 matrix (n_samples, n_features)."""
+    return read_cells(table).rows(slice(None))
+
+
+def read_cells(table: Any) -> Cells:
+    """The numbers of a table, in the type that they came in; missing ones are NaN.
 
     Raises
     ------
     DataError
         A column is not numeric, the table is empty, names repeat, or the array is not two-dimensional.
-    TypeError
-        A sparse array, or one of objects of other kinds, as scikit-learn raises it.
     """
-    if isinstance(table, np.ndarray) and table.dtype.kind in "cmM":
+    table = familiar(table)
+    if isinstance(table, Annotated):
+        refuse_duplicates(table.names)
+        table = table.values
+    if sparse.issparse(table) or (isinstance(table, np.ndarray) and table.dtype.kind in "cmM"):
         _refuse_kind(table.dtype)
     if isinstance(table, pd.DataFrame):
         table = _from_pandas(table)
@@ -49,31 +63,41 @@ def numeric_matrix(table: Any) -> Floats:
     elif isinstance(table, np.ma.MaskedArray):
         objects = table.dtype == object
         table = np.ma.filled(table, np.nan) if objects else np.ma.filled(table.astype(np.float64), np.nan)
+    elif isinstance(table, list | tuple):
+        table = _from_rows(table)
+    elif not (isinstance(table, np.ndarray) or sparse.issparse(table) or hasattr(table, "__array__")):
+        raise DataError(f"X is a {type(table).__name__}, which is no table of numbers. {_EXPECTED}")
     try:
-        if isinstance(table, list | tuple):
-            table = np.asarray(table)
-        if isinstance(table, np.ndarray) and table.dtype == object and table.ndim == 2:
-            table = _from_objects(table)
+        if isinstance(table, np.ndarray) and table.dtype.kind in "OUST" and table.ndim == 2:
+            table = _from_objects(table.astype(object))
         matrix = check_array(
-            table, dtype="numeric", ensure_all_finite=False, ensure_min_samples=0, ensure_min_features=0
+            table,
+            accept_sparse="csr",
+            dtype="numeric",
+            ensure_all_finite=False,
+            ensure_min_samples=0,
+            ensure_min_features=0,
         )
-    except (ValueError, RuntimeError) as error:
-        raise DataError(str(error)) from error
+    except DataError:
+        raise
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise DataError(f"X cannot be read as a table of numbers: {error} {_EXPECTED}") from error
     _refuse_kind(matrix.dtype)
     _refuse_empty(matrix)
-    return np.asarray(matrix, dtype=np.float64)
+    return Cells(matrix)
 
 
-def check_values(matrix: Floats, names: Sequence[str], missing: str) -> None:
+def check_values(matrix: Floats | Cells, names: Sequence[str], missing: str) -> None:
     """Refuse infinite values always, and NaN unless ``missing`` is "mask"; the message names rows and columns.
 
     ``missing``: "mask", "error", or "refuse" for models that cannot be fitted with "mask", whose name it leaves out.
     """
-    with np.errstate(all="ignore"):
-        # A finite sum has finite summands: one pass and no array beside the data.
-        if np.isfinite(matrix.sum()):
-            return
-    _refuse_where(np.isinf(matrix), names, "infinite values (inf)", "Replace them or drop those rows before fitting.")
+    cells = Cells.of(matrix)
+    if cells.all_finite():
+        return
+    _refuse_where(
+        cells.where(np.isinf), names, "infinite values (inf)", "Replace them or drop those rows before fitting."
+    )
     if missing != "mask":
         mend = "Fill them, or drop those rows."
         if missing == "error":
@@ -81,20 +105,23 @@ def check_values(matrix: Floats, names: Sequence[str], missing: str) -> None:
                 'Fill them, drop those rows, or fit with missing="mask" (command line: --missing mask) to leave them '
                 "out of the likelihood."
             )
-        _refuse_where(np.isnan(matrix), names, "missing values (NaN)", mend)
+        _refuse_where(cells.where(np.isnan), names, "missing values (NaN)", mend)
 
 
-def check_trainable(matrix: Floats, names: Sequence[str]) -> None:
+def check_trainable(matrix: Floats | Cells, names: Sequence[str]) -> None:
     """Refuse what cannot be learnt from: one row, constant columns, columns without a value."""
     if len(matrix) < 2:
         raise DataError(
             f"There is 1 sample (n_samples = {len(matrix)}); a model needs many rows to learn from. "
             "Pass the whole table, one row for each observation."
         )
-    empty = np.asarray(np.isnan(matrix).all(axis=0))
+    parts = [
+        (np.fmin.reduce(part, axis=0), np.fmax.reduce(part, axis=0)) for _, part in Cells.of(matrix).column_blocks()
+    ]
+    low, high = (np.concatenate(ends) for ends in zip(*parts, strict=True))
+    empty = np.isnan(low)
     if empty.any():
         raise DataError(f"Columns {_named(names, empty)} hold no value at all. Drop them.")
-    low, high = np.nanmin(matrix, axis=0), np.nanmax(matrix, axis=0)
     size, room = np.maximum(np.abs(low), np.abs(high)), high - low
     extreme = (size > _LARGEST) | ((room > 0) & (room < 1 / _LARGEST))
     if extreme.any():
@@ -117,10 +144,12 @@ def check_trainable(matrix: Floats, names: Sequence[str]) -> None:
         )
 
 
-def _refuse_where(bad: NDArray[np.bool_], names: Sequence[str], what: str, remedy: str) -> None:
-    if not bad.any():
+def _refuse_where(
+    bad: tuple[NDArray[np.int64], NDArray[np.int64]], names: Sequence[str], what: str, remedy: str
+) -> None:
+    rows, columns = bad
+    if not len(rows):
         return
-    rows, columns = np.nonzero(bad)
     places = ", ".join(
         f"row {row} column {names[k]!r}" for row, k in zip(rows[:_SHOWN].tolist(), columns.tolist(), strict=False)
     )
@@ -130,10 +159,28 @@ def _refuse_where(bad: NDArray[np.bool_], names: Sequence[str], what: str, remed
     )
 
 
-def _from_pandas(frame: pd.DataFrame) -> Floats:
+def _from_rows(rows: Sequence[Any]) -> NDArray[Any]:
+    """A list of rows as an array; text in it stays beside the numbers, to be named."""
+    try:
+        found = np.asarray(rows)
+        return np.asarray(rows, dtype=object) if found.dtype.kind in "US" else found
+    except (ValueError, TypeError, RuntimeError) as error:
+        lengths = [len(row) if hasattr(row, "__len__") else 0 for row in rows]
+        other = next((k for k, length in enumerate(lengths) if length != lengths[0]), None)
+        if other is None:
+            raise DataError(f"X cannot be read as a table of numbers: {error}. {_EXPECTED}") from error
+        raise DataError(
+            f"Rows differ in length: row 0 has {lengths[0]} cells, row {other} has {lengths[other]}. Correct that row."
+        ) from error
+
+
+def _from_pandas(frame: pd.DataFrame) -> Any:
     refuse_duplicates([str(name) for name in frame.columns])
-    if all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes):
-        return frame.to_numpy(dtype=np.float64)
+    kinds = set(frame.dtypes)
+    if all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in kinds):
+        return frame.to_numpy() if kinds == {np.dtype(np.float32)} else frame.to_numpy(dtype=np.float64)
+    if kinds and all(isinstance(dtype, pd.SparseDtype) and dtype.fill_value == 0 for dtype in kinds):
+        return frame.sparse.to_coo()  # type: ignore[attr-defined]
     columns: dict[str, Floats] = {}
     refused: dict[str, str] = {}
     for name, own in frame.items():
@@ -178,9 +225,10 @@ def _from_objects(array: NDArray[Any]) -> NDArray[Any]:
     place = _first(array.ravel(), other)
     row, column = divmod(place, array.shape[1])
     cell = array[row, column]
-    if not isinstance(cell, (str, bytes, complex, np.complexfloating, *_DATES)):
-        return array
-    raise DataError(f"Input X holds {_what(cell)} in row {row}, column {column}. Make it a number, or drop the column.")
+    known = isinstance(cell, (str, bytes, complex, np.complexfloating, *_DATES))
+    why = "" if known else " (float() argument must be a string or a real number)"
+    said = f"Input X holds {_what(cell)} in row {row}, column {column}{why}. Make it a number, or drop the column."
+    raise DataError(said) if known else _NumberError(said)
 
 
 def _take(name: str, cells: NDArray[Any], columns: dict[str, Floats], refused: dict[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,13 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unmix.data.cells import Cells, Floats
 from unmix.data.sizes import COUNTS, SizeFactors
-from unmix.errors import DataWarning, SchemaError
-
-Floats = NDArray[np.float64]
+from unmix.errors import SchemaError, warn
 
 _NUMBERS_CACHED = 2**15
-_NUMBERS_AT_ONCE = 2**22
 _FAR_FROM_ZERO = 1e8
 # In standard deviations at fit: what is named, and what is refused because its squares overflow.
 _STRANGE, BEYOND = 1e4, 1e12
@@ -28,7 +25,8 @@ class FeatureSchema:
 
     ``named`` is False where the names were made up because the data had none. ``kinds`` are the likelihoods of the
     features, none where all are Gaussian. Counts are divided by the size of their row (``sizes``), and log(1 + x) of
-    them is what is standardised.
+    them is what is standardised. ``layer`` is the one of AnnData that they were read from, None for its ``X`` and for
+    any other table.
     """
 
     names: tuple[str, ...]
@@ -38,32 +36,33 @@ class FeatureSchema:
     scale: tuple[float, ...]
     kinds: tuple[str, ...] = ()
     sizes: SizeFactors | None = None
+    layer: str | None = None
 
     @classmethod
     def learn(
         cls,
-        matrix: Floats,
+        matrix: Floats | Cells,
         names: tuple[str, ...] | None,
         dtype: str,
         kinds: tuple[str, ...] = (),
         sizes: SizeFactors | None = None,
         log_size: Floats | None = None,
+        layer: str | None = None,
     ) -> FeatureSchema:
         """``kinds``, ``sizes`` and the ``log_size`` of every row are those of counts, if there are any."""
-        columns = max(1, _NUMBERS_AT_ONCE // len(matrix))
-        places = [slice(k, k + columns) for k in range(0, matrix.shape[1], columns)]
-        parts = [_to_standardise(matrix[:, place], kinds[place], log_size) for place in places]
-        center = np.concatenate([np.nanmean(part, axis=0) for part in parts])
-        scale = np.concatenate([np.nanstd(part, axis=0) for part in parts])
+        cells = Cells.of(matrix)
+        parts = (_to_standardise(part, kinds[place], log_size) for place, part in cells.column_blocks())
+        moments = [(np.nanmean(part, axis=0), np.nanstd(part, axis=0)) for part in parts]
+        center, scale = (np.concatenate(own) for own in zip(*moments, strict=True))
         for k in np.flatnonzero(np.abs(center) > _FAR_FROM_ZERO * scale):
             # Next to its mean a column's spread would be lost in the rounding of the sum.
-            own = matrix[:, k]
+            own = cells.columns(slice(k, k + 1))[:, 0]
             middle = np.nanmedian(own)
             center[k], scale[k] = middle + np.nanmean(own - middle), np.nanstd(own - middle)
-        made_up = tuple(f"x{k}" for k in range(matrix.shape[1]))
+        made_up = tuple(f"x{k}" for k in range(cells.shape[1]))
         plain = all(kind == "gaussian" for kind in kinds)
         named, units = names is not None, (tuple(center.tolist()), tuple(scale.tolist()))
-        return cls(names or made_up, named, dtype, *units, () if plain else kinds, sizes)
+        return cls(names or made_up, named, dtype, *units, () if plain else kinds, sizes, layer)
 
     @property
     def n_features(self) -> int:
@@ -83,7 +82,7 @@ class FeatureSchema:
         return np.where(self.continuous, np.log(np.array(self.scale)), 0.0)
 
     def standardise(
-        self, matrix: Floats, log_size: Floats | None = None, order: NDArray[np.int64] | None = None
+        self, matrix: Floats | Cells, log_size: Floats | None = None, order: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
         """What an encoder takes of the rows, or of all of them in another ``order``.
 
@@ -96,40 +95,44 @@ class FeatureSchema:
         SchemaError
             A number is so far from those of the fit that no model could compute with it.
         """
-        center, scale = np.array(self.center), np.array(self.scale)
-        result = np.empty(matrix.shape, dtype=np.float32)
+        center, scale, cells = np.array(self.center), np.array(self.scale), Cells.of(matrix)
+        result = np.empty(cells.shape, dtype=np.float32)
         furthest = 0.0
-        for begin in range(0, len(matrix), rows := max(1, _NUMBERS_CACHED // max(1, matrix.shape[1]))):
-            place = slice(begin, begin + rows)
+        for place, taken, rows in cells.ordered(order, _NUMBERS_CACHED):
             with np.errstate(over="ignore"):
-                taken = place if order is None else order[place]
                 of_rows = None if log_size is None else log_size[taken]
-                result[place] = part = (_to_standardise(matrix[taken], self.kinds, of_rows) - center) / scale
+                result[place] = part = (_to_standardise(rows, self.kinds, of_rows) - center) / scale
             furthest = np.fmax(furthest, np.fmax.reduce(np.abs(part), axis=None, initial=0.0))
         if furthest > _STRANGE:
-            self.refuse_beyond(matrix)
-            said = f"{self._strangest(matrix)} What follows is an extrapolation. Is it a code for a missing value, or "
-            warnings.warn(f"{said}another unit?", DataWarning, stacklevel=3)
+            self.refuse_beyond(cells)
+            said = f"{self._strangest(cells)} What follows is an extrapolation. Is it a code for a missing value, or "
+            warn(f"{said}another unit?")
         return result
 
-    def refuse_beyond(self, matrix: Floats) -> None:
+    def refuse_beyond(self, matrix: Floats | Cells) -> None:
         """Raise the ``SchemaError`` of ``standardise``."""
-        if np.nanmax(self._distance(matrix)) > BEYOND:
-            said = f"{self._strangest(matrix)} No model can compute with that. Is the unit the same? "
+        cells = Cells.of(matrix)
+        if max(np.fmax.reduce(self._distance(rows), axis=None, initial=0.0) for _, rows in cells.row_blocks()) > BEYOND:
+            said = f"{self._strangest(cells)} No model can compute with that. Is the unit the same? "
             raise SchemaError(f"{said}Correct the number or drop the row.")
 
-    def _distance(self, matrix: Floats) -> Floats:
+    def _distance(self, rows: Floats) -> Floats:
         with np.errstate(over="ignore"):
-            own = _to_standardise(matrix, self.kinds, None)
+            own = _to_standardise(rows, self.kinds, None)
             result: Floats = np.abs(own - np.array(self.center)) / np.array(self.scale)
         return result
 
-    def _strangest(self, matrix: Floats) -> str:
-        distance = self._distance(matrix)
-        row, column = np.unravel_index(np.nanargmax(distance), distance.shape)
-        others = int((distance > _STRANGE).sum()) - 1
+    def _strangest(self, cells: Cells) -> str:
+        others, furthest, row, column, value = -1, -1.0, 0, 0, 0.0
+        for place, rows in cells.row_blocks():
+            distance = np.nan_to_num(self._distance(rows), nan=-1.0, posinf=np.inf)
+            others += int((distance > _STRANGE).sum())
+            here, k = np.unravel_index(np.argmax(distance), distance.shape)
+            if distance[here, k] > furthest:
+                furthest, row, column = float(distance[here, k]), place.start + int(here), int(k)
+                value = float(rows[here, k])
         return (
-            f"Row {row} has {matrix[row, column]:g} in column {self.names[column]!r}"
+            f"Row {row} has {value:g} in column {self.names[column]!r}"
             + (f", and there are {others} more such entries" if others else "")
             + f": at the fit that column had the mean {self.center[column]:.4g} and the standard deviation "
             f"{self.scale[column]:.4g}."
@@ -141,8 +144,9 @@ class FeatureSchema:
         return np.where(self.continuous, result, standardised) if self.kinds else result
 
     def to_dict(self) -> dict[str, Any]:
-        own = asdict(self)
-        return own if self.kinds else {name: value for name, value in own.items() if name not in ("kinds", "sizes")}
+        absent = {"kinds", "sizes"} if not self.kinds else set()
+        absent |= {"layer"} if self.layer is None else set()
+        return {name: value for name, value in asdict(self).items() if name not in absent}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> FeatureSchema:
@@ -155,6 +159,7 @@ class FeatureSchema:
             tuple(raw["scale"]),
             tuple(raw.get("kinds", ())),
             None if sizes is None else SizeFactors.from_dict(sizes),
+            raw.get("layer"),
         )
 
 

@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from unmix.data.cells import Cells, Floats
 from unmix.errors import DataError
-
-Floats = NDArray[np.float64]
 
 TOTAL = "total"
 COUNTS = ("poisson", "negative_binomial")
@@ -31,14 +29,15 @@ class SizeFactors:
 
     @classmethod
     def learn(
-        cls, source: str | None, matrix: Floats, kinds: Sequence[str], column: Floats | None
+        cls, source: str | None, matrix: Floats | Cells, kinds: Sequence[str], column: Floats | None
     ) -> tuple[SizeFactors | None, Floats | None]:
         """What the fit's rows say, and the log size (rows,) of each of them; None where nothing is counted."""
         if source is None or not any(kind in COUNTS for kind in kinds):
             return None, None
         if source == TOTAL:
             counted = np.array([kind in COUNTS for kind in kinds])
-            sums = np.where(counted, np.nansum(matrix, axis=0), 0.0)
+            totals = [np.nansum(part, axis=0) for _, part in Cells.of(matrix).column_blocks()]
+            sums = np.where(counted, np.concatenate(totals), 0.0)
             own = cls(source, 1.0, tuple((sums / max(sums.sum(), 1.0)).tolist()))
         else:
             own = cls(source, 1.0)
@@ -46,7 +45,7 @@ class SizeFactors:
         middle = float(np.median(raw))
         return cls(own.source, float(np.exp(middle)), own.shares), raw - middle
 
-    def log_sizes(self, matrix: Floats, column: Floats | None) -> Floats:
+    def log_sizes(self, matrix: Floats | Cells, column: Floats | None) -> Floats:
         """Log size (rows,) of each row; ``column`` are its entries where they are not the totals.
 
         Raises
@@ -55,11 +54,7 @@ class SizeFactors:
             A row has no counts, or its entry in the column is not a finite number > 0.
         """
         if self.source == TOTAL:
-            shares = np.array(self.shares)
-            counted = shares > 0
-            part = matrix[:, counted] if not counted.all() else matrix
-            seen = (~np.isnan(part)) @ shares[counted] if np.isnan(part).any() else 1.0
-            sizes = np.nansum(part, axis=1) / np.maximum(seen, 1e-12)
+            sizes = np.concatenate([self._totals(rows) for _, rows in Cells.of(matrix).row_blocks()])
             wrong, said = sizes <= 0, "has no counts, so that nothing can be said of its shares. Drop such rows"
         else:
             assert column is not None
@@ -71,6 +66,15 @@ class SizeFactors:
                 f"Row {int(np.argmax(wrong))} {said}, or pass size_factors=None ({int(wrong.sum())} in all)."
             )
         result: Floats = np.log(sizes) - np.log(self.typical)
+        return result
+
+    def _totals(self, rows: Floats) -> Floats:
+        """Total counts (rows,); what is missing in a row is taken to be as in all rows."""
+        shares = np.array(self.shares)
+        counted = shares > 0
+        part = rows[:, counted] if not counted.all() else rows
+        seen = (~np.isnan(part)) @ shares[counted] if np.isnan(part).any() else 1.0
+        result: Floats = np.nansum(part, axis=1) / np.maximum(seen, 1e-12)
         return result
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,18 +13,15 @@ that is, where the gap is far too wide for the tail below it: :math:`\hat\gamma`
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unmix.data.cells import Cells, Floats
 from unmix.data.columns import SAVED_INDEX, listed
 from unmix.data.schema import FeatureSchema
-from unmix.errors import DataWarning
-
-Floats = NDArray[np.float64]
+from unmix.errors import warn
 
 _SHOWN = 5
 _HEAD = 64
@@ -41,7 +38,7 @@ _CODES = frozenset(
     for sign in (-1, 1)
 )
 _LEAST_ROWS = 20
-_SAMPLE, _NUMBERS_AT_ONCE = 4096, 2**22
+_SAMPLE, _SAMPLED_NUMBERS = 4096, 2**22
 _TAIL = 50
 _GAP, _GAP_IN_TAILS = 10.0, 15.0
 _MOST_WILD = 3
@@ -57,15 +54,15 @@ class _Wild:
     rows: NDArray[np.int64]
 
 
-def without_suspects(matrix: Floats, features: FeatureSchema) -> Floats:
-    """``matrix`` with wild entries moved to the nearest other value of their column; a copy where there are any.
+def without_suspects(cells: Cells, features: FeatureSchema) -> Cells:
+    """``cells`` with wild entries moved to the nearest other value of their column; the same object without any.
 
-    One ``DataWarning`` for every kind of thing that is there; ``matrix`` is what ``features`` was learnt from. Columns
+    One ``DataWarning`` for every kind of thing that is there; ``cells`` are what ``features`` was learnt from. Columns
     whose likelihood is not Gaussian are as they should be.
     """
     names = features.names
     ids, wild = [], []
-    for k, column in _columns(matrix):
+    for k, column in cells.each_column():
         if features.kind(k) != "gaussian":
             continue
         if SAVED_INDEX.fullmatch(names[k]) or _counts_rows(column):
@@ -73,15 +70,16 @@ def without_suspects(matrix: Floats, features: FeatureSchema) -> Floats:
         else:
             wild += [_Wild(k, value, np.flatnonzero(column == value)) for value in _wild_values(column, k, features)]
     if ids:
-        _warn(
+        warn(
             f"Columns {listed([names[k] for k in ids])} look like ids, times or a saved index: whole numbers, each "
             "once. If they are, leave them out; they are no features."
         )
-    sample = matrix[:: max(1, len(matrix) // _SAMPLE)]
+    thin = max(len(cells) // _SAMPLE, min(len(cells) * cells.shape[1] // _SAMPLED_NUMBERS, len(cells) // _LEAST_ROWS))
+    sample = cells.rows(slice(None, None, max(1, thin)))
     declared = [k for k in range(len(names)) if features.kind(k) != "gaussian"]
     if look_like_counts(np.delete(sample, [*ids, *declared], axis=1)):
-        _warn(
-            f"The features look like counts: whole numbers ≥ 0, up to {np.nanmax(matrix):g}. The model takes noise as "
+        warn(
+            f"The features look like counts: whole numbers ≥ 0, up to {np.nanmax(sample):g}. The model takes noise as "
             'Gaussian, of one size for all values of a feature. If they are counts, pass CGVAE(likelihood="negative_'
             'binomial"); for other models divide each row by its total and take logarithms first, such as '
             "np.log1p(1e4 * X / X.sum(axis=1, keepdims=True))."
@@ -93,32 +91,22 @@ def without_suspects(matrix: Floats, features: FeatureSchema) -> Floats:
             for found in wild[:_SHOWN]
         )
         more = f"; and {len(wild) - _SHOWN} more" if len(wild) > _SHOWN else ""
-        _warn(
+        warn(
             f"Values far from all others in their column: {shown}{more}. If they are codes for missing values or "
             'errors, make them NaN (and fit with missing="mask"), correct them, or drop the rows. In this fit each '
             "counts as the nearest of the other values in its column."
         )
-    return _bounded(matrix, wild) if wild else matrix
+    return _bounded(cells, wild) if wild else cells
 
 
-def _bounded(matrix: Floats, wild: list[_Wild]) -> Floats:
-    result = matrix.copy()
+def _bounded(cells: Cells, wild: list[_Wild]) -> Cells:
+    moved = {}
     for k in {found.column for found in wild}:
         rows = np.concatenate([found.rows for found in wild if found.column == k])
-        others = np.delete(matrix[:, k], rows)
-        result[rows, k] = np.clip(matrix[rows, k], np.nanmin(others), np.nanmax(others))
-    return result
-
-
-def _warn(said: str) -> None:
-    warnings.warn(said, DataWarning, stacklevel=5)
-
-
-def _columns(matrix: Floats) -> Iterator[tuple[int, Floats]]:
-    """Columns one after the other, each in one piece of memory."""
-    width = max(1, _NUMBERS_AT_ONCE // len(matrix))
-    for begin in range(0, matrix.shape[1], width):
-        yield from enumerate(np.ascontiguousarray(matrix[:, begin : begin + width].T), begin)
+        column = cells.columns(slice(k, k + 1))[:, 0]
+        others = np.delete(column, rows)
+        moved[k] = rows, np.clip(column[rows], np.nanmin(others), np.nanmax(others))
+    return cells.moving(moved)
 
 
 def _counts_rows(column: Floats) -> bool:

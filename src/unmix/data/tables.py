@@ -1,4 +1,4 @@
-"""Tables in: numpy, pandas, polars, Arrow, AnnData, .csv, .tsv, .parquet, .h5ad. Out: .csv, .parquet.
+"""Tables in: numpy, scipy, pandas, polars, Arrow, AnnData, .csv, .tsv, .parquet, .h5ad, .zarr. Out: .csv, .parquet.
 
 Rows are paired by their position, never by an index: row k of what goes out is row k of what came in.
 
@@ -9,20 +9,23 @@ a model must remember of its columns is in ``schema.py``, how they become a matr
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import dataset, parquet
 
+from unmix.data.annotated import FILE, FOLDER, annotated, is_annotated, is_store, read_store
 from unmix.data.columns import SAVED_INDEX, listed, refuse_duplicates, row_names, text_names
 from unmix.data.delimited import SEPARATORS, read_delimited
-from unmix.errors import DataError, DataWarning
+from unmix.errors import DataError, warn
 from unmix.files import as_path, replacing
+from unmix.forms import familiar
 from unmix.labels import name_text
 from unmix.numbers import reads_as_number
 
@@ -32,18 +35,38 @@ _Read = tuple[pd.DataFrame, list[str], str]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def as_table(source: Any) -> Any:
-    """A path or an AnnData object becomes a pandas frame, and columns of one get text names; else as it came.
+def as_table(source: Any, layer: str | None = None) -> Any:
+    """A path becomes a pandas frame, AnnData (a .h5ad or .zarr too) ``Annotated``; else see ``familiar``.
 
-    A frame whose columns are called 0, 1, … in this order has no names, as an array has none.
+    Columns of a frame get text names; one whose columns are called 0, 1, … in this order has no names, as an array has
+    none. ``layer`` is the one that is read of AnnData.
     """
     if isinstance(source, str | Path):
+        if is_store(as_path(source)):
+            return annotated(read_annotated(source), layer)
         return split_columns(read_table(source), [], None, [])[0]
-    if type(source).__module__.split(".")[0] == "anndata" and hasattr(source, "var_names"):
-        return _anndata_features(source)
-    if nw.dependencies.is_polars_lazyframe(source):
-        return source.collect()
+    if is_annotated(source):
+        return annotated(source, layer)
+    source = familiar(source)
     return text_names(source) if isinstance(source, pd.DataFrame) else source
+
+
+def read_annotated(path: str | Path) -> Any:
+    """AnnData in a .h5ad or .zarr; see ``read_table`` for what is raised."""
+    path = as_path(path)
+    if not path.exists():
+        raise DataError(f"There is no {path.suffix} at {path}. Check the path.")
+    try:
+        return read_store(path)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path} could not be read as {path.suffix}: {error}. Is it complete?") from error
+
+
+def holds_parquet(path: Path) -> bool:
+    """Whether a path is a folder of .parquet files, in folders called column=value or not."""
+    return path.is_dir() and any(_parts(path))
 
 
 def read_table(
@@ -52,10 +75,11 @@ def read_table(
     text: Collection[str] = (),
     others: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Read .csv, .tsv, either with .gz behind it, .parquet or .h5ad into one frame with rows numbered from 0.
+    """Read .csv, .tsv, either with .gz behind it, .parquet, .h5ad or .zarr into one frame with rows numbered from 0.
 
-    It has all columns of the file; an index that pandas saved comes first, as columns. Of .h5ad: names and columns of
-    the observations, then the variables. See ``candidates``.
+    It has all columns of the file; an index that pandas saved comes first, as columns. A folder of .parquet files is
+    one table, and folders in it that are called column=value are a column of text. Of .h5ad and .zarr: names and
+    columns of the observations, then the variables. See ``candidates``.
 
     Parameters
     ----------
@@ -75,8 +99,8 @@ def read_table(
         No such file, another format, a damaged one, lines of unequal length, columns without a name or with the same.
     """
     path = as_path(path)
-    if not path.is_file():
-        raise DataError(f"There is no file at {path}. Check the path; expected .csv, .tsv, .parquet or .h5ad.")
+    if not path.is_file() and not holds_parquet(path) and not (is_store(path) and path.exists()):
+        raise DataError(f"There is no file at {path}. Check the path; expected .csv, .tsv, .parquet, .h5ad or .zarr.")
 
     def delimited(path: Path) -> _Read:
         return read_delimited(path, features, set(text), set(others))
@@ -84,9 +108,11 @@ def read_table(
     readers: dict[str, Callable[[Path], _Read]] = {
         **dict.fromkeys(SEPARATORS, delimited),
         ".parquet": _read_parquet,
-        ".h5ad": _read_h5ad,
+        FILE: _read_annotated,
+        FOLDER: _read_annotated,
     }
     ending = next((own for own in readers if path.name.lower().endswith(own)), None)
+    ending = ".parquet" if path.is_dir() and ending != FOLDER else ending
     if ending is None:
         raise DataError(
             f"{path.name} has the ending {path.suffix!r}; unmix reads {', '.join(readers)}. Convert the file first."
@@ -123,7 +149,7 @@ def candidates(table: Any) -> list[str]:
     """
     notes = getattr(table, "attrs", {})
     if notes.get(_LEFT_OUT):
-        warnings.warn(notes[_LEFT_OUT], DataWarning, stacklevel=3)
+        warn(notes[_LEFT_OUT])
     names = notes.get(_CANDIDATES)
     return [str(name) for name in nw.from_native(table).columns] if names is None else names
 
@@ -176,7 +202,7 @@ def with_latents(others: pd.DataFrame, latents: NDArray[Any], names: Sequence[st
     renamed = {name: f"{name} of the table" for name in result.columns if name in names}
     if renamed:
         said = f"The table has columns that are called like latents; they are written as {list(renamed.values())}."
-        warnings.warn(said, DataWarning, stacklevel=2)
+        warn(said)
     assert len(result) == len(latents)
     return pd.concat([result.rename(columns=renamed), pd.DataFrame(latents, columns=list(names))], axis=1)
 
@@ -214,8 +240,15 @@ def _harmless(cell: Any) -> Any:
     return text if text[0] in "+-" and reads_as_number(text) else f"'{text}"
 
 
+def _parts(path: Path) -> Iterator[Path]:
+    """The .parquet files in a folder, without those that hold no rows of the table (_metadata, .crc)."""
+    for part in sorted(path.rglob("*.parquet")):
+        if part.is_file() and not any(name.startswith((".", "_")) for name in part.relative_to(path).parts):
+            yield part
+
+
 def _read_parquet(path: Path) -> _Read:
-    frame = pd.read_parquet(path)
+    frame = _read_parts(path, [*_parts(path)]) if path.is_dir() else pd.read_parquet(path)
     names = [name_text(name) for name in frame.columns]
     own = _index_columns(frame.index, names)
     frame = frame.reset_index(drop=True).set_axis(names, axis=1)
@@ -224,6 +257,26 @@ def _read_parquet(path: Path) -> _Read:
         return pd.concat([own, frame], axis=1), names, ""
     said = f"Column {saved[0]!r} of {path.name} is a saved index: it is taken for names of the rows."
     return pd.concat([own, frame], axis=1), [name for name in names if name not in saved], said
+
+
+def _read_parts(path: Path, parts: Sequence[Path]) -> pd.DataFrame:
+    """The files of a folder as one table; a folder's ``column=value`` is text as written, so that 001 stays 001."""
+    folders = [name for name in parts[0].relative_to(path).parts[:-1] if "=" in name]
+    columns = pa.schema([(name.partition("=")[0], pa.string()) for name in folders])
+    schemas = [parquet.read_schema(part) for part in parts]
+    own = pa.unify_schemas(schemas, promote_options="permissive").with_metadata(schemas[0].metadata)
+    twice = sorted(set(columns.names) & set(own.names))
+    if twice:
+        raise DataError(f"{listed(twice)} of {path} is a column of its files and a folder too. Rename one of them.")
+    whole = pa.schema([*own, *columns], metadata=own.metadata)
+    found = dataset.dataset(
+        [str(part) for part in parts],
+        schema=whole,
+        format="parquet",
+        partitioning=dataset.HivePartitioning(columns),
+        partition_base_dir=str(path),
+    )
+    return found.to_table().to_pandas()
 
 
 def _index_columns(index: pd.Index, names: Sequence[str]) -> pd.DataFrame:
@@ -236,22 +289,9 @@ def _index_columns(index: pd.Index, names: Sequence[str]) -> pd.DataFrame:
     return pd.concat(levels, axis=1).set_axis(own, axis=1)
 
 
-def _anndata_features(source: Any) -> pd.DataFrame:
-    """The variables of an AnnData object as a frame with rows numbered from 0."""
-    if getattr(source, "isbacked", False):
-        source = source.to_memory()
-    if source.X is None:
-        raise DataError("The AnnData object has no X, and X holds the features. Put them there.")
-    values = source.X.toarray() if hasattr(source.X, "toarray") else np.asarray(source.X)
-    return pd.DataFrame(values, columns=[str(name) for name in source.var_names])
-
-
-def _read_h5ad(path: Path) -> _Read:
-    try:
-        import anndata
-    except ImportError as error:
-        raise DataError('Reading .h5ad needs anndata. Install it with: pip install "unmix[anndata]"') from error
-    source = anndata.read_h5ad(path)
-    features, own = _anndata_features(source), source.obs.copy()
+def _read_annotated(path: Path) -> _Read:
+    found = annotated(read_annotated(path))
+    values = found.values.toarray() if hasattr(found.values, "toarray") else found.values
+    features, own = pd.DataFrame(values, columns=list(found.names)), found.obs.copy()
     own.insert(0, str(own.index.name or "obs_names"), own.index.astype(str), allow_duplicates=True)
     return pd.concat([own.reset_index(drop=True), features], axis=1), list(features.columns), ""

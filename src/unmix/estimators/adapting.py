@@ -43,7 +43,7 @@ def adapted(estimator: Any, X: Any, domain: Any) -> Any:
             f"{type(estimator).__name__} has no prior of single domains, so there is nothing to adapt; transform takes "
             "rows of any domain where it asks for none. Use CGVAE or IMSDA."
         )
-    table = None if X is None else as_table(X)
+    table = None if X is None else as_table(X, estimator._layer())
     n_rows = 1 if table is None else len(estimator._new_rows(table))
     frame = _frame_of(old, table, domain, n_rows)
     schema, places = old.extended(frame)

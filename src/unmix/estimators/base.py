@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -26,21 +25,24 @@ from unmix.data.batches import Rows
 from unmix.data.columns import check_columns, column_names, listed
 from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema
-from unmix.data.matrix import check_values, numeric_matrix
+from unmix.data.matrix import check_values, read_cells
 from unmix.data.tables import as_table
-from unmix.errors import DataError, DataWarning, DomainError, SchemaError, SettingError
-from unmix.estimators import novel_rows
+from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
+from unmix.estimators import loadings, novel_rows
 from unmix.estimators.adapting import adapted
 from unmix.estimators.atomic import atomic
 from unmix.estimators.face import FittedFace, Learnt, random_seed
 from unmix.estimators.prepare import (
     Prepared,
+    as_fitted,
+    header,
+    in_layer,
     latent_matrix,
     output_dtype,
     prepare,
     rows_for,
     separate,
-    without_columns,
+    with_row_names,
     without_sizes,
 )
 from unmix.estimators.progress import announce, conclude, epoch_bar
@@ -126,19 +128,31 @@ class LatentEstimator(FittedFace[LatentFit]):
         """Raise ``SettingError`` for a setting of the subclass that cannot be."""
 
     @atomic
-    def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        layer: str | None = None,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
         """Learn the latents behind ``X`` from rows that come from several domains.
 
         Parameters
         ----------
         X : array or table (n_samples, n_features)
-            numpy, pandas, polars, Arrow, AnnData, or the path of a .csv, .tsv (either may end in .gz), .parquet or
-            .h5ad file. Features are all columns but ``y``; of AnnData and .h5ad the variables, while ``y`` names a
-            column of ``.obs``. A nameless first column of a .csv or .tsv, and a saved index, hold names of the rows.
+            numpy, scipy.sparse, pandas, polars, Arrow, torch, AnnData, or the path of a .csv, .tsv (either may end in
+            .gz), .parquet (a file or a folder of them), .h5ad or .zarr. Features are all columns but ``y``; of AnnData
+            the variables, while ``y`` names a column of ``.obs``. A nameless first column of a .csv or .tsv, and a
+            saved index, hold names of the rows. ``docs/reading.md`` has the rules.
         y : labels (n_samples,), table of auxiliary columns (n_samples, n_columns), or names of columns; optional
             The domain of each row, paired by position; one name, or a list of them. None: one domain, and only sparsity
             can identify anything. A model that ignores domains uses it for the held-out split and the tables of effects
             alone.
+        layer : str, optional
+            Of AnnData: the layer to read, in place of ``.X``. The model remembers it, and reads the same layer of
+            whatever AnnData it is given later, with the variables of the fit found by their names.
         checkpoint : path, optional
             File for the state of the training, written every few seconds and when it is interrupted.
         resume : bool, default False
@@ -161,7 +175,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         self._check_words()
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
-        data = self._prepare(X, y, seed)
+        data = self._prepare(in_layer(X, layer), y, seed)
         device = pick_device(self.device)
         announce(self, data, device)
         network = self._network_for(data, seed).to(device)
@@ -186,8 +200,8 @@ class LatentEstimator(FittedFace[LatentFit]):
     def transform(self, X: Any) -> NDArray[Any]:
         """Posterior means of the latents (n_samples, n_latents); no domain is needed."""
         check_is_fitted(self)
-        table = as_table(X)
-        return self._encode(table, self._new_rows(table, given=X))
+        table = as_table(X, self._layer())
+        return with_row_names(self, self._encode(table, self._new_rows(table, given=X)), table)
 
     def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
         """Features (n_samples, n_features), in the data's units, of latents ``X`` (n_samples, n_latents).
@@ -470,10 +484,35 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_is_fitted(self)
         return write_report(self.fit_, self.audit(), file_to_write(path))
 
-    def mixing_frame(self) -> pd.DataFrame:
-        """``mixing_`` with feature names as rows and latent names as columns."""
+    def mixing_frame(self, *, signed: bool = False) -> pd.DataFrame:
+        """``mixing_`` with feature names as rows and latent names as columns.
+
+        ``signed=True``: loadings, the mean over rows of ∂x/∂z itself, in standard deviations of the feature for one of
+        the latent. They are smaller than ``mixing_`` where a feature rises with a latent in some rows and falls in
+        others.
+        """
         check_is_fitted(self)
-        return self.fit_.mixing_frame()
+        return loadings.mixing_frame(self.description_, self.schema_.names, self.get_feature_names_out(), signed=signed)
+
+    def top_features(self, n: int = 10) -> pd.DataFrame:
+        """The ``n`` features that each latent drives most, one row a latent and feature.
+
+        Columns: ``latent``, ``rank`` from 1, ``feature``, ``mixing``, and ``loading``, which is signed.
+        """
+        check_is_fitted(self)
+        return loadings.top_features(self.description_, self.schema_.names, self.get_feature_names_out(), n)
+
+    def explained_variance_frame(self) -> pd.DataFrame:
+        """Share of the features' variance that each latent accounts for in each domain, one row a pair.
+
+        ``within``: ``explained_variance_ratio_`` times the latent's variance inside the domain; ``shift``: times the
+        square of how far its mean lies from that over all rows. Weighed by the rows of the domains, both together
+        are about ``explained_variance_ratio_``.
+        """
+        check_is_fitted(self)
+        return loadings.explained_variance_frame(
+            self.description_, self.explained_variance_ratio_, self.domains_, self.get_feature_names_out()
+        )
 
     def effects_frame(self) -> pd.DataFrame:
         """How each domain moves each latent, one row a pair, with 95 % intervals; in units of the latent's spread."""
@@ -483,6 +522,7 @@ class LatentEstimator(FittedFace[LatentFit]):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
+        tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self.missing == "mask"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
@@ -571,12 +611,16 @@ class LatentEstimator(FittedFace[LatentFit]):
 
     def _labelled_rows(self, X: Any, y: Any) -> Rows:
         """New rows with their domains, where the model uses them."""
-        return self._new_rows(*separate(X, y), with_domain=self.uses_domains, given=X)
+        return self._new_rows(*separate(X, y, self._layer()), with_domain=self.uses_domains, given=X)
 
     def _audited(self, X: Any, y: Any) -> tuple[Rows, Any]:
         """New rows, and their domains as given."""
-        table, y = separate(X, y)
+        table, y = separate(X, y, self._layer())
         return self._new_rows(table, y, with_domain=True, given=X), y
+
+    def _layer(self) -> str | None:
+        """The layer of AnnData that the model was fitted on."""
+        return getattr(self.schema_, "layer", None)
 
     def _audited_rows(self, X: Any, y: Any) -> NewRows:
         """Rows for an audit, their domains, and what is to be said of them."""
@@ -588,25 +632,23 @@ class LatentEstimator(FittedFace[LatentFit]):
 
         ``given`` is what the user passed, which may have more than the ``table`` of features.
         """
-        table = without_columns(
-            table, {column.name for column in self.domain_schema_.columns} - set(self.schema_.names)
-        )
+        table = as_fitted(table, self.schema_, self.domain_schema_)
         source = None if self.schema_.sizes is None else self.schema_.sizes.source
         table, size_column = without_sizes(given, table, source)
-        matrix = numeric_matrix(table)
-        if matrix.shape[1] == self.n_features_in_ and (not self.schema_.named or column_names(table) is None):
-            check_columns(matrix, table, self.schema_)
+        cells = read_cells(table)
+        if cells.shape[1] == self.n_features_in_ and (not self.schema_.named or column_names(table) is None):
+            check_columns(cells, table, self.schema_)
         try:
-            validate_data(self, table, reset=False, skip_check_array=True)
+            validate_data(self, header(table), reset=False, skip_check_array=True)
         except ValueError as error:
             raise SchemaError(
-                f"{str(error).rstrip()} The model was fitted on the columns [{listed(self.schema_.names, 20)}], in "
+                f"{str(error).rstrip()} The model was fitted on the columns [{listed(self.schema_.names)}], in "
                 "this order; select them from the table first."
             ) from error
         masked = self.model_.masked
-        check_values(matrix, self.schema_.names, "mask" if masked else "error")
-        encoded = self.domain_schema_.encode(y, len(matrix)) if with_domain else None
-        return rows_for(matrix, self.schema_, self.domain_schema_, encoded, masked, size_column).to(self._device())
+        check_values(cells, self.schema_.names, "mask" if masked else "error")
+        encoded = self.domain_schema_.encode(y, len(cells)) if with_domain else None
+        return rows_for(cells, self.schema_, self.domain_schema_, encoded, masked, size_column).to(self._device())
 
     def _encode(self, table: Any, rows: Rows) -> NDArray[Any]:
         """Posterior means of ``rows``, in the type that ``table`` asks for."""
@@ -631,4 +673,4 @@ class LatentEstimator(FittedFace[LatentFit]):
 def _warn(notes: Iterable[Note]) -> None:
     """A warning for each note, where the user called the method that calls this."""
     for note in notes:
-        warnings.warn(note.sentence, DataWarning, stacklevel=3)
+        warn(note.sentence)

@@ -25,7 +25,7 @@ from unmix.estimators.atomic import atomic
 from unmix.estimators.face import FittedFace, Learnt, random_seed
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
 from unmix.estimators.gan_report import write_gan_report
-from unmix.estimators.prepare import labelled_images, rows_for, separate, without_columns
+from unmix.estimators.prepare import as_fitted, labelled_images, rows_for, separate
 from unmix.estimators.progress import block_bar, say
 from unmix.estimators.settings import are_numbers, check_gan
 from unmix.files import as_path, file_to_write
@@ -394,7 +394,7 @@ class CGGAN(FittedFace[GANFit]):
             encoded = domains.encode(y, len(images)) if with_domain else None
             return gan_image_rows(images, domains, encoded).to(self._device())
         table, y = separate(X, y) if with_domain else (as_table(X), None)
-        table = without_columns(table, {column.name for column in domains.columns} - set(schema.names))
+        table = as_fitted(table, schema, domains)
         matrix = numeric_matrix(table)
         check_columns(matrix, table, schema)
         check_values(matrix, schema.names, "refuse")

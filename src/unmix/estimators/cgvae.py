@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +13,11 @@ from sklearn.base import clone
 from unmix.audit.residuals import STRONG
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
-from unmix.errors import DataWarning
+from unmix.errors import warn
 from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.face import random_seed
-from unmix.estimators.prepare import Prepared
+from unmix.estimators.prepare import Prepared, in_layer
 from unmix.estimators.progress import say
 from unmix.estimators.selection import choose_latents, long_enough, suffices
 from unmix.estimators.settings import check_common, check_likelihood
@@ -158,7 +157,16 @@ class CGVAE(LatentEstimator):
     size_factors: str | None = "total"
 
     @atomic
-    def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        layer: str | None = None,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
+        X = in_layer(X, layer)
         check_common(self)
         if self.n_latents != "auto":
             super().fit(X, y, checkpoint=checkpoint, resume=resume)
@@ -177,7 +185,7 @@ class CGVAE(LatentEstimator):
             return self._warned()
         table = choice.table.round(3).to_string(index=False)
         said = f"n_latents='auto' is {choice.reason}.\n{table}\nTo decide yourself, set n_latents to a number."
-        warnings.warn(said, DataWarning, stacklevel=3)
+        warn(said)
         return self
 
     def _warned(self) -> Self:
@@ -185,12 +193,10 @@ class CGVAE(LatentEstimator):
         found = self.residual_dependence_
         if found.exceeds(STRONG) and self.n_latents_ < self.n_features_in_ and long_enough(self):
             first, second = found.features
-            warnings.warn(
+            warn(
                 f"The features {first!r} and {second!r} still depend on each other given {self.n_latents_} latents "
                 f"(rank correlation {found.correlation:.2f} of what the latents leave): these are too few. Try "
-                f'n_latents={self.n_latents_ + 1} or more, or n_latents="auto".',
-                DataWarning,
-                stacklevel=4,
+                f'n_latents={self.n_latents_ + 1} or more, or n_latents="auto".'
             )
         return self
 

@@ -17,7 +17,7 @@ from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.errors import SettingError
 from unmix.estimators.base import LatentEstimator
-from unmix.estimators.prepare import separate
+from unmix.estimators.prepare import separate, with_row_names
 from unmix.estimators.settings import check_vae, vae_words
 from unmix.models.base import LatentModel
 from unmix.models.imsda import IMSDAConfig, IMSDANetwork
@@ -76,8 +76,8 @@ class IVAE(LatentEstimator):
             The model was fitted with domains and ``y`` is missing.
         """
         check_is_fitted(self)
-        table, y = separate(X, y)
-        return self._encode(table, self._new_rows(table, y, with_domain=True))
+        table, y = separate(X, y, self._layer())
+        return with_row_names(self, self._encode(table, self._new_rows(table, y, with_domain=True)), table)
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> NDArray[Any]:
         """``fit(X, y)``, then ``transform(X, y)``."""

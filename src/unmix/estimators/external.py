@@ -18,10 +18,11 @@ from unmix.data.tables import as_table
 from unmix.errors import DomainError, SettingError
 from unmix.estimators.atomic import atomic
 from unmix.estimators.prepare import output_dtype, prepare
+from unmix.nets.state import OwnState
 
 
 @dataclass(eq=False, repr=False)
-class CEBRA(TransformerMixin, BaseEstimator):
+class CEBRA(OwnState, TransformerMixin, BaseEstimator):
     """Contrastive embedding of rows by their domains, by the package ``cebra``, which must be installed.
 
     Schneider, Lee, Mathis: Learnable latent embeddings for joint behavioural and neural analysis, Nature 2023,

@@ -18,6 +18,7 @@ from unmix.errors import SettingError, StorageError
 from unmix.files import as_path, names_in
 from unmix.fits.fit import Fit, Kind, kinds
 from unmix.fits.storage import holds_model
+from unmix.nets.state import OwnState
 
 Value = TypeVar("Value")
 OwnFit = TypeVar("OwnFit", bound=Fit[Any, Any])
@@ -49,7 +50,7 @@ class Learnt(Generic[Value]):
         raise AttributeError(f"{self.name} is read from the fit and cannot be set.")
 
 
-class FittedFace(Kind, TransformerMixin, BaseEstimator, Generic[OwnFit]):
+class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit]):
     """Abstract estimator whose learnt attributes are those of ``fit_``, a frozen ``Fit``."""
 
     fit_: OwnFit

@@ -21,13 +21,14 @@ from unmix.files import as_path
 from unmix.fits.words import plain_settings, restored
 from unmix.labels import label_column, label_text
 from unmix.models.features import FeatureNetwork, extract, fingerprint
+from unmix.nets.state import OwnState, in_own_state
 from unmix.numbers import is_number, is_whole
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.classify import fit_classifier
 
 
 @dataclass(eq=False, repr=False)
-class ImageClassifier(ClassifierMixin, BaseEstimator):
+class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
     """A small convolutional classifier: judge of translated images, and feature extractor with a name.
 
     Parameters
@@ -191,6 +192,7 @@ class _Features(nn.Module):
         return self.network.features(x)
 
 
+@in_own_state
 def image_features(extractor: ImageClassifier | nn.Module, images: Any) -> tuple[NDArray[np.float64], str]:
     """Features (n_images, n_features) and the name of what made them, as ``metrics.fid`` and the others take them.
 

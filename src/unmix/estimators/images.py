@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.images import CodeSchema
 from unmix.data.pictures import Images
-from unmix.errors import DataError, DataWarning, SchemaError, SettingError, StorageError
+from unmix.errors import DataError, SchemaError, SettingError, StorageError, warn
 from unmix.estimators.atomic import atomic
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.face import random_seed
@@ -141,7 +140,9 @@ kl_weight, n_spare
     widths: Sequence[int] | None = None
 
     @atomic
-    def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+    def fit(  # type: ignore[override]  # images have no layers
+        self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False
+    ) -> Self:
         self._check_words()
         if self.autoencoder == OWN:
             raise self._lacks_pair()
@@ -201,11 +202,7 @@ kl_weight, n_spare
         said = f"autoencoder: {epochs * steps_a_pass} steps on {len(train)} images, {_duration(seconds)}"
         say(self.verbose, f"unmix {type(self).__name__}, {said}")
         if seconds > _LONG:
-            warnings.warn(
-                f"Training the {said}. Scale the images down (read_images(…, size=32)), or pass a smaller max_epochs.",
-                DataWarning,
-                stacklevel=4,
-            )
+            warn(f"Training the {said}. Scale the images down (read_images(…, size=32)), or pass a smaller max_epochs.")
         if checkpoint is not None:
             _refuse_foreign(_second(checkpoint))
         settings = TrainingSettings(

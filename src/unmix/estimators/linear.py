@@ -21,12 +21,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from unmix.errors import DataError
 from unmix.labels import label_texts
+from unmix.nets.state import OwnState
 from unmix.objectives.turning import Moments, best_turn
 
 _LEAST_ROWS = 20
 
 
-class JointDiagonalization(TransformerMixin, BaseEstimator):
+class JointDiagonalization(OwnState, TransformerMixin, BaseEstimator):
     """Linear latents whose covariance is diagonal in every domain.
 
     Parameters

@@ -8,6 +8,7 @@ from typing import Any
 from unmix.estimators import baselines, cggan, cgvae, domain_baselines, images
 from unmix.estimators.base import LatentEstimator
 from unmix.fits.fit import Fit, kinds
+from unmix.nets.state import in_own_state
 
 # An estimator makes itself known when its module is imported.
 _IMPORTED = (baselines, cggan, cgvae, domain_baselines, images)
@@ -16,6 +17,7 @@ ESTIMATORS: dict[str, type[LatentEstimator]] = {
 }
 
 
+@in_own_state
 def load(path: str | Path, *, device: Any = "auto") -> Any:
     """Read an estimator back from a folder that ``save`` wrote; it need not be trained on the same device.
 

@@ -26,7 +26,7 @@ def novelty_of(estimator: Any, X: Any, y: Any) -> Novelty:
             "Novelty is measured against rows held out at fit, and the model has kept none: it held none out, or was "
             "saved by an earlier version. Fit again, with validation_fraction above 0."
         )
-    rows = estimator._new_rows(as_table(X) if hasattr(estimator.schema_, "named") else X)
+    rows = estimator._new_rows(as_table(X, estimator._layer()) if hasattr(estimator.schema_, "named") else X)
     labels = [_ALL] * len(rows)
     if y is not None:
         frame = labels_frame(y, len(rows))

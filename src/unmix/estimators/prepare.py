@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,23 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.utils._set_output import _get_output_config
 
+from unmix.data.annotated import Annotated, is_annotated, is_store
 from unmix.data.batches import ImageRows, Rows, split_rows
+from unmix.data.cells import Cells
 from unmix.data.columns import column_names, listed, unlike
 from unmix.data.domains import DomainSchema, Encoded
 from unmix.data.images import ImageSchema, ImageTable, check_images, read_images
 from unmix.data.kinds import check_kinds, kinds_of
-from unmix.data.matrix import check_trainable, check_values, numeric_matrix
+from unmix.data.matrix import check_trainable, check_values, numeric_matrix, read_cells
 from unmix.data.schema import BEYOND, FeatureSchema
 from unmix.data.sizes import TOTAL, SizeFactors
 from unmix.data.suspects import without_suspects
-from unmix.data.tables import as_table, read_table, split_columns
-from unmix.errors import DataError, DataWarning, DomainError, SchemaError
+from unmix.data.tables import as_table, read_annotated, read_table, split_columns
+from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
+from unmix.files import as_path
+from unmix.forms import familiar
 
 # The same rows are held out for every random_state, so that fits differ by their starts alone.
 _SPLIT_SEED = 0
@@ -57,27 +61,57 @@ class Prepared:
         return np.arange(self.n_train, len(self.groups))
 
 
-def separate(X: Any, y: Any) -> tuple[Any, Any]:
-    """Features and domains. A text ``y`` names a column of the table (or of ``.obs`` of AnnData), a list several."""
-    has_obs = hasattr(X, "obs") and hasattr(X, "var_names")
+def in_layer(X: Any, layer: str | None) -> Any:
+    """``X`` with the layer read that ``fit`` is told to take; ``X`` itself without one.
+
+    Raises
+    ------
+    SettingError
+        ``X`` is no AnnData.
+    """
+    if layer is None:
+        return X
+    table = as_table(X, layer)
+    if not isinstance(table, Annotated):
+        raise SettingError(f"layer={layer!r} names a layer of AnnData; X is a {type(X).__name__}. Leave layer out.")
+    return table
+
+
+def separate(X: Any, y: Any, layer: str | None = None) -> tuple[Any, Any]:
+    """Features and domains. A text ``y`` names a column of the table (or of ``.obs`` of AnnData), a list several.
+
+    A name may also be one of a pandas index. ``layer`` is the one that is read of AnnData.
+    """
+    X = familiar(X)
+    if isinstance(X, str | Path) and is_store(as_path(X)):
+        X = read_annotated(X)
     names = [y] if isinstance(y, str) else _texts(y)
-    table = X if has_obs else read_table(X, text=names) if names and isinstance(X, str | Path) else as_table(X)
-    if not isinstance(y, str) and not _are_columns(names, X.obs if has_obs else table):
+    if is_annotated(X):
+        return _separate_annotated(X, y, names, layer)
+    table = read_table(X, text=names) if names and isinstance(X, str | Path) else as_table(X)
+    if isinstance(table, pd.DataFrame):
+        levels = [name for name in names if name in table.index.names and name not in table.columns]
+        table = table.reset_index(level=levels) if levels else table
+    if not isinstance(y, str) and not _are_columns(names, table):
         _warn_of_indices(X, y)
-        if has_obs:
-            return as_table(X), y
         if names and isinstance(X, str | Path):
             # A label that is called like a column has kept that column from becoming numbers.
             table = split_columns(table, [], None, [])[0] if set(names).isdisjoint(table.columns) else as_table(X)
         return table, y
-    if has_obs:
-        lacking = [name for name in names if name not in X.obs]
-        if lacking:
-            raise DataError(f"There is no column {lacking[0]!r} in .obs; it has {list(X.obs.columns)}.")
-        return as_table(X), X.obs[names]
     if not nw.dependencies.is_into_dataframe(table):
         raise DataError(f"y={y!r} names a column, but X is an array without column names. Pass one label a row as y.")
     return split_columns(table, names, None, [])
+
+
+def _separate_annotated(X: Any, y: Any, names: Sequence[str], layer: str | None) -> tuple[Any, Any]:
+    obs = X.obs
+    if not isinstance(y, str) and not _are_columns([*names], obs):
+        _warn_of_indices(obs, y)
+        return as_table(X, layer), y
+    lacking = [name for name in names if name not in obs]
+    if lacking:
+        raise DataError(f"There is no column {lacking[0]!r} in .obs; it has {listed(obs.columns, 20) or 'none'}.")
+    return as_table(X, layer), obs[[*names]]
 
 
 def _texts(y: Any) -> list[str]:
@@ -106,13 +140,19 @@ def _warn_of_indices(X: Any, y: Any) -> None:
         return
     if not X.index.equals(y.index):
         said = "X and y have different indices; rows are paired by position. To pair them by index pass y.loc[X.index]."
-        warnings.warn(said, DataWarning, stacklevel=4)
+        warn(said)
 
 
-def without_columns(table: Any, names: Collection[str]) -> Any:
-    """The table without those of ``names`` that it has; arrays pass unchanged."""
+def as_fitted(table: Any, features: FeatureSchema, domains: DomainSchema) -> Any:
+    """A table of new rows with the variables of AnnData aligned by their names, and without a frame's domain columns.
+
+    The model's own domain columns may stand among those of a frame; arrays pass unchanged.
+    """
+    if isinstance(table, Annotated):
+        return table.aligned(features.names) if features.named else table
     frame = _frame(table)
-    extra = [] if frame is None else [name for name in frame.columns if name in names]
+    own = {column.name for column in domains.columns} - set(features.names)
+    extra = [] if frame is None else [name for name in frame.columns if name in own]
     return frame.drop(extra).to_native() if extra else table
 
 
@@ -131,32 +171,38 @@ def prepare(
     """Check everything, learn the schemas, encode the rows and split them."""
     table, y = separate(X, y)
     table, size_column = without_sizes(X, table, size_factors)
-    matrix = numeric_matrix(table)
+    cells = read_cells(table)
     names = column_names(table)
-    shown = names or tuple(f"x{k}" for k in range(matrix.shape[1]))
-    check_values(matrix, shown, missing)
-    check_trainable(matrix, shown)
-    if n_latents > matrix.shape[1]:
+    shown = names or tuple(f"x{k}" for k in range(cells.shape[1]))
+    check_values(cells, shown, missing)
+    check_trainable(cells, shown)
+    if n_latents > cells.shape[1]:
         raise DataError(
-            f"n_latents = {n_latents} is more than n_features = {matrix.shape[1]}: the latents could not be "
+            f"n_latents = {n_latents} is more than n_features = {cells.shape[1]}: the latents could not be "
             "told apart. Ask for at most as many latents as features."
         )
-    domains, encoded, groups = DomainSchema.learn(y, len(matrix), auxiliary, min_domain_rows)
-    kinds = kinds_of(matrix, shown, likelihood)
-    sizes, log_size = SizeFactors.learn(size_factors, matrix, kinds, size_column)
-    words = names, output_dtype(table), kinds, sizes, log_size
-    features = FeatureSchema.learn(matrix, *words)
-    bounded = without_suspects(matrix, features)
-    if bounded is not matrix:
+    domains, encoded, groups = DomainSchema.learn(y, len(cells), auxiliary, min_domain_rows)
+    kinds = kinds_of(cells, shown, likelihood)
+    sizes, log_size = SizeFactors.learn(size_factors, cells, kinds, size_column)
+    layer = table.layer if isinstance(table, Annotated) else None
+    words = names, output_dtype(table), kinds, sizes, log_size, layer
+    features = FeatureSchema.learn(cells, *words)
+    bounded = without_suspects(cells, features)
+    if bounded is not cells:
         features = FeatureSchema.learn(bounded, *words)
         # Latents of these rows will be asked for.
-        features.refuse_beyond(matrix)
-        matrix = bounded
+        features.refuse_beyond(cells)
+        cells = bounded
     train, held_out = split_rows(groups, validation_fraction, _SPLIT_SEED)
     order = np.concatenate([train, held_out])
     # Standardised in the order of the split, so that neither part is copied again.
-    rows = _rows(matrix, features, encoded.take(order), domains.sizes, missing == "mask", log_size, order)
-    return Prepared(features, domains, rows, groups[order], order, len(train), table)
+    rows = _rows(cells, features, encoded.take(order), domains.sizes, missing == "mask", log_size, order)
+    return Prepared(features, domains, rows, groups[order], order, len(train), header(table))
+
+
+def header(table: Any) -> Any:
+    """What scikit-learn reads names off: a frame without rows in place of ``Annotated``, else ``table``."""
+    return pd.DataFrame(columns=list(table.names)) if isinstance(table, Annotated) else table
 
 
 def as_images(X: Any, y: Any = None) -> tuple[ImageTable, Any]:
@@ -226,13 +272,25 @@ def latent_matrix(X: Any, names: Sequence[str]) -> NDArray[np.float64]:
     return matrix
 
 
+def with_row_names(estimator: Any, latents: NDArray[Any], table: Any) -> Any:
+    """``latents``, with the names of AnnData's rows where ``set_output`` asks for pandas."""
+    if isinstance(table, Annotated) and _get_output_config("transform", estimator)["dense"] == "pandas":
+        return pd.DataFrame(latents, index=table.obs.index, columns=estimator.get_feature_names_out())
+    return latents
+
+
 def output_dtype(table: Any) -> str:
     """float32 in, float32 out; everything else comes back as float64."""
-    return "float32" if str(getattr(table, "dtype", "")) == "float32" else "float64"
+    frame = _frame(table)
+    if frame is None:
+        kinds = {str(getattr(getattr(table, "values", table), "dtype", "")).lower()}
+    else:
+        kinds = {str(kind).lower() for kind in frame.schema.values()}
+    return "float32" if kinds == {"float32"} else "float64"
 
 
 def rows_for(
-    matrix: NDArray[np.float64],
+    matrix: Cells | NDArray[np.float64],
     features: FeatureSchema,
     domains: DomainSchema,
     encoded: Encoded | None,
@@ -246,16 +304,17 @@ def rows_for(
     DataError
         A feature has entries that its likelihood cannot have, or a row of counts has no size.
     """
-    check_kinds(matrix, features.names, features.kinds)
-    log_size = None if features.sizes is None else features.sizes.log_sizes(matrix, size_column)
+    cells = Cells.of(matrix)
+    check_kinds(cells, features.names, features.kinds)
+    log_size = None if features.sizes is None else features.sizes.log_sizes(cells, size_column)
     if encoded is None:
-        empty = np.zeros((len(matrix), 0))
-        return _rows(matrix, features, Encoded(empty.astype(np.int64), empty), (), masked, log_size)
-    return _rows(matrix, features, encoded, domains.sizes, masked, log_size)
+        empty = np.zeros((len(cells), 0))
+        return _rows(cells, features, Encoded(empty.astype(np.int64), empty), (), masked, log_size)
+    return _rows(cells, features, encoded, domains.sizes, masked, log_size)
 
 
 def _rows(
-    matrix: NDArray[np.float64],
+    cells: Cells,
     features: FeatureSchema,
     encoded: Encoded,
     sizes: tuple[int, ...],
@@ -263,13 +322,16 @@ def _rows(
     log_size: NDArray[np.float64] | None,
     order: NDArray[np.int64] | None = None,
 ) -> Rows:
-    """The rows of ``matrix``, or all of them in another ``order``, which ``encoded`` has already."""
-    rows = Rows.build(features.standardise(matrix, log_size, order), encoded, sizes, masked)
+    """The rows of ``cells``, or all of them in another ``order``, which ``encoded`` has already."""
+    rows = Rows.build(features.standardise(cells, log_size, order), encoded, sizes, masked)
     if features.continuous.all():
         return rows
-    if order is not None:
-        matrix, log_size = matrix[order], None if log_size is None else log_size[order]
-    given = torch.from_numpy(np.nan_to_num(matrix.astype(np.float32)))
+    if order is not None and log_size is not None:
+        log_size = log_size[order]
+    numbers = np.empty(cells.shape, dtype=np.float32)
+    for place, _, part in cells.ordered(order):
+        numbers[place] = np.nan_to_num(part.astype(np.float32))
+    given = torch.from_numpy(numbers)
     if features.kinds.count("gaussian") + features.kinds.count("student"):
         given = torch.where(torch.from_numpy(features.continuous), rows.x, given)
     size = None if log_size is None else torch.from_numpy(log_size.astype(np.float32)).unsqueeze(1)
@@ -283,7 +345,9 @@ def without_sizes(
     if source in (None, TOTAL):
         return table, None
     assert source is not None
-    if hasattr(X, "obs") and hasattr(X, "var_names"):
+    if isinstance(X, str | Path) and is_store(as_path(X)):
+        X = table
+    if is_annotated(X):
         if source not in X.obs and needed:
             raise DataError(f"There is no column {source!r} of size factors in .obs; it has {list(X.obs.columns)}.")
         return table, numeric_matrix(X.obs[[source]])[:, 0] if source in X.obs else None

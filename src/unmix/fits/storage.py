@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from unmix.errors import StorageError
+from unmix.errors import SettingError, StorageError
 from unmix.files import folder_beside, json_ready, names_in
 from unmix.version import __version__
 
@@ -129,7 +129,9 @@ def reading(folder: Path) -> Iterator[None]:
     """Whatever goes wrong while the folder of a model is read is one ``StorageError`` that names it."""
     try:
         yield
-    except StorageError:
+    except StorageError as error:
+        if isinstance(error.__cause__, SettingError):
+            raise _unreadable(folder, str(error.__cause__).rstrip("."), error) from error
         raise
     except _DAMAGE as error:
         raise _unreadable(folder, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
@@ -173,8 +175,8 @@ def _check_sums(folder: Path, done: dict[str, Any], written_as: Any) -> None:
             raise _unreadable(folder, f"{name} is not the file that was saved")
 
 
-def _unreadable(folder: Path, what: str) -> StorageError:
-    """The error for a folder that cannot be read: damaged, unless a newer version wrote it."""
+def _unreadable(folder: Path, what: str, otherwise: StorageError | None = None) -> StorageError:
+    """The error for a folder that cannot be read: a newer version wrote it, or ``otherwise``; without that, damaged."""
     try:
         wrote = str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["versions"]["unmix"])
     except _DAMAGE:
@@ -184,7 +186,7 @@ def _unreadable(folder: Path, what: str) -> StorageError:
             f"{folder} was written by unmix {wrote}, and unmix {__version__} cannot read it: {what}. Install the newer "
             "version."
         )
-    return StorageError(f"{folder} is damaged: {what}. {AGAIN}")
+    return otherwise or StorageError(f"{folder} is damaged: {what}. {AGAIN}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

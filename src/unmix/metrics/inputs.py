@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unmix import errors
 from unmix.errors import DataError, DomainError, MetricWarning, SettingError
+from unmix.forms import familiar
 from unmix.labels import label_text, label_texts, labels_frame
 from unmix.numbers import is_whole
 
@@ -23,6 +23,7 @@ Discrete = bool | Sequence[int] | Sequence[bool] | Bools | Ints
 
 def as_array(name: str, values: Any, expected: str, dtype: Any = None) -> NDArray[Any]:
     """``np.asarray``; a DataError where that fails, and for a masked entry, whose value numpy would take for one."""
+    values = familiar(values)
     if _masked(values):
         raise DataError(f"{name} has masked entries. Leave their rows out, or fill them in.")
     try:
@@ -195,11 +196,8 @@ def alive(a: Floats) -> Bools:
 
 
 def warn(message: str) -> None:
-    """Warn at the line outside this package that called the metric."""
-    level, frame = 1, inspect.currentframe()
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith("unmix.metrics."):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, MetricWarning, stacklevel=level)
+    """A ``MetricWarning`` at the line that called the metric."""
+    errors.warn(message, MetricWarning)
 
 
 def varying_factors(z: Floats) -> Bools:

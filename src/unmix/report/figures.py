@@ -41,7 +41,7 @@ _STYLE: Any = {
 _WIDTH = 4.6
 _VERDICTS = {"identified": "#2563a8", "block": "#c8641e", "unsupported": "#9aa4af"}
 _BLUE, _ORANGE, _GREY = "#2563a8", "#c8641e", "#9aa4af"
-_MOST_LABELLED = 80
+MOST_LABELLED, MOST_DOMAINS = 80, 40
 _MOST_NUMBERED = 40
 _LONGEST_LABEL = 22
 
@@ -52,9 +52,30 @@ def feature_order(mixing: Floats) -> NDArray[np.int64]:
     return np.lexsort((-mixing.max(axis=1), strongest))
 
 
+def shown_features(mixing: Floats) -> NDArray[np.int64]:
+    """Features of a map, in ``feature_order``: all, or of more than fit those that each latent drives most."""
+    if len(mixing) <= MOST_LABELLED:
+        return feature_order(mixing)
+    each = max(1, MOST_LABELLED // mixing.shape[1])
+    chosen = np.unique(np.argsort(-mixing, axis=0, kind="stable")[:each])
+    return chosen[feature_order(mixing[chosen])]
+
+
+def shown_domains(found: Description, latent: int) -> NDArray[np.int64]:
+    """Domains of a figure on one latent: all, or of more than fit those that move it most, from high to low means."""
+    location, spread = found.location[:, latent], found.spread[:, latent]
+    if len(location) <= MOST_DOMAINS:
+        return np.arange(len(location))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved = np.nan_to_num(np.abs(location) + np.abs(np.log(spread)), nan=-1.0, posinf=-1.0)
+    chosen = np.argsort(-moved, kind="stable")[:MOST_DOMAINS]
+    result: NDArray[np.int64] = chosen[np.argsort(-np.nan_to_num(location[chosen], nan=-np.inf), kind="stable")]
+    return result
+
+
 def mixing_map(mixing: Floats, signed: Floats, features: Sequence[str], latents: Sequence[str]) -> str:
     """Heat map features × latents of |∂x/∂z|; an arrow tells whether the feature rises or falls with the latent."""
-    order = feature_order(mixing)
+    order = shown_features(mixing)
     values, direction = mixing[order], signed[order]
 
     def draw(figure: Figure) -> None:
@@ -65,24 +86,24 @@ def mixing_map(mixing: Floats, signed: Floats, features: Sequence[str], latents:
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        if len(order) <= _MOST_LABELLED:
-            axes.set_yticks(range(len(order)), [_label(features[k]) for k in order])
-        else:
-            axes.set_yticks([])
-            axes.set_ylabel(f"{len(order)} features, grouped by their strongest latent")
+        axes.set_yticks(range(len(order)), [_label(features[k]) for k in order])
         if len(order) <= _MOST_NUMBERED and len(latents) <= 10:
             for row, column in np.ndindex(values.shape):
                 _number(axes, float(values[row, column]), float(direction[row, column]), row, column, top)
         figure.colorbar(image, ax=axes, shrink=0.6, pad=0.03, label="sd of feature per sd of latent")
 
-    height = 1.0 + 0.26 * min(len(order), _MOST_LABELLED)
+    height = 1.0 + 0.26 * len(order)
     return draw_svg(draw, max(_WIDTH, 1.9 + 0.62 * len(latents)), height)
 
 
-def verdict_map(audit: Audit) -> str:
-    """Features × latents coloured by the latent's verdict, as strong as the edge is sure."""
+def verdict_map(audit: Audit, mixing: Floats) -> str:
+    """Features × latents coloured by the latent's verdict, as strong as the edge is sure.
+
+    Of more features than fit those that each latent drives most, by ``mixing`` (features, latents).
+    """
     names, features = list(audit.latents["name"]), audit.feature_names
-    order, verdicts = feature_order(audit.edge_probability), list(audit.latents["verdict"])
+    shown = np.sort(shown_features(mixing))
+    order, verdicts = shown[feature_order(audit.edge_probability[shown])], list(audit.latents["verdict"])
     colours = np.array([to_rgb(_VERDICTS[verdict]) for verdict in verdicts])
     strength = audit.edge_probability[order][:, :, None]
 
@@ -97,15 +118,11 @@ def verdict_map(audit: Audit) -> str:
         axes.set_xticks(np.arange(1, len(names)) - 0.5, minor=True)
         axes.grid(axis="x", which="minor", color="white", linewidth=1.5)
         axes.tick_params(which="minor", length=0)
-        if len(order) <= _MOST_LABELLED:
-            axes.set_yticks(range(len(order)), [_label(features[k]) for k in order])
-        else:
-            axes.set_yticks([])
-            axes.set_ylabel(f"{len(order)} features, grouped by latent")
+        axes.set_yticks(range(len(order)), [_label(features[k]) for k in order])
         handles = [Patch(color=colour, label=verdict) for verdict, colour in _VERDICTS.items() if verdict in verdicts]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
 
-    height = 1.0 + 0.22 * min(len(order), _MOST_LABELLED)
+    height = 1.0 + 0.22 * len(order)
     return draw_svg(draw, max(_WIDTH, 1.9 + 0.4 * len(names)), height)
 
 
@@ -133,23 +150,26 @@ def pair_map(audit: Audit) -> str | None:
 
 def domain_effects(found: Description, latent: int, domains: Sequence[str]) -> str:
     """Mean and spread of one latent in each domain, with 95 % intervals; the pale bar is the range over all starts."""
-    place = np.arange(len(domains))[::-1]
+    shown = shown_domains(found, latent)
+    place = np.arange(len(shown))[::-1]
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
-        low, high = found.location_starts_low[:, latent], found.location_starts_high[:, latent]
+        low, high = found.location_starts_low[shown, latent], found.location_starts_high[shown, latent]
         left.barh(place, high - low, left=low, height=0.55, color="#dbe6f2", zorder=1)
-        _interval(left, place, found.location, found.location_low, found.location_high, latent, _BLUE)
+        mean = np.stack([found.location, found.location_low, found.location_high])
+        _interval(left, place, mean[:, shown, latent], _BLUE)
         left.axvline(0, color=_GREY, linewidth=0.8, zorder=0)
         left.set_xlabel("mean")
-        _interval(right, place, found.spread, found.spread_low, found.spread_high, latent, _ORANGE)
+        spread = np.stack([found.spread, found.spread_low, found.spread_high])
+        _interval(right, place, spread[:, shown, latent], _ORANGE)
         right.axvline(1, color=_GREY, linewidth=0.8, zorder=0)
         right.set_xlim(left=0)
         right.set_xlabel("standard deviation")
-        left.set_yticks(place, [_label(name) for name in domains])
+        left.set_yticks(place, [_label(domains[k]) for k in shown])
         right.tick_params(left=False)
 
-    return draw_svg(draw, _WIDTH, 0.9 + 0.24 * len(domains))
+    return draw_svg(draw, _WIDTH, 0.9 + 0.24 * len(shown))
 
 
 def latent_distributions(found: Description, latent: int, domains: Sequence[str]) -> str:
@@ -157,28 +177,29 @@ def latent_distributions(found: Description, latent: int, domains: Sequence[str]
     values = found.latents[:, latent]
     low, high = np.quantile(values, [0.002, 0.998])
     grid = np.linspace(low - 0.4, high + 0.4, 160)
+    shown = shown_domains(found, latent)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        densities = [_density(values[found.groups == domain], grid) for domain in range(len(domains))]
+        densities = [_density(values[found.groups == domain], grid) for domain in shown]
         tallest = max((float(density.max()) for density in densities), default=1.0) or 1.0
         for domain, density in enumerate(densities):
-            base = len(domains) - 1 - domain
+            base = len(shown) - 1 - domain
             axes.fill_between(grid, base, base + 1.5 * density / tallest, color=_BLUE, alpha=0.35, linewidth=0)
             axes.plot(grid, base + 1.5 * density / tallest, color=_BLUE, linewidth=1.0)
         axes.axvline(0, color=_GREY, linewidth=0.8, zorder=0)
-        axes.set_yticks(range(len(domains)), [_label(name) for name in reversed(domains)])
+        axes.set_yticks(range(len(shown)), [_label(domains[k]) for k in shown[::-1]])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("value (sd over all rows = 1)")
 
-    return draw_svg(draw, _WIDTH, 0.9 + 0.28 * len(domains))
+    return draw_svg(draw, _WIDTH, 0.9 + 0.28 * len(shown))
 
 
 def reconstruction(found: Description, features: Sequence[str]) -> str:
     """R² of encode-decode for each feature: bar for held-out rows, tick for training rows."""
     order = np.argsort(found.r2)
-    shown = order if len(order) <= _MOST_LABELLED else order[:: -(-len(order) // _MOST_LABELLED)]
+    shown = order if len(order) <= MOST_LABELLED else order[:: -(-len(order) // MOST_LABELLED)]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -300,11 +321,11 @@ def _number(axes: Axes, value: float, signed: float, row: int, column: int, top:
     axes.text(column, row, f"{value:.2f}{arrow}", ha="center", va="center", fontsize=size, color=colour)
 
 
-def _interval(
-    axes: Axes, place: NDArray[np.int64], middle: Floats, low: Floats, high: Floats, latent: int, colour: str
-) -> None:
-    axes.hlines(place, low[:, latent], high[:, latent], color=colour, linewidth=2, zorder=2)
-    axes.plot(middle[:, latent], place, "o", color=colour, markersize=4.5, zorder=3)
+def _interval(axes: Axes, place: NDArray[np.int64], values: Floats, colour: str) -> None:
+    """A dot and a line for each place; ``values`` (3, places) are the middles and both ends."""
+    middle, low, high = values
+    axes.hlines(place, low, high, color=colour, linewidth=2, zorder=2)
+    axes.plot(middle, place, "o", color=colour, markersize=4.5, zorder=3)
 
 
 def _density(values: Floats, grid: Floats) -> Floats:

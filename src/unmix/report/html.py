@@ -9,21 +9,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from unmix.audit.agreement import REPEATS, mean_of_pairs
-from unmix.audit.counterfactuals import CounterfactualCheck
 from unmix.audit.finding import floored, listed
 from unmix.audit.positivity import collapsed
 from unmix.audit.result import Audit
 from unmix.audit.subject import Reconstruction
 from unmix.fits.latent import LatentFit, tables
 from unmix.report import figures
-from unmix.report.parts import csv_address, fill, picture, write_html
+from unmix.report.parts import csv_address, fill, picture, search, write_html
 from unmix.version import versions
 
 _MOST_NAMED = 4
 _MOST_DISTANCES = 8
+_MOST_DOWNLOADED = 5_000
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def render(fit: LatentFit, audit: Audit) -> str:
         audit=audit,
         audited=[audited_words(row) for row in audit.latents.to_dict("records")],
         verdicts=picture(
-            figures.verdict_map(audit),
+            figures.verdict_map(audit, found.mixing),
             "Features in rows and latents in columns, coloured by the verdict on the latent",
         )
         if audit.edge_probability.any()
@@ -88,7 +89,7 @@ def render(fit: LatentFit, audit: Audit) -> str:
         ],
         reconstruction=picture(figures.reconstruction(found, features), "R² of encode-decode for each feature"),
         carried=carried,
-        distances=_distances(carried),
+        distances=_distances(downloads),
         starts=picture(figures.starts_agreement(found, fit.best, latents), "Agreement of the starts, pair by pair")
         if starts > 1
         else None,
@@ -96,16 +97,44 @@ def render(fit: LatentFit, audit: Audit) -> str:
             figures.training_curves(fit.history, fit.best, int(fit.starts["best_epoch"][fit.best])),
             "Held-out objective by epoch, one line a start",
         ),
-        downloads={name: csv_address(table) for name, table in downloads.items()},
+        n_features_shown=min(len(features), figures.MOST_LABELLED),
+        n_domains_shown=min(len(domains), figures.MOST_DOMAINS),
+        find_feature=_find_feature(fit),
+        find_domain=_find_domain(fit),
+        downloads={name: csv_address(table.head(_MOST_DOWNLOADED)) for name, table in downloads.items()},
+        cut={name: len(table) for name, table in downloads.items() if len(table) > _MOST_DOWNLOADED},
+        most_downloaded=_MOST_DOWNLOADED,
         restarts=fit.starts.to_dict("records"),
         terms=_terms(fit.starts),
         caveats=caveats(fit),
     )
 
 
-def _distances(check: CounterfactualCheck | None) -> list[dict[Hashable, Any]]:
+def _find_feature(fit: LatentFit) -> Markup | None:
+    """A search of all features, where the maps show some of them."""
+    found, names = fit.summary.description, fit.schema.names
+    if len(names) <= figures.MOST_LABELLED:
+        return None
+    order = np.argsort(-found.mixing.max(axis=1), kind="stable")
+    signed = np.where(found.mixing_signed < 0, -found.mixing, found.mixing)
+    columns, values = ["feature", *fit.latent_names, "R²"], np.column_stack([signed, found.r2])
+    return search("find-feature", "Find a feature:", columns, [names[k] for k in order], values[order])
+
+
+def _find_domain(fit: LatentFit) -> Markup | None:
+    """A search of all domains, where the figures show some of them."""
+    found, names = fit.summary.description, fit.domains.domains
+    if len(names) <= figures.MOST_DOMAINS:
+        return None
+    latents = fit.latent_names
+    columns = ["domain", *(f"{name} mean" for name in latents), *(f"{name} sd" for name in latents)]
+    return search("find-domain", "Find a domain:", columns, names, np.column_stack([found.location, found.spread]))
+
+
+def _distances(downloads: Mapping[str, pd.DataFrame]) -> list[dict[Hashable, Any]]:
     """The rows of the table of distances that the page shows."""
-    return [] if check is None else check.to_frame().head(_MOST_DISTANCES).to_dict("records")
+    found = downloads.get("counterfactuals")
+    return [] if found is None else found.head(_MOST_DISTANCES).to_dict("records")
 
 
 def audited_words(row: Mapping[Hashable, Any]) -> str:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from unmix.data.tables import csv_text
 from unmix.files import replacing
+
+_MOST_FOUND = 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,21 @@ def as_code(text: str) -> Markup:
     if len(parts) % 2 == 0:
         return Markup.escape(text)
     return Markup("").join(Markup("<code>{}</code>").format(own) if k % 2 else own for k, own in enumerate(parts))
+
+
+def search(name: str, label: str, columns: Sequence[str], names: Sequence[str], values: NDArray[np.float64]) -> Markup:
+    """A field that finds rows of a long table by their name; ``values`` (rows, columns) are shown to two digits.
+
+    All rows travel in the page as JSON, the first 20 that fit are shown.
+    """
+    rows = [
+        [row, *(None if not np.isfinite(value) else round(float(value), 3) for value in own)]
+        for row, own in zip(names, values, strict=True)
+    ]
+    content = json.dumps({"columns": [*columns], "rows": rows}, ensure_ascii=True, separators=(",", ":"))
+    # No name can end the script that holds it.
+    safe = Markup(content.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+    return Markup(fill("unmix.report", "search.html", id=name, label=label, rows=safe, most=_MOST_FOUND))
 
 
 def csv_address(table: pd.DataFrame) -> str:
