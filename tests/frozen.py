@@ -110,7 +110,7 @@ def fitted(name):
     found["checkpoint"] = np.array(json.dumps(without_seconds(header), sort_keys=True))
     found |= {f"model/{key}": value.numpy() for key, value in model.model_.state_dict().items()}
     found |= columns("history", model.history_.to_dict("records"))
-    if hasattr(model, "restarts_"):
+    if hasattr(model, "description_"):
         found |= columns("restarts", model.restarts_.to_dict("records"))
         found |= {f"description/{key}": value for key, value in model.description_.arrays().items()}
         if model.counterfactuals_ is not None:
@@ -126,10 +126,8 @@ def shown(model, x, y):
     z = model.transform(x, y) if isinstance(model, IVAE) else model.transform(x)
     domain = "b" if getattr(model, "uses_domains", True) else None
     found = {"transform": z, "sample": model.sample(4, domain=domain), "mixing": model.mixing_}
-    if hasattr(model, "translate"):
+    if domain:
         found["moved"] = model.translate(x, y, to="a")
-    elif domain:
-        found["moved"] = model.counterfactual(x, y, to="a")
     return found
 
 

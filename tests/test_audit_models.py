@@ -3,13 +3,14 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from audit_stubs import DENSE, SPARSE, audit_of, problem, verdicts
 from typer.testing import CliRunner
 
 import unmix
-from unmix import DataError, DomainError, SchemaError, StorageError
+from unmix import DataError, DomainError, SchemaError, SettingError
 from unmix.audit.sources import audit_decoder
 from unmix.cli import app
 
@@ -210,13 +211,39 @@ def test_baselines_can_be_audited(estimator, frame, labels):
     assert shuffled.finding("C3").verdict != "holds"
 
 
-def test_a_model_without_audit_says_what_has_one(frame, labels, tmp_path):
+def test_an_adversarial_model_is_audited_on_rows_that_are_given(frame, labels, tmp_path):
     quick = {"hidden": (8, 8), "max_steps": 2, "encoder_steps": 2, "verbose": 0}
-    unmix.CGGAN(2, **quick).fit(frame, labels).save(tmp_path / "gan")
+    y = pd.DataFrame({"domain": labels})
+    model = unmix.CGGAN(2, **quick).fit(frame, y)
+    found = model.audit(frame, y)
+    assert list(found.latents["name"]) == ["z0", "z1"]
+    assert found.finding("agreement").verdict == "cannot tell"
+    assert found.domains_present == 3
+    part = model.audit(frame[labels != "c"], y[labels != "c"])
+    assert part.domains_present == 2
+    run = model.save(tmp_path / "gan")
     frame.assign(domain=labels).to_csv(tmp_path / "t.csv", index=False)
-    for words in ((), (tmp_path / "t.csv",)):
-        with pytest.raises(StorageError, match=r"holds a CGGAN\. The audit takes models with a prior and a posterior"):
-            raise command("audit", tmp_path / "gan", *words).exception
+    shown = json.loads(command("audit", run, tmp_path / "t.csv", "--json").stdout)
+    assert [own["verdict"] for own in shown["findings"]] == [own.verdict for own in found.findings]
+    with pytest.raises(SettingError, match=r"holds a CGGAN, which keeps no rows\. Pass a file of rows"):
+        raise command("audit", run).exception
+    with pytest.raises(DomainError, match=r"Labels \['z'\] of 'domain' were not seen at fit"):
+        model.audit(frame, np.repeat("z", len(frame)))
+    plain = unmix.CGGAN(2, flow=False, **quick).fit(frame, labels)
+    with pytest.raises(DataError, match="this one was fitted on rows with flow=False"):
+        plain.audit(frame, labels)
+
+
+def test_the_jacobian_of_an_adversarial_model_is_that_of_its_decoder(frame, labels):
+    quick = {"hidden": (8, 8), "max_steps": 2, "encoder_steps": 2, "verbose": 0}
+    model = unmix.CGGAN(2, **quick).fit(frame, labels).model_.double()
+    z, design = torch.randn(5, 2, dtype=torch.float64), torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0, 1]]
+    found = model.jacobian(z, design)
+    expected = [
+        torch.autograd.functional.jacobian(lambda one, u=u: model.decode(one[None], u[None])[0], own)
+        for own, u in zip(z, design, strict=True)
+    ]
+    torch.testing.assert_close(found, torch.stack(expected))
 
 
 def test_a_model_of_images_is_audited_on_its_held_out_rows_and_given_no_table(tmp_path):

@@ -89,7 +89,7 @@ def test_models_with_a_domain_prior_know_counterfactuals(name, frame, labels):
     np.testing.assert_allclose(means, model.inverse_transform(z), atol=2e-3)
     assert np.abs(model.counterfactual(frame, labels, to="c") - stay)[labels != "c"].max() > 1e-3
     assert model.sample(7, domain="b").shape == (7, 5)
-    with pytest.raises(DataError, match="Say which domain to sample"):
+    with pytest.raises(DataError, match="Say which domain"):
         model.sample(7)
 
 

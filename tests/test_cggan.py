@@ -387,18 +387,18 @@ def test_images_that_carry_domains_need_no_y(fitted_images, images, tmp_path):
         (r"max_steps must be a whole number ≥ 1; got 1.5", {"max_steps": 1.5}),
         (r"n_style must be None or from 0 to n_latents; got 4", {"n_style": 4}),
         (r"hidden must be one or more widths", {"hidden": ()}),
-        (r"flow must be one of \['gaussian', 'spline'\] or False; got 'planar'", {"flow": "planar"}),
+        (r"flow must be one of \['gaussian', 'spline'\], or False; got 'planar'", {"flow": "planar"}),
         (r"flow must be one of .*; got True", {"flow": True}),
-        (r"penalty must be one of", {"penalty": "l0"}),
-        (r"hidden must be one or more widths ≥ 1, such as \(128, 128\); got 128", {"hidden": 128}),
+        (r"penalty must be None, or one of", {"penalty": "l0"}),
+        (r"hidden must be one or more widths ≥ 1, such as \(64, 64\); got 128", {"hidden": 128}),
         (r"hidden must be one or more widths ≥ 1.*; got \(6.5,\)", {"hidden": (6.5,)}),
         (r"flow must be one of .*; got \['gaussian'\]", {"flow": ["gaussian"]}),
-        (r"sparsity must be ≥ 0 and finite; got -1", {"sparsity": -1}),
-        (r"sparsity must be ≥ 0 and finite; got 'x'", {"sparsity": "x"}),
+        (r"sparsity must be None, or ≥ 0 and finite; got -1", {"sparsity": -1}),
+        (r"sparsity must be None, or ≥ 0 and finite; got 'x'", {"sparsity": "x"}),
         (r"mask_weight must be ≥ 0 and finite; got None", {"mask_weight": None}),
         (r"gradient_weight must be ≥ 0 and finite; got nan", {"gradient_weight": float("nan")}),
-        (r"learning_rate must be > 0; got 0", {"learning_rate": 0}),
-        (r"learning_rate must be > 0; got '1e-3'", {"learning_rate": "1e-3"}),
+        (r"learning_rate must be > 0 and finite; got 0", {"learning_rate": 0}),
+        (r"learning_rate must be > 0 and finite; got '1e-3'", {"learning_rate": "1e-3"}),
         (r"mask must be True or False; got 'no'", {"mask": "no"}),
         (r"n_style must be ≥ 1, or domains change nothing", {"n_style": 0}),
         (r"n_restarts must be a whole number ≥ 1; got 0", {"n_restarts": 0}),
@@ -443,7 +443,7 @@ def test_data_that_cannot_be_used(fitted, fitted_images, frame, labels, images):
         fitted.transform(frame[frame.columns[::-1]])
     with pytest.raises(SchemaError, match=r"got 4 columns\. Select them"):
         fitted.transform(frame.to_numpy()[:, :4])
-    with pytest.raises(DataError, match=r"Say which domain to sample: one of \['a', 'b', 'c'\]"):
+    with pytest.raises(DataError, match=r"Say which domain: one of \['a', 'b', 'c'\]"):
         fitted.sample(2)
     with pytest.raises(DomainError, match="not seen at fit"):
         fitted.translate(frame, labels, to="z")
@@ -478,3 +478,24 @@ def test_the_command_line_reads_tables_and_refuses_the_rest(fitted, fitted_image
         cli.transform(image, tmp_path / "t.csv", tmp_path / "y.csv", "cpu")
     cli.report(table)
     assert "Content and style" in (table / "report.html").read_text()
+
+
+def test_latents_are_decoded_and_the_mixing_is_a_table(fitted, fitted_images, frame, labels, images):
+    z = fitted.transform(frame)
+    back = fitted.inverse_transform(z)
+    np.testing.assert_allclose(back, fitted.translate(frame, labels, to=labels), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(back, fitted.inverse_transform(z, domain="a"))
+    np.testing.assert_array_equal(fitted.counterfactual(frame, labels, to="a"), fitted.translate(frame, labels, to="a"))
+    table = fitted.mixing_frame()
+    assert list(table.index) == list(frame.columns)
+    np.testing.assert_array_equal(table.to_numpy(), fitted.mixing_)
+    x, _ = images
+    assert fitted_images.inverse_transform(fitted_images.transform(x)).dtype == np.uint8
+    maps = fitted_images.mixing_frame()
+    np.testing.assert_array_equal(maps.loc["2.3.0"].to_numpy(), fitted_images.mixing_[2, 3, 0])
+    with pytest.raises(SchemaError, match=r"inverse_transform takes latents of shape \(n_samples, 3\)"):
+        fitted.inverse_transform(z[:, :2])
+    plain = CGGAN(n_latents=2, flow=False, hidden=(4,), max_steps=2, encoder_steps=1, verbose=0).fit(frame, labels)
+    with pytest.raises(DomainError, match="With flow=False rows depend on their domain: pass domain="):
+        plain.inverse_transform(plain.transform(frame))
+    assert plain.inverse_transform(plain.transform(frame), domain="a").shape == frame.shape

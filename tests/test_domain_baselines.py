@@ -78,7 +78,7 @@ def test_imsda_puts_the_latent_that_does_not_change_into_content():
 
 
 def test_imsda_takes_a_whole_number_of_style_latents():
-    with pytest.raises(SettingError, match=r"n_style must be a whole number from 1 to n_latents = 3; got 2\.5"):
+    with pytest.raises(SettingError, match=r"n_style must be a whole number ≥ 1; got 2\.5"):
         IMSDA(3, n_style=2.5).fit(np.zeros((30, 4)), np.arange(30) % 3)
 
 

@@ -119,11 +119,15 @@ def test_estimator_speaks_in_images(fitted, sprites, tmp_path):
     first = sprites.images[:4]
     moved = fitted.counterfactual(first, sprites.domains[:4], to=1)
     back = fitted.inverse_transform(fitted.transform(first))
-    traversed = fitted.traverse(first[0], 1, values=(-1, 0, 1))
+    traversed = fitted.traverse(first[:2], latent=1, values=(-1, 0, 1))
     for images in (moved, back, fitted.sample(4, domain=0)):
         assert images.shape == first.shape
         assert images.dtype == np.uint8
-    assert traversed.shape == (3, 16, 16, 3)
+    assert traversed.shape == (3, 2, 16, 16, 3)
+    z = fitted.transform(first[:2])
+    z[:, 1] = -1
+    np.testing.assert_array_equal(traversed[0], fitted.inverse_transform(z))
+    np.testing.assert_array_equal(moved, fitted.translate(first, sprites.domains[:4], to=1))
     assert fitted.mixing_.shape == (fitted.n_features_in_, 2)
     assert fitted.mixing_maps().shape == (2, 16, 16)
     here = fitted.counterfactual(first, sprites.domains[:4], to=sprites.domains[:4])
@@ -290,10 +294,10 @@ def test_images_that_no_model_can_learn_from(fitted, sprites):
         fitted.transform(images[..., :1])
     for latent in (2, -1, "a", 1.5, True):
         with pytest.raises(SettingError, match="latent must be a whole number from 0 to 1"):
-            fitted.traverse(images[0], latent)
+            fitted.traverse(images, latent=latent)
     for values in ("ab", [], [0.0, float("nan")], 1.0, None):
         with pytest.raises(SettingError, match="values must be one or more numbers"):
-            fitted.traverse(images[0], 0, values)
+            fitted.traverse(images, latent=0, values=values)
     for name, wrong in (("sparsity", "a"), ("learning_rate", "a"), ("validation_fraction", "a"), ("kl_weight", None)):
         refuse(SettingError, f"{name} must be", images, domains, **{name: wrong})
     for words in ({"n_samples": 0}, {"n_samples": 1.5}, {"random_state": "a"}, {"random_state": -1}):
@@ -410,7 +414,7 @@ def test_classifier_messages(judge, pictures):
         ("batch_size", ("a", 2.5, 0)),
         ("learning_rate", (-1, 0, "a", float("nan"), None)),
         ("instance_norm", ("x", 1)),
-        ("random_state", (None, "a", -1, 2**64)),
+        ("random_state", (0.5, "a", -1, 2**64)),
     ],
 )
 def test_settings_of_the_classifier_that_cannot_be(name, values, pictures):

@@ -83,7 +83,7 @@ def test_new_data_that_do_not_fit(fitted, frame, labels):
         fitted.sample(2, domain="z")
     with pytest.raises(DomainError, match="pass them as y"):
         fitted.score(frame)
-    with pytest.raises(DataError, match=r"Say which domain to sample: one of \['a', 'b', 'c'\]"):
+    with pytest.raises(DataError, match=r"Say which domain: one of \['a', 'b', 'c'\]"):
         fitted.sample(2)
     with pytest.raises(DataError, match="missing values"):
         fitted.transform(frame.where(frame > -1))

@@ -66,7 +66,7 @@ def test_every_metric_checks_its_arrays(name, normal):
         (SettingError, "kind must be 'linear' or 'nonlinear'; got 'cubic'", lambda z: metrics.r2(z, z, kind="cubic")),
         (
             SettingError,
-            "max_samples must be a whole number, 4 or more; got 3",
+            "max_samples must be a whole number ≥ 4; got 3",
             lambda z: metrics.r2(z, z, max_samples=3),
         ),
         (
@@ -75,20 +75,20 @@ def test_every_metric_checks_its_arrays(name, normal):
             lambda z: metrics.dci(z, z, regressor="ridge"),
         ),
         (SettingError, r"regressor must be one or several of .*got \(\)", lambda z: metrics.dci(z, z, regressor=())),
-        (SettingError, "n_bins must be a whole number, 2 or more; got 1", lambda z: metrics.mig(z, z, n_bins=1)),
+        (SettingError, "n_bins must be a whole number ≥ 2; got 1", lambda z: metrics.mig(z, z, n_bins=1)),
         (
             SettingError,
-            "n_permutations must be a whole number, 0 or more; got -1",
+            "n_permutations must be a whole number ≥ 0; got -1",
             lambda z: metrics.mig(z, z, n_permutations=-1),
         ),
         (
             SettingError,
-            "n_votes must be a whole number, 2 or more",
+            "n_votes must be a whole number ≥ 2",
             lambda z: metrics.factor_vae_score(z, z, n_votes=1),
         ),
         (
             SettingError,
-            "group_size must be a whole number, 2 or more",
+            "group_size must be a whole number ≥ 2",
             lambda z: metrics.beta_vae_score(z, z, group_size=1),
         ),
         (SettingError, "method must be 'pearson' or 'spearman'", lambda z: metrics.udr([z, z], method="kendall")),
@@ -127,7 +127,7 @@ def test_every_metric_checks_its_arrays(name, normal):
         (DataError, r"Each of 21 blocks needs two images.*40", lambda z: metrics.kid(z, z, extractor="x", n_blocks=21)),
         (
             SettingError,
-            "n_blocks must be a whole number, 1 or more",
+            "n_blocks must be a whole number ≥ 1",
             lambda z: metrics.kid(z, z, extractor="x", n_blocks=0),
         ),
     ],

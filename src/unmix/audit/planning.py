@@ -32,8 +32,8 @@ from unmix.datasets.supports import Plan as Design
 from unmix.datasets.supports import draw_support
 from unmix.errors import SettingError
 from unmix.files import json_ready
-from unmix.numbers import is_number, is_whole
 from unmix.theory import check_support, domains_needed, free_sets, undetermined
+from unmix.validation import AT_LEAST_ZERO, RandomLike, random_seed, whole
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -95,10 +95,7 @@ class Experiment:
         named: dict[str, Any] = {"rows": rows, "noise": noise, "shift": shift, "scale": scale}
         words = {name: value for name, value in named.items() if value is not None}
         for name, value in words.items():
-            if name == "rows" and not is_whole(value, 1):
-                raise SettingError(f"rows must be a whole number ≥ 1, the rows of every domain; got {value!r}.")
-            if name != "rows" and not (is_number(value) and value >= 0):
-                raise SettingError(f"{name} must be a finite number ≥ 0; got {value!r}.")
+            (whole(1) if name == "rows" else AT_LEAST_ZERO).need(name, value)
         return cls(**words, given=tuple(words))
 
     def sentence(self) -> str:
@@ -253,8 +250,7 @@ def plan(
     [False, False]
     """
     experiment = Experiment.of(rows, noise, shift, scale)
-    if not is_whole(simulations, 0):
-        raise SettingError(f"simulations must be a whole number ≥ 0; got {simulations!r}.")
+    whole(0).need("simulations", simulations)
     if names is None and nw.dependencies.is_into_dataframe(support):
         names = [str(name) for name in nw.from_native(support).columns]
     mask = check_support(support)
@@ -262,8 +258,7 @@ def plan(
     words = [f"z{i}" for i in range(n)] if names is None else [str(name) for name in names]
     if len(words) != n or len(set(words)) < n:
         raise SettingError(f"names must be {n} different names, one for each column of the support; got {words}.")
-    if isinstance(n_domains, bool) or not isinstance(n_domains, int | np.integer) or n_domains < 1:
-        raise SettingError(f"n_domains must be a whole number ≥ 1; got {n_domains!r}.")
+    whole(1).need("n_domains", n_domains)
     used = np.flatnonzero(mask.any(axis=0)).tolist()
     counts = [_unused(name) for name in words]
     remedies: list[Remedy] = []
@@ -346,7 +341,7 @@ def simulated_subject(mask: Bools, n_domains: int, experiment: Experiment, rng: 
 
 
 def plan_typical(
-    density: float, n_latents: int, n_features: int, n_domains: int, *, random_state: int = 0, **experiment: Any
+    density: float, n_latents: int, n_features: int, n_domains: int, *, random_state: RandomLike = 0, **experiment: Any
 ) -> tuple[Plan, NDArray[np.int64]]:
     """The plan of a typical random support, and the domains that 100 of them need (100,).
 
@@ -360,17 +355,13 @@ def plan_typical(
     SettingError
         Sizes, density or seed cannot be, or no support of this density tells the latents apart.
     """
-    if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer) or random_state < 0:
-        raise SettingError(
-            f"random_state must be a whole number ≥ 0; got {random_state!r}. The same seed, the same draws."
-        )
     sizes = (n_latents, n_features, n_domains)
     if min(sizes) < 1 or n_features < n_latents or not 0 < density <= 1:
         raise SettingError(
             "A plan needs 0 < density ≤ 1, n_latents ≥ 1, n_features ≥ n_latents and n_domains ≥ 1; got density="
             f"{density}, n_latents={n_latents}, n_features={n_features}, n_domains={n_domains}."
         )
-    rng = np.random.default_rng(random_state)
+    rng = np.random.default_rng(random_seed(random_state))
     design = Design(n_latents, n_features, density=density)
     draws = [draw_support(rng, design, None) for _ in range(_TYPICAL_DRAWS)]
     needs = np.array([needed for _, needed in draws], dtype=np.int64)

@@ -19,7 +19,7 @@ from unmix.models.base import FittedModel
 
 Floats = NDArray[np.float64]
 
-_POINTS = 256
+N_POINTS = 256
 _STEP = 1e-4
 
 
@@ -128,10 +128,9 @@ def audit_decoder(
     n_rows, n = latents.shape
     features = _decoded(decode, latents)
     labels, level = _labels(domains, n_rows)
-    spread, unit = _scales(latents), _scales(features)
-    points = evenly(n_rows, _POINTS)
+    points = evenly(n_rows, N_POINTS)
     if jacobian is None:
-        slopes = _differences(decode, latents[points], spread)
+        slopes = _differences(decode, latents[points], _scales(latents))
     else:
         slopes = np.asarray(jacobian, dtype=float)
         if slopes.shape != (n_rows, features.shape[1], n) or not np.isfinite(slopes).all():
@@ -140,20 +139,53 @@ def audit_decoder(
                 f"{(n_rows, features.shape[1], n)}; got shape {slopes.shape}. Leave it out for differences of decode."
             )
         slopes = slopes[points]
-    scaled = slopes * spread / unit[:, None]
     fits = np.stack([latents, *(_matrix(other, "other_latents", latents.shape) for other in other_latents)])
+    return audit_latents(
+        latents,
+        features,
+        slopes,
+        strata=level,
+        domains=labels,
+        names=_names(latent_names, n, "z", "latent_names"),
+        feature_names=_names(feature_names, features.shape[1], "x", "feature_names"),
+        x=None if x is None else _matrix(x, "x", features.shape, "decode(z)"),
+        others=fits,
+    )
+
+
+def audit_latents(
+    latents: Floats,
+    features: Floats,
+    slopes: Floats,
+    *,
+    strata: NDArray[np.int64],
+    domains: Sequence[str],
+    absent: Sequence[str] = (),
+    names: Sequence[str],
+    feature_names: Sequence[str],
+    x: Floats | None = None,
+    others: Floats | None = None,
+) -> Audit:
+    """Audit of latents (rows, n_latents), what a decoder makes of them, and its derivatives at some rows.
+
+    ``strata`` (rows,), ``domains`` and ``absent`` are as in ``Subject``. ``features`` (rows, n_features) are decoded,
+    ``x`` those that were encoded, ``slopes`` (points, n_features, n_latents), ``others`` (fits, rows, n_latents), this
+    one first.
+    """
+    spread, unit = _scales(latents), _scales(features)
+    scaled = slopes * spread / unit[:, None]
     return audit_subject(
         Subject(
             latents=(latents - latents.mean(axis=0)) / spread,
-            strata=level,
-            domains=tuple(labels),
-            absent=(),
-            names=_names(latent_names, n, "z", "latent_names"),
-            feature_names=_names(feature_names, features.shape[1], "x", "feature_names"),
+            strata=strata,
+            domains=tuple(domains),
+            absent=tuple(absent),
+            names=tuple(names),
+            feature_names=tuple(feature_names),
             jacobian=scaled,
             starts=np.abs(scaled).mean(axis=0)[None],
-            agreement=agreement(fits).latents[0, 1:],
-            reconstruction=None if x is None else _kept(_matrix(x, "x", features.shape, "decode(z)"), features),
+            agreement=agreement(latents[None] if others is None else others).latents[0, 1:],
+            reconstruction=None if x is None else _kept(x, features),
         )
     )
 

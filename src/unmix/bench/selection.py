@@ -29,15 +29,14 @@ from unmix.bench.run import holding, read_rows, rows_of
 from unmix.data.batches import split_rows
 from unmix.errors import SettingError
 from unmix.estimators.cgvae import CGVAE
-from unmix.estimators.face import random_seed
 from unmix.estimators.prepare import Prepared
 from unmix.estimators.progress import OnRow
 from unmix.estimators.selection import Candidate, Choice, components_of, decide, fit_rows, gain, prepared
-from unmix.estimators.settings import check_common
 from unmix.files import as_path
 from unmix.nets.state import in_own_state
 from unmix.numbers import is_whole
 from unmix.report.parts import csv_address, fill, picture, table_html, write_html
+from unmix.validation import random_seed
 from unmix.version import __version__
 
 # Not that of a study: each may stand in a folder of the other.
@@ -147,7 +146,7 @@ def select(
     base = clone(CGVAE() if estimator is None else estimator).set_params(n_latents=1, verbose=0)
     seed = random_seed(base.random_state)
     base.set_params(random_state=seed)
-    check_common(base)
+    base._check_words()
     data = prepared(base, X, y)
     numbers = _numbers(n_latents, data)
     several = [sparsity] if isinstance(sparsity, str) or not isinstance(sparsity, Iterable) else list(sparsity)
@@ -155,7 +154,7 @@ def select(
         raise SettingError('sparsity must hold at least one number, or be "auto"; got none.')
     cells = [clone(base).set_params(n_latents=n, sparsity=own) for own in dict.fromkeys(several) for n in numbers]
     for cell in cells:
-        cell._check_settings()
+        cell._check_words()
     digest = _digest(data)
     keys = [_key(cell, digest) for cell in cells]
     path = None if folder is None else as_path(folder) / SELECTED

@@ -103,17 +103,13 @@ def translate_images(
     _refuse_inside(source, out)
     check_replaceable(out / "image.png")
     model = load(run, device=device)
-    if isinstance(model, CGGAN) and of_images(model.schema_):
-        move = model.translate
-    elif isinstance(model, CGVAEImages):
-        move = model.counterfactual
-    else:
+    if not of_images(model.schema_):
         raise SchemaError(f"{run} was not fitted on images. Translate rows in Python, or pass a run of images.")
     if not holds_images(source):
         raise DataError(f"There are no images at {source}. Pass a folder, a .zip, or a list of paths and domains.")
     table = _read_as(model, source, on_error)
     names = _names(table)
-    made = move(table, to=target)
+    made = model.translate(table, to=target)
     with folder_beside(out) as beside:
         for name, image in zip(names, made, strict=True):
             place = beside / "images" / name

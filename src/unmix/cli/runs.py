@@ -145,10 +145,9 @@ def transform_table(model: Any, run: Path, table: Path, out: Path, *, novelty: b
 def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
     """Print the audit of a run, on its held-out rows or on those of a file."""
     model = load(run, device="cpu")
-    if not hasattr(model, "audit"):
-        raise StorageError(
-            f"{run} holds a {type(model).__name__}. The audit takes models with a prior and a posterior over latents: "
-            "fit CGVAE or a VAE baseline on these rows, or pass a decoder of your own to unmix.audit_decoder."
+    if table is None and not isinstance(model, LatentEstimator):
+        raise SettingError(
+            f"{run} holds a {type(model).__name__}, which keeps no rows. Pass a file of rows to audit on."
         )
     if table is None:
         found = model.audit()

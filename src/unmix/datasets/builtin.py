@@ -16,8 +16,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from unmix.datasets.images import ImageData, draw_domains
-from unmix.datasets.inputs import check_whole
 from unmix.errors import SettingError
+from unmix.validation import RandomLike, random_seed, whole
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ TWO_COLOURS = {
 """Domains of ``load_digits_two_colours``: colour of the ink and of the ground."""
 
 
-def load_digits_two_colours(size: int = 16, *, random_state: int = 0) -> ImageData:
+def load_digits_two_colours(size: int = 16, *, random_state: RandomLike = 0) -> ImageData:
     """Handwritten digits in one of four pairs of colours, which is the domain: 1,797 images, size × size × 3.
 
     Made from scikit-learn's ``load_digits`` (8 × 8 pixels, scaled up smoothly). Every image appears once, in one of
@@ -142,7 +142,7 @@ def load_digits_two_colours(size: int = 16, *, random_state: int = 0) -> ImageDa
     ----------
     size : int, default 16
         Side in pixels, at least 8.
-    random_state : int, default 0
+    random_state : int, RandomState or None, default 0
         Which image gets which pair.
 
     Raises
@@ -156,7 +156,7 @@ def load_digits_two_colours(size: int = 16, *, random_state: int = 0) -> ImageDa
     >>> data.images.shape, sorted(set(data.domains.tolist()))[:2]
     ((1797, 16, 16, 3), ['black on green', 'cyan on purple'])
     """
-    check_whole(size=size, random_state=random_state)
+    whole(0).need("size", size)
     if size < 8:
         raise SettingError(f"size must be at least 8, that of the original digits; got {size}.")
     digits = load_digits()
@@ -167,7 +167,7 @@ def load_digits_two_colours(size: int = 16, *, random_state: int = 0) -> ImageDa
         ]
     )[..., None]
     names = np.array([*TWO_COLOURS])
-    domain = draw_domains(np.random.default_rng(random_state), len(ink), len(names))
+    domain = draw_domains(np.random.default_rng(random_seed(random_state)), len(ink), len(names))
     colours = np.array([*TWO_COLOURS.values()], dtype=float)[domain][:, :, None, None, :]
     images = np.rint(ink * colours[:, 0] + (1 - ink) * colours[:, 1]).astype(np.uint8)
     factors = pd.DataFrame({"digit": pd.Categorical(digits.target)})

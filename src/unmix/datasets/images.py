@@ -23,8 +23,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import truncnorm
 
-from unmix.datasets.inputs import check_whole
 from unmix.errors import SettingError
+from unmix.validation import whole
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -125,7 +125,8 @@ def check_request(
     n_classes: dict[str, int], change: str | Sequence[str], n_samples: int, n_domains: int
 ) -> tuple[str, ...]:
     """The names in ``change`` in the order of the factors, once everything asked for is possible."""
-    check_whole(n_samples=n_samples, n_domains=n_domains)
+    whole(0).need("n_samples", n_samples)
+    whole(0).need("n_domains", n_domains)
     if n_domains < 1 or n_samples < n_domains:
         raise SettingError(
             f"Expected n_domains ≥ 1 and n_samples ≥ n_domains; got n_domains={n_domains}, n_samples={n_samples}."

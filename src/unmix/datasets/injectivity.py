@@ -18,6 +18,7 @@ from scipy.spatial.distance import cdist
 
 from unmix.datasets.mixings import Mixing
 from unmix.errors import SettingError
+from unmix.validation import RandomLike, random_seed
 
 Floats = NDArray[np.float64]
 
@@ -60,7 +61,7 @@ def injectivity(
     far: float = 0.5,
     tolerance: float = 1e-3,
     max_rows: int = 1000,
-    random_state: int = 0,
+    random_state: RandomLike = 0,
 ) -> Injectivity:
     """Whether ``mixing`` is one to one on the latents ``z``, as far as their rows can tell.
 
@@ -75,7 +76,7 @@ def injectivity(
         Differences of features, and singular values, below it count as zero.
     max_rows : int, default 1000
         Rows that are looked at, drawn without replacement.
-    random_state : int, default 0
+    random_state : int, RandomState or None, default 0
 
     Raises
     ------
@@ -104,7 +105,7 @@ def injectivity(
             f"z must be latents (n_samples ≥ 2, n_latents ≥ 1), none of them constant; got shape {z.shape}. "
             "Pass a sample of the latents."
         )
-    chosen = np.random.default_rng(random_state).permutation(len(z))[:max_rows]
+    chosen = np.random.default_rng(random_seed(random_state)).permutation(len(z))[:max_rows]
     scaled = _Scaled(mixing, z[chosen])
     smallest, condition = _local(scaled)
     closest, pair = _closest(scaled, far)

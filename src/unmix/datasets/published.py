@@ -26,6 +26,7 @@ from unmix.datasets.images import ImageData, Ints, check_request, draw_domains, 
 from unmix.datasets.sprites import PERIODS
 from unmix.errors import DataError, SettingError
 from unmix.files import as_path
+from unmix.validation import RandomLike, random_seed
 
 _DSPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz from https://github.com/google-deepmind/dsprites-dataset"
 _SHAPES3D = "3dshapes.h5 from https://github.com/google-deepmind/3d-shapes"
@@ -41,7 +42,7 @@ def read_dsprites(
     change: str | Sequence[str] = ("scale", "x"),
     shapes: Sequence[str] = _DSPRITES_SHAPES,
     all_angles: bool = False,
-    random_state: int = 0,
+    random_state: RandomLike = 0,
 ) -> ImageData:
     """dSprites from the published .npz file, with domains whose factor distributions differ.
 
@@ -67,7 +68,7 @@ def read_dsprites(
     shapes : sequence of str, default all three
     all_angles : bool, default False
         Draw all angles; the image then leaves the angle of symmetric shapes open.
-    random_state : int, default 0
+    random_state : int, RandomState or None, default 0
 
     Raises
     ------
@@ -113,7 +114,7 @@ def read_shapes3d(
     n_samples: int = 6000,
     n_domains: int = 3,
     change: str | Sequence[str] = ("object_hue", "scale"),
-    random_state: int = 0,
+    random_state: RandomLike = 0,
 ) -> ImageData:
     """3DShapes from the published .h5 file, with domains whose factor distributions differ.
 
@@ -131,7 +132,7 @@ def read_shapes3d(
     n_domains : int, default 3
     change : str or sequence of str, default ("object_hue", "scale")
         Factors whose distribution depends on the domain; ``()`` for none.
-    random_state : int, default 0
+    random_state : int, RandomState or None, default 0
 
     Raises
     ------
@@ -173,11 +174,11 @@ def _draw_rows(
     changing: tuple[str, ...],
     n_samples: int,
     n_domains: int,
-    random_state: int,
+    random_state: RandomLike,
     path: Path,
 ) -> tuple[Ints, Ints]:
     """Rows of the file (labels of ``factors``' index) and their domains."""
-    rng = np.random.default_rng(random_state)
+    rng = np.random.default_rng(random_seed(random_state))
     distributions = draw_factors(rng, n_classes, changing, n_domains)
     domains = draw_domains(rng, n_samples, n_domains)
     places: dict[str, Any] = {}

@@ -25,8 +25,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.datasets.images import Floats, ImageData, check_request, draw_domains, draw_factors, factor_kinds
-from unmix.datasets.inputs import check_whole
 from unmix.errors import DataError, SettingError
+from unmix.validation import RandomLike, random_seed, whole
 
 PERIODS = {"square": 90.0, "ellipse": 180.0, "heart": 360.0, "triangle": 120.0}
 """Turn in degrees after which a shape looks the same."""
@@ -44,7 +44,7 @@ def make_sprites(
     change: str | Sequence[str] | None = None,
     channels: int = 3,
     shapes: Sequence[str] = ("square", "ellipse", "heart", "triangle"),
-    random_state: int = 0,
+    random_state: RandomLike = 0,
 ) -> ImageData:
     """Images of one coloured shape, with factors whose distribution changes between domains.
 
@@ -74,7 +74,7 @@ def make_sprites(
     channels : {3, 1}
         Colour, or grey without hue.
     shapes : sequence of str, default all four
-    random_state : int, default 0
+    random_state : int, RandomState or None, default 0
 
     Raises
     ------
@@ -100,8 +100,7 @@ def make_sprites(
     if change is None:
         change = tuple(name for name in ("hue", "scale") if name in n_classes)
     changing = check_request(n_classes, change, n_samples, n_domains)
-    check_whole(random_state=random_state)
-    rng = np.random.default_rng(random_state)
+    rng = np.random.default_rng(random_seed(random_state))
     domains = draw_domains(rng, n_samples, n_domains)
     limit = 0.4 * min(PERIODS[shape] for shape in shapes)
     ranges = {**_RANGES, "angle": (-limit, limit)}
@@ -162,7 +161,8 @@ def draw_sprites(factors: pd.DataFrame, size: int = 32, channels: int = 3) -> ND
 
 
 def _check_format(size: int, channels: int) -> None:
-    check_whole(size=size, channels=channels)
+    whole(0).need("size", size)
+    whole(0).need("channels", channels)
     if size < 16 or channels not in (1, 3):
         raise SettingError(f"Expected size ≥ 16 pixels and channels 1 or 3; got size={size}, channels={channels}.")
 

@@ -19,7 +19,6 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from unmix.datasets.injectivity import Injectivity, injectivity
-from unmix.datasets.inputs import check_numbers, check_whole
 from unmix.datasets.mixings import (
     FORMS,
     DenseMixing,
@@ -51,6 +50,7 @@ from unmix.datasets.supports import (
 )
 from unmix.errors import SettingError
 from unmix.theory import domains_needed
+from unmix.validation import FLAG, NUMBER, RandomLike, random_seed, whole
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -111,7 +111,7 @@ def make_sparse_mixing(
     noise: float = 0.05,
     nonlinearity: float = 1.0,
     guaranteed: bool = False,
-    random_state: int = 0,
+    random_state: RandomLike = 0,
     *,
     source: Source = "gaussian",
     n_unchanging: int = 0,
@@ -144,7 +144,7 @@ def make_sparse_mixing(
         mixing becomes hard to undo.
     guaranteed : bool, default False
         Draw supports until one (before ``violation``) needs no more domains than there are (``unmix.theory``, T5).
-    random_state : int, default 0
+    random_state : int, RandomState or None, default 0
     source : {"gaussian", "laplace", "skewed", "bimodal"}
         The latents before they change, with mean 0 and variance 1.
     n_unchanging : int, default 0
@@ -190,7 +190,7 @@ def make_sparse_mixing(
     """
     settings = dict(locals())
     _check(settings)
-    rng = np.random.default_rng(random_state)
+    rng = np.random.default_rng(random_seed(random_state))
     for_domains, for_common, for_unchanging, for_violation, for_copies = rng.spawn(5)
     plan = Plan(n_latents, n_features, structure, density, block_size, triangular=mixing == "flow")
     limit = n_domains if guaranteed else None
@@ -229,7 +229,7 @@ def make_sparse_mixing(
 
 
 _WHOLE = (
-    *("n_latents", "n_features", "n_domains", "n_samples", "random_state"),
+    *("n_latents", "n_features", "n_domains", "n_samples"),
     *("n_unchanging", "n_regions", "block_size", "n_redundant"),
 )
 _NUMBERS = ("density", "noise", "nonlinearity", "dependence", "violation", "weak")
@@ -244,10 +244,9 @@ _WORDS = {
 
 def _check(settings: dict[str, Any]) -> None:
     """Every setting by itself, and those that exclude each other."""
-    check_whole(**{name: settings[name] for name in _WHOLE})
-    check_numbers(**{name: settings[name] for name in _NUMBERS})
-    if not isinstance(settings["guaranteed"], bool | np.bool_):
-        raise SettingError(f"guaranteed must be True or False; got {settings['guaranteed']!r}.")
+    checks = dict.fromkeys(_WHOLE, whole(0)) | dict.fromkeys(_NUMBERS, NUMBER) | {"guaranteed": FLAG}
+    for name, check in checks.items():
+        check.need(name, settings[name])
     n_latents, n_features, n_domains, n_samples = (
         settings[name] for name in ("n_latents", "n_features", "n_domains", "n_samples")
     )

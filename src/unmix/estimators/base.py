@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -27,11 +27,11 @@ from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema
 from unmix.data.matrix import check_values, read_cells
 from unmix.data.tables import as_table
-from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
+from unmix.errors import DataError, DomainError, SchemaError, warn
 from unmix.estimators import loadings, novel_rows
 from unmix.estimators.adapting import adapted
 from unmix.estimators.atomic import atomic
-from unmix.estimators.face import FittedFace, Learnt, random_seed
+from unmix.estimators.face import FittedFace, Learnt
 from unmix.estimators.prepare import (
     Prepared,
     as_fitted,
@@ -46,17 +46,17 @@ from unmix.estimators.prepare import (
     without_sizes,
 )
 from unmix.estimators.progress import announce, conclude, epoch_bar
-from unmix.estimators.settings import check_common, planned_epochs, training_settings
+from unmix.estimators.settings import COMMON, planned_epochs, training_settings
 from unmix.files import as_path, file_to_write
 from unmix.fits.audited import NewRows, audit_fit, new_rows
 from unmix.fits.latent import LatentFit, LatentSummary, finish_fit
 from unmix.fits.words import plain_settings
 from unmix.models.base import FittedModel, LatentModel
-from unmix.numbers import is_number, is_whole
 from unmix.report.html import write_report
 from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingResult, TrainingSettings
 from unmix.train.fit import fit as train_model
+from unmix.validation import FLAG, Check, RandomLike, need_all, random_seed
 
 Floats = NDArray[np.float64]
 
@@ -70,6 +70,8 @@ class LatentEstimator(FittedFace[LatentFit]):
     A subclass is a dataclass too (``eq=False, repr=False``), so that its fields are its constructor words.
     """
 
+    checks: ClassVar[Mapping[str, Check]] = {}
+    reads_domains: ClassVar[bool] = False
     chooses_latents: ClassVar[bool] = False
     examines_residuals: ClassVar[bool] = False
     steps_per_latent: ClassVar[int] = 350
@@ -78,12 +80,10 @@ class LatentEstimator(FittedFace[LatentFit]):
     summary_type: ClassVar[type[LatentSummary]] = LatentSummary
 
     model_ = Learnt[FittedModel](lambda fit: fit.model)
-    n_latents_ = Learnt[int](lambda fit: fit.model.n_latents)
     support_ = Learnt[NDArray[np.bool_]](lambda fit: fit.summary.support)
     explained_variance_ratio_ = Learnt[Floats](lambda fit: fit.summary.explained_variance_ratio)
     agreement_ = Learnt[float](lambda fit: fit.summary.agreement)
     latents_agreement_ = Learnt[Floats](lambda fit: fit.summary.latents_agreement(fit.starts, fit.best))
-    restarts_ = Learnt[pd.DataFrame](lambda fit: fit.starts)
     description_ = Learnt[Description](lambda fit: fit.summary.description)
     stop_reason_ = Learnt[str](lambda fit: fit.summary.stop_reason)
     n_epochs_ = Learnt[int](lambda fit: fit.summary.n_epochs)
@@ -107,7 +107,7 @@ class LatentEstimator(FittedFace[LatentFit]):
     missing: str = "error"
     min_domain_rows: int = 10
     device: Any = "auto"
-    random_state: Any = 0
+    random_state: RandomLike = 0
     verbose: int = 1
 
     @property
@@ -125,7 +125,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         return self._network(data.features, data.domains, seed, self.n_restarts)
 
     def _check_settings(self) -> None:
-        """Raise ``SettingError`` for a setting of the subclass that cannot be."""
+        """Raise ``SettingError`` for settings of the subclass that cannot be together; ``checks`` looks at each."""
 
     @atomic
     def fit(
@@ -246,7 +246,7 @@ class LatentEstimator(FittedFace[LatentFit]):
                 total -= float((observed * log_scale).sum())
         return total / len(rows)
 
-    def sample(self, n_samples: int = 1, domain: Any = None, random_state: int = 0) -> NDArray[Any]:
+    def sample(self, n_samples: int = 1, domain: Any = None, random_state: RandomLike = 0) -> NDArray[Any]:
         """Draw rows (n_samples, n_features) of one domain from the model, observation noise included.
 
         ``domain``: a label, or a mapping column → value where the model has several domain columns; none in a model
@@ -259,25 +259,13 @@ class LatentEstimator(FittedFace[LatentFit]):
             drawn = self.model_.likelihood.sample(output, generator, sizes).cpu().double().numpy()
         return self.schema_.restore(drawn).astype(self.schema_.dtype, copy=False)
 
-    def _draw(self, n_samples: int, domain: Any, random_state: int) -> tuple[torch.Tensor, torch.Generator]:
+    def _draw(self, n_samples: int, domain: Any, random_state: RandomLike) -> tuple[torch.Tensor, torch.Generator]:
         """Latents of one domain, and the generator that drew them."""
-        check_is_fitted(self)
-        if not is_whole(n_samples, 1):
-            raise SettingError(f"n_samples must be a whole number ≥ 1; got {n_samples!r}.")
-        if not (is_whole(random_state, 0) and random_state < 2**63):
-            raise SettingError(f"random_state must be a whole number from 0 to 2⁶³ - 1; got {random_state!r}.")
-        if not self.uses_domains and domain is not None:
-            raise DomainError(f"{type(self).__name__} has one prior for all domains; leave domain={domain!r} out.")
-        if self.uses_domains and domain is None and self.domain_schema_.columns:
-            raise DataError(f"Say which domain to sample: one of {list(self.domains_)}.")
-        generator = torch.Generator().manual_seed(int(random_state))
-        design = self._design(domain, n_samples)
-        noise = torch.randn(n_samples, self.n_latents_, generator=generator).to(self._device())
+        noise, design, generator = self._noise(n_samples, domain, random_state)
         with torch.no_grad():
-            z = self.model_.prior(design).from_noise(noise)
-        return z, generator
+            return self.model_.prior(design).from_noise(noise), generator
 
-    def counterfactual(self, X: Any, y: Any = None, *, to: Any, residual: bool = True) -> NDArray[Any]:
+    def translate(self, X: Any, y: Any = None, *, to: Any, residual: bool = True) -> NDArray[Any]:
         """The same rows as they would be in another domain (n_samples, n_features).
 
         Every latent is carried through the prior's maps, ε = F(z; u), z' = F⁻¹(ε; u'), and each feature moves by what
@@ -298,8 +286,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_counterfactuals : whether rows that are carried to a domain look like rows of that domain.
         """
         self._needs_domain_prior()
-        if not isinstance(residual, bool | np.bool):
-            raise SettingError(f"residual must be True or False; got {residual!r}.")
+        FLAG.need("residual", residual)
         rows = self._labelled_rows(X, y)
         target = self._design(to, len(rows))
         parts, generator = [], torch.Generator().manual_seed(0)
@@ -313,7 +300,7 @@ class LatentEstimator(FittedFace[LatentFit]):
     def check_counterfactuals(self, X: Any = None, y: Any = None) -> CounterfactualCheck:
         """Whether rows that are carried to a domain look like rows of that domain, feature by feature.
 
-        To every domain the rows of all others are carried as by ``counterfactual``, and compared with its own by
+        To every domain the rows of all others are carried as by ``translate``, and compared with its own by
         two-sample Kolmogorov-Smirnov tests. Where the model is right, 95 of 100 such tables reject nothing.
 
         Parameters
@@ -535,29 +522,13 @@ class LatentEstimator(FittedFace[LatentFit]):
                 "Use CGVAE, IVAE or IMSDA."
             )
 
-    def _need_one_of(self, name: str, known: Iterable[str]) -> None:
-        if getattr(self, name) not in [*known]:
-            raise SettingError(f"{name} must be one of {list(known)}; got {getattr(self, name)!r}.")
-
-    def _need_at_least_zero(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if not (is_number(value) and value >= 0):
-                raise SettingError(f"{name} must be ≥ 0 and finite; got {value!r}.")
-
-    def _need_whole(self, **least: int) -> None:
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if not is_whole(value, smallest):
-                raise SettingError(f"{name} must be a whole number ≥ {smallest}; got {value!r}.")
-
     def planned_epochs(self, n_samples: int) -> float:
         """Passes over so many rows that ``fit`` plans: ``max_epochs``, or its default number of steps."""
         epochs, part = planned_epochs(self, n_samples)
         return epochs * part
 
     def _check_words(self) -> None:
-        check_common(self)
+        need_all(self, {**COMMON, **self.checks})
         self._check_settings()
 
     def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> FittedModel:
@@ -609,6 +580,11 @@ class LatentEstimator(FittedFace[LatentFit]):
         """What a subclass says of the features' likelihoods, as ``prepare`` takes it."""
         return {}
 
+    def _traversed(self, X: Any, y: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[Any]]]:
+        rows = self._labelled_rows(X, y) if self.reads_domains else self._new_rows(as_table(X))
+        z = torch.from_numpy(mean_latents(self.model_, rows)).float().to(self._device())
+        return z, lambda other: self._decode(other @ self.model_.expansion)
+
     def _labelled_rows(self, X: Any, y: Any) -> Rows:
         """New rows with their domains, where the model uses them."""
         return self._new_rows(*separate(X, y, self._layer()), with_domain=self.uses_domains, given=X)
@@ -653,13 +629,6 @@ class LatentEstimator(FittedFace[LatentFit]):
     def _encode(self, table: Any, rows: Rows) -> NDArray[Any]:
         """Posterior means of ``rows``, in the type that ``table`` asks for."""
         return mean_latents(self.model_, rows).astype(output_dtype(table), copy=False)
-
-    def _design(self, domain: Any, n_rows: int) -> torch.Tensor:
-        """Design matrix of ``n_rows`` rows in one stated domain; without columns where the model ignores domains."""
-        schema = self.domain_schema_ if self.uses_domains else DomainSchema()
-        frame = None if domain is None and not schema.columns else schema.rows_of(domain, n_rows)
-        rows = Rows.build(np.zeros((n_rows, 0)), schema.encode(frame, n_rows), schema.sizes, False)
-        return rows.to(self._device()).design
 
     def _decode(self, z: torch.Tensor) -> NDArray[Any]:
         result = np.empty((len(z), self.n_features_in_), dtype=self.schema_.dtype)

@@ -12,7 +12,7 @@ noise_std : float or None
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.errors import SettingError
 from unmix.estimators.base import LatentEstimator
-from unmix.estimators.settings import check_vae, vae_words
+from unmix.estimators.settings import OF_VAE, vae_words
 from unmix.models.base import LatentModel
 from unmix.models.vaes import (
     BetaVAEConfig,
@@ -35,6 +35,7 @@ from unmix.models.vaes import (
     TCVAEConfig,
     TCVAENetwork,
 )
+from unmix.validation import AT_LEAST_ZERO, POSITIVE, WIDTHS, Check
 
 _INDEPENDENT = "the factors are independent of each other"
 
@@ -59,6 +60,7 @@ class BetaVAE(LatentEstimator):
     """
 
     uses_domains: ClassVar[bool] = False
+    checks: ClassVar[Mapping[str, Check]] = {**OF_VAE, "kl_weight": AT_LEAST_ZERO}
     assumption: ClassVar[str] = _INDEPENDENT
 
     activation: str = "silu"
@@ -68,9 +70,6 @@ class BetaVAE(LatentEstimator):
     def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         words = vae_words(self, features, domains, seed, n_starts)
         return BetaVAENetwork(BetaVAEConfig(**words, kl_weight=float(self.kl_weight)))
-
-    def _check_settings(self) -> None:
-        check_vae(self, "kl_weight")
 
 
 @dataclass(eq=False, repr=False)
@@ -97,6 +96,7 @@ class BetaTCVAE(LatentEstimator):
     """
 
     uses_domains: ClassVar[bool] = False
+    checks: ClassVar[Mapping[str, Check]] = {**OF_VAE, "tc_weight": AT_LEAST_ZERO}
     assumption: ClassVar[str] = _INDEPENDENT
 
     activation: str = "silu"
@@ -106,9 +106,6 @@ class BetaTCVAE(LatentEstimator):
     def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         words = vae_words(self, features, domains, seed, n_starts)
         return TCVAENetwork(TCVAEConfig(**words, groups=(1,) * int(self.n_latents), between=float(self.tc_weight)))
-
-    def _check_settings(self) -> None:
-        check_vae(self, "tc_weight")
 
 
 @dataclass(eq=False, repr=False)
@@ -143,6 +140,12 @@ class HFVAE(LatentEstimator):
     """
 
     uses_domains: ClassVar[bool] = False
+    checks: ClassVar[Mapping[str, Check]] = {
+        **OF_VAE,
+        "mi_weight": AT_LEAST_ZERO,
+        "tc_weight": AT_LEAST_ZERO,
+        "within_weight": AT_LEAST_ZERO,
+    }
     assumption: ClassVar[str] = "groups of factors are independent of each other"
 
     activation: str = "silu"
@@ -169,8 +172,7 @@ class HFVAE(LatentEstimator):
         return TCVAENetwork(TCVAEConfig(**vae_words(self, features, domains, seed, n_starts), groups=groups, **weights))
 
     def _check_settings(self) -> None:
-        check_vae(self, "mi_weight", "tc_weight", "within_weight")
-        if not len(self.group_sizes) or min(self.group_sizes) < 1 or sum(self.group_sizes) != self.n_latents:
+        if not WIDTHS.holds(self.group_sizes) or sum(self.group_sizes) != self.n_latents:
             raise SettingError(
                 f"group_sizes must be sizes ≥ 1 that add up to n_latents = {self.n_latents}; got {self.group_sizes!r}."
             )
@@ -203,6 +205,11 @@ class FactorVAE(LatentEstimator):
     """
 
     uses_domains: ClassVar[bool] = False
+    checks: ClassVar[Mapping[str, Check]] = {
+        **OF_VAE,
+        "tc_weight": AT_LEAST_ZERO,
+        "discriminator": WIDTHS.or_else((), "()"),
+    }
     assumption: ClassVar[str] = _INDEPENDENT
 
     activation: str = "silu"
@@ -214,11 +221,6 @@ class FactorVAE(LatentEstimator):
         words = vae_words(self, features, domains, seed, n_starts)
         widths = tuple(int(width) for width in self.discriminator)
         return FactorVAENetwork(FactorVAEConfig(**words, tc_weight=float(self.tc_weight), discriminator=widths))
-
-    def _check_settings(self) -> None:
-        check_vae(self, "tc_weight")
-        if len(self.discriminator) and min(self.discriminator) < 1:
-            raise SettingError(f"discriminator must be widths ≥ 1, such as (64, 64); got {self.discriminator!r}.")
 
 
 @dataclass(eq=False, repr=False)
@@ -248,6 +250,7 @@ class SparseVAE(LatentEstimator):
     """
 
     uses_domains: ClassVar[bool] = False
+    checks: ClassVar[Mapping[str, Check]] = {**OF_VAE, "spike": POSITIVE, "slab": POSITIVE}
     assumption: ClassVar[str] = "each feature depends on few of the factors"
 
     activation: str = "silu"
@@ -264,8 +267,5 @@ class SparseVAE(LatentEstimator):
         return SparseVAENetwork(SparseVAEConfig(**vae_words(self, features, domains, seed, n_starts), **rates))
 
     def _check_settings(self) -> None:
-        check_vae(self)
-        if not self.spike > self.slab > 0:
-            raise SettingError(
-                f"spike and slab must be rates with spike > slab > 0; got {self.spike!r}, {self.slab!r}."
-            )
+        if self.spike <= self.slab:
+            raise SettingError(f"spike must be above slab; got {self.spike!r} and {self.slab!r}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from unmix.audit.result import Audit
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.data.batches import Rows
 from unmix.data.columns import check_columns
@@ -20,24 +21,38 @@ from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema
 from unmix.data.matrix import check_values, numeric_matrix
 from unmix.data.tables import as_table
-from unmix.errors import DataError, SettingError
+from unmix.errors import DataError, DomainError, SettingError
 from unmix.estimators.atomic import atomic
-from unmix.estimators.face import FittedFace, Learnt, random_seed
+from unmix.estimators.face import FittedFace, Learnt
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
 from unmix.estimators.gan_report import write_gan_report
-from unmix.estimators.prepare import as_fitted, labelled_images, rows_for, separate
+from unmix.estimators.prepare import as_fitted, labelled_images, latent_matrix, rows_for, separate
 from unmix.estimators.progress import block_bar, say
-from unmix.estimators.settings import are_numbers, check_gan
 from unmix.files import as_path, file_to_write
 from unmix.fits.adversarial import GANFit, GANSummary, errors_table
+from unmix.fits.audited import audit_generator
 from unmix.fits.fit import Fit
 from unmix.fits.words import plain_settings
-from unmix.models.cggan import CGGANConfig, CGGANNetwork
+from unmix.models.cggan import FLOWS, MODULATIONS, CGGANConfig, CGGANNetwork
 from unmix.models.fitted_gan import FittedGAN
-from unmix.numbers import is_whole
+from unmix.objectives.sparsity import PENALTIES
 from unmix.train.adversarial import AdversarialSettings
 from unmix.train.devices import pick_device
 from unmix.train.starts import fit_starts
+from unmix.validation import (
+    AT_LEAST_ZERO,
+    AUXILIARY,
+    FLAG,
+    POSITIVE,
+    VERBOSE,
+    WIDTHS,
+    Check,
+    RandomLike,
+    need_all,
+    one_of,
+    random_seed,
+    whole,
+)
 
 Ints = NDArray[np.int64]
 
@@ -151,6 +166,22 @@ class CGGAN(FittedFace[GANFit]):
     ((5, 4), 2)
     """
 
+    checks: ClassVar[Mapping[str, Check]] = {
+        **dict.fromkeys(("n_latents", "channels", "max_steps", "n_restarts", "encoder_steps"), whole(1)),
+        **dict.fromkeys(("batch_size", "min_domain_rows"), whole(1)),
+        **dict.fromkeys(("mask", "augment", "mixed_precision"), FLAG),
+        "n_style": whole(0).or_else(None),
+        "hidden": WIDTHS,
+        "modulation": one_of(MODULATIONS),
+        "flow": one_of(FLOWS).or_else(False, "False"),
+        "mask_weight": AT_LEAST_ZERO,
+        "sparsity": AT_LEAST_ZERO.or_else(None),
+        "penalty": one_of(PENALTIES).or_else(None),
+        "gradient_weight": AT_LEAST_ZERO,
+        "learning_rate": POSITIVE,
+        "auxiliary": AUXILIARY,
+        "verbose": VERBOSE,
+    }
     summary_type: ClassVar[type[GANSummary]] = GANSummary
     assumption: ClassVar[str] = "domains act through few latents, the style, and each of those moves few features"
     model_ = Learnt[FittedGAN](lambda fit: fit.model)
@@ -184,7 +215,7 @@ class CGGAN(FittedFace[GANFit]):
     min_domain_rows: int = 10
     mixed_precision: bool = False
     device: Any = "auto"
-    random_state: Any = 0
+    random_state: RandomLike = 0
     verbose: int = 1
 
     @atomic
@@ -212,7 +243,7 @@ class CGGAN(FittedFace[GANFit]):
         TrainingError
             A loss became non-finite and stayed so.
         """
-        check_gan(self)
+        self._check_words()
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
         features, domains, rows = prepare_gan(
@@ -273,18 +304,16 @@ class CGGAN(FittedFace[GANFit]):
         check_is_fitted(self)
         return self._read(self._new_rows(X)).cpu().numpy()
 
-    def sample(self, n_samples: int = 1, domain: Any = None, random_state: int = 0) -> NDArray[Any]:
+    def sample(self, n_samples: int = 1, domain: Any = None, random_state: RandomLike = 0) -> NDArray[Any]:
         """Draw rows or images of one domain; the same ``random_state`` gives the same ε in every domain.
+
+        The generator makes whole rows, so that there is no observation noise to be added.
 
         ``domain``: a label, or a mapping column → value where the model has several domain columns.
         """
-        check_is_fitted(self)
-        if not is_whole(n_samples, 1):
-            raise SettingError(f"n_samples must be a whole number ≥ 1; got {n_samples!r}.")
-        design, source = self._design(domain, n_samples), torch.Generator().manual_seed(random_seed(random_state))
-        noise = torch.randn(n_samples, self.model_.config.n_latents, generator=source)
+        noise, design, _ = self._noise(n_samples, domain, random_state)
         with torch.no_grad():
-            z = self.model_.from_noise(noise.to(design.device), design)
+            z = self.model_.from_noise(noise, design)
         return self._decode(z, design)
 
     def translate(self, X: Any, y: Any = None, *, to: Any) -> NDArray[Any]:
@@ -297,31 +326,55 @@ class CGGAN(FittedFace[GANFit]):
         to : the domain to move to: a label, a mapping column → value, or a table with one row for each row of X
         """
         check_is_fitted(self)
-        X, y = labelled_images(X, y) if self._of_images() else (X, y)
-        rows = self._new_rows(X, y, with_domain=True)
+        rows = self._labelled_rows(X, y)
         target = self._design(to, len(rows))
         with torch.no_grad():
             z = self.model_.from_noise(self.model_.to_noise(self._read(rows), rows.design), target)
         return self._decode(z, target)
 
-    def traverse(
-        self, X: Any, y: Any = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)
-    ) -> NDArray[Any]:
-        """Rows or images (n_values, n_samples, ...) of ``X`` with one latent set to each of ``values``.
+    def inverse_transform(self, X: ArrayLike, domain: Any = None) -> NDArray[Any]:
+        """Rows (n_samples, n_features) or images of latents ``X`` (n_samples, n_latents), as ``transform`` gives them.
 
-        ``values`` are in standard deviations of the latent; ``y`` are the domains of ``X``, as in ``translate``.
+        ``domain`` is needed with ``flow=False`` alone, where the generator is told it, and makes no difference else.
         """
         check_is_fitted(self)
-        n_latents = self.model_.config.n_latents
-        if not (is_whole(latent, 0) and latent < n_latents):
-            raise SettingError(f"latent must be a whole number from 0 to {n_latents - 1}; got {latent!r}.")
-        if not are_numbers(values):
-            raise SettingError(f"values must be one or more numbers, such as (-2, 0, 2); got {values!r}.")
-        X, y = labelled_images(X, y) if self._of_images() else (X, y)
-        rows = self._new_rows(X, y, with_domain=True)
-        z = self._read(rows)
-        column = torch.arange(n_latents, device=z.device) == latent
-        return np.stack([self._decode(torch.where(column, float(value), z), rows.design) for value in values])
+        z = latent_matrix(X, self.fit_.latent_names)
+        if domain is None and self.model_.config.flow is None:
+            raise DomainError(
+                f"With flow=False rows depend on their domain: pass domain=, one of {list(self.domains_)}."
+            )
+        design = self._no_domain(len(z)) if domain is None else self._design(domain, len(z))
+        return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()), design)
+
+    def _traversed(self, X: Any, y: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[Any]]]:
+        rows = self._labelled_rows(X, y)
+        return self._read(rows), lambda z: self._decode(z, rows.design)
+
+    def audit(self, X: Any, y: Any = None) -> Audit:
+        """Which latents these data identify, and why, as of the other models; of tables.
+
+        There is neither a posterior nor a density of the prior here: changes are measured by moments of the latents in
+        every domain, and as one start is kept, whether latents repeat is not known.
+
+        Parameters
+        ----------
+        X, y : rows and their domains, as in ``fit``
+            The fit holds no rows out and keeps none; pass rows that it has not seen.
+
+        Raises
+        ------
+        DataError
+            The model was fitted on images, or with ``flow=False``, which has no latents that domains change.
+        DomainError
+            No row is of a domain of the fit.
+        """
+        check_is_fitted(self)
+        if self._of_images() or self.model_.config.flow is None:
+            what = "images" if self._of_images() else "rows with flow=False"
+            raise DataError(f"The audit of a CGGAN is of rows and their latents; this one was fitted on {what}.")
+        table, y = separate(X, y)
+        rows = self._new_rows(table, y, with_domain=True)
+        return audit_generator(self.fit_, rows, self.domain_schema_.groups(y, len(rows)))
 
     def report(
         self, path: str | Path, X: Any = None, y: Any = None, *, extractor: Any = None, judged: Any = None
@@ -352,7 +405,11 @@ class CGGAN(FittedFace[GANFit]):
         return write_gan_report(self, path, shown, extractor, judged)
 
     def _check_words(self) -> None:
-        check_gan(self)
+        need_all(self, self.checks)
+        if self.n_style is not None and self.n_style > self.n_latents:
+            raise SettingError(f"n_style must be None or from 0 to n_latents; got {self.n_style!r}.")
+        if self.n_style == 0 and self.flow is not False:
+            raise SettingError("n_style must be ≥ 1, or domains change nothing (0 takes flow=False); got 0.")
 
     def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> FittedGAN:
         shape = features.shape if isinstance(features, ImageSchema) else (features.n_features,)
@@ -401,13 +458,14 @@ class CGGAN(FittedFace[GANFit]):
         encoded = domains.encode(y, len(matrix)) if with_domain else None
         return rows_for(matrix, schema, domains, encoded, False).to(self._device())
 
-    def _design(self, domain: Any, n_rows: int) -> torch.Tensor:
-        """Design matrix of ``n_rows`` rows in one stated domain."""
-        if domain is None:
-            raise DataError(f"Say which domain to sample: one of {list(self.domains_)}.")
-        schema = self.domain_schema_
-        encoded = schema.encode(schema.rows_of(domain, n_rows), n_rows)
-        return Rows.build(np.zeros((n_rows, 0)), encoded, schema.sizes, False).to(self._device()).design
+    def _labelled_rows(self, X: Any, y: Any) -> Rows:
+        """New rows or images with their domains."""
+        X, y = labelled_images(X, y) if self._of_images() else (X, y)
+        return self._new_rows(X, y, with_domain=True)
+
+    def _no_domain(self, n_rows: int) -> torch.Tensor:
+        """A design matrix for a generator that does not look at it."""
+        return torch.zeros(n_rows, self.domain_schema_.n_design, device=self._device())
 
     def _decode(self, z: torch.Tensor, design: torch.Tensor) -> NDArray[Any]:
         """Rows in the data's units, or uint8 images."""

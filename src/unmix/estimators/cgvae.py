@@ -16,16 +16,16 @@ from unmix.data.schema import FeatureSchema
 from unmix.errors import warn
 from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator
-from unmix.estimators.face import random_seed
 from unmix.estimators.prepare import Prepared, in_layer
 from unmix.estimators.progress import say
 from unmix.estimators.selection import choose_latents, long_enough, suffices
-from unmix.estimators.settings import check_common, check_likelihood
+from unmix.estimators.settings import LIKELIHOOD, SIZE_FACTORS
 from unmix.fits.words import plain_settings
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
 from unmix.objectives.sparsity import PENALTIES
 from unmix.train.fit import TrainingSettings
+from unmix.validation import AT_LEAST_ZERO, Check, one_of, random_seed, whole
 
 
 @dataclass(eq=False, repr=False)
@@ -138,6 +138,19 @@ class CGVAE(LatentEstimator):
     ((600, 2), (4, 2))
     """
 
+    checks: ClassVar[Mapping[str, Check]] = {
+        "n_latents": whole(1).or_else("auto", '"auto"'),
+        "decoder": one_of(DECODERS),
+        "prior": one_of(PRIORS),
+        "sparsity": AT_LEAST_ZERO.or_else("auto", '"auto"'),
+        "penalty": one_of(PENALTIES),
+        "penalty_rows": whole(1),
+        "penalty_every": whole(1),
+        "kl_weight": AT_LEAST_ZERO,
+        "n_spare": whole(0),
+        "likelihood": LIKELIHOOD,
+        "size_factors": SIZE_FACTORS,
+    }
     chooses_latents: ClassVar[bool] = True
     examines_residuals: ClassVar[bool] = True
     assumption: ClassVar[str] = "the factors change between domains and each feature depends on few of them"
@@ -167,11 +180,10 @@ class CGVAE(LatentEstimator):
         resume: bool = False,
     ) -> Self:
         X = in_layer(X, layer)
-        check_common(self)
+        self._check_words()
         if self.n_latents != "auto":
             super().fit(X, y, checkpoint=checkpoint, resume=resume)
             return self._warned()
-        self._check_settings()
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
         numbered = clone(self).set_params(n_latents=1, random_state=seed)
@@ -238,15 +250,6 @@ class CGVAE(LatentEstimator):
         if suffices(self, data, seed):
             network.release_noise()
         return network
-
-    def _check_settings(self) -> None:
-        for name, known in (("decoder", DECODERS), ("prior", PRIORS), ("penalty", PENALTIES)):
-            self._need_one_of(name, known)
-        if self.sparsity != "auto":
-            self._need_at_least_zero("sparsity")
-        self._need_at_least_zero("kl_weight")
-        self._need_whole(n_spare=0, penalty_rows=1, penalty_every=1)
-        check_likelihood(self.likelihood, self.size_factors)
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         settings = super()._training_settings(n_samples, seed, has_held_out)

@@ -5,7 +5,7 @@ The words are explained in ``unmix.estimators.baselines`` and at the classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,11 +18,11 @@ from unmix.data.schema import FeatureSchema
 from unmix.errors import SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import separate, with_row_names
-from unmix.estimators.settings import check_vae, vae_words
+from unmix.estimators.settings import OF_VAE, vae_words
 from unmix.models.base import LatentModel
 from unmix.models.imsda import IMSDAConfig, IMSDANetwork
 from unmix.models.ivae import PRIOR_MEANS, IVAEConfig, IVAENetwork
-from unmix.numbers import is_whole
+from unmix.validation import AT_LEAST_ZERO, Check, one_of, whole
 
 
 @dataclass(eq=False, repr=False)
@@ -57,6 +57,10 @@ class IVAE(LatentEstimator):
     (600, 2)
     """
 
+    checks: ClassVar[Mapping[str, Check]] = {**OF_VAE, "prior_mean": one_of(PRIOR_MEANS)}
+
+    reads_domains: ClassVar[bool] = True
+
     hidden: Sequence[int] = (50, 50)
     batch_size: int = 64
     activation: str = "leaky_relu"
@@ -86,10 +90,6 @@ class IVAE(LatentEstimator):
     def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         words = vae_words(self, features, domains, seed, n_starts)
         return IVAENetwork(IVAEConfig(**words, prior_mean=self.prior_mean))
-
-    def _check_settings(self) -> None:
-        check_vae(self)
-        self._need_one_of("prior_mean", PRIOR_MEANS)
 
 
 @dataclass(eq=False, repr=False)
@@ -123,6 +123,7 @@ class IMSDA(LatentEstimator):
     (1, 1)
     """
 
+    checks: ClassVar[Mapping[str, Check]] = {**OF_VAE, "n_style": whole(1), "kl_weight": AT_LEAST_ZERO}
     assumption: ClassVar[str] = "some of the factors change between domains and the others do not"
 
     activation: str = "silu"
@@ -147,8 +148,7 @@ class IMSDA(LatentEstimator):
         return IMSDANetwork(IMSDAConfig(**words, n_style=int(self.n_style), kl_weight=float(self.kl_weight)))
 
     def _check_settings(self) -> None:
-        check_vae(self, "kl_weight")
-        if not (is_whole(self.n_style, 1) and self.n_style <= self.n_latents):
+        if self.n_style > self.n_latents:
             raise SettingError(
                 f"n_style must be a whole number from 1 to n_latents = {self.n_latents}; got {self.n_style!r}. "
                 "For no style at all use BetaVAE(kl_weight=1)."

@@ -19,6 +19,7 @@ from unmix.errors import DomainError, SettingError
 from unmix.estimators.atomic import atomic
 from unmix.estimators.prepare import output_dtype, prepare
 from unmix.nets.state import OwnState
+from unmix.validation import RandomLike, random_seed
 
 
 @dataclass(eq=False, repr=False)
@@ -36,7 +37,7 @@ class CEBRA(OwnState, TransformerMixin, BaseEstimator):
     max_iterations, batch_size, learning_rate : int, int, float, default 5000, 512 and 3e-4
     distance : {"cosine", "euclidean"}, default "cosine"
         "cosine" puts the latents on a sphere.
-    auxiliary, min_domain_rows, random_state : as in ``unmix.CGVAE``; ``random_state`` is an integer here
+    auxiliary, min_domain_rows, random_state : as in ``unmix.CGVAE``
     device : {"cuda_if_available", "cpu", "cuda", "mps"}, default "cuda_if_available"
     options : mapping, optional
         Further words for ``cebra.CEBRA``.
@@ -56,7 +57,7 @@ class CEBRA(OwnState, TransformerMixin, BaseEstimator):
     auxiliary: Mapping[str, str] | None = None
     min_domain_rows: int = 10
     device: str = "cuda_if_available"
-    random_state: int = 0
+    random_state: RandomLike = 0
     options: Mapping[str, Any] | None = None
 
     @atomic
@@ -82,6 +83,7 @@ class CEBRA(OwnState, TransformerMixin, BaseEstimator):
             min_domain_rows=self.min_domain_rows,
             validation_fraction=0.0,
         )
+        seed = random_seed(self.random_state)
         model = method(
             output_dimension=self.n_latents,
             max_iterations=self.max_iterations,
@@ -94,7 +96,7 @@ class CEBRA(OwnState, TransformerMixin, BaseEstimator):
         labels = [data.rows.values.numpy()] if data.domains.n_continuous else []
         labels += [data.groups] if data.domains.categorical else []
         with torch.random.fork_rng():
-            torch.manual_seed(self.random_state)
+            torch.manual_seed(seed)
             model.fit(data.rows.x.numpy(), *labels)
         self.model_, self.schema_, self.domains_ = model, data.features, data.domains.domains
         self.n_features_in_ = len(data.features.names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, overload
@@ -11,14 +12,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from unmix.errors import SettingError, StorageError
+from unmix.data.batches import Rows
+from unmix.data.domains import DomainSchema
+from unmix.errors import DataError, DomainError, StorageError
 from unmix.files import as_path, names_in
 from unmix.fits.fit import Fit, Kind, kinds
 from unmix.fits.storage import holds_model
 from unmix.nets.state import OwnState
+from unmix.validation import NUMBERS, RandomLike, random_seed, whole
 
 Value = TypeVar("Value")
 OwnFit = TypeVar("OwnFit", bound=Fit[Any, Any])
@@ -57,11 +60,13 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
 
     model_ = Learnt[Any](lambda fit: fit.model)
     schema_ = Learnt[Any](lambda fit: fit.schema)
-    domain_schema_ = Learnt(lambda fit: fit.domains)
+    domain_schema_ = Learnt[DomainSchema](lambda fit: fit.domains)
     domains_ = Learnt[tuple[str, ...]](lambda fit: fit.domains.domains)
     n_features_in_ = Learnt[int](lambda fit: fit.schema.n_features)
     feature_names_in_ = Learnt(lambda fit: np.array(fit.schema.names, dtype=object) if fit.schema.named else None)
     fitted_params_ = Learnt[dict[str, Any]](lambda fit: fit.parameters)
+    n_latents_ = Learnt[int](lambda fit: fit.model.n_latents)
+    restarts_ = Learnt[pd.DataFrame](lambda fit: fit.starts)
     history_ = Learnt[pd.DataFrame](lambda fit: fit.history)
     best_restart_ = Learnt[int](lambda fit: fit.best)
     mixing_ = Learnt[NDArray[np.float64]](lambda fit: fit.summary.mixing)
@@ -90,6 +95,38 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
             )
         return self.fit_.to_folder(path)
 
+    @abstractmethod
+    def translate(self, X: Any, y: Any = None, *, to: Any) -> NDArray[Any]:
+        """The same rows or images as they would be in another domain."""
+
+    def counterfactual(self, X: Any, y: Any = None, *, to: Any, **words: Any) -> NDArray[Any]:
+        """``translate``, by another name."""
+        return self.translate(X, y, to=to, **words)
+
+    def traverse(
+        self, X: Any, y: Any = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)
+    ) -> NDArray[Any]:
+        """Rows or images (n_values, n_samples, …) of ``X`` with one latent set to each of ``values``.
+
+        ``values`` are in standard deviations of the latent; ``y`` are the domains of ``X``, as in ``translate``, which
+        a model needs that reads or generates rows by their domain (``IVAE``, ``CGGAN``).
+        """
+        check_is_fitted(self)
+        whole(0, self.n_latents_ - 1).need("latent", latent)
+        NUMBERS.need("values", values)
+        z, decode = self._traversed(X, y)
+        column = torch.arange(self.n_latents_, device=z.device) == latent
+        return np.stack([decode(torch.where(column, float(value), z)) for value in values])
+
+    @abstractmethod
+    def _traversed(self, X: Any, y: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[Any]]]:
+        """Latents of rows, and what decodes others of the same rows."""
+
+    def mixing_frame(self) -> pd.DataFrame:
+        """``mixing_`` with feature names as rows and latent names as columns."""
+        check_is_fitted(self)
+        return self.fit_.mixing_frame()
+
     def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[np.object_]:
         """Names of the latents: z0, z1, …"""
         check_is_fitted(self)
@@ -98,18 +135,27 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "fit_")
 
+    def _noise(
+        self, n_samples: int, domain: Any, random_state: RandomLike
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Generator]:
+        """ε and the design matrix for rows of one domain, and the generator that drew ε."""
+        check_is_fitted(self)
+        whole(1).need("n_samples", n_samples)
+        generator = torch.Generator().manual_seed(random_seed(random_state))
+        if not self.uses_domains and domain is not None:
+            raise DomainError(f"{type(self).__name__} has one prior for all domains; leave domain={domain!r} out.")
+        design = self._design(domain, n_samples)
+        return torch.randn(n_samples, self.n_latents_, generator=generator).to(self._device()), design, generator
+
+    def _design(self, domain: Any, n_rows: int) -> torch.Tensor:
+        """Design matrix of ``n_rows`` rows in one stated domain; without columns where the model ignores domains."""
+        schema = self.domain_schema_ if self.uses_domains else DomainSchema()
+        if domain is None and schema.columns:
+            raise DataError(f"Say which domain: one of {list(self.domains_)}.")
+        frame = schema.rows_of(domain, n_rows) if schema.columns else None
+        rows = Rows.build(np.zeros((n_rows, 0)), schema.encode(frame, n_rows), schema.sizes, False)
+        return rows.to(self._device()).design
+
     def _device(self) -> torch.device:
         device: torch.device = self.model_.scale.device
         return device
-
-
-def random_seed(random_state: Any) -> int:
-    expected = f"random_state must be a whole number from 0 to 2⁶³ - 1, a RandomState or None; got {random_state!r}."
-    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
-        if not 0 <= random_state < 2**63:
-            raise SettingError(expected)
-        return int(random_state)
-    try:
-        return int(check_random_state(random_state).randint(2**31 - 1))
-    except ValueError as error:
-        raise SettingError(expected) from error

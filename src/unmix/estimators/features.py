@@ -22,9 +22,9 @@ from unmix.fits.words import plain_settings, restored
 from unmix.labels import label_column, label_text
 from unmix.models.features import FeatureNetwork, extract, fingerprint
 from unmix.nets.state import OwnState, in_own_state
-from unmix.numbers import is_number, is_whole
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.classify import fit_classifier
+from unmix.validation import FLAG, POSITIVE, RandomLike, need_all, random_seed, whole
 
 
 @dataclass(eq=False, repr=False)
@@ -67,7 +67,7 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
     batch_size: int = 64
     learning_rate: float = 2e-3
     instance_norm: bool = False
-    random_state: int = 0
+    random_state: RandomLike = 0
 
     @atomic
     def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
@@ -88,7 +88,7 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise DataError(f"A classifier needs two classes or more; all labels are {classes[0]!r}.")
-        seed = int(self.random_state)
+        seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
         network = FeatureNetwork(images.shape[3], len(classes), int(self.width), seed, bool(self.instance_norm))
         fit_classifier(
@@ -157,16 +157,8 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
         return judge
 
     def _check_settings(self) -> None:
-        def need(holds: bool, name: str, expected: str) -> None:
-            if not holds:
-                raise SettingError(f"{name} must be {expected}; got {getattr(self, name)!r}.")
-
-        for name in ("width", "max_epochs", "batch_size"):
-            need(is_whole(getattr(self, name), 1), name, "a whole number ≥ 1")
-        need(is_number(self.learning_rate) and self.learning_rate > 0, "learning_rate", "> 0 and finite")
-        need(isinstance(self.instance_norm, bool | np.bool), "instance_norm", "True or False")
-        in_range = is_whole(self.random_state, 0) and self.random_state < 2**63
-        need(in_range, "random_state", "a whole number from 0 to 2⁶³ - 1")
+        counts = dict.fromkeys(("width", "max_epochs", "batch_size"), whole(1))
+        need_all(self, {**counts, "learning_rate": POSITIVE, "instance_norm": FLAG})
 
     def _images(self, X: Any) -> NDArray[np.uint8]:
         check_is_fitted(self)

@@ -22,10 +22,8 @@ from unmix.data.pictures import Images
 from unmix.errors import DataError, SchemaError, SettingError, StorageError, warn
 from unmix.estimators.atomic import atomic
 from unmix.estimators.cgvae import CGVAE
-from unmix.estimators.face import random_seed
 from unmix.estimators.prepare import Prepared, as_images, labelled_images, prepare_images
 from unmix.estimators.progress import epoch_bar, say
-from unmix.estimators.settings import are_numbers, are_widths
 from unmix.files import as_path, file_to_write
 from unmix.fits.words import plain_settings
 from unmix.labels import labels_frame
@@ -39,7 +37,6 @@ from unmix.models.image_autoencoder import (
     default_widths,
 )
 from unmix.models.own_autoencoder import OwnAutoencoder
-from unmix.numbers import is_whole
 from unmix.report.images import (
     REACH,
     SHOWN,
@@ -57,6 +54,7 @@ from unmix.train.checkpoint import is_checkpoint
 from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingSettings
 from unmix.train.fit import fit as train_model
+from unmix.validation import WIDTHS, Check, RandomLike, one_of, random_seed, whole
 from unmix.version import versions
 
 # What stands for a pair of the user's own in saved words.
@@ -67,6 +65,14 @@ _STEPS, _BATCH, _RATE = 4_000, 64, 2e-3
 _EVALUATION_ROWS = 512
 _MAPPED, _STEP = 64, 0.25
 _LONG = 3600.0
+PAIR = Check(
+    "None or a pair (encode, decode) of functions or torch modules",
+    lambda value: (
+        value is None
+        or (isinstance(value, str) and value == OWN)
+        or (isinstance(value, list | tuple) and len(value) == 2 and all(map(callable, value)))
+    ),
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -130,6 +136,13 @@ kl_weight, n_spare
     dtype('uint8')
     """
 
+    checks: ClassVar[Mapping[str, Check]] = {
+        **CGVAE.checks,
+        "autoencoder": PAIR,
+        "n_codes": whole(1),
+        "widths": WIDTHS.or_else(None),
+        "missing": one_of(("error",)),
+    }
     assumption: ClassVar[str] = "the factors change between domains"
     steps_per_latent: ClassVar[int] = 1_400
     least_steps: ClassVar[int] = 2_800
@@ -253,7 +266,7 @@ kl_weight, n_spare
             return frame, TrainedAutoencoder(frame.network, self.schema_.images)
         if self.autoencoder is None or self.autoencoder == OWN:
             raise self._lacks_pair()
-        self._check_settings()
+        PAIR.need("autoencoder", self.autoencoder)
         return frame, OwnAutoencoder(*self.autoencoder)
 
     @property
@@ -274,21 +287,21 @@ kl_weight, n_spare
         check_is_fitted(self)
         return self._encode(None, self._new_rows(X))
 
-    def sample(self, n_samples: int = 1, domain: Any = None, random_state: int = 0) -> NDArray[Any]:
+    def sample(self, n_samples: int = 1, domain: Any = None, random_state: RandomLike = 0) -> NDArray[Any]:
         """Images (n_samples, height, width, channels) of one domain, without observation noise.
 
         The same ``random_state`` gives the same noise ε in every domain: images that differ in their domain alone.
         """
         return self._decode(self._draw(n_samples, domain, random_state)[0])
 
-    def counterfactual(self, X: Any, y: Any = None, *, to: Any, residual: bool = False) -> NDArray[Any]:
+    def translate(self, X: Any, y: Any = None, *, to: Any, residual: bool = False) -> NDArray[Any]:
         """The same images as they would be in another domain, as in ``CGVAE``, but without the residual by default.
 
         ``residual=True`` keeps what the latents leave of the codes, and lays what the codes leave of an image over the
         result: good where domains differ in colour or light, ghosts where they move what is seen. An image that is
         carried to its own domain then comes back as itself.
         """
-        moved = self._pictures(super().counterfactual(X, y, to=to, residual=residual))
+        moved = self._pictures(super().translate(X, y, to=to, residual=residual))
         if not residual:
             return moved
         images, (_, first) = as_images(X)[0].images, self._first()
@@ -302,17 +315,6 @@ kl_weight, n_spare
         Values compare between fits on the same codes only, such as those of one ``autoencoder``.
         """
         return super().score(X, y)
-
-    def traverse(self, image: Any, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)) -> NDArray[Any]:
-        """Images (len(values), …) of one image (height, width, channels) with one latent set to each of ``values``."""
-        check_is_fitted(self)
-        if not (is_whole(latent, 0) and latent < self.n_latents_):
-            raise SettingError(f"latent must be a whole number from 0 to {self.n_latents_ - 1}; got {latent!r}.")
-        if not are_numbers(values):
-            raise SettingError(f"values must be one or more numbers, such as (-2, 0, 2); got {values!r}.")
-        z = np.repeat(self.transform(np.asarray(image)[None]), len(values), axis=0)
-        z[:, latent] = values
-        return self.inverse_transform(z)
 
     def mixing_maps(self) -> NDArray[np.float64]:
         """How much each latent moves each pixel (n_latents, height, width), mean over channels and some images.
@@ -329,22 +331,22 @@ kl_weight, n_spare
             maps[latent] = np.abs(above - below).mean((0, 3)) / (2 * _STEP)
         return maps
 
-    def report(self, path: str | Path, images: Any = None, domains: Any = None) -> Path:
+    def report(self, path: str | Path, X: Any = None, y: Any = None) -> Path:
         """Write the image page: samples, one noise in all domains, traversals, what each latent moves.
 
-        With real ``images`` and their ``domains`` it also shows some of each domain translated to every domain.
+        With real images ``X`` and their domains ``y`` it also shows some of each domain translated to every domain.
         """
         check_is_fitted(self)
         path = file_to_write(path)
         sections, notes = self._sections()
-        if images is not None:
-            found, labels = labelled_images(images, domains)
+        if X is not None:
+            found, labels = labelled_images(X, y)
             self._new_rows(found, labels, with_domain=True)
             if self.domain_schema_.one_column:
                 groups = self.domain_schema_.groups(labels, len(found))
                 chosen, words = some_of_each(groups, self.domains_)
                 first, own = found.images[chosen], labels_frame(labels, len(found)).iloc[chosen]
-                moved = [self.counterfactual(first, own, to=domain) for domain in self.domains_]
+                moved = [self.translate(first, own, to=domain) for domain in self.domains_]
                 sections.append(translated_section(first, moved, self.domains_, words))
         content = ImageReportContent(
             method=type(self).__name__,
@@ -378,20 +380,9 @@ kl_weight, n_spare
         same = np.stack([self.sample(SHOWN, domain=domain) for domain in self.domains_])
         return [*domain_sections(own, same, self.domains_), *of_latents], []
 
-    def _check_settings(self) -> None:
-        super()._check_settings()
-        self._need_one_of("missing", ("error",))
-        self._need_whole(n_codes=1)
-        if not (self.widths is None or are_widths(self.widths)):
-            raise SettingError(f"widths must be None, or one or more widths ≥ 1, such as (32, 64); got {self.widths}.")
-        pair = self.autoencoder
-        if pair is None or (isinstance(pair, str) and pair == OWN):
-            return
-        if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(callable(part) for part in pair)):
-            raise SettingError(
-                "autoencoder must be None or a pair (encode, decode) of functions or torch modules; got "
-                f"{type(pair).__name__}."
-            )
+    def _traversed(self, X: Any, y: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[Any]]]:
+        z = torch.from_numpy(self.transform(X).astype(np.float32)).to(self._device())
+        return z, lambda other: self.inverse_transform(other.cpu().double().numpy())
 
     def _labelled_rows(self, X: Any, y: Any) -> Rows:
         return self._new_rows(X, y, with_domain=True)

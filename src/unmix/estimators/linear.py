@@ -23,6 +23,7 @@ from unmix.errors import DataError
 from unmix.labels import label_texts
 from unmix.nets.state import OwnState
 from unmix.objectives.turning import Moments, best_turn
+from unmix.validation import RandomLike, random_seed
 
 _LEAST_ROWS = 20
 
@@ -34,7 +35,7 @@ class JointDiagonalization(OwnState, TransformerMixin, BaseEstimator):
     ----------
     n_components : int, optional
         Number of latents. Default: as many as features.
-    random_state : int, default 0
+    random_state : int, RandomState or None, default 0
         Seed of the maps from which the search starts.
 
     Attributes
@@ -57,7 +58,7 @@ class JointDiagonalization(OwnState, TransformerMixin, BaseEstimator):
     True
     """
 
-    def __init__(self, n_components: int | None = None, *, random_state: int = 0) -> None:
+    def __init__(self, n_components: int | None = None, *, random_state: RandomLike = 0) -> None:
         self.n_components = n_components
         self.random_state = random_state
 
@@ -67,7 +68,8 @@ class JointDiagonalization(OwnState, TransformerMixin, BaseEstimator):
         labels = np.zeros(len(rows), np.int64)
         if y is not None:
             labels = np.unique(np.array(label_texts(y, "y", len(rows))), return_inverse=True)[1]
-        pca = PCA(self.n_components, whiten=True, random_state=self.random_state).fit(rows)
+        seed = random_seed(self.random_state)
+        pca = PCA(self.n_components, whiten=True, random_state=seed).fit(rows)
         white = pca.transform(rows)
         if not np.isfinite(white).all():
             raise DataError("Some principal components have no variance. Ask for fewer n_components.")
@@ -76,7 +78,7 @@ class JointDiagonalization(OwnState, TransformerMixin, BaseEstimator):
         within = torch.stack([_covariance(white[labels == own]) for own in large])
         shares, total = torch.from_numpy(counts[large] / counts[large].sum()), _covariance(white)
         moments = Moments(within, shares, total, total.new_zeros(1, len(total), 1))
-        found = best_turn(moments, 0.0, self.random_state)
+        found = best_turn(moments, 0.0, seed)
         turn = np.eye(len(total)) if found is None else found.numpy()
         scale = np.sqrt(pca.explained_variance_)[:, None]
         self.components_ = turn @ (pca.components_ / scale)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from unmix.audit.describe import encode_rows, explained
@@ -12,11 +14,13 @@ from unmix.audit.finding import listed
 from unmix.audit.notes import TRAINING_ROWS, Note, note_constant, note_training, note_unlike, note_without_domain
 from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
 from unmix.audit.result import Audit
-from unmix.audit.sources import audit_model
-from unmix.audit.subject import Reconstruction, stratify
+from unmix.audit.sources import N_POINTS, audit_latents, audit_model
+from unmix.audit.subject import Reconstruction, evenly, stratify
 from unmix.data.batches import Rows
 from unmix.data.schema import FeatureSchema
 from unmix.errors import DomainError
+from unmix.fits.adversarial import GANFit
+from unmix.fits.fit import Fit
 from unmix.fits.latent import LatentFit
 
 
@@ -54,19 +58,44 @@ def audit_fit(fit: LatentFit, new: NewRows | None = None) -> Audit:
     return replace(found, notes=_notes_of(fit) if new is None else new.notes)
 
 
+def audit_generator(fit: GANFit, rows: Rows, groups: NDArray[np.int64]) -> Audit:
+    """The audit of an adversarial model on rows, ``groups`` the domain of each."""
+    _need_known(fit, groups)
+    z, strata, names = fit.model.read(rows), stratify(rows, groups), fit.domains.domains
+    points = evenly(len(z), N_POINTS)
+    with torch.no_grad():
+        slopes = fit.model.jacobian(z[points], rows.design[points])
+    x, latents, made = (own.cpu().double().numpy() for own in (rows.x, z, fit.model.generated(z, rows.design)))
+    return audit_latents(
+        latents,
+        made,
+        slopes.cpu().double().numpy(),
+        strata=strata.labels,
+        domains=strata.names(names),
+        absent=[name for group, name in enumerate(names) if group not in strata.group],
+        names=fit.latent_names,
+        feature_names=fit.schema.names,
+        x=x,
+    )
+
+
 def new_rows(fit: LatentFit, rows: Rows, groups: NDArray[np.int64]) -> NewRows:
     """New rows, ``groups`` the domain of each, and what is to be said of them."""
-    if (groups < 0).all():
-        raise DomainError(
-            "No row is of a combination of domain levels that was there at fit. Known: "
-            f"{listed(list(fit.domains.domains), 20)}. Pass rows of these, or use adapt for the new ones."
-        )
+    _need_known(fit, groups)
     notes = note_training(rows, fit.summary.training_rows) + note_without_domain(groups)
     kept, found = explained(fit.model, rows), fit.summary.description
     if isinstance(fit.schema, FeatureSchema):
         notes += note_unlike(rows, fit.schema.names, kept, Reconstruction(found.r2, found.r2_variance))
         notes += note_constant(kept.variance, fit.schema.names)
     return NewRows(rows, groups, kept, tuple(notes))
+
+
+def _need_known(fit: Fit[Any, Any], groups: NDArray[np.int64]) -> None:
+    if (groups < 0).all():
+        raise DomainError(
+            "No row is of a combination of domain levels that was there at fit. Known: "
+            f"{listed(list(fit.domains.domains), 20)}. Pass rows of these, or use adapt for the new ones."
+        )
 
 
 def _notes_of(fit: LatentFit) -> tuple[Note, ...]:

@@ -164,8 +164,9 @@ class Fit(Generic[Model, OwnSummary]):
         return [f"z{i}" for i in range(self.model.n_latents)]
 
     def mixing_frame(self) -> pd.DataFrame:
-        """The mixing of a table, with features as rows and latents as columns."""
-        return pd.DataFrame(self.summary.mixing, index=list(self.schema.names), columns=self.latent_names)
+        """The mixing, with features (or pixels and colours) as rows and latents as columns."""
+        flat = self.summary.mixing.reshape(-1, self.model.n_latents)
+        return pd.DataFrame(flat, index=list(self.schema.names), columns=self.latent_names)
 
     def to_folder(self, path: str | Path) -> Path:
         """Write the fit into a folder; other files in it stay, and are refused where they are in the way."""

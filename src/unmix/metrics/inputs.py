@@ -13,7 +13,7 @@ from unmix import errors
 from unmix.errors import DataError, DomainError, MetricWarning, SettingError
 from unmix.forms import familiar
 from unmix.labels import label_text, label_texts, labels_frame
-from unmix.numbers import is_whole
+from unmix.validation import whole
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -124,8 +124,7 @@ def _asked_factors(discrete: Discrete, n_factors: int) -> Bools:
 
 def at_least(name: str, value: int, least: int) -> None:
     """Refuse what is no whole number, and a count below its least sensible value."""
-    if not is_whole(value, least):
-        raise SettingError(f"{name} must be a whole number, {least} or more; got {value!r}.")
+    whole(least).need(name, value)
 
 
 def one_of(name: str, value: object, known: tuple[str, ...]) -> None:

@@ -111,6 +111,11 @@ class FittedGAN(Framed):
             absolute, signed = absolute + part.abs().sum(1), signed + part.sum(1)
         return absolute / len(z), signed / len(z)
 
+    def jacobian(self, z: Tensor, design: Tensor) -> Tensor:
+        """∂x/∂z (rows, n_features, n_latents) of a generator of rows, features in units of their standard deviation."""
+        inner = self.synthesis.generator.derivatives(self.inward(z), design, self.order)
+        return inner.permute(1, 2, 0) * self.scale
+
     @torch.no_grad()
     def _settle(self, design: Tensor) -> None:
         source = torch.Generator().manual_seed(self.config.seed)

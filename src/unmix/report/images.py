@@ -20,6 +20,7 @@ from PIL import Image
 from unmix.errors import DataError, SettingError
 from unmix.files import as_path, replacing
 from unmix.report.parts import Picture, fill
+from unmix.validation import whole
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -168,8 +169,7 @@ def image_grid(images: Any, path: str | Path | None = None, *, zoom: int = 1) ->
     >>> image_grid(np.zeros((2, 5, 16, 16, 3), np.uint8)).shape
     (33, 84, 3)
     """
-    if not isinstance(zoom, int | np.integer) or isinstance(zoom, bool) or zoom < 1:
-        raise SettingError(f"zoom must be a whole number ≥ 1; got {zoom!r}.")
+    whole(1).need("zoom", zoom)
     path = None if path is None else as_path(path)
     if path is not None and path.suffix.lower() != ".png":
         raise SettingError(f"path must end in .png; got {path.name!r}.")
