@@ -11,8 +11,10 @@ import pytest
 from audit_stubs import DENSE, SPARSE, audit_of, problem
 
 import unmix
-from unmix.audit import finding
-from unmix.audit.finding import CODES, Said
+from unmix.audit import finding, sparsity, verdicts
+from unmix.audit.check import Check, CheckResult
+from unmix.audit.finding import Finding, Said
+from unmix.audit.verdicts import CHECKS
 
 SOURCE = Path(finding.__file__).parent
 DOCS = Path(__file__).parents[1] / "docs" / "audit.md"
@@ -25,7 +27,7 @@ def listed_codes():
 
 def test_every_code_of_the_source_is_in_the_docs():
     text = "".join(path.read_text(encoding="utf-8") for path in SOURCE.glob("*.py"))
-    given = set(re.findall(r"(?:Said|Remedy)\(\s*\"(\w+)\"", text)) | set(CODES.values())
+    given = set(re.findall(r"(?:Said|Remedy)\(\s*\"(\w+)\"", text)) | {check.code for check in CHECKS}
     given |= set(re.findall(r"code, still = \"(\w+)\"", text)) | {"more_features", "fewer_latents"}
     assert len(given) > 25
     assert given <= listed_codes()
@@ -49,7 +51,7 @@ def test_words_carry_their_code_and_copies_keep_it():
 def test_an_audit_gives_codes(support, n_domains, words, codes):
     content = json.loads(audit_of(*problem(support, n_domains), **words).to_json())
     assert [row["code"] for row in content["latents"]] == codes
-    assert [row["code"] for row in content["findings"]] == list(CODES.values())
+    assert [row["code"] for row in content["findings"]] == [check.code for check in CHECKS]
     assert all(row["code"] in listed_codes() for kind in ("latents", "findings", "remedies") for row in content[kind])
     assert all(type(row["code"]) is str for row in content["latents"])
 
@@ -61,3 +63,20 @@ def test_faults_have_codes_where_nothing_can_be_tested():
     still = unmix.audit_decoder(lambda values: values @ np.eye(2, 4), np.ones((60, 2)))
     assert still.latents["code"].tolist() == ["constant"] * 2
     assert still.finding("C1").evidence["fault_codes"] == {"z0": "constant", "z1": "constant"}
+
+
+def test_another_check_is_its_own_and_a_place_in_the_list(monkeypatch):
+    def bright(subject, context):
+        assert context.result(sparsity.CHECK).evidence.edges.shape[1] == subject.n_latents
+        said = {0: Said("too_bright", "is too bright")}
+        return CheckResult(Finding("C9 brightness", "fails", True, "z0 is too bright."), None, said)
+
+    given = problem(SPARSE, 6)
+    before = audit_of(*given)
+    monkeypatch.setattr(verdicts, "CHECKS", (*CHECKS, Check("C9 brightness", bright)))
+    audit = audit_of(*given)
+    assert [found.code for found in audit.findings] == [*(check.code for check in CHECKS), "C9"]
+    assert audit.finding("C9").sentence == "z0 is too bright."
+    row = audit.latents.iloc[0]
+    assert (row["verdict"], row["code"], row["reason"]) == ("unsupported", "too_bright", "It is too bright.")
+    assert audit.latents[1:].equals(before.latents[1:])

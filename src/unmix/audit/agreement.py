@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, Said, floored, listed
 from unmix.audit.subject import Subject
 from unmix.metrics.recovery import correlation, match
@@ -184,12 +185,12 @@ def measure_repeats(subject: Subject) -> Repeats | None:
     )
 
 
-def check_agreement(subject: Subject) -> tuple[Finding, Repeats | None]:
+def check_agreement(subject: Subject, context: Context) -> CheckResult[Repeats | None]:
     """Whether other starts find every latent again."""
     repeats = measure_repeats(subject)
     if repeats is None:
         sentence = "There is no other start to compare with: whether one finds the same latents is not known."
-        return Finding(CONDITION, "cannot tell", False, sentence), None
+        return CheckResult(Finding(CONDITION, "cannot tell", False, sentence), None)
     names = subject.names
     evidence = {
         "median": dict(zip(names, repeats.median.tolist(), strict=True)),
@@ -206,11 +207,11 @@ def check_agreement(subject: Subject) -> tuple[Finding, Repeats | None]:
             sentence = (
                 f"Over {repeats.others} other starts the median correlation with {listed(low)} is below {REPEATS}."
             )
-        return Finding(CONDITION, "fails", True, sentence, evidence), repeats
+        return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), repeats)
     rivals = [name for name, value in zip(names, repeats.rival, strict=True) if value < _CONTRADICTED]
     if rivals:
         sentence = f"A start that fits as well as the audited one found another latent in place of {listed(rivals)}."
-        return Finding(CONDITION, "fails", True, sentence, evidence), repeats
+        return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), repeats)
     least_median = floored(repeats.median.min())
     sentence = f"The other start finds every latent again (correlations {least_median} or more)"
     if repeats.others > 1:
@@ -225,7 +226,10 @@ def check_agreement(subject: Subject) -> tuple[Finding, Repeats | None]:
     worse = ", all in starts that fit worse" if repeats.worse.all() else ""
     all_do = f", and none of them is below {REPEATS}." if repeats.others > 1 else "."
     sentence += f"; below {REPEATS} are {listed(differ)}{worse}." if differ else all_do
-    return Finding(CONDITION, "holds", True, sentence, evidence), repeats
+    return CheckResult(Finding(CONDITION, "holds", True, sentence, evidence), repeats)
+
+
+CHECK = Check(CONDITION, check_agreement)
 
 
 def mean_of_pairs(pairs: Floats) -> float:

@@ -42,6 +42,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
+from unmix.audit import independence, sparsity
+from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, Verdict, counted, listed
 from unmix.audit.sparsity import SURE, Sets, Support
 from unmix.audit.subject import LEAST_ROWS, Subject
@@ -383,8 +385,9 @@ def _differences(z: Floats, labels: Ints, weights: Floats) -> Floats:
     return np.stack(shares)
 
 
-def check_changes(subject: Subject, support: Support, dependent: Bools) -> tuple[Finding, Changes]:
-    """C3 for the pairs that the structure does not surely separate; ``dependent`` (n_latents, n_latents) as in C2."""
+def check_changes(subject: Subject, context: Context) -> CheckResult[Changes]:
+    """C3 for the pairs that the structure does not surely separate."""
+    support, dependent = context.result(sparsity.CHECK).evidence, context.result(independence.CHECK).evidence
     changes = measure_changes(subject)
     names = subject.names
     shares = route_shares(support, changes, dependent)
@@ -413,7 +416,10 @@ def check_changes(subject: Subject, support: Support, dependent: Bools) -> tuple
         barred[a, b] = bool(tied(sets, a, b, dependent))
     evidence["pairs_that_dependence_bars"] = int(barred.sum())
     verdict, could_fail, sentence = _judge(subject, changes, left, met, barred)
-    return Finding(CONDITION, verdict, could_fail, sentence, evidence), changes
+    return CheckResult(Finding(CONDITION, verdict, could_fail, sentence, evidence), changes)
+
+
+CHECK = Check(CONDITION, check_changes)
 
 
 def _weakest(changes: Changes) -> dict[str, float] | None:

@@ -11,17 +11,11 @@ from unmix.files import json_ready
 
 Verdict = Literal["holds", "fails", "cannot tell"]
 
-# What stays when words change.
-CODES = {
-    "C1 positivity": "C1",
-    "C2 independence": "C2",
-    "C3 changes": "C3",
-    "C4 sparsity": "C4",
-    "invertibility": "invertibility",
-    "agreement": "agreement",
-    "number of latents": "number_of_latents",
-    "rows": "rows",
-}
+
+def code_of(condition: str) -> str:
+    """What stays of a condition when words change: C1 of "C1 positivity", number_of_latents of "number of latents"."""
+    first = condition.split()[0]
+    return first if len(first) == 2 and first[0] == "C" and first[1].isdigit() else condition.replace(" ", "_")
 
 
 class Said(str):
@@ -65,7 +59,7 @@ class Finding:
     @property
     def code(self) -> str:
         """Of the condition: C1, C2, C3, C4, invertibility, agreement, number_of_latents or rows."""
-        return CODES[self.condition]
+        return code_of(self.condition)
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as strict JSON can hold it."""

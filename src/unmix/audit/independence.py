@@ -40,6 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, counted, listed
 from unmix.audit.subject import LEAST_ROWS, Subject
 
@@ -69,18 +70,17 @@ class _Test:
     visible: float
 
 
-def check_independence(subject: Subject) -> tuple[Finding, Bools]:
+def check_independence(subject: Subject, context: Context) -> CheckResult[Bools]:
     """C2, and the pairs (n_latents, n_latents) that depend on each other within domains."""
     n = subject.n_latents
     nothing = np.zeros((n, n), dtype=bool)
     z, labels = subject.tested
     if n < 2:
-        return Finding(
-            CONDITION, "cannot tell", False, "There is one latent to test: nothing that it could depend on."
-        ), nothing
+        sentence = "There is one latent to test: nothing that it could depend on."
+        return CheckResult(Finding(CONDITION, "cannot tell", False, sentence), nothing)
     if not len(z):
         sentence = f"No domain has the {LEAST_ROWS} rows that a test of dependence within it takes."
-        return Finding(CONDITION, "cannot tell", False, sentence), nothing
+        return CheckResult(Finding(CONDITION, "cannot tell", False, sentence), nothing)
     scores = [_scores(z[labels == domain]) for domain in range(len(subject.large))]
     sizes = np.array([score.shape[1] for score in scores])
     rng, n_shuffles = np.random.default_rng(0), _SHUFFLES if n * (n - 1) // 2 <= _MANY_PAIRS else _FEW_SHUFFLES
@@ -129,11 +129,11 @@ def check_independence(subject: Subject) -> tuple[Finding, Bools]:
             f"({_SIZE_OF_ONE_SIGN} counts where its sign is the same in all domains, {_SIZE} where it is not, "
             f"{_SIZE_IN_ONE} in one domain)."
         )
-        return Finding(CONDITION, "fails", True, sentence, evidence), dependent
+        return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), dependent)
     rows = f"{len(z)} rows in {counted(len(scores), 'domain')}"
     if min(one_sign.visible, pooled.visible) >= _LARGE:
         sentence = f"{rows} are too few to see even a dependence of {_LARGE} in all of them."
-        return Finding(CONDITION, "cannot tell", False, sentence, evidence), dependent
+        return CheckResult(Finding(CONDITION, "cannot tell", False, sentence, evidence), dependent)
     sentence = (
         f"No two latents are seen to depend on each other within domains by a correlation of "
         f"{max(_SIZE_OF_ONE_SIGN, one_sign.visible):.2f} or more with one sign"
@@ -145,13 +145,16 @@ def check_independence(subject: Subject) -> tuple[Finding, Bools]:
         f"{seen.max():.2f} at most ({subject.names[first]} and {subject.names[second]}), with shuffled rows "
         f"{chance[first, second]:.2f}."
     )
-    return Finding(CONDITION, "holds", True, sentence, evidence), dependent
+    return CheckResult(Finding(CONDITION, "holds", True, sentence, evidence), dependent)
+
+
+CHECK = Check(CONDITION, check_independence)
 
 
 def zeros_by_turning(subject: Subject, finding: Finding, dependent: Bools) -> Ints:
     """Zeros that turning each pair (n_latents, n_latents) by itself could make without a trace within domains.
 
-    ``finding`` and ``dependent`` are what ``check_independence`` says.
+    ``finding`` and ``dependent`` are what the check of independence says.
     """
     n, (z, labels) = subject.n_latents, subject.tested
     free = np.where(dependent | (not finding.could_fail), 2, 1)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, Said, counted, floored
 from unmix.audit.subject import Subject
 
@@ -45,7 +46,7 @@ def own_effects(jacobian: Floats) -> tuple[Floats, Floats]:
     return 1.0 / np.linalg.norm(inverse, axis=2), np.linalg.svd(upper, compute_uv=False)[:, -1]
 
 
-def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, Said]]:
+def check_invertibility(subject: Subject, context: Context) -> CheckResult[None]:
     """Whether every latent can be read off the features, and what is wrong with those that cannot."""
     effects, smallest = own_effects(subject.jacobian)
     low = np.quantile(effects, _SHARE_OF_ROWS, axis=0)
@@ -89,10 +90,12 @@ def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, Said]]:
     }
     if undescribed:
         sentence = f"Encoding and decoding these rows is no better than the features' means (R² {kept:.2f})."
-        return Finding(CONDITION, "fails", True, f"{sentence} The model does not describe them.", evidence), faults
+        return CheckResult(
+            Finding(CONDITION, "fails", True, f"{sentence} The model does not describe them.", evidence), None, faults
+        )
     if faults:
         sentence = " ".join(f"{names[i]} {words}." for i, words in faults.items())
-        return Finding(CONDITION, "fails", True, sentence, evidence), faults
+        return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), None, faults)
     sentence = f"Every latent moves the features in a way of its own (least {low.min():.2f} standard deviations)"
     sentence += "." if made is None else " and comes back when decoded and encoded again."
     if kept is not None and kept > 0:
@@ -102,4 +105,7 @@ def check_invertibility(subject: Subject) -> tuple[Finding, dict[int, Said]]:
         sentence += f" Encoding and decoding keeps {floored(kept)} of the features' variance{apart}."
     elif kept is not None:
         sentence += " No feature varies on these rows: what encoding and decoding keeps of them is not known."
-    return Finding(CONDITION, "holds", True, sentence, evidence), {}
+    return CheckResult(Finding(CONDITION, "holds", True, sentence, evidence), None)
+
+
+CHECK = Check(CONDITION, check_invertibility, of_all=True)

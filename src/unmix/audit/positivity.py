@@ -10,11 +10,10 @@ mass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, Said, Verdict, floored, listed, there
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.audit.subject import LEAST_ROWS, Subject
@@ -32,14 +31,6 @@ _FEW_VALUES = 20
 _LEAST_SD = 1e-3
 
 
-@dataclass(frozen=True)
-class Faults:
-    """A sentence for every latent that has a fault; the superfluous ones have collapsed or repeat one that stays."""
-
-    by_latent: dict[int, Said]
-    superfluous: frozenset[int] = frozenset()
-
-
 def relative_width(width: Floats) -> Floats:
     """How wide a latent's posterior is in a row, against all rows together; 1 where the rows say nothing about it.
 
@@ -54,12 +45,12 @@ def collapsed(width: Floats) -> Bools:
     return np.asarray(relative_width(width) > _COLLAPSED)
 
 
-def check_positivity(subject: Subject) -> tuple[Finding, Faults]:
-    """C1, and the latents that it finds unusable."""
+def check_positivity(subject: Subject, context: Context) -> CheckResult[frozenset[int]]:
+    """C1, and the superfluous latents: those that have collapsed or repeat one that stays."""
     names = subject.names
     if len(subject.latents) < LEAST_ROWS:
         sentence = f"There {there(len(subject.latents), 'row')}; the tests of the latents need at least {LEAST_ROWS}."
-        return Finding(CONDITION, "cannot tell", False, sentence), Faults({})
+        return CheckResult(Finding(CONDITION, "cannot tell", False, sentence), frozenset())
     gone = _collapsed(subject)
     faults = gone | {i: words for i, words in _others(subject).items() if i not in gone}
     overlap = _overlap(subject)
@@ -78,7 +69,10 @@ def check_positivity(subject: Subject) -> tuple[Finding, Faults]:
         "domains_apart": apart,
     }
     verdict, sentence = _judge(subject, faults, apart, small)
-    return Finding(CONDITION, verdict, True, sentence, evidence), Faults(faults, _superfluous(subject, gone))
+    return CheckResult(Finding(CONDITION, verdict, True, sentence, evidence), _superfluous(subject, gone), faults)
+
+
+CHECK = Check(CONDITION, check_positivity, of_all=True)
 
 
 def _judge(

@@ -32,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
+from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.describe import chunks
 from unmix.audit.finding import Finding, counted, listed
 from unmix.audit.subject import LEAST_SHARED, ResidualDependence, Subject, evenly
@@ -53,12 +54,12 @@ _MOST_ROWS = 5_000
 _MOST_FEATURES = 2_000
 
 
-def check_number(subject: Subject) -> Finding:
+def check_number(subject: Subject, context: Context) -> CheckResult[None]:
     """Whether the latents are enough to make the features independent; "fails": there are too few of them."""
     found, n = subject.residual, subject.n_latents
     if found is None:
         sentence = "What the latents leave of the features is not known: whether there are more factors cannot be told."
-        return Finding(CONDITION, "cannot tell", False, sentence)
+        return CheckResult(Finding(CONDITION, "cannot tell", False, sentence), None)
     # Half of the limit for all pairs is 1.6 to 2.2 standard errors of one.
     least = AUDITED + found.limit / 2
     evidence = {
@@ -73,7 +74,9 @@ def check_number(subject: Subject) -> Finding:
     could_fail = bool(np.isfinite(found.limit)) and n < len(subject.feature_names)
     if not could_fail:
         few = "There are as many latents as features" if np.isfinite(found.limit) else "There are too few rows"
-        return Finding(CONDITION, "cannot tell", False, f"{few}: more factors would not show.", evidence)
+        return CheckResult(
+            Finding(CONDITION, "cannot tell", False, f"{few}: more factors would not show.", evidence), None
+        )
     pair = listed([str(name) for name in found.features])
     asked = f"{least:.2f} with {AUDITED_SHARE:.1%} counts"
     alike = listed([f"{first} with {second}" for first, second in found.copies])
@@ -82,19 +85,22 @@ def check_number(subject: Subject) -> Finding:
         sentence = (
             f"Too few rows to tell: chance alone gives what the latents leave correlations up to {found.limit:.2f}."
         )
-        return Finding(CONDITION, "cannot tell", False, sentence, evidence)
+        return CheckResult(Finding(CONDITION, "cannot tell", False, sentence, evidence), None)
     size = f"rank correlation {found.correlation:.2f} of what the latents leave, {found.share:.1%} of a feature's"
     if found.exceeds(least, AUDITED_SHARE):
         sentence = (
             f"Given the {counted(n, 'latent')}, {pair} still depend on each other within domains ({size} variance; "
             f"{asked}): there are more factors than latents, or another mixing or noise than the model's.{repeated}"
         )
-        return Finding(CONDITION, "fails", True, sentence, evidence)
+        return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), None)
     sentence = (
         f"No two features are seen to depend on each other given the latents by as much as counts; the strongest pair "
         f"is {pair} ({size} variance; {asked}).{repeated}"
     )
-    return Finding(CONDITION, "holds", True, sentence, evidence)
+    return CheckResult(Finding(CONDITION, "holds", True, sentence, evidence), None)
+
+
+CHECK = Check(CONDITION, check_number)
 
 
 @torch.no_grad()

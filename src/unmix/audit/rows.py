@@ -13,6 +13,7 @@ import math
 import numpy as np
 from scipy.stats import chi2, norm
 
+from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, counted
 from unmix.audit.subject import LEAST_ROWS, Subject
 
@@ -33,7 +34,7 @@ def rows_needed(n_domains: int, n_latents: int) -> int:
     return max(LEAST_ROWS, math.ceil(dependence), math.ceil(changes))
 
 
-def check_rows(subject: Subject) -> Finding:
+def check_rows(subject: Subject, context: Context) -> CheckResult[None]:
     """Whether the rows are enough for the tests of C2 and C3; "fails": there are too few to tell."""
     counts = subject.counts
     present = counts[counts > 0]
@@ -53,6 +54,9 @@ def check_rows(subject: Subject) -> Finding:
             f"Too few rows to tell: {rows}, {typical} a domain (median); to see changes between domains and dependence "
             f"within them takes about {needed} a domain."
         )
-        return Finding(CONDITION, "fails", True, sentence, evidence)
+        return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), None)
     sentence = f"{rows}, {typical} a domain (median); the tests take about {needed}."
-    return Finding(CONDITION, "holds", True, sentence, evidence)
+    return CheckResult(Finding(CONDITION, "holds", True, sentence, evidence), None)
+
+
+CHECK = Check(CONDITION, check_rows)

@@ -38,6 +38,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import nbinom, norm
 
+from unmix.audit import independence
+from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, counted, listed
 from unmix.audit.subject import Subject, evenly
 from unmix.theory import DomainCount, domains_needed, free_sets
@@ -126,12 +128,10 @@ class Support:
         return total.round(9)
 
 
-def check_sparsity(subject: Subject, turning: Ints) -> tuple[Finding, Support]:
-    """C4, and the support with its uncertainty.
-
-    ``turning`` (n_latents, n_latents): zeros that turning each pair can make.
-    """
-    n = subject.n_latents
+def check_sparsity(subject: Subject, context: Context) -> CheckResult[Support]:
+    """C4, and the support with its uncertainty."""
+    n, independent = subject.n_latents, context.result(independence.CHECK)
+    turning = independence.zeros_by_turning(subject, independent.finding, independent.evidence)
     masks, points = _draw_supports(subject)
     known: dict[bytes, Sets] = {}
     draws, seen, ties = [], [], turned_alike(subject, turning)
@@ -150,7 +150,10 @@ def check_sparsity(subject: Subject, turning: Ints) -> tuple[Finding, Support]:
     looks = [(int((sizes < zero).sum()), small_by_chance(sizes, zero)) for zero in ZEROS]
     zeros, chance = max(looks, key=lambda look: look[0] - look[1])
     support = Support(probability, draws, n == 1 or zeros > free + chance, ties, np.mean(seen, axis=0))
-    return _finding(subject, support, zeros, free, chance), support
+    return CheckResult(_finding(subject, support, zeros, free, chance), support)
+
+
+CHECK = Check(CONDITION, check_sparsity)
 
 
 def joined(sets: Sequence[frozenset[int]], ties: Bools) -> Sets:

@@ -21,24 +21,31 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.audit.agreement import Repeats, check_agreement
-from unmix.audit.changes import ROUTES, Changes, check_changes, route_shares, tied
+from unmix.audit import agreement, changes, independence, invertibility, positivity, residuals, rows, sparsity
+from unmix.audit.agreement import Repeats
+from unmix.audit.changes import ROUTES, Changes, route_shares, tied
+from unmix.audit.check import Check, Context
 from unmix.audit.finding import Finding, Said, counted, listed, there
-from unmix.audit.independence import check_independence, zeros_by_turning
-from unmix.audit.invertibility import check_invertibility
-from unmix.audit.positivity import check_positivity
 from unmix.audit.remedies import Remedy, blocks, find_remedies
-from unmix.audit.residuals import check_number
 from unmix.audit.result import Audit
-from unmix.audit.rows import check_rows
-from unmix.audit.sparsity import SURE, Support, check_sparsity
+from unmix.audit.sparsity import SURE, Support
 from unmix.audit.subject import LEAST_ROWS, Subject
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-_REST = ("C2 independence", "C3 changes", "C4 sparsity", "invertibility", "agreement", "number of latents", "rows")
+# All checks, in the order in which they are shown.
+CHECKS: tuple[Check[Any], ...] = (
+    positivity.CHECK,
+    independence.CHECK,
+    changes.CHECK,
+    sparsity.CHECK,
+    invertibility.CHECK,
+    agreement.CHECK,
+    residuals.CHECK,
+    rows.CHECK,
+)
 _UNKNOWN = Said("unknown", "")
 _SMALL = 0.01
 _PAIR_COLUMNS = ["a", "b", "separated", "probability", "route", "domains_needed"]
@@ -64,38 +71,35 @@ class _Evidence:
 
 def audit_subject(subject: Subject) -> Audit:
     """Every check and every verdict."""
-    positivity, faults = check_positivity(subject)
-    active = [i for i in range(subject.n_latents) if i not in faults.superfluous]
+    context = Context(subject)
+    context.superfluous = superfluous = context.result(positivity.CHECK).evidence
+    active = context.active
     if not active or len(subject.latents) < LEAST_ROWS:
-        return _nothing(subject, positivity, faults.by_latent)
-    part = subject.only(active)
-    independence, dependent = check_independence(part)
-    sparsity, support = check_sparsity(part, zeros_by_turning(part, independence, dependent))
-    agreement, repeats = check_agreement(part)
-    changes_found, changes = check_changes(part, support, dependent)
-    invertibility, no_inverse = check_invertibility(subject)
-    faulty = no_inverse | faults.by_latent
+        return _nothing(context)
+    part, faulty = context.part, context.faults(CHECKS)
+    support, found = context.result(sparsity.CHECK).evidence, context.result(changes.CHECK).evidence
+    dependent, repeats = context.result(independence.CHECK).evidence, context.result(agreement.CHECK).evidence
+    number, enough = context.result(residuals.CHECK).finding, context.result(rows.CHECK).finding
     own = {place: faulty[i] for place, i in enumerate(active) if i in faulty}
-    shares = route_shares(support, changes, dependent)
+    shares = route_shares(support, found, dependent)
     probability = 1.0 - shares[0]
     separated = (probability >= SURE) & ~dependent
     np.fill_diagonal(separated, True)
     route = np.where(separated, shares[1:].argmax(axis=0) + 1, 0)
-    number, enough = check_number(part), check_rows(part)
-    evidence = _Evidence(part, support, changes, own, repeats, separated, probability, route, dependent, number, enough)
+    evidence = _Evidence(part, support, found, own, repeats, separated, probability, route, dependent, number, enough)
     # Where the zeros are not credible the changes must do everything, and what is counted is a dense mixing.
     counted_on = support.edges if support.credible else np.ones_like(support.edges)
     mended = find_remedies(
         counted_on,
-        changes,
+        found,
         list(part.names),
         dependent,
-        domains_tested=len(part.domains) + len(part.absent) == 1 or not changes.blind,
+        domains_tested=len(part.domains) + len(part.absent) == 1 or not found.blind,
         drops_latents=False,
     )
     unsteady = [] if repeats is None else [i for i in range(len(active)) if repeats.fault(i)]
     faulty_names = {part.names[i] for i in [*own, *unsteady]}
-    mended = [found for found in (remedy.without(faulty_names) for remedy in mended) if found.mends]
+    mended = [own for own in (remedy.without(faulty_names) for remedy in mended) if own.mends]
     if number.verdict == "fails":
         # The count is about models that describe the rows: it promises nothing here.
         mended = [_more_latents(part)]
@@ -103,19 +107,19 @@ def audit_subject(subject: Subject) -> Audit:
         mended.append(_more_rows(enough))
     elif enough.verdict == "fails" and not separated.all():
         mended = [_more_rows(enough)]
-    rows = [_row(name, "unsupported", faults.by_latent.get(i, _UNKNOWN)) for i, name in enumerate(subject.names)]
+    judged = [_row(name, "unsupported", faulty.get(i, _UNKNOWN)) for i, name in enumerate(subject.names)]
     for place, row in zip(active, _verdicts(evidence, mended), strict=True):
-        rows[place] = row
+        judged[place] = row
     effects = domain_effects(subject)
-    rows = [row | words for row, words in zip(rows, _effect_words(subject, effects), strict=True)]
+    judged = [row | words for row, words in zip(judged, _effect_words(subject, effects), strict=True)]
     edges = np.zeros((len(subject.feature_names), subject.n_latents))
     edges[:, active] = support.probability
     return Audit(
-        latents=_table(rows),
-        findings=[positivity, independence, changes_found, sparsity, invertibility, agreement, number, enough],
+        latents=_table(judged),
+        findings=[context.result(check).finding for check in CHECKS],
         pairs=_pairs(evidence),
         effects=effects,
-        remedies=_with_fewer(subject, sorted(faults.superfluous)) + mended,
+        remedies=_with_fewer(subject, sorted(superfluous)) + mended,
         domains_present=len(subject.domains),
         domains_needed=int(support.needed().max()),
         domains_needed_without_sparsity=2 * len(active) + 1,
@@ -311,22 +315,26 @@ def _more_rows(rows: Finding) -> Remedy:
     return Remedy("more_rows", change, (), needed - typical, "let the tests tell")
 
 
-def _nothing(subject: Subject, positivity: Finding, faults: dict[int, Said]) -> Audit:
+def _nothing(context: Context) -> Audit:
     """The audit where there is too little to test anything."""
+    subject, first = context.whole, context.result(positivity.CHECK)
     enough = len(subject.latents) >= LEAST_ROWS
-    why = "No latent is left to test." if enough else positivity.sentence
+    why = "No latent is left to test." if enough else first.finding.sentence
     said = f"cannot be tested: there {there(len(subject.latents), 'row')}, and {LEAST_ROWS} are needed"
     few = Said("too_few_rows", said)
-    rest = [Finding(condition, "cannot tell", False, why) for condition in _REST]
-    if enough:
-        rest[_REST.index("invertibility")] = check_invertibility(subject)[0]
+    rest = [
+        context.result(check).finding
+        if check.of_all and enough
+        else Finding(check.condition, "cannot tell", False, why)
+        for check in CHECKS[1:]
+    ]
     n, effects = subject.n_latents, domain_effects(subject)
     words = _effect_words(subject, effects)
     return Audit(
         latents=_table(
-            [_row(name, "unsupported", faults.get(i, few)) | words[i] for i, name in enumerate(subject.names)]
+            [_row(name, "unsupported", first.faults.get(i, few)) | words[i] for i, name in enumerate(subject.names)]
         ),
-        findings=[positivity, *rest],
+        findings=[first.finding, *rest],
         pairs=pd.DataFrame(columns=_PAIR_COLUMNS),
         effects=effects,
         remedies=[],
