@@ -70,8 +70,8 @@ WIDTHS = Check("one or more widths ≥ 1, such as (64, 64)", lambda value: _are(
 
 def _are(value: Any, holds: Callable[[Any], bool]) -> bool:
     """Whether ``value`` is a sequence of one or more that ``holds``."""
-    listed = isinstance(value, Sequence | np.ndarray) and getattr(value, "ndim", 1) == 1
-    return listed and len(value) > 0 and all(map(holds, value))
+    listed = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes | bytearray)
+    return listed and getattr(value, "ndim", 1) == 1 and len(value) > 0 and all(map(holds, value))
 
 
 def need_all(owner: Any, checks: Mapping[str, Check]) -> None:
