@@ -232,7 +232,7 @@ def test_an_autoencoder_of_ones_own(sprites, tmp_path):
     np.testing.assert_array_equal(again.sample(3, domain=1), model.sample(3, domain=1))
     draws = np.random.default_rng(0)
     for pair, message in (
-        ("vae", r"must be None or a pair \(encode, decode\).*got str"),
+        ("vae", r"must be None or a pair \(encode, decode\).*got 'vae'"),
         ((encode,), "a pair"),
         ((lambda own: own, decode), r"must give finite codes \(4, n_codes\) of 4 images; got shape \(4, 16, 16, 3\)"),
         ((lambda own: encode(own) * np.nan, decode), "must give finite codes"),
