@@ -89,7 +89,7 @@ def test_a_fitted_model_audits_itself_again_and_what_it_refuses(fitted, frame, l
     with pytest.raises(SchemaError, match=r"lacks the domain columns \['domain'\]"):
         raise command("audit", folder, tmp_path / "u.csv").exception
     frame.drop(columns="x1").assign(domain=labels).to_csv(tmp_path / "v.csv", index=False)
-    with pytest.raises(SchemaError, match=r"lacks the feature columns \['x1'\]"):
+    with pytest.raises(SchemaError, match=r"lacks 1 feature column.*'x1'"):
         raise command("audit", folder, tmp_path / "v.csv").exception
     with pytest.raises(SchemaError, match="select them from the table first"):
         fitted.audit(frame.drop(columns="x4"), labels)
