@@ -20,7 +20,7 @@ from unmix import datasets
 from unmix.audit.planning import plan, plan_typical
 from unmix.audit.targets import intervention_targets
 from unmix.bench.translation import DIGIT_SETTINGS, judge_translations, train_judges
-from unmix.data.schema import FeatureSchema
+from unmix.data.images import of_images
 from unmix.data.tables import candidates, read_columns, read_support, read_table, with_latents, write_table
 from unmix.errors import SchemaError, SettingError, StorageError
 from unmix.estimators.base import LatentEstimator
@@ -136,7 +136,7 @@ def report_run(run: Path, out: Path | None) -> None:
     """Write a run's report again."""
     model = load(run, device="cpu")
     own = run / _REPORT
-    if out is None and own.exists() and not isinstance(model.schema_, FeatureSchema):
+    if out is None and own.exists() and of_images(model.schema_):
         raise StorageError(
             f"{own} exists, and may show images and what was measured on them. A run keeps no images, so that a page "
             "written again would lack all that. Pass --out with another name."
@@ -291,7 +291,7 @@ def read_for_model(model: LatentEstimator, run: Path, path: Path) -> tuple[pd.Da
 
 
 def _needs_table(model: Any, run: Path) -> None:
-    if not isinstance(model.schema_, FeatureSchema):
+    if of_images(model.schema_):
         raise SchemaError(
             f"{run} was fitted on images, not on a table. Pass a folder or .zip of images to unmix transform or "
             "translate, or load it in Python and pass it an array."
