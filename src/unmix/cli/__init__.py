@@ -139,7 +139,10 @@ def fit(
     restarts: Annotated[int | None, typer.Option(help="Starts: trained together, by CGGAN one after another.")] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Most epochs. Default: 330 steps a latent, 2,000 or more; with CGVAEImages 350 and 2,800."),
+        typer.Option(
+            help="Most epochs. Default: 330 steps a latent, 2,000 or more; with CGVAEImages, 4,000 and then 1,400 a "
+            "latent."
+        ),
     ] = None,
     missing: _Missing = None,
     min_domain_rows: Annotated[int, typer.Option(help="Smallest domain that is accepted.")] = 10,
