@@ -21,7 +21,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ class ImageSchema:
         return cls(**{**raw, "shape": tuple(raw["shape"])})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CodeSchema(FeatureSchema):
     """Feature columns that an autoencoder makes of ``images``: the principal components of its ``n_codes`` codes."""
 
@@ -216,7 +216,7 @@ class CodeSchema(FeatureSchema):
 
     @classmethod
     def of(cls, columns: FeatureSchema, images: ImageSchema, n_codes: int) -> CodeSchema:
-        own = {name: getattr(columns, name) for name in ("names", "named", "dtype", "center", "scale")}
+        own = {column.name: getattr(columns, column.name) for column in fields(FeatureSchema)}
         return cls(**own, images=images, n_codes=n_codes)
 
     @property

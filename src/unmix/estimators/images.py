@@ -97,13 +97,13 @@ class CGVAEImages(CGVAE):
     max_epochs : int, optional
         Passes of each stage over the training images. Default: 4,000 steps of 64 images for the autoencoder, then
         1,400 steps a latent.
-    hidden, n_restarts, batch_size, learning_rate, decoder, prior, sparsity, penalty, penalty_rows, penalty_every, \
-kl_weight, n_spare
+    hidden, n_restarts, batch_size, learning_rate, decoder, prior, sparsity, penalty, penalty_rows, \
+penalty_every, kl_weight, n_spare, likelihood
         Of the second stage, as in ``CGVAE``. An entry of the mixing is a component of the codes.
     validation_fraction, early_stopping, auxiliary, min_domain_rows, device, random_state, verbose
         As in ``CGVAE``; the images that are held out are so in both stages.
     missing : {"error"}
-        Images have no missing entries.
+        Images have no missing entries, nor is any component of their codes a count (``size_factors``).
 
     Attributes
     ----------
@@ -169,7 +169,7 @@ kl_weight, n_spare
             first.check(table.images)
         codes = first.encode(table.images)
         least = 1 if self.n_latents == "auto" else int(self.n_latents)
-        frame = CodeFrame.of(codes[data.train], least, network)
+        frame = CodeFrame.of(codes[data.order[: data.n_train]], least, network)
         n_components = frame.axes.shape[1]
         if n_components < least:
             raise DataError(
@@ -193,8 +193,8 @@ kl_weight, n_spare
         device = pick_device(self.device)
         network = self._autoencoder_network(data.features.shape, seed).to(device)
         rows = data.rows.to(device)
-        held_out = rows.take(torch.from_numpy(data.held_out if len(data.held_out) else data.train))
-        train = rows.keep(torch.from_numpy(data.train))
+        train = rows.take(slice(0, data.n_train))
+        held_out = rows.take(slice(data.n_train, None)) if len(data.held_out) else train
         steps_a_pass = max(1, round(len(train) / _BATCH))
         epochs = max(1, round(_STEPS / steps_a_pass)) if self.max_epochs is None else int(self.max_epochs)
         seconds = epochs * steps_a_pass * _seconds_a_step(network, train.take(slice(0, _BATCH)))
@@ -384,6 +384,7 @@ kl_weight, n_spare
     def _check_settings(self) -> None:
         super()._check_settings()
         self._need_one_of("missing", ("error",))
+        self._need_one_of("likelihood", ("gaussian", "student"))
         self._need_whole(n_codes=1)
         if not (self.widths is None or are_widths(self.widths)):
             raise SettingError(f"widths must be None, or one or more widths ≥ 1, such as (32, 64); got {self.widths}.")
@@ -411,7 +412,8 @@ kl_weight, n_spare
                 "Read them with the same size= and mode=."
             )
         frame, first = self._first()
-        return super()._new_rows(_named(frame.components(first.encode(found.images))), y, with_domain=with_domain)
+        table = _named(frame.components(first.encode(found.images)))
+        return super()._new_rows(table, y, with_domain=with_domain, given=table)
 
     def _decode(self, z: torch.Tensor) -> NDArray[Any]:
         return self._pictures(super()._decode(z))
