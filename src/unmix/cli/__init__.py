@@ -143,7 +143,10 @@ def fit(
     restarts: Annotated[int | None, typer.Option(help="Starts: trained together, by CGGAN one after another.")] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Most epochs. Default: 330 steps a latent, 2,000 or more; with CGVAEImages 350 and 2,800."),
+        typer.Option(
+            help="Most epochs. Default: 330 steps a latent, 2,000 or more; with CGVAEImages, 4,000 and then 1,400 a "
+            "latent."
+        ),
     ] = None,
     missing: _Missing = None,
     layer: Annotated[str | None, typer.Option(help="Of .h5ad and .zarr: the layer to read. Default: X.")] = None,

@@ -24,7 +24,6 @@ from unmix.audit.subject import ResidualDependence
 from unmix.data.batches import Rows
 from unmix.data.columns import check_columns, column_names, listed
 from unmix.data.domains import DomainSchema
-from unmix.data.images import ImageSchema
 from unmix.data.matrix import check_values, read_cells
 from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
@@ -330,12 +329,10 @@ class LatentEstimator(FittedFace[LatentFit]):
         Raises
         ------
         SchemaError, DomainError, DataError
-            The rows have other columns than the model, or domains that it does not know; the model was fitted on
-            images; or no rows are given and the fit held none out.
+            The rows have other columns than the model, or domains that it does not know; or no rows are given and the
+            fit held none out.
         """
         self._needs_domain_prior()
-        if isinstance(self.schema_, ImageSchema):
-            raise DataError("Images are not compared pixel by pixel; use unmix.metrics.fid on counterfactual images.")
         if X is not None:
             new = self._audited_rows(X, y)
             _warn(new.notes)
