@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -32,6 +32,7 @@ from unmix.estimators import loadings, novel_rows
 from unmix.estimators.adapting import adapted
 from unmix.estimators.atomic import atomic
 from unmix.estimators.face import FittedFace, Learnt, random_seed
+from unmix.estimators.left_out import left_out_finding
 from unmix.estimators.prepare import (
     Prepared,
     as_fitted,
@@ -434,7 +435,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_is_fitted(self)
         return novel_rows.novelty_of(self, X, y)
 
-    def audit(self, X: Any = None, y: Any = None) -> Audit:
+    def audit(self, X: Any = None, y: Any = None, *, leave_one_out: bool = False) -> Audit:
         """Which latents these data identify, and why: a verdict for every latent and for every condition of the theory.
 
         Parameters
@@ -442,6 +443,9 @@ class LatentEstimator(FittedFace[LatentFit]):
         X, y : rows and their domains, as in ``fit``; optional
             Default: the rows that were held out at fit, and with them the training rows of domains that have at least
             90, where training does not bias the tests.
+        leave_one_out : bool, default False
+            Fit again without each domain of ``X`` in turn, and say in a further finding, "left-out domains", which
+            latents are not found again. Pass all rows of the fit; it takes as many fits as there are domains.
 
         Warns
         -----
@@ -473,10 +477,14 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_is_fitted(self)
         if X is None and y is not None:
             raise DataError("audit takes domains only together with their rows: audit(X, y), or audit() alone.")
+        if leave_one_out and X is None:
+            raise DataError("Leaving domains out takes the rows of the fit: audit(X, y, leave_one_out=True).")
         new = None if X is None else self._audited_rows(X, y)
         found = audit_fit(self.fit_, new)
         if new is not None:
             _warn(new.notes)
+        if leave_one_out:
+            found = replace(found, findings=[*found.findings, left_out_finding(self, X, y)])
         return found
 
     def report(self, path: str | Path) -> Path:

@@ -1,0 +1,53 @@
+"""Latents that a fit without one domain does not find again."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import QUICK
+
+from unmix import CGVAE, IVAE, DataError, DataWarning, DomainError
+from unmix.audit.left_out import check_left_out
+
+
+def test_what_is_not_found_again_is_named():
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((500, 2))
+    turned = np.column_stack([z[:, 0] + z[:, 1], z[:, 0] - z[:, 1]])
+    again = z[:, ::-1] * [-2.0, 1.0] + 0.05 * rng.standard_normal((500, 2))
+    fine = check_left_out(z, {"a": again, "b": again, "c": z}, ["z0", "z1"], {})
+    assert fine.verdict == "holds"
+    assert fine.could_fail
+    one = np.column_stack([z[:, 0], turned[:, 0]])
+    bad = check_left_out(z, {"a": again, "b": one, "c": z}, ["z0", "z1"], {"d": "too few rows"})
+    assert bad.verdict == "fails"
+    assert "z1 without b (0.7" in bad.sentence
+    assert "z0" not in bad.sentence
+    assert bad.sentence.endswith("Without d no model could be fitted.")
+    assert check_left_out(z, {"a": z, "b": z}, ["z0", "z1"], {}).verdict == "cannot tell"
+    json.dumps(bad.to_dict(), allow_nan=False)
+
+
+def test_the_audit_has_a_row_of_it_on_request(frame, labels):
+    words = QUICK | {"max_epochs": 1}
+    model = CGVAE(**words).fit(frame, labels)
+    table = frame.assign(site=labels)
+    with pytest.warns(DataWarning, match="was trained on"):
+        found = model.audit(table[list(frame)], pd.DataFrame({"domain": labels}), leave_one_out=True)
+    row = found.finding("left-out")
+    assert row.evidence["left_out"] == ["a", "b", "c"]
+    assert found.to_dict()["findings"][-1]["code"] == "left_out_domains"
+    assert len(found.findings) == len(model.audit().findings) + 1
+    with pytest.raises(DataError, match=r"takes the rows of the fit: audit\(X, y, leave_one_out=True\)"):
+        model.audit(leave_one_out=True)
+
+
+def test_what_cannot_leave_domains_out(frame, labels):
+    words = QUICK | {"max_epochs": 1}
+    alone = CGVAE(**words).fit(frame)
+    with pytest.warns(DataWarning), pytest.raises(DomainError, match="these rows have none"):
+        alone.audit(frame, leave_one_out=True)
+    takes = IVAE(**words).fit(frame, labels)
+    with pytest.warns(DataWarning), pytest.raises(DataError, match="The encoder of IVAE takes the domain"):
+        takes.audit(frame, labels, leave_one_out=True)
