@@ -54,8 +54,10 @@ def test_unmix_bench_ood(tmp_path, monkeypatch):
 
 
 def test_one_small_problem_from_end_to_end(monkeypatch):
-    monkeypatch.setattr(ood, "_TARGET_ROWS", 60)
-    short = {"n_restarts": 1, "max_epochs": 2}
+    monkeypatch.setattr(ood, "_TARGET_ROWS", 40)
+    monkeypatch.setattr(ood, "_FEATURES", 6)
+    monkeypatch.setattr(ood, "_LATENTS", 2)
+    short = {"n_restarts": 1, "max_epochs": 1}
     monkeypatch.setattr(ood, "CGVAE", lambda **words: CGVAE(**words | short))
     monkeypatch.setattr(ood, "IMSDA", lambda **words: IMSDA(**words | short))
     monkeypatch.setattr(ood, "_ROWS", 40)

@@ -429,7 +429,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         >>> from unmix import CGVAE, datasets
         >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=3, n_samples=900)
         >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit(data.x, data.domains)
-        >>> model.novelty(data.x[:300]).new_mixing, model.novelty(-data.x[:300]).new_mixing
+        >>> model.novelty(data.x[:300]).new_mixing, model.novelty(data.x[:300, ::-1]).new_mixing
         (False, True)
         """
         check_is_fitted(self)
