@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import QUICK
+from typer.testing import CliRunner
 
-from unmix import CGVAE, IVAE, DataError, DomainError
+from unmix import CGVAE, IVAE, DataError, DomainError, SettingError
 from unmix.audit.left_out import check_left_out
+from unmix.cli import app
 
 
 def test_what_is_not_found_again_is_named():
@@ -44,12 +46,15 @@ def test_the_audit_has_a_row_of_it_on_request(frame, labels):
 
 
 @pytest.mark.filterwarnings("ignore::unmix.DataWarning")
-def test_what_cannot_leave_domains_out(frame, labels):
+def test_what_cannot_leave_domains_out(frame, labels, tmp_path):
     words = QUICK | {"max_epochs": 1, "n_restarts": 1}
     frame, labels = frame[:150], labels[:150]
     alone = CGVAE(**words).fit(frame)
     with pytest.raises(DomainError, match="these rows have none"):
         alone.audit(frame, leave_one_out=True)
+    words_of_cli = ["audit", str(alone.save(tmp_path / "run")), "--leave-one-out"]
+    with pytest.raises(SettingError, match="pass the file that the run was fitted on"):
+        CliRunner().invoke(app, words_of_cli, catch_exceptions=False)
     takes = IVAE(**words).fit(frame, labels)
     with pytest.raises(DataError, match="The encoder of IVAE takes the domain"):
         takes.audit(frame, labels, leave_one_out=True)
