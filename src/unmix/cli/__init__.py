@@ -306,11 +306,14 @@ def audit(
         Path | None, _path_argument(metavar="[DATA]", help="Rows to audit on. Default: those held out at fit.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="With the fit's own rows: fit again without each domain in turn.")
+    ] = False,
 ) -> None:
     """Which latents the data identify, and why: a verdict for every latent and every condition of the theory."""
     from unmix.cli.runs import audit_run
 
-    audit_run(run, table, as_json=as_json)
+    audit_run(run, table, as_json=as_json, leave_one_out=leave_one_out)
 
 
 @app.command(epilog=_PLAN_EXAMPLES)

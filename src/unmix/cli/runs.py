@@ -142,7 +142,7 @@ def transform_table(model: Any, run: Path, table: Path, out: Path, *, novelty: b
         typer.echo(str(found))
 
 
-def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
+def audit_run(run: Path, table: Path | None, *, as_json: bool, leave_one_out: bool = False) -> None:
     """Print the audit of a run, on its held-out rows or on those of a file."""
     model = load(run, device="cpu")
     if not hasattr(model, "audit"):
@@ -151,6 +151,8 @@ def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
             "fit CGVAE or a VAE baseline on these rows, or pass a decoder of your own to unmix.audit_decoder."
         )
     if table is None:
+        if leave_one_out:
+            raise SettingError("--leave-one-out fits again without domains: pass the file that the run was fitted on.")
         found = model.audit()
     else:
         _needs_table(model, run)
@@ -159,7 +161,8 @@ def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
         lacking = [name for name in columns if name not in frame.columns]
         if lacking:
             raise SchemaError(f"{table} lacks the domain columns {lacking}, with which the model was fitted. Add them.")
-        found = model.audit(_as_fitted(model, x), frame[columns] if columns else None)
+        y = frame[columns] if columns else None
+        found = model.audit(_as_fitted(model, x), y, leave_one_out=leave_one_out)
     # Without characters that a console may lack, which would be escaped in a form that no JSON has.
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
 

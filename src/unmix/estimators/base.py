@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -31,6 +31,7 @@ from unmix.estimators import loadings, novel_rows
 from unmix.estimators.adapting import adapted
 from unmix.estimators.atomic import atomic
 from unmix.estimators.face import FittedFace, Learnt, random_seed
+from unmix.estimators.left_out import left_out_finding
 from unmix.estimators.prepare import (
     Prepared,
     as_fitted,
@@ -425,13 +426,13 @@ class LatentEstimator(FittedFace[LatentFit]):
         >>> from unmix import CGVAE, datasets
         >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=3, n_samples=900)
         >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit(data.x, data.domains)
-        >>> model.novelty(data.x[:300]).new_mixing, model.novelty(-data.x[:300]).new_mixing
+        >>> model.novelty(data.x[:300]).new_mixing, model.novelty(data.x[:300, ::-1]).new_mixing
         (False, True)
         """
         check_is_fitted(self)
         return novel_rows.novelty_of(self, X, y)
 
-    def audit(self, X: Any = None, y: Any = None) -> Audit:
+    def audit(self, X: Any = None, y: Any = None, *, leave_one_out: bool = False) -> Audit:
         """Which latents these data identify, and why: a verdict for every latent and for every condition of the theory.
 
         Parameters
@@ -439,6 +440,9 @@ class LatentEstimator(FittedFace[LatentFit]):
         X, y : rows and their domains, as in ``fit``; optional
             Default: the rows that were held out at fit, and with them the training rows of domains that have at least
             90, where training does not bias the tests.
+        leave_one_out : bool, default False
+            Fit again without each domain of ``X`` in turn, and say in a further finding, "left-out domains", which
+            latents are not found again. Pass all rows of the fit; it takes as many fits as there are domains.
 
         Warns
         -----
@@ -470,10 +474,14 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_is_fitted(self)
         if X is None and y is not None:
             raise DataError("audit takes domains only together with their rows: audit(X, y), or audit() alone.")
+        if leave_one_out and X is None:
+            raise DataError("Leaving domains out takes the rows of the fit: audit(X, y, leave_one_out=True).")
         new = None if X is None else self._audited_rows(X, y)
         found = audit_fit(self.fit_, new)
         if new is not None:
             _warn(new.notes)
+        if leave_one_out:
+            found = replace(found, findings=[*found.findings, left_out_finding(self, X, y)])
         return found
 
     def report(self, path: str | Path) -> Path:
