@@ -140,6 +140,16 @@ def fit(
     sparsity: Annotated[float | None, typer.Option(help="Weight of the sparse-mixing penalty.")] = None,
     prior: Annotated[str | None, typer.Option(help="gaussian or spline.")] = None,
     decoder: Annotated[str | None, typer.Option(help="dense or feature.")] = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(help="gaussian (default), student, negative_binomial, poisson, bernoulli, or auto."),
+    ] = None,
+    size_factors: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Sizes of rows of counts. Default: their totals.")
+    ] = None,
+    nuisance: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Technical batches, whose effects are no latents.")
+    ] = None,
     restarts: Annotated[int | None, typer.Option(help="Starts: trained together, by CGGAN one after another.")] = None,
     epochs: Annotated[
         int | None,
@@ -177,6 +187,9 @@ def fit(
         "sparsity": sparsity,
         "prior": prior,
         "decoder": decoder,
+        "likelihood": likelihood,
+        "size_factors": size_factors,
+        "nuisance": nuisance,
         "n_restarts": restarts,
         "max_epochs": epochs,
         "max_steps": steps,
@@ -196,6 +209,8 @@ def fit(
     if holds_images(table):
         _refuse("images take their domains from their folders", domain=kinds, feature=feature, drop=drop)
         _refuse("it is for tables", layer=layer, write=write)
+        of_tables = {"likelihood": likelihood, "size_factors": size_factors, "nuisance": nuisance}
+        _refuse("pixels are continuous, and have one scale", **of_tables)
         from unmix.cli.images import fit_images
 
         fit_images(table, out, method or "CGGAN", reading, settings, overwrite=overwrite, resume=resume)

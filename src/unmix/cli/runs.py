@@ -382,8 +382,12 @@ def _read_for(model: LatentEstimator, path: Path) -> tuple[pd.DataFrame, Any]:
         x = annotated(read_annotated(path), model.schema_.layer).aligned(names)
         return _observations(x), x
     domains = [column.name for column in model.domain_schema_.columns]
-    frame = read_table(path, features=names if named else None, text=[name for name in domains if name not in names])
+    beside = model.schema_.beside
+    batches = () if model.schema_.nuisance is None else (model.schema_.nuisance.source,)
+    text = [name for name in (*domains, *batches) if name not in names]
+    frame = read_table(path, features=(*names, *beside) if named else None, text=text)
     if named:
+        names = (*names, *dict.fromkeys(beside))
         lacking = [name for name in names if name not in frame.columns]
         if lacking:
             said = f"{path} lacks {len(lacking)} feature column(s) on which the model was fitted: {listed(lacking)}"

@@ -25,6 +25,7 @@ from unmix.data.batches import Rows
 from unmix.data.columns import check_columns, column_names, listed
 from unmix.data.domains import DomainSchema
 from unmix.data.matrix import check_values, read_cells
+from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
 from unmix.estimators import loadings, novel_rows
@@ -35,6 +36,7 @@ from unmix.estimators.left_out import left_out_finding
 from unmix.estimators.prepare import (
     Prepared,
     as_fitted,
+    beside_features,
     header,
     in_layer,
     latent_matrix,
@@ -43,7 +45,6 @@ from unmix.estimators.prepare import (
     rows_for,
     separate,
     with_row_names,
-    without_sizes,
 )
 from unmix.estimators.progress import announce, conclude, epoch_bar
 from unmix.estimators.settings import check_common, planned_epochs, training_settings
@@ -307,8 +308,19 @@ class LatentEstimator(FittedFace[LatentFit]):
             for place in blocks(len(rows), self.n_features_in_):
                 own = rows.take(place)
                 moved = self.model_.counterfactual(own, target[place], generator, bool(residual))
-                parts.append(self.schema_.restore(moved.cpu().double().numpy()))
-        return np.concatenate(parts).astype(self.schema_.dtype, copy=False)
+                parts.append(moved.cpu().double().numpy())
+        carried = np.concatenate(parts)
+        if isinstance(self.schema_, FeatureSchema) and self.schema_.nuisance is not None:
+            carried = carried + np.where(self.schema_.continuous, self._offsets(X), 0.0)
+        return self.schema_.restore(carried).astype(self.schema_.dtype, copy=False)
+
+    def _offsets(self, X: Any) -> Floats:
+        """What the batch of every row of ``X`` adds to η (rows, features)."""
+        nuisance = self.schema_.nuisance
+        table = as_table(X) if not hasattr(X, "obs") else X
+        batches = beside_features(table, table, None, nuisance.source)[1].batches
+        offsets: Floats = nuisance.offsets(batches, len(batches))
+        return offsets
 
     def check_counterfactuals(self, X: Any = None, y: Any = None) -> CounterfactualCheck:
         """Whether rows that are carried to a domain look like rows of that domain, feature by feature.
@@ -638,8 +650,8 @@ class LatentEstimator(FittedFace[LatentFit]):
         ``given`` is what the user passed, which may have more than the ``table`` of features.
         """
         table = as_fitted(table, self.schema_, self.domain_schema_)
-        source = None if self.schema_.sizes is None else self.schema_.sizes.source
-        table, size_column = without_sizes(given, table, source)
+        sizes, nuisance = self.schema_.sizes, self.schema_.nuisance
+        table, beside = beside_features(given, table, sizes and sizes.source, nuisance and nuisance.source)
         cells = read_cells(table)
         if cells.shape[1] == self.n_features_in_ and (not self.schema_.named or column_names(table) is None):
             check_columns(cells, table, self.schema_)
@@ -653,7 +665,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         masked = self.model_.masked
         check_values(cells, self.schema_.names, "mask" if masked else "error")
         encoded = self.domain_schema_.encode(y, len(cells)) if with_domain else None
-        return rows_for(cells, self.schema_, self.domain_schema_, encoded, masked, size_column).to(self._device())
+        return rows_for(cells, self.schema_, self.domain_schema_, encoded, masked, beside).to(self._device())
 
     def _encode(self, table: Any, rows: Rows) -> NDArray[Any]:
         """Posterior means of ``rows``, in the type that ``table`` asks for."""

@@ -144,8 +144,8 @@ def check_vae(estimator: Any, *weights: str) -> None:
     estimator._need_at_least_zero(*weights)
 
 
-def check_likelihood(likelihood: Any, size_factors: Any) -> None:
-    """Raise ``SettingError`` for likelihoods or size factors that cannot be."""
+def check_likelihood(likelihood: Any, size_factors: Any, nuisance: Any) -> None:
+    """Raise ``SettingError`` for likelihoods, size factors or a nuisance that cannot be."""
     given = [*likelihood.values()] if isinstance(likelihood, Mapping) else [likelihood]
     known = KINDS if isinstance(likelihood, Mapping) else ("auto", *KINDS)
     if not all(isinstance(own, str) and own in known for own in given):
@@ -157,3 +157,5 @@ def check_likelihood(likelihood: Any, size_factors: Any) -> None:
             f'size_factors must be "total", the name of a column, or None; got {size_factors!r}. Put sizes of your own '
             "into a column of the table."
         )
+    if not (nuisance is None or (isinstance(nuisance, str) and nuisance)):
+        raise SettingError(f"nuisance must be None or the name of a column of batches; got {nuisance!r}.")
