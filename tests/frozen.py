@@ -57,11 +57,10 @@ IMAGES = {
     "cgvae-images": CGVAEImages(
         **{
             **_VAE,
-            "hidden": (2, 3),
+            "widths": (2, 3),
+            "n_codes": 4,
             "n_restarts": 1,
             "n_spare": 0,
-            "batch_size": 16,
-            "penalty_rows": 1,
             "max_epochs": 1,
         }
     ),

@@ -221,7 +221,9 @@ def test_a_model_without_audit_says_what_has_one(frame, labels, tmp_path):
 
 def test_a_model_of_images_is_audited_on_its_held_out_rows_and_given_no_table(tmp_path):
     data = unmix.datasets.make_sprites(n_samples=60, size=16, n_domains=2)
-    model = unmix.CGVAEImages(n_latents=2, hidden=(4, 4), max_epochs=1, verbose=0).fit(data.images, data.domains)
+    model = unmix.CGVAEImages(n_latents=2, n_codes=3, widths=(4, 4), hidden=(4,), max_epochs=1, verbose=0).fit(
+        data.images, data.domains
+    )
     folder = model.save(tmp_path / "run")
     found = json.loads(command("audit", folder, "--json").stdout)
     assert [finding["verdict"] for finding in found["findings"]] == ["cannot tell"] * 8

@@ -192,7 +192,7 @@ def test_help_has_examples(tmp_path):
 
 def test_a_model_of_images_is_not_given_a_table(tmp_path):
     digits = unmix.datasets.load_digits_two_colours()
-    model = unmix.CGVAEImages(n_latents=2, n_restarts=1, max_epochs=1, hidden=(4,), verbose=0)
+    model = unmix.CGVAEImages(n_latents=2, n_restarts=1, max_epochs=1, widths=(4,), n_codes=3, hidden=(4,), verbose=0)
     model.fit(digits.images[:80], digits.domains[:80]).save(tmp_path / "run")
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     for words in (["transform", "run", "t.csv", "--out", "z.csv"], ["audit", "run", "t.csv"]):

@@ -414,7 +414,10 @@ CASES = {
     "BetaVAE": (BetaVAE(**{**QUICK, "max_epochs": 1}), True),
     "CGGAN": (CGGAN(**TINY_GAN), True),
     "CGGAN of images": (CGGAN(**{**TINY_GAN, "channels": 2}), False),
-    "CGVAEImages": (CGVAEImages(**{**QUICK, "n_latents": 1, "hidden": (2,), "n_spare": 0, "max_epochs": 1}), False),
+    "CGVAEImages": (
+        CGVAEImages(**{**QUICK, "n_latents": 1, "widths": (2,), "n_codes": 2, "n_spare": 0, "max_epochs": 1}),
+        False,
+    ),
     "ImageClassifier": (ImageClassifier(width=4, max_epochs=1), False),
     "CEBRA": (CEBRA(n_latents=2), True),
 }

@@ -53,7 +53,7 @@ def test_known_domains_are_as_known_and_a_changed_feature_is_a_new_mixing(model,
 def test_rows_of_the_model_in_a_new_domain_are_no_new_mixing(model):
     """What the model itself makes of latents far from the known domains."""
     z = np.random.default_rng(0).standard_normal((400, 2)) * 0.3 + model.description_.location[:, [0, 1]].mean(axis=0)
-    noise = model.model_.likelihood.std().detach().numpy()[0, 0] * np.array(model.schema_.scale)
+    noise = model.model_.likelihood.noise.std().detach().numpy()[0, 0] * np.array(model.schema_.scale)
     x = model.inverse_transform(z) + noise * np.random.default_rng(1).standard_normal((400, 6))
     x = pd.DataFrame(x, columns=model.schema_.names)
     found = model.novelty(x)

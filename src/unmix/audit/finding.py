@@ -21,6 +21,7 @@ CODES = {
     "agreement": "agreement",
     "number of latents": "number_of_latents",
     "rows": "rows",
+    "left-out domains": "left_out_domains",
 }
 
 
@@ -64,7 +65,7 @@ class Finding:
 
     @property
     def code(self) -> str:
-        """Of the condition: C1, C2, C3, C4, invertibility, agreement, number_of_latents or rows."""
+        """Of the condition: C1, C2, C3, C4, invertibility, agreement, number_of_latents, rows or left_out_domains."""
         return CODES[self.condition]
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,8 +13,7 @@ import typer
 
 from unmix.cli.runs import claim, train, transform_table, write_results
 from unmix.data.image_files import holds_images
-from unmix.data.images import ImageSchema, ImageTable, read_images
-from unmix.data.schema import FeatureSchema
+from unmix.data.images import ImageTable, of_images, read_images
 from unmix.data.tables import with_latents, write_table
 from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.cggan import CGGAN
@@ -77,7 +76,7 @@ def transform_file(
     check_replaceable(out)
     model = load(run, device=device)
     if holds_images(source):
-        if isinstance(model.schema_, FeatureSchema):
+        if not of_images(model.schema_):
             raise SchemaError(f"{run} was fitted on a table, not on images. Pass a file with its feature columns.")
         if novelty:
             raise SettingError(f"--novelty cannot be used here: {source} is taken as images. Leave the option out.")
@@ -104,7 +103,7 @@ def translate_images(
     _refuse_inside(source, out)
     check_replaceable(out / "image.png")
     model = load(run, device=device)
-    if isinstance(model, CGGAN) and isinstance(model.schema_, ImageSchema):
+    if isinstance(model, CGGAN) and of_images(model.schema_):
         move = model.translate
     elif isinstance(model, CGVAEImages):
         move = model.counterfactual

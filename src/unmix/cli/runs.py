@@ -22,7 +22,7 @@ from unmix.audit.targets import intervention_targets
 from unmix.bench.translation import DIGIT_SETTINGS, judge_translations, train_judges
 from unmix.data.annotated import Annotated, annotated, is_store
 from unmix.data.columns import listed
-from unmix.data.schema import FeatureSchema
+from unmix.data.images import of_images
 from unmix.data.tables import (
     candidates,
     read_annotated,
@@ -142,7 +142,7 @@ def transform_table(model: Any, run: Path, table: Path, out: Path, *, novelty: b
         typer.echo(str(found))
 
 
-def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
+def audit_run(run: Path, table: Path | None, *, as_json: bool, leave_one_out: bool = False) -> None:
     """Print the audit of a run, on its held-out rows or on those of a file."""
     model = load(run, device="cpu")
     if not hasattr(model, "audit"):
@@ -151,6 +151,8 @@ def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
             "fit CGVAE or a VAE baseline on these rows, or pass a decoder of your own to unmix.audit_decoder."
         )
     if table is None:
+        if leave_one_out:
+            raise SettingError("--leave-one-out fits again without domains: pass the file that the run was fitted on.")
         found = model.audit()
     else:
         _needs_table(model, run)
@@ -159,7 +161,8 @@ def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
         lacking = [name for name in columns if name not in frame.columns]
         if lacking:
             raise SchemaError(f"{table} lacks the domain columns {lacking}, with which the model was fitted. Add them.")
-        found = model.audit(_as_fitted(model, x), frame[columns] if columns else None)
+        y = frame[columns] if columns else None
+        found = model.audit(_as_fitted(model, x), y, leave_one_out=leave_one_out)
     # Without characters that a console may lack, which would be escaped in a form that no JSON has.
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
 
@@ -197,7 +200,7 @@ def report_run(run: Path, out: Path | None) -> None:
     """Write a run's report again."""
     model = load(run, device="cpu")
     own = run / _REPORT
-    if out is None and own.exists() and not isinstance(model.schema_, FeatureSchema):
+    if out is None and own.exists() and of_images(model.schema_):
         raise StorageError(
             f"{own} exists, and may show images and what was measured on them. A run keeps no images, so that a page "
             "written again would lack all that. Pass --out with another name."
@@ -352,7 +355,7 @@ def read_for_model(model: LatentEstimator, run: Path, path: Path) -> tuple[pd.Da
 
 
 def _needs_table(model: Any, run: Path) -> None:
-    if not isinstance(model.schema_, FeatureSchema):
+    if of_images(model.schema_):
         raise SchemaError(
             f"{run} was fitted on images, not on a table. Pass a folder or .zip of images to unmix transform or "
             "translate, or load it in Python and pass it an array."
@@ -379,8 +382,12 @@ def _read_for(model: LatentEstimator, path: Path) -> tuple[pd.DataFrame, Any]:
         x = annotated(read_annotated(path), model.schema_.layer).aligned(names)
         return _observations(x), x
     domains = [column.name for column in model.domain_schema_.columns]
-    frame = read_table(path, features=names if named else None, text=[name for name in domains if name not in names])
+    beside = model.schema_.beside
+    batches = () if model.schema_.nuisance is None else (model.schema_.nuisance.source,)
+    text = [name for name in (*domains, *batches) if name not in names]
+    frame = read_table(path, features=(*names, *beside) if named else None, text=text)
     if named:
+        names = (*names, *dict.fromkeys(beside))
         lacking = [name for name in names if name not in frame.columns]
         if lacking:
             said = f"{path} lacks {len(lacking)} feature column(s) on which the model was fitted: {listed(lacking)}"

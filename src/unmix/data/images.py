@@ -20,7 +20,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from PIL import Image
 
 from unmix.data.image_files import ImageFile, archive_files, folder_files, listed_files, opened_archive
 from unmix.data.pictures import FORMATS, Images, as_array, header_of, opened, reason_of
+from unmix.data.schema import FeatureSchema
 from unmix.errors import DataError, DomainError, SettingError, warn
 from unmix.files import as_path
 from unmix.labels import label_texts
@@ -78,10 +79,10 @@ def read_images(
         A folder or .zip with one folder for each domain (deeper folders belong to the domain; one folder around them
         all is skipped; without any folder all images are of one domain, "all"); a .csv or .tsv with the columns
         ``path``, from the list's own folder on, and ``domain``; a uint8 array (n_images, height, width) or (n_images,
-        height, width, channels); or what this function returned before, or another object with ``images`` and
-        ``domains``.
+        height, width, channels); a list of PIL images; or what this function returned before, or another object
+        with ``images`` and ``domains``.
     domains : labels (n_images,), optional
-        For an array; without them all images belong to one domain. Files have their domain already.
+        For an array or a list; without them all images belong to one domain. Files have their domain already.
     size : int or (height, width), optional
         Scale every image to this size; what exceeds its proportions is cut off evenly on both sides. Default: all
         images must have one size.
@@ -205,6 +206,33 @@ class ImageSchema:
         return cls(**{**raw, "shape": tuple(raw["shape"])})
 
 
+@dataclass(frozen=True, kw_only=True)
+class CodeSchema(FeatureSchema):
+    """Feature columns that an autoencoder makes of ``images``: the principal components of its ``n_codes`` codes."""
+
+    images: ImageSchema
+    n_codes: int
+
+    @classmethod
+    def of(cls, columns: FeatureSchema, images: ImageSchema, n_codes: int) -> CodeSchema:
+        own = {column.name: getattr(columns, column.name) for column in fields(FeatureSchema)}
+        return cls(**own, images=images, n_codes=n_codes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the images (height, width, channels)."""
+        return self.images.shape
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> CodeSchema:
+        return cls.of(FeatureSchema.from_dict(raw), ImageSchema.from_dict(raw["images"]), int(raw["n_codes"]))
+
+
+def of_images(schema: FeatureSchema | ImageSchema) -> bool:
+    """Whether a model with this schema takes images."""
+    return isinstance(schema, ImageSchema | CodeSchema)
+
+
 def _checked_settings(size: Any, mode: str | None, on_error: str, limit: Any) -> tuple[int, int] | None:
     if mode is not None and mode not in MODES:
         raise SettingError(f'mode must be "L" (grey), "RGB" (colour) or None; got {mode!r}.')
@@ -222,6 +250,8 @@ def _checked_settings(size: Any, mode: str | None, on_error: str, limit: Any) ->
 
 
 def _from_array(source: Any, domains: ArrayLike | None, shape: tuple[int, int] | None, mode: str | None) -> ImageTable:
+    if isinstance(source, list | tuple) and any(isinstance(own, Image.Image) for own in source):
+        source = _from_pictures(source, shape, mode)
     try:
         images = np.asarray(source)
     except RuntimeError as error:
@@ -257,6 +287,22 @@ def _from_array(source: Any, domains: ArrayLike | None, shape: tuple[int, int] |
         pictures = (Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in images)
         images = np.stack([as_array(picture, shape, mode) for picture in pictures])
     return ImageTable(images, labels, tuple(f"[{place}]" for place in range(len(images))))
+
+
+def _from_pictures(pictures: Sequence[Any], shape: tuple[int, int] | None, mode: str | None) -> Images:
+    """Pictures of Pillow as one array (n_images, height, width, channels)."""
+    others = sorted({type(own).__name__ for own in pictures if not isinstance(own, Image.Image)})
+    if others:
+        raise DataError(f"A list of PIL images must hold nothing else; got {', '.join(others)} among them.")
+    headers = [(f"[{place}]", header_of(picture)) for place, picture in enumerate(pictures)]
+    _refuse_mixed(headers, shape, mode)
+    found = []
+    for place, picture in enumerate(pictures):
+        try:
+            found.append(as_array(picture, shape, mode))
+        except Exception as error:
+            raise DataError(f"Image [{place}] {reason_of(error)}. Leave it out.") from error
+    return np.stack(found)
 
 
 def _advice(shape: tuple[int, ...]) -> str:
@@ -302,7 +348,7 @@ def _decode(
 
     headers = [(file, header) for file in files if (header := attempt(file, header_of)) is not None]
     if headers:
-        _refuse_mixed(headers, shape, mode)
+        _refuse_mixed([(file.path, header) for file, header in headers], shape, mode)
         sides, own_mode = headers[0][1]
         height, width = shape or sides
         images = _storage((len(headers), height, width, MODES[mode or own_mode]), limit)
@@ -326,19 +372,19 @@ def _decode(
 
 
 def _refuse_mixed(
-    headers: Sequence[tuple[ImageFile, tuple[tuple[int, int], str]]], shape: tuple[int, int] | None, mode: str | None
+    headers: Sequence[tuple[str, tuple[tuple[int, int], str]]], shape: tuple[int, int] | None, mode: str | None
 ) -> None:
-    deep = [(file.path, own) for file, (_, own) in headers if own not in _CONVERTIBLE]
+    deep = [(path, own) for path, (_, own) in headers if own not in _CONVERTIBLE]
     if deep:
         raise DataError(f"{deep[0][0]} has mode {deep[0][1]}, more than 8 bits a channel. Convert it to 8 bits first.")
-    modes = {own: file.path for file, (_, own) in reversed(headers)}
+    modes = {own: path for path, (_, own) in reversed(headers)}
     if mode is None and (len(modes) > 1 or not set(modes) <= set(MODES)):
         counts = Counter(own for _, (_, own) in headers)
         raise DataError(
             f"Expected images that are all grey (L) or all RGB; got the modes {_counted(counts, modes)}. "
             'Pass mode="RGB" or mode="L" to convert them.'
         )
-    sizes = {f"{sides[0]}×{sides[1]}": file.path for file, (sides, _) in reversed(headers)}
+    sizes = {f"{sides[0]}×{sides[1]}": path for path, (sides, _) in reversed(headers)}
     if shape is None and len(sizes) > 1:
         counts = Counter(f"{sides[0]}×{sides[1]}" for _, (sides, _) in headers)
         raise DataError(

@@ -1,30 +1,45 @@
-"""``unmix.CGVAEImages``: the estimator for images."""
+"""``unmix.CGVAEImages``: the estimator for images, an autoencoder and then ``CGVAE`` on its codes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
-from unmix.errors import SchemaError, SettingError
-from unmix.estimators.base import LatentEstimator
-from unmix.estimators.prepare import Prepared, as_images, image_rows, labelled_images, prepare_images
-from unmix.estimators.settings import are_numbers
-from unmix.files import file_to_write
+from unmix.data.images import CodeSchema
+from unmix.data.pictures import Images
+from unmix.errors import DataError, SchemaError, SettingError, StorageError, warn
+from unmix.estimators.atomic import atomic
+from unmix.estimators.cgvae import CGVAE
+from unmix.estimators.face import random_seed
+from unmix.estimators.prepare import Prepared, as_images, labelled_images, prepare_images
+from unmix.estimators.progress import epoch_bar, say
+from unmix.estimators.settings import are_numbers, are_widths
+from unmix.files import as_path, file_to_write
+from unmix.fits.words import plain_settings
 from unmix.labels import labels_frame
-from unmix.models.base import LatentModel
-from unmix.models.cgvae import PRIORS
-from unmix.models.cgvae_images import CGVAEImageConfig, CGVAEImageNetwork
+from unmix.models.base import FittedModel
+from unmix.models.image_autoencoder import (
+    Autoencoder,
+    CodeFrame,
+    ImageAutoencoder,
+    ImageAutoencoderConfig,
+    TrainedAutoencoder,
+    default_widths,
+)
+from unmix.models.own_autoencoder import OwnAutoencoder
 from unmix.numbers import is_whole
-from unmix.objectives.sparsity import PENALTIES
 from unmix.report.images import (
     REACH,
     SHOWN,
@@ -38,76 +53,221 @@ from unmix.report.images import (
     translated_section,
 )
 from unmix.report.parts import write_html
+from unmix.train.checkpoint import is_checkpoint
+from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingSettings
+from unmix.train.fit import fit as train_model
 from unmix.version import versions
 
-_EVALUATION_ROWS = 256
-_CHUNK = 256
+# What stands for a pair of the user's own in saved words.
+OWN = "own"
+# The split of tables too: what the autoencoder has not seen is what the second stage holds out.
+_SPLIT_SEED = 0
+_STEPS, _BATCH, _RATE = 4_000, 64, 2e-3
+_EVALUATION_ROWS = 512
+_MAPPED, _STEP = 64, 0.25
+_LONG = 3600.0
 
 
 @dataclass(eq=False, repr=False)
-class CGVAEImages(LatentEstimator):
-    r"""Latent factors of images from several domains: CG-VAE with convolutional encoder and decoder.
+class CGVAEImages(CGVAE):
+    r"""Latent factors of images from several domains: an autoencoder, and CG-VAE on its codes.
 
-    The objective, the priors and the exact Jacobian penalty are those of ``CGVAE``, with pixels as features: all have
-    one scale, and the observation noise is one number. Images go in as 8 bits and come out as 8 bits. Where ``CGVAE``
-    takes ``X``, this takes a uint8 array (n_images, height, width, channels), what ``read_images`` returns, or a path
-    that it reads; the latter two bring their domains along.
+    A convolutional VAE that knows no domains makes codes of the images; ``CGVAE`` finds the factors in the principal
+    components of the codes. The model is the composition: latents become components, codes, and images. Mixing, audit,
+    score and counterfactual checks are those of a table, whose features are the components ``c0``, ``c1``, …
+
+    Where ``CGVAE`` takes ``X``, this takes a uint8 array (n_images, height, width, channels), a list of PIL images,
+    what ``read_images`` returns, or a path that it reads; the latter two bring their domains along. Images go in and
+    come out as 8 bits. Sides from 8 to 256 pixels; they are padded inside.
 
     Parameters
     ----------
-    n_latents : int, default 8
-    hidden : sequence of int, default (32, 64)
-        Channels after each halving of the image in the encoder; the decoder goes back the same way.
-    prior, sparsity, penalty, kl_weight, n_spare
-        As in ``CGVAE``. An entry of the mixing is a pixel and channel, in units of the spread of all pixels.
-    penalty_rows : int, default 4
-        Images of each batch on which the Jacobian is computed. It costs as much as decoding ``penalty_rows`` ·
-        (``n_latents`` + ``n_spare``) more images a batch.
-    penalty_every : int, default 1
-        As in ``CGVAE``.
-    n_restarts : int, default 2
-    batch_size : int, default 64
-    learning_rate : float, default 0.002
+    n_latents : int or "auto", default 8
+    autoencoder : pair (encode, decode), optional
+        A first stage of your own. Two functions: images (n, height, width, channels) uint8 to codes (n, n_codes), and
+        codes to images with numbers from 0 to 255. Or two ``torch.nn.Module``, whose images are (n, channels, height,
+        width) from 0 to 1. It is not saved with the model: ``unmix.load(path).set_params(autoencoder=pair)``.
+    n_codes : int, default 16
+        Codes of the first stage. Take more than there are factors: one that turns around takes two.
+    widths : sequence of int, optional
+        Channels after each halving of the image. Default: 64 on a grid of at most 4 × 4, half of them at twice the
+        side, 16 or more.
     max_epochs : int, optional
-        As in ``CGVAE``. Default: 350 steps a latent and at least 2,800.
+        Passes of each stage over the training images. Default: 4,000 steps of 64 images for the autoencoder, then
+        1,400 steps a latent.
+    hidden, n_restarts, batch_size, learning_rate, decoder, prior, sparsity, penalty, penalty_rows, \
+penalty_every, kl_weight, n_spare, likelihood
+        Of the second stage, as in ``CGVAE``. An entry of the mixing is a component of the codes.
     validation_fraction, early_stopping, auxiliary, min_domain_rows, device, random_state, verbose
-        As in ``CGVAE``.
+        As in ``CGVAE``; the images that are held out are so in both stages.
     missing : {"error"}
-        Images have no missing entries.
+        Images have no missing entries, nor is any component of their codes a count (``size_factors``).
 
     Attributes
     ----------
-    mixing_ : float array (height · width · channels, n_latents)
-        Mean over images of |∂x/∂z|; ``mixing_maps()`` gives it as maps.
-    agreement_, restarts_, history_, best_restart_, domains_, stop_reason_, description_
-        As in ``CGVAE``.
+    mixing_ : float array (n_components, n_latents)
+        Of the second stage; ``mixing_maps()`` says what a latent does to the pixels.
+    autoencoder_ : pair (encode, decode)
+        The first stage, for further fits on the same images: it is what takes most of the time.
+    agreement_, restarts_, history_, best_restart_, domains_, stop_reason_, description_, …
+        As in ``CGVAE``, of the second stage. ``fit_seconds_`` is that of both.
+
+    Raises
+    ------
+    DataError
+        ``fit``: the codes have fewer components than ``n_latents``.
 
     Examples
     --------
     >>> from unmix import CGVAEImages, datasets
     >>> data = datasets.make_sprites(n_samples=60, size=16, n_domains=2)
-    >>> model = CGVAEImages(n_latents=2, hidden=(4, 4), max_epochs=1, verbose=0).fit(data.images, data.domains)
+    >>> model = CGVAEImages(n_latents=2, n_codes=4, widths=(4, 4), max_epochs=1, verbose=0)
+    >>> model = model.fit(data.images, data.domains)
     >>> model.transform(data.images).shape, model.sample(3, domain=1).shape
     ((60, 2), (3, 16, 16, 3))
     >>> model.counterfactual(data.images[:5], data.domains[:5], to=0).dtype
     dtype('uint8')
     """
 
-    assumption: ClassVar[str] = "the factors change between domains and each moves few pixels"
+    assumption: ClassVar[str] = "the factors change between domains"
+    steps_per_latent: ClassVar[int] = 1_400
+    least_steps: ClassVar[int] = 2_800
 
-    n_latents: int = 8
-    hidden: Sequence[int] = (32, 64)
-    n_restarts: int = 2
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    prior: str = "gaussian"
-    sparsity: float = 0.5
-    penalty: str = "log"
-    kl_weight: float = 1.0
-    n_spare: int = 2
-    penalty_rows: int = 4
-    penalty_every: int = 1
+    n_latents: Any = 8
+    autoencoder: Any = None
+    n_codes: int = 16
+    widths: Sequence[int] | None = None
+
+    @atomic
+    def fit(  # type: ignore[override]  # images have no layers
+        self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False
+    ) -> Self:
+        self._check_words()
+        if self.autoencoder == OWN:
+            raise self._lacks_pair()
+        seed = random_seed(self.random_state)
+        table, y = as_images(X, y)
+        data = prepare_images(
+            table,
+            y,
+            auxiliary=self.auxiliary,
+            min_domain_rows=self.min_domain_rows,
+            validation_fraction=self.validation_fraction,
+            seed=_SPLIT_SEED,
+        )
+        words = {**self.get_params(deep=False), "random_state": seed}
+        factors = type(self)(**{**words, "autoencoder": None if self.autoencoder is None else OWN})
+        plain_settings(factors, seed)
+        place, seconds, network = None if checkpoint is None else as_path(checkpoint), 0.0, None
+        if self.autoencoder is None:
+            network, seconds = self._trained(data, seed, place, resume)
+            first: Autoencoder = TrainedAutoencoder(network, data.features)
+            place = None if place is None else _second(place)
+            resume = resume and place is not None and place.exists()
+        else:
+            first = OwnAutoencoder(*self.autoencoder)
+            first.check(table.images)
+        codes = first.encode(table.images)
+        least = 1 if self.n_latents == "auto" else int(self.n_latents)
+        frame = CodeFrame.of(codes[data.order[: data.n_train]], least, network)
+        n_components = frame.axes.shape[1]
+        if n_components < least:
+            raise DataError(
+                f"The codes of these images have {n_components} components, fewer than n_latents = {least}. Ask for at "
+                "most as many latents, or pass a larger n_codes."
+            )
+        super(CGVAEImages, factors).fit(_named(frame.components(codes)), y, checkpoint=place, resume=resume)
+        if network is not None and place is not None:
+            place.unlink(missing_ok=True)
+        own = factors.fit_
+        own.model.add_module("coder", frame)
+        columns: Any = own.schema
+        schema = CodeSchema.of(columns, data.features, codes.shape[1])
+        self.fit_ = replace(own, schema=schema, seconds=own.seconds + seconds)
+        return self
+
+    def _trained(
+        self, data: Prepared, seed: int, checkpoint: Path | None, resume: bool
+    ) -> tuple[ImageAutoencoder, float]:
+        """The first stage, and the seconds that it took."""
+        device = pick_device(self.device)
+        network = self._autoencoder_network(data.features.shape, seed).to(device)
+        rows = data.rows.to(device)
+        train = rows.take(slice(0, data.n_train))
+        held_out = rows.take(slice(data.n_train, None)) if len(data.held_out) else train
+        steps_a_pass = max(1, round(len(train) / _BATCH))
+        epochs = max(1, round(_STEPS / steps_a_pass)) if self.max_epochs is None else int(self.max_epochs)
+        seconds = epochs * steps_a_pass * _seconds_a_step(network, train.take(slice(0, _BATCH)))
+        said = f"autoencoder: {epochs * steps_a_pass} steps on {len(train)} images, {_duration(seconds)}"
+        say(self.verbose, f"unmix {type(self).__name__}, {said}")
+        if seconds > _LONG:
+            warn(f"Training the {said}. Scale the images down (read_images(…, size=32)), or pass a smaller max_epochs.")
+        if checkpoint is not None:
+            _refuse_foreign(_second(checkpoint))
+        settings = TrainingSettings(
+            max_epochs=epochs,
+            batch_size=_BATCH,
+            learning_rate=_RATE,
+            evaluation_rows=_EVALUATION_ROWS,
+            seed=seed,
+        )
+        with epoch_bar(self.verbose, epochs) as on_epoch:
+            result = train_model(
+                network,
+                train,
+                held_out,
+                settings,
+                on_epoch=on_epoch,
+                checkpoint=checkpoint,
+                resume=resume,
+                schema=(data.features, data.domains),
+            )
+        return network, result.seconds
+
+    def _autoencoder_network(self, shape: tuple[int, int, int], seed: int) -> ImageAutoencoder:
+        widths = default_widths(shape) if self.widths is None else tuple(int(width) for width in self.widths)
+        if min(shape[:2]) < 2 ** len(widths):
+            raise SettingError(
+                f"widths={widths} halves the images {len(widths)} times, which {min(shape[:2])} pixels do not allow. "
+                "Pass fewer widths."
+            )
+        config = ImageAutoencoderConfig(int(self.n_codes), shape, widths, seed=seed)
+        return ImageAutoencoder(config)
+
+    def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> FittedModel:
+        if not isinstance(features, CodeSchema):
+            raise StorageError(
+                "This CGVAEImages was saved by an earlier version, whose model had one stage and is gone. Fit again, "
+                "or read it with the version that wrote it (versions in config.json)."
+            )
+        model = super()._untrained(features, domains, fitted)
+        network = None if self.autoencoder == OWN else self._autoencoder_network(features.shape, fitted["seed"])
+        model.add_module("coder", CodeFrame(features.n_codes, features.n_features, network))
+        return model
+
+    def _first(self) -> tuple[CodeFrame, Autoencoder]:
+        """The frame of the codes, and the first stage of the fit."""
+        frame: Any = self.model_.coder
+        if frame.network is not None:
+            return frame, TrainedAutoencoder(frame.network, self.schema_.images)
+        if self.autoencoder is None or self.autoencoder == OWN:
+            raise self._lacks_pair()
+        self._check_settings()
+        return frame, OwnAutoencoder(*self.autoencoder)
+
+    @property
+    def autoencoder_(self) -> tuple[Callable[[Images], NDArray[np.float64]], Callable[[NDArray[np.float64]], Images]]:
+        """Encoder and decoder of the first stage, which serve as ``autoencoder`` of another fit on the same images."""
+        check_is_fitted(self)
+        first = self._first()[1]
+        return first.encode, first.decode
+
+    def _lacks_pair(self) -> SettingError:
+        return SettingError(
+            "This model was fitted on the codes of an autoencoder of your own, which is not saved with it. Pass it "
+            "again: model.set_params(autoencoder=(encode, decode))."
+        )
 
     def transform(self, X: Any) -> NDArray[Any]:
         """Posterior means of the latents (n_images, n_latents); no domain is needed."""
@@ -124,10 +284,24 @@ class CGVAEImages(LatentEstimator):
     def counterfactual(self, X: Any, y: Any = None, *, to: Any, residual: bool = False) -> NDArray[Any]:
         """The same images as they would be in another domain, as in ``CGVAE``, but without the residual by default.
 
-        What the latents leave of an image are details with a place, not noise. ``residual=True`` lays them over the
-        result as they are: good where domains differ in colour or light, ghosts where they move what is seen.
+        ``residual=True`` keeps what the latents leave of the codes, and lays what the codes leave of an image over the
+        result: good where domains differ in colour or light, ghosts where they move what is seen. An image that is
+        carried to its own domain then comes back as itself.
         """
-        return super().counterfactual(X, y, to=to, residual=residual)
+        moved = self._pictures(super().counterfactual(X, y, to=to, residual=residual))
+        if not residual:
+            return moved
+        images, (_, first) = as_images(X)[0].images, self._first()
+        left = images.astype(np.int16) - first.decode(first.encode(images))
+        result: Images = (moved + left).clip(0, 255).astype(np.uint8)
+        return result
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Bound on the log-likelihood of the components of the codes given the domains: mean per image, in nats.
+
+        Values compare between fits on the same codes only, such as those of one ``autoencoder``.
+        """
+        return super().score(X, y)
 
     def traverse(self, image: Any, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)) -> NDArray[Any]:
         """Images (len(values), …) of one image (height, width, channels) with one latent set to each of ``values``."""
@@ -141,9 +315,18 @@ class CGVAEImages(LatentEstimator):
         return self.inverse_transform(z)
 
     def mixing_maps(self) -> NDArray[np.float64]:
-        """``mixing_`` as maps (n_latents, height, width), mean over channels."""
+        """How much each latent moves each pixel (n_latents, height, width), mean over channels and some images.
+
+        In grey levels (0 … 255) for one standard deviation of the latent, on images that were held out at fit.
+        """
         check_is_fitted(self)
-        maps: NDArray[np.float64] = self.mixing_.T.reshape(self.n_latents_, *self.schema_.shape).mean(axis=3)
+        found = self.description_.latents
+        z = found[:: max(1, len(found) // _MAPPED)][:_MAPPED]
+        maps = np.empty((self.n_latents_, *self.schema_.shape[:2]))
+        for latent in range(self.n_latents_):
+            step = _STEP * np.eye(self.n_latents_)[latent]
+            above, below = (self.inverse_transform(z + sign * step).astype(float) for sign in (1, -1))
+            maps[latent] = np.abs(above - below).mean((0, 3)) / (2 * _STEP)
         return maps
 
     def report(self, path: str | Path, images: Any = None, domains: Any = None) -> Path:
@@ -195,55 +378,21 @@ class CGVAEImages(LatentEstimator):
         same = np.stack([self.sample(SHOWN, domain=domain) for domain in self.domains_])
         return [*domain_sections(own, same, self.domains_), *of_latents], []
 
-    def _network(self, features: Any, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
-        side = min(features.shape[:2])
-        if side < 2 ** len(self.hidden):
-            raise SettingError(
-                f"hidden={tuple(self.hidden)} halves the images {len(self.hidden)} times, which {side} pixels do not "
-                "allow. Pass fewer widths."
-            )
-        return CGVAEImageNetwork(
-            CGVAEImageConfig(
-                n_latents=int(self.n_latents),
-                n_features=int(np.prod(features.shape)),
-                n_design=domains.n_design,
-                interactions=len(domains.columns) > 1 or domains.n_continuous > 0,
-                hidden=tuple(int(width) for width in self.hidden),
-                prior=self.prior,
-                sparsity=float(self.sparsity),
-                penalty=self.penalty,
-                kl_weight=float(self.kl_weight),
-                n_starts=n_starts,
-                spare=int(self.n_spare),
-                seed=seed,
-                shape=features.shape,
-            )
-        )
-
     def _check_settings(self) -> None:
-        for name, known in (("prior", PRIORS), ("penalty", PENALTIES), ("missing", ("error",))):
-            self._need_one_of(name, known)
-        self._need_at_least_zero("sparsity", "kl_weight")
-        self._need_whole(n_spare=0, penalty_rows=1, penalty_every=1)
-
-    def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
-        return replace(
-            super()._training_settings(n_samples, seed, has_held_out),
-            penalty_rows=int(self.penalty_rows),
-            penalty_every=int(self.penalty_every),
-            evaluation_rows=_EVALUATION_ROWS,
-            evaluation_penalty_rows=int(self.penalty_rows),
-        )
-
-    def _prepare(self, X: Any, y: Any, seed: int) -> Prepared:
-        return prepare_images(
-            X,
-            y,
-            auxiliary=self.auxiliary,
-            min_domain_rows=self.min_domain_rows,
-            validation_fraction=self.validation_fraction,
-            seed=seed,
-        )
+        super()._check_settings()
+        self._need_one_of("missing", ("error",))
+        self._need_one_of("likelihood", ("gaussian", "student"))
+        self._need_whole(n_codes=1)
+        if not (self.widths is None or are_widths(self.widths)):
+            raise SettingError(f"widths must be None, or one or more widths ≥ 1, such as (32, 64); got {self.widths}.")
+        pair = self.autoencoder
+        if pair is None or (isinstance(pair, str) and pair == OWN):
+            return
+        if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(callable(part) for part in pair)):
+            raise SettingError(
+                "autoencoder must be None or a pair (encode, decode) of functions or torch modules; got "
+                f"{type(pair).__name__}."
+            )
 
     def _labelled_rows(self, X: Any, y: Any) -> Rows:
         return self._new_rows(X, y, with_domain=True)
@@ -259,10 +408,46 @@ class CGVAEImages(LatentEstimator):
                 f"The model was fitted on images of shape {self.schema_.shape}; got {found.images.shape[1:]}. "
                 "Read them with the same size= and mode=."
             )
-        encoded = self.domain_schema_.encode(y, len(found)) if with_domain else None
-        return image_rows(found.images, self.schema_, self.domain_schema_, encoded).to(self._device())
+        frame, first = self._first()
+        table = _named(frame.components(first.encode(found.images)))
+        return super()._new_rows(table, y, with_domain=with_domain, given=table)
 
     def _decode(self, z: torch.Tensor) -> NDArray[Any]:
-        with torch.no_grad():
-            parts = [self.model_.decode(part).cpu().double().numpy() for part in z.split(_CHUNK)]
-        return np.concatenate([self.schema_.restore(part) for part in parts])
+        return self._pictures(super()._decode(z))
+
+    def _pictures(self, components: NDArray[Any]) -> Images:
+        frame, first = self._first()
+        return first.decode(frame.codes(components))
+
+
+def _named(components: NDArray[np.float64]) -> pd.DataFrame:
+    return pd.DataFrame(components, columns=[f"c{k}" for k in range(components.shape[1])])
+
+
+def _second(checkpoint: Path) -> Path:
+    """The checkpoint of the second stage, beside that of the first."""
+    return checkpoint.with_name(f"{checkpoint.stem}-factors{checkpoint.suffix}")
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.exists() and not is_checkpoint(path):
+        raise StorageError(
+            f"{path} is where the checkpoint of the second stage belongs, and is no such file. Move it away, or choose "
+            "another checkpoint=."
+        )
+
+
+def _seconds_a_step(network: ImageAutoencoder, rows: Rows) -> float:
+    """Seconds of one step of the training, tried on a copy."""
+    tried, noise = copy.deepcopy(network), torch.zeros(1, len(rows), network.n_noise, device=rows.x.device)
+    began = 0.0
+    for _ in range(3):
+        sum(term.sum() for term in tried.terms(rows, noise, len(rows), 0, 0.0).values()).backward()  # type: ignore[union-attr]
+        began = began or time.monotonic()
+    return (time.monotonic() - began) / 2
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    return f"about {round(seconds / 60)} minutes" if seconds < 2 * _LONG else f"about {seconds / 3600:.0f} hours"

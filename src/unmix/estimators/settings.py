@@ -29,7 +29,8 @@ def are_numbers(value: Any) -> bool:
     return listed and len(value) > 0 and all(is_number(own) for own in value)
 
 
-def _are_widths(value: Any) -> bool:
+def are_widths(value: Any) -> bool:
+    """Whether ``value`` is a sequence of one or more whole numbers ≥ 1."""
     return are_numbers(value) and all(is_whole(own, 1) for own in value)
 
 
@@ -57,7 +58,7 @@ def check_common(estimator: Any) -> None:
     epochs, rate, fraction = estimator.max_epochs, estimator.learning_rate, estimator.validation_fraction
     need(epochs is None or is_whole(epochs, 1), "max_epochs", "None or ≥ 1 and whole")
     need(is_number(rate) and rate > 0, "learning_rate", "> 0 and finite")
-    need(_are_widths(estimator.hidden), "hidden", "one or more widths ≥ 1, such as (64, 64)")
+    need(are_widths(estimator.hidden), "hidden", "one or more widths ≥ 1, such as (64, 64)")
     need(is_number(fraction) and 0 <= fraction < 1, "validation_fraction", "in [0, 1)")
     need(estimator.missing in ("error", "mask"), "missing", '"error" or "mask"')
     need(isinstance(estimator.early_stopping, bool | np.bool_), "early_stopping", "True or False")
@@ -75,7 +76,7 @@ def check_gan(estimator: Any) -> None:
     need(style != 0 or estimator.flow is False, "n_style", "≥ 1, or domains change nothing (0 takes flow=False)")
     _check_auxiliary(estimator)
     need(is_whole(estimator.verbose, 0) or isinstance(estimator.verbose, bool), "verbose", "0, 1 or 2")
-    need(_are_widths(estimator.hidden), "hidden", "one or more widths ≥ 1, such as (128, 128)")
+    need(are_widths(estimator.hidden), "hidden", "one or more widths ≥ 1, such as (128, 128)")
     need(estimator.flow is False or estimator.flow in [*FLOWS], "flow", f"one of {[*FLOWS]} or False")
     need(estimator.penalty in [None, *PENALTIES], "penalty", f"one of {[*PENALTIES]}, or None")
     need(estimator.modulation in MODULATIONS, "modulation", f"one of {[*MODULATIONS]}")
@@ -143,8 +144,8 @@ def check_vae(estimator: Any, *weights: str) -> None:
     estimator._need_at_least_zero(*weights)
 
 
-def check_likelihood(likelihood: Any, size_factors: Any) -> None:
-    """Raise ``SettingError`` for likelihoods or size factors that cannot be."""
+def check_likelihood(likelihood: Any, size_factors: Any, nuisance: Any) -> None:
+    """Raise ``SettingError`` for likelihoods, size factors or a nuisance that cannot be."""
     given = [*likelihood.values()] if isinstance(likelihood, Mapping) else [likelihood]
     known = KINDS if isinstance(likelihood, Mapping) else ("auto", *KINDS)
     if not all(isinstance(own, str) and own in known for own in given):
@@ -156,3 +157,5 @@ def check_likelihood(likelihood: Any, size_factors: Any) -> None:
             f'size_factors must be "total", the name of a column, or None; got {size_factors!r}. Put sizes of your own '
             "into a column of the table."
         )
+    if not (nuisance is None or (isinstance(nuisance, str) and nuisance)):
+        raise SettingError(f"nuisance must be None or the name of a column of batches; got {nuisance!r}.")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmix.data.domains import DomainSchema
-from unmix.data.images import ImageSchema
+from unmix.data.images import CodeSchema, ImageSchema, of_images
 from unmix.data.schema import FeatureSchema
 from unmix.files import as_path
 from unmix.fits.storage import AGAIN, FORMAT, MODEL, need_model, read_config, reading, write_folder, write_json
@@ -201,7 +201,7 @@ class Fit(Generic[Model, OwnSummary]):
         schema = {"features": self.schema.to_dict(), "domains": self.domains.to_dict()}
         write_json(folder / "schema.json", schema)
         self.history.to_json(folder / "history.jsonl", orient="records", lines=True, double_precision=15)
-        words = _OF_TABLES if isinstance(self.schema, FeatureSchema) else _OF_IMAGES
+        words = _OF_IMAGES if of_images(self.schema) else _OF_TABLES
         text = _README.format(
             version=__version__, schema=words["schema"], files=parts.files, use=words["use"].format(name=name)
         )
@@ -233,6 +233,8 @@ def _schema_of(raw: dict[str, Any]) -> FeatureSchema | ImageSchema:
     if "image_shape" in raw:
         # Folders of CG-GAN had the shape alone: it sees pixels from -1 to 1.
         return ImageSchema.of_range(tuple(raw["image_shape"]))
+    if "n_codes" in raw:
+        return CodeSchema.from_dict(raw)
     return FeatureSchema.from_dict(raw) if "names" in raw else ImageSchema.from_dict(raw)
 
 

@@ -1,18 +1,15 @@
-r"""Convolutional encoder and decoder with a start axis, and the decoder's exact Jacobian.
+r"""Convolutional encoder and decoder with a start axis.
 
-A flattened image is (height · width · channels), row by row. The decoder goes from z through a linear layer to a small
-grid, and doubles the grid level by level:
+A flattened image is (height · width · channels), row by row. The encoder halves the grid level by level and ends in a
+dense layer; the decoder goes from z through two dense layers to the small grid, and doubles it level by level:
 
-.. math:: h_0 = φ(W z + b), \qquad h_l = φ(U_l * h_{l-1} + b_l), \qquad \hat x = U_L * h_{L-1} + b_L,
+.. math:: h_0 = φ(\mathrm{MLP}(z)), \qquad h_l = φ(U_l * h_{l-1} + b_l), \qquad \hat x = U_L * h_{L-1} + b_L,
 
 with U a 3 × 3 convolution to four times the channels, which are then laid out as 2 × 2 pixels: linear, like a
-convolution, and without the checkerboard of a strided one. So tangents, one for each latent, go the same way without
-the biases, and are multiplied by the slope of φ, as in ``jacobian.py``:
+convolution, and without the checkerboard of a strided one. The dense layers matter: where something is must become a
+pattern on the small grid, which is no linear map; without them squares come back with one and a half times the error.
 
-.. math:: T_0 = W \odot φ'(a_0), \qquad T_l = (U_l * T_{l-1}) \odot φ'(a_l), \qquad J = U_L * T_{L-1}.
-
-**Cost.** The Jacobian on n rows for k latents is as much work as decoding n · k more images. With a batch of 64 images,
-10 latents and 4 rows, that is 40 images more in the decoder and none in the encoder.
+Sides that the halvings do not divide are padded with their last pixels and cut off again.
 
 Starts are a loop: convolutions of a few starts take as long one by one as in one grouped call.
 """
@@ -26,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from unmix.nets.encoder import Encoder
-from unmix.nets.jacobian import mlp_with_jacobian, with_slope
 from unmix.nets.layers import Generators, StackedMLP, normal_parameter
 
 
@@ -42,35 +38,47 @@ class StackedConv(nn.Module):
         self.weight = normal_parameter(sources, (n_outputs, n_inputs, kernel, kernel), scale)
         self.bias = nn.Parameter(torch.zeros(len(sources), n_outputs))
 
-    def forward(self, x: Tensor, *, biased: bool = True) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """A batch (batch, inputs, height, width) without a start axis serves every start."""
         if x.dim() == 4:
             x = x.expand(len(self.weight), -1, -1, -1, -1)
-        biases = self.bias if biased else [None] * len(self.weight)
         return torch.stack(
             [
                 nn.functional.conv2d(own, weight, bias, stride=self.stride, padding=1)
-                for own, weight, bias in zip(x, self.weight, biases, strict=True)
+                for own, weight, bias in zip(x, self.weight, self.bias, strict=True)
             ]
         )
 
 
-class ConvolutionalEncoder(Encoder):
-    """Flattened images (batch, n_features) to q(z | x): convolutions that halve the grid, then a linear layer.
+def small_grid(shape: tuple[int, int, int], n_halvings: int) -> tuple[int, int]:
+    """Height and width of an image (height, width, channels) after so many halvings, padded where they do not fit."""
+    height, width = (math.ceil(side / 2**n_halvings) for side in shape[:2])
+    return height, width
 
-    ``shape`` (height, width, channels) of an image; ``widths`` are the channels after each halving.
+
+class ConvolutionalEncoder(Encoder):
+    """Flattened images (batch, n_features) to a diagonal q(z | x).
+
+    ``shape`` (height, width, channels) of an image; ``widths`` are the channels after each halving; ``dense`` is the
+    width of the layer below the last.
     """
 
-    def __init__(self, sources: Generators, shape: tuple[int, int, int], widths: Sequence[int], n_latents: int) -> None:
-        grid = math.prod(side // 2 ** len(widths) for side in shape[:2])
-        super().__init__(sources, widths[-1] * grid, (), n_latents, False)
+    def __init__(
+        self, sources: Generators, shape: tuple[int, int, int], widths: Sequence[int], dense: int, n_latents: int
+    ) -> None:
+        grid = small_grid(shape, len(widths))
+        super().__init__(sources, widths[-1] * math.prod(grid), (dense,), n_latents, False, full=False)
         self.shape = shape
+        self.surplus = tuple(own * 2 ** len(widths) - side for own, side in zip(grid, shape, strict=False))
         self.convolutions = nn.ModuleList(
             StackedConv(sources, a, b, 4, stride=2) for a, b in zip([shape[2], *widths], widths, strict=False)
         )
 
     def below_last(self, x: Tensor, observed: Tensor | None, design: Tensor | None = None) -> Tensor:
         x = x.view(-1, *self.shape).permute(0, 3, 1, 2)
+        if any(self.surplus):
+            below, right = self.surplus
+            x = nn.functional.pad(x, (0, right, 0, below), mode="replicate")
         for layer in self.convolutions:
             x = nn.functional.silu(layer(x))
         return super().below_last(x.flatten(2), observed, design)
@@ -79,14 +87,16 @@ class ConvolutionalEncoder(Encoder):
 class ConvolutionalDecoder(nn.Module):
     """z (starts, batch, n_latents) to flattened images (starts, batch, n_features).
 
-    ``shape`` (height, width, channels) of an image; ``widths`` are those of the encoder, gone through backwards.
+    ``shape`` (height, width, channels) of an image; ``widths`` are those of the encoder, gone through backwards;
+    ``dense`` is the width of the two layers before the first convolution.
     """
 
-    def __init__(self, sources: Generators, n_latents: int, shape: tuple[int, int, int], widths: Sequence[int]) -> None:
+    def __init__(
+        self, sources: Generators, n_latents: int, shape: tuple[int, int, int], widths: Sequence[int], dense: int
+    ) -> None:
         super().__init__()
-        self.shape = shape
-        self.grid = tuple(math.ceil(side / 2 ** len(widths)) for side in shape[:2])
-        self.network = StackedMLP(sources, n_latents, (), widths[-1] * math.prod(self.grid), last_gain=1.4)
+        self.shape, self.grid = shape, small_grid(shape, len(widths))
+        self.network = StackedMLP(sources, n_latents, (dense, dense), widths[-1] * math.prod(self.grid), last_gain=1.4)
         steps = [*widths[::-1], shape[2]]
         gains = [1.4] * (len(widths) - 1) + [1.0]
         self.convolutions = nn.ModuleList(
@@ -94,33 +104,8 @@ class ConvolutionalDecoder(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self._laid_out(self.network(z))
-        for layer in self.convolutions:
-            h = self._finer(layer, nn.functional.silu(h))
-        return self._flattened(h)
-
-    def with_jacobian(self, z: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
-        """Outputs, and the Jacobian (starts, n_rows, n_latents, n_features) on the first ``n_rows``."""
-        flat, tangent = mlp_with_jacobian(self.network, z, n_rows)
-        n_latents = z.shape[2]
-        h, t = self._laid_out(flat), self._laid_out(tangent.flatten(1, 2))
-        for layer in self.convolutions:
-            h, slope = with_slope("silu", h, n_rows)
-            t = t.unflatten(1, (n_rows, n_latents)) * slope.unsqueeze(2)
-            h, t = self._finer(layer, h), self._finer(layer, t.flatten(1, 2), biased=False)
-        return self._flattened(h), self._flattened(t).unflatten(1, (n_rows, n_latents))
-
-    def latent_entries(self, kept: Tensor) -> dict[str, tuple[int, Tensor]]:
-        """Dimension and index of the parameters that belong to the latents ``kept`` alone."""
-        return {"network.layers.0.weight": (1, kept)}
-
-    def _laid_out(self, flat: Tensor) -> Tensor:
-        return flat.unflatten(2, (-1, *self.grid))
-
-    def _finer(self, layer: nn.Module, h: Tensor, *, biased: bool = True) -> Tensor:
-        return nn.functional.pixel_shuffle(layer(h, biased=biased), 2)
-
-    def _flattened(self, h: Tensor) -> Tensor:
-        """Cut to the size of the images, channels last."""
         height, width, _ = self.shape
+        h = self.network(z).unflatten(2, (-1, *self.grid))
+        for layer in self.convolutions:
+            h = nn.functional.pixel_shuffle(layer(nn.functional.silu(h)), 2)
         return h[..., :height, :width].permute(0, 1, 3, 4, 2).flatten(2)
