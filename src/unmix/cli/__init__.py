@@ -378,8 +378,8 @@ def demo(
     latents: Annotated[int | None, typer.Option(help="Number of latent factors. Default: 4.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 330 steps a latent, 2,000 or more.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
-    images: Annotated[bool, typer.Option("--images", help="Handwritten digits in four pairs of colours.")] = False,
-    steps: Annotated[int | None, typer.Option(min=1, help="With --images: adversarial steps.")] = None,
+    images: Annotated[bool, typer.Option("--images", help="Characters in six typefaces.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="With --images: training steps.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
 ) -> None:

@@ -89,6 +89,21 @@ def check_gan(estimator: Any) -> None:
     need(is_number(estimator.learning_rate) and estimator.learning_rate > 0, "learning_rate", "> 0")
 
 
+def check_translator(estimator: Any) -> None:
+    """Raise ``SettingError`` for a word of the image translator that cannot be."""
+    need = _needs(estimator)
+    for name in ("n_style", "n_content", "channels", "max_steps", "batch_size", "min_domain_rows"):
+        need(is_whole(getattr(estimator, name), 1), name, "a whole number ≥ 1")
+    need(estimator.channels > 3, "channels", "4 or more")
+    need(estimator.flow is False or estimator.flow in [*FLOWS], "flow", f"one of {[*FLOWS]} or False")
+    for name in ("mask_weight", "sparsity", "back_translation"):
+        value = getattr(estimator, name)
+        need(is_number(value) and value >= 0, name, "≥ 0 and finite")
+    need(is_number(estimator.learning_rate) and estimator.learning_rate > 0, "learning_rate", "> 0")
+    need(isinstance(estimator.mixed_precision, bool | np.bool), "mixed_precision", "True or False")
+    need(is_whole(estimator.verbose, 0) or isinstance(estimator.verbose, bool), "verbose", "0, 1 or 2")
+
+
 def planned_epochs(estimator: Any, n_samples: int) -> tuple[int, float]:
     """Epochs and the part of the rows that each takes: ``max_epochs`` whole ones, or the default number of steps.
 
