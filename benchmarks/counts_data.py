@@ -20,7 +20,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Programmes:
-    """``counts`` (cells, genes), ``batch`` (cells,), true ``usage`` (cells, programmes), log-factors."""
+    """Counts and the truth behind them.
+
+    ``counts`` (cells, genes), ``batch`` (cells,), ``usage`` (cells, programmes), ``loadings`` (genes, programmes).
+    """
 
     counts: NDArray[np.int64]
     batch: NDArray[np.int64]
@@ -43,7 +46,7 @@ def splatter_programmes(
     share: float = 0.1,
     batch_scale: float = 0.0,
 ) -> Programmes:
-    """``depth`` counts of a median cell, ``share`` of genes in a programme, log-sd of batch factors."""
+    """``depth``: counts of a median cell; ``share`` of genes in a programme; log-sd of gene-wise batch factors."""
     rng = np.random.default_rng(seed)
     means = rng.gamma(0.6, 1 / 0.3, n_genes) + 0.02
     outliers = rng.random(n_genes) < 0.05

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -73,28 +74,25 @@ def main() -> None:
     parser.add_argument("--pages", type=Path, help="folder for the page of each fit")
     arguments = parser.parse_args()
     done = pd.read_csv(arguments.out) if arguments.out.exists() else pd.DataFrame()
-    for problem in arguments.problems:
-        for seed in arguments.seeds:
-            data, first = PROBLEMS[problem].draw(seed), None
-            for method in arguments.methods:
-                place = {"problem": problem, "seed": seed, "method": method}
-                if len(done) and (done[list(place)] == pd.Series(place)).all(axis=1).any():
-                    continue
-                page = arguments.pages and arguments.pages / f"{problem}-{method.replace(' ', '_')}-{seed}.html"
-                found, first = measure(PROBLEMS[problem], data, method, first, page)
-                done = pd.concat([done, pd.DataFrame([{**place, **found}])], ignore_index=True)
-                arguments.out.parent.mkdir(parents=True, exist_ok=True)
-                done.to_csv(arguments.out, index=False)
-                print(pd.DataFrame([{**place, **found}]).T.to_string(header=False), flush=True)
+    first: dict[tuple[str, int], Any] = {}
+    for problem, method, seed in product(arguments.problems, arguments.methods, arguments.seeds):
+        place = {"problem": problem, "seed": seed, "method": method}
+        if len(done) and (done[list(place)] == pd.Series(place)).all(axis=1).any():
+            continue
+        page = arguments.pages and arguments.pages / f"{problem}-{method.replace(' ', '_')}-{seed}.html"
+        found, first[problem, seed] = measure(PROBLEMS[problem], seed, method, first.get((problem, seed)), page)
+        done = pd.concat([done, pd.DataFrame([{**place, **found}])], ignore_index=True)
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        done.to_csv(arguments.out, index=False)
+        print(pd.DataFrame([{**place, **found}]).T.to_string(header=False), flush=True)
     means = done.groupby(["problem", "method"], sort=False)[["changing", "r2", "rmse", "seconds"]].mean()
     print(means.round(3).to_string())
 
 
-def measure(
-    problem: Problem, data: ImageData, method: str, first: Any, page: Path | None
-) -> tuple[dict[str, Any], Any]:
+def measure(problem: Problem, seed: int, method: str, first: Any, page: Path | None) -> tuple[dict[str, Any], Any]:
     """A row of the table, and the autoencoder of the fit."""
     settings, shuffled = METHODS[method]
+    data = problem.draw(seed)
     domains = data.domains[:N_FITTED]
     if shuffled:
         domains = np.random.default_rng(0).permutation(domains)

@@ -168,6 +168,14 @@ def test_the_model_is_the_composition_of_two_stages(fitted, sprites):
     assert fitted.check_counterfactuals().to_frame()["feature"].str.startswith("c").all()
 
 
+def test_images_of_a_new_domain(fitted, sprites):
+    wider = fitted.adapt(sprites.images[:30], domain="new")
+    assert wider.domains_ == ("0", "1", "new")
+    assert wider.sample(2, domain="new").shape == (2, 16, 16, 3)
+    np.testing.assert_array_equal(wider.transform(sprites.images), fitted.transform(sprites.images))
+    assert len(fitted.novelty(255 - sprites.images[:20]).rows) == 20
+
+
 def test_an_interrupted_fit_goes_on_in_either_stage(fitted, sprites, tmp_path, monkeypatch):
     expected, place = fitted.transform(sprites.images), tmp_path / "run.safetensors"
     for stop in (1, 2, 3):

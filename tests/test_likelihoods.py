@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from typer.testing import CliRunner
 
 import unmix
 from unmix import CGVAE, DataError, SettingError
+from unmix.cli import app
 from unmix.data.batches import Rows
 from unmix.data.kinds import kinds_of
 from unmix.distributions.discrete import Bernoulli, Counts, _negative_binomial
@@ -15,7 +17,7 @@ from unmix.distributions.kinds import LIKELIHOODS, likelihood_of
 from unmix.distributions.likelihood import NoiseCourse
 from unmix.distributions.student import Student
 
-SHORT = {"n_latents": 2, "n_restarts": 1, "max_epochs": 4, "batch_size": 64, "verbose": 0, "device": "cpu"}
+SHORT = {"n_latents": 2, "n_restarts": 1, "max_epochs": 2, "batch_size": 64, "verbose": 0, "device": "cpu"}
 NONE = NoiseCourse()
 
 
@@ -130,7 +132,7 @@ def test_the_score_of_counts_is_a_bound_on_their_log_likelihood():
     """Of one feature without any latent to speak of it nearly is that of the negative binomial."""
     rng = np.random.default_rng(0)
     x = rng.poisson(rng.gamma(5.0, 4.0 / 5.0, (900, 3))).astype(float)
-    model = CGVAE(1, n_restarts=1, max_epochs=60, verbose=0, likelihood="negative_binomial", size_factors=None)
+    model = CGVAE(1, n_restarts=1, max_epochs=40, verbose=0, likelihood="negative_binomial", size_factors=None)
     model.fit(x, np.arange(900) % 2)
     truth = stats.nbinom(5.0, 5.0 / 9.0).logpmf(x).sum(1).mean()
     assert truth - 0.15 < model.score(x, np.arange(900) % 2) < truth + 0.02
@@ -144,7 +146,7 @@ def test_depth_of_a_row_changes_no_latent_and_scales_what_is_expected_of_it():
     np.testing.assert_allclose(deep, 3 * own, rtol=0.1)
 
 
-def test_sizes_from_a_column_and_none():
+def test_sizes_from_a_column():
     x, u, _ = count_table()
     frame = pd.DataFrame(x, columns=[f"g{k}" for k in range(8)]).assign(depth=x.sum(axis=1), site=u)
     total = CGVAE(**SHORT, likelihood="negative_binomial").fit(frame.drop(columns="depth"), "site")
@@ -155,8 +157,6 @@ def test_sizes_from_a_column_and_none():
         column.transform(frame.assign(depth=0.0))
     with pytest.raises(DataError, match="size_factors='depth' names a column"):
         column.transform(frame.drop(columns="depth"))
-    none = CGVAE(**SHORT, likelihood="negative_binomial", size_factors=None).fit(x, u)
-    assert none.schema_.sizes is None
 
 
 def test_missing_counts_are_left_out_of_the_likelihood_and_of_the_total():
@@ -186,24 +186,15 @@ def test_a_table_of_several_kinds():
     assert np.isfinite(model.score(frame, u))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"g0": 0.5}, r"'negative_binomial' takes whole numbers ≥ 0; row 0 column 'x0' has 0\.5"),
-        ({"g0": -1.0}, r"whole numbers ≥ 0; row 0 column 'x0' has -1"),
-    ],
-)
-def test_entries_that_a_kind_cannot_have_are_named_at_fit_and_later(change, message):
+def test_entries_that_a_kind_cannot_have_are_named_at_fit_and_later():
     x, u, _ = count_table()
-    bad = x.copy()
-    bad[0, 0] = change["g0"]
-    with pytest.raises(DataError, match=message):
-        CGVAE(**SHORT, likelihood="negative_binomial").fit(bad, u)
-    model = CGVAE(**SHORT, likelihood="negative_binomial").fit(x, u)
-    with pytest.raises(DataError, match=message):
-        model.transform(bad)
-    empty = x.copy()
-    empty[5] = 0
+    fraction, negative, empty = x.copy(), x.copy(), x.copy()
+    fraction[0, 0], negative[0, 0], empty[5] = 0.5, -1.0, 0.0
+    with pytest.raises(DataError, match=r"whole numbers ≥ 0; row 0 column 'x0' has -1"):
+        CGVAE(**SHORT, likelihood="negative_binomial").fit(negative, u)
+    model = CGVAE(**{**SHORT, "max_epochs": 1}, likelihood="negative_binomial").fit(x, u)
+    with pytest.raises(DataError, match=r"'negative_binomial' takes whole numbers ≥ 0; row 0 column 'x0' has 0\.5"):
+        model.transform(fraction)
     with pytest.raises(DataError, match=r"Row 5 has no counts"):
         model.transform(empty)
 
@@ -242,3 +233,88 @@ def test_bernoulli_features_have_levels_and_weights_of_their_own():
     likelihood = Bernoulli(1, 2)
     likelihood.begin(rows_of([[1, 0], [1, 0], [0, 0], [1, 1]]))
     assert likelihood.base[0, 0, 0] > 0 > likelihood.base[0, 0, 1]
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "mixed"])
+def test_what_a_batch_does_to_every_feature_is_no_latent(likelihood, tmp_path):
+    kind = "gaussian" if likelihood == "gaussian" else "negative_binomial"
+    data = unmix.datasets.make_sparse_mixing(
+        2, 30, 2, 600, likelihood="student" if kind == "gaussian" else kind, n_batches=3, batch_effect=1.0, density=0.3
+    )
+    names = [f"g{k}" for k in range(30)]
+    frame = pd.DataFrame(data.x, columns=names).assign(lane=data.batches.astype(str), site=data.domains)
+    words = {**SHORT, "likelihood": kind if likelihood != "mixed" else dict.fromkeys(names[:29], kind)}
+    words["max_epochs"] = 6
+    with_batch = CGVAE(**words, nuisance="lane").fit(frame, "site")
+    plain = CGVAE(**words).fit(frame.drop(columns="lane"), "site")
+
+    def between(z):
+        means = np.stack([z[data.batches == own].mean(axis=0) for own in range(3)])
+        return (means.std(axis=0) / z.std(axis=0)).max()
+
+    assert with_batch.n_features_in_ == 30
+    assert between(with_batch.transform(frame)) < 0.3
+    assert between(plain.transform(frame.drop(columns="lane"))) > 0.6
+    held = frame.iloc[:100]
+    assert with_batch.score(frame, "site") > plain.score(frame.drop(columns="lane"), "site")
+    own = with_batch.counterfactual(held, "site", to=1)
+    stays = (held["site"] == 1).to_numpy()
+    np.testing.assert_allclose(own[stays], held[names].to_numpy()[stays], rtol=1e-3, atol=1e-3)
+    loaded = unmix.load(with_batch.save(tmp_path / "model"), device="cpu")
+    np.testing.assert_allclose(loaded.transform(frame), with_batch.transform(frame), atol=1e-5)
+    with pytest.raises(DataError, match=r"The batch '9' in the column 'lane' was not there at fit"):
+        loaded.transform(held.assign(lane="9"))
+    with pytest.raises(DataError, match=r"nuisance='lane' names a column"):
+        loaded.transform(held.drop(columns="lane"))
+
+
+def test_a_batch_may_be_the_domain():
+    x, u, _ = count_table()
+    frame = pd.DataFrame(x, columns=[f"g{k}" for k in range(8)]).assign(lane=u.astype(str))
+    model = CGVAE(**SHORT, likelihood="negative_binomial", nuisance="lane").fit(frame, "lane")
+    assert np.isfinite(model.score(frame, "lane"))
+    assert len(model.audit().latents) == 2
+
+
+@pytest.mark.parametrize("likelihood", ["student", "poisson", "negative_binomial", "bernoulli"])
+def test_generated_features_are_what_their_likelihood_says(likelihood):
+    data, plain = (
+        unmix.datasets.make_sparse_mixing(2, 6, 3, 4000, likelihood=kind, n_batches=2, batch_effect=0.1)
+        for kind in (likelihood, "gaussian")
+    )
+    np.testing.assert_array_equal(data.z, plain.z)
+    assert plain.sizes is None
+    assert plain.batches is None
+    assert set(np.unique(data.batches)) == {0, 1}
+    if likelihood in ("poisson", "negative_binomial"):
+        assert np.corrcoef(np.log(data.x.sum(axis=1) + 1), np.log(data.sizes))[0, 1] > 0.3
+        assert kinds_of(data.x, data.feature_names, "auto") == ("negative_binomial",) * 6
+    with pytest.raises(SettingError, match="likelihood must be one of"):
+        unmix.datasets.make_sparse_mixing(likelihood="nb")
+
+
+def test_the_command_line_takes_counts_with_sizes_and_batches(tmp_path):
+    x, u, _ = count_table()
+    frame = pd.DataFrame(x, columns=list("abcdefgh")).assign(site=u, lane=np.arange(len(x)) % 3, depth=x.sum(axis=1))
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    words = [
+        "--likelihood",
+        "auto",
+        "--nuisance",
+        "lane",
+        "--size-factors",
+        "depth",
+        "--restarts",
+        "1",
+        "--epochs",
+        "1",
+    ]
+    run, table = str(tmp_path / "run"), str(tmp_path / "t.csv")
+    found = CliRunner().invoke(app, ["fit", table, "--domain", "site", "--latents", "2", "--out", run, *words])
+    assert found.exit_code == 0, found.output
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "log fold change of a feature" in page
+    assert "in log fold changes" in (tmp_path / "run" / "README.txt").read_text(encoding="utf-8")
+    found = CliRunner().invoke(app, ["transform", run, table, "--out", str(tmp_path / "z.csv")])
+    assert found.exit_code == 0, found.output
+    assert len(pd.read_csv(tmp_path / "z.csv")) == len(x)

@@ -25,8 +25,8 @@ def test_alignments_give_the_target_its_moments():
     np.testing.assert_allclose(np.cov(whole.T) + np.eye(2), np.cov(target.T) + np.eye(2), rtol=0.6)
 
 
-def fake(key, seed, n_rows):
-    kinds = ("inside", "mixing", "label") if n_rows == 300 else ("few",)
+def fake(key, seed, n_rows, n_domains=6):
+    kinds = ("few domains",) if n_domains < 6 else ("inside", "mixing", "label") if n_rows == 300 else ("few",)
     scores = {ood.OWN: 0.8, "raw features": 0.5 + 0.01 * (seed % 2), ood.ORACLE: 0.82}
     results = [{"kind": kind, "method": m, "score": s, "note": ""} for kind in kinds for m, s in scores.items()]
     return {"key": key, "seed": seed, "rows": n_rows, "results": results, "cpu_seconds": 0.0, "error": None}
@@ -35,7 +35,7 @@ def fake(key, seed, n_rows):
 def test_rows_are_kept_and_the_table_has_paired_intervals(tmp_path, monkeypatch):
     monkeypatch.setattr(ood, "measure_ood", fake)
     found = run_ood(tmp_path, 4, n_jobs=1)
-    assert len(found) == 4 * 4 * 3
+    assert len(found) == 5 * 4 * 3
     table = table_of(found).set_index(["kind", "method"])
     assert table.loc[("inside", "raw features"), "better_by"] == pytest.approx(0.295)
     assert table.loc[("inside", "raw features"), "better_low"] > 0.28
@@ -54,8 +54,10 @@ def test_unmix_bench_ood(tmp_path, monkeypatch):
 
 
 def test_one_small_problem_from_end_to_end(monkeypatch):
-    monkeypatch.setattr(ood, "_TARGET_ROWS", 60)
-    short = {"n_restarts": 1, "max_epochs": 2}
+    monkeypatch.setattr(ood, "_TARGET_ROWS", 40)
+    monkeypatch.setattr(ood, "_FEATURES", 6)
+    monkeypatch.setattr(ood, "_LATENTS", 2)
+    short = {"n_restarts": 1, "max_epochs": 1}
     monkeypatch.setattr(ood, "CGVAE", lambda **words: CGVAE(**words | short))
     monkeypatch.setattr(ood, "IMSDA", lambda **words: IMSDA(**words | short))
     monkeypatch.setattr(ood, "_ROWS", 40)

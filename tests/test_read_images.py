@@ -341,3 +341,23 @@ def test_bombs(folder, pictures, tmp_path, monkeypatch):
     (tmp_path / "bad.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"damaged or not a \.zip"):
         read_images(tmp_path / "bad.zip")
+
+
+def test_a_list_of_pictures():
+    source = np.random.default_rng(0)
+    array = source.integers(0, 256, (3, 8, 9, 3), dtype=np.uint8)
+    pictures = [Image.fromarray(own) for own in array]
+    table = read_images(pictures, ["a", "b", "a"])
+    np.testing.assert_array_equal(table.images, array)
+    assert (table.domains.tolist(), table.paths) == (["a", "b", "a"], ("[0]", "[1]", "[2]"))
+    assert read_images(pictures, size=(4, 5), mode="L").images.shape == (3, 4, 5, 1)
+    with pytest.raises(DataError, match=r"must hold nothing else; got ndarray among them"):
+        read_images([pictures[0], array[1]])
+    with pytest.raises(
+        DataError, match=r"all grey \(L\) or all RGB; got the modes RGB \(2, such as \[0\]\), L \(1, such as"
+    ):
+        read_images([*pictures[:2], pictures[2].convert("L")])
+    with pytest.raises(DataError, match=r"one size; got, as height×width, 8×9 \(2, .*Pass size="):
+        read_images([*pictures[:2], pictures[2].resize((4, 4))])
+    with pytest.raises(DataError, match=r"\[0\] has mode I;16, more than 8 bits a channel"):
+        read_images([Image.fromarray(np.zeros((8, 8), np.uint16))])

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from unmix.estimators.images import CGVAEImages
     from unmix.estimators.linear import JointDiagonalization
     from unmix.estimators.loading import load
+    from unmix.estimators.translator import ImageTranslator
     from unmix.report.images import image_grid
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "FactorVAE",
     "ImageClassifier",
     "ImageTable",
+    "ImageTranslator",
     "JointDiagonalization",
     "MetricWarning",
     "SchemaError",
@@ -101,6 +103,7 @@ _HOMES = {
     "unmix.estimators.images": ("CGVAEImages",),
     "unmix.estimators.linear": ("JointDiagonalization",),
     "unmix.estimators.loading": ("load",),
+    "unmix.estimators.translator": ("ImageTranslator",),
     "unmix.report.images": ("image_grid",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -169,8 +169,8 @@ def check_counterfactuals(
             continue
         real, source = rows.take(torch.from_numpy(own)), rows.take(torch.from_numpy(others))
         drawn = torch.from_numpy(rng.integers(len(own), size=len(others)))
-        sizes = None if real.log_size is None else real.log_size[drawn]
-        moved = model.counterfactual(source, real.design[drawn], generator, log_size=sizes)
+        sizes = None if real.offset is None else real.offset[drawn]
+        moved = model.counterfactual(source, real.design[drawn], generator, offset=sizes)
         moved = model.likelihood.inputs(moved, sizes)
         here, there, carried = (
             _seen(x, part.observed) for x, part in ((real.x, real), (source.x, source), (moved, source))

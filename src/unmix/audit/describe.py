@@ -287,7 +287,7 @@ def explained(model: FittedModel, rows: Rows) -> Reconstruction:
     with torch.no_grad():
         for chunk in chunks(rows, _CHUNK // 8):
             output = model.reconstruct(model.mean(chunk.x, chunk.observed, chunk.design))
-            output = likelihood.inputs(likelihood.mean(output, chunk.log_size), chunk.log_size)
+            output = likelihood.inputs(likelihood.mean(output, chunk.offset), chunk.offset)
             seen = torch.ones_like(chunk.x) if chunk.observed is None else chunk.observed
             for_numpy = [t.cpu().double().numpy() for t in (chunk.x, output, seen)]
             x, fit, weight = for_numpy
@@ -299,7 +299,7 @@ def explained(model: FittedModel, rows: Rows) -> Reconstruction:
     varies = variance > 0
     r2 = np.where(varies, 1.0 - np.asarray(errors) / counts / np.where(varies, variance, 1.0), np.nan)
     with torch.no_grad():
-        found = likelihood.deviance_explained(_reconstructed(model, rows), len(r2))
+        found = likelihood.deviance_explained(rows, _reconstructed(model, rows))
     if found is not None:
         deviance = found.numpy()
         r2 = np.where(np.isnan(deviance) | ~varies, r2, deviance)

@@ -15,7 +15,8 @@ Verdict = Literal["holds", "fails", "cannot tell"]
 def code_of(condition: str) -> str:
     """What stays of a condition when words change: C1 of "C1 positivity", number_of_latents of "number of latents"."""
     first = condition.split()[0]
-    return first if len(first) == 2 and first[0] == "C" and first[1].isdigit() else condition.replace(" ", "_")
+    numbered = len(first) == 2 and first[0] == "C" and first[1].isdigit()
+    return first if numbered else condition.replace(" ", "_").replace("-", "_")
 
 
 class Said(str):
@@ -58,7 +59,7 @@ class Finding:
 
     @property
     def code(self) -> str:
-        """Of the condition: C1, C2, C3, C4, invertibility, agreement, number_of_latents or rows."""
+        """Of the condition: C1, C2, C3, C4, invertibility, agreement, number_of_latents, rows or left_out_domains."""
         return code_of(self.condition)
 
     def to_dict(self) -> dict[str, Any]:

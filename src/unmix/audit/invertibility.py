@@ -96,13 +96,13 @@ def check_invertibility(subject: Subject, context: Context) -> CheckResult[None]
     if faults:
         sentence = " ".join(f"{names[i]} {words}." for i, words in faults.items())
         return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), None, faults)
-    sentence = f"Every latent moves the features in a way of its own (least {low.min():.2f} standard deviations)"
+    sentence = f"Every latent moves the features in a way of its own (least {low.min():.2f} {subject.unit})"
     sentence += "." if made is None else " and comes back when decoded and encoded again."
     if kept is not None and kept > 0:
         apart = (
             f", {counted(still, 'feature')} aside that {'does' if still == 1 else 'do'} not vary here" if still else ""
         )
-        sentence += f" Encoding and decoding keeps {floored(kept)} of the features' variance{apart}."
+        sentence += f" Encoding and decoding keeps {floored(kept)} of the features' {subject.kept}{apart}."
     elif kept is not None:
         sentence += " No feature varies on these rows: what encoding and decoding keeps of them is not known."
     return CheckResult(Finding(CONDITION, "holds", True, sentence, evidence), None)

@@ -202,6 +202,7 @@ class Subject:
         with shuffled domain labels, and those; None where the encoder takes no domains
     residual : the two features that depend on each other most, given the latents, or None where that is not known
     variance : (n_latents,), share of the features' variance that each latent accounts for, or None
+    unit, kept : what the Jacobian is in, and what encoding and decoding keeps of a feature, as in ``Likelihood``
     """
 
     latents: Floats
@@ -223,6 +224,8 @@ class Subject:
     relabelled_strata: Ints | None = None
     residual: ResidualDependence | None = None
     variance: Floats | None = None
+    unit: str = "standard deviations"
+    kept: str = "variance"
 
     @property
     def n_latents(self) -> int:
@@ -323,6 +326,8 @@ def subject_of_model(
         relabelled_strata=labels,
         residual=residual,
         variance=variance,
+        unit=model.likelihood.unit,
+        kept=model.likelihood.kept,
     )
 
 

@@ -2,12 +2,13 @@
 
 In each problem four latents make ten features in six domains; one latent has the same law in all of them and makes the
 label, the other three are causes that change and do not matter. The last domain is left out: its rows are seen without
-label by the methods that adapt to it, and not at all by the others. Four kinds of shift:
+label by the methods that adapt to it, and not at all by the others. Five kinds of shift:
 
 - ``inside``: a further domain, as the theory has it
 - ``mixing``: the same, and one of ten features is another function of the latents there
 - ``label``: the same as inside, and rows with a large label are more frequent there
 - ``few``: inside, with 60 rows of each training domain in place of 300
+- ``few domains``: inside, with three training domains in place of five, beyond which a further one often lies
 
 All methods have the same head, that of ``DomainRegressor``. ``oracle`` is CGVAE fitted with rows of the target domain
 too, and a head that has seen labels of them.
@@ -44,10 +45,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 OOD = "ood.jsonl"
-KINDS = ("inside", "mixing", "label", "few")
+KINDS = ("inside", "mixing", "label", "few", "few domains")
 OWN, ORACLE = "DomainRegressor", "oracle"
 _FIRST_SEED = 900
-_LATENTS, _FEATURES, _DOMAINS = 4, 10, 6
+_LATENTS, _FEATURES, _DOMAINS, _FEW_DOMAINS = 4, 10, 6, 4
 _ROWS, _FEW_ROWS, _TARGET_ROWS = 300, 60, 1000
 _NOISE_OF_LABEL = 0.3
 _STARTS = 2
@@ -72,9 +73,10 @@ def run_ood(
         The rows cannot be read or written, or another study is running in the folder.
     """
     path = as_path(folder) / OOD
-    sizes = [size for size, own in ((_ROWS, KINDS[:3]), (_FEW_ROWS, KINDS[3:])) if set(own) & set(kinds)]
+    made = (((_ROWS,), KINDS[:3]), ((_FEW_ROWS,), KINDS[3:4]), ((_ROWS, _FEW_DOMAINS), KINDS[4:]))
+    sizes = [size for size, own in made if set(own) & set(kinds)]
     keys = {
-        f"{__version__} {seed} {size}": (seed, size)
+        " ".join(map(str, (__version__, seed, *size))): (seed, *size)
         for size in sizes
         for seed in range(_FIRST_SEED, _FIRST_SEED + n_seeds)
     }
@@ -95,15 +97,15 @@ def run_ood(
     return pd.DataFrame(found, columns=["kind", "seed", "method", "score", "note"])
 
 
-def measure_ood(key: str, seed: int, n_rows: int) -> dict[str, Any]:
-    """All methods on one problem with ``n_rows`` of each training domain."""
+def measure_ood(key: str, seed: int, n_rows: int, n_domains: int | None = None) -> dict[str, Any]:
+    """All methods on one problem with ``n_rows`` of each training domain, of which there are one less than domains."""
     before, started = torch.get_num_threads(), time.process_time()
     row: dict[str, Any] = {"key": key, "seed": seed, "rows": n_rows, "results": [], "error": None, "unmix": __version__}
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            row["results"] = _results(seed, n_rows)
+            row["results"] = _results(seed, n_rows, n_domains or _DOMAINS)
     except Exception as error:
         row["error"] = f"{type(error).__name__}: {error}"
     finally:
@@ -111,13 +113,13 @@ def measure_ood(key: str, seed: int, n_rows: int) -> dict[str, Any]:
     return row | {"cpu_seconds": round(time.process_time() - started, 1)}
 
 
-def _results(seed: int, n_rows: int) -> list[dict[str, Any]]:
+def _results(seed: int, n_rows: int, n_domains: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     data = make_sparse_mixing(
         n_latents=_LATENTS,
         n_features=_FEATURES,
-        n_domains=_DOMAINS,
-        n_samples=_DOMAINS * 3 * _TARGET_ROWS,
+        n_domains=n_domains,
+        n_samples=n_domains * 3 * _TARGET_ROWS,
         density=0.4,
         n_unchanging=1,
         guaranteed=True,
@@ -125,11 +127,11 @@ def _results(seed: int, n_rows: int) -> list[dict[str, Any]]:
     )
     cause = data.z[:, int(np.flatnonzero(data.unchanging)[0])]
     y = cause / cause.std() + _NOISE_OF_LABEL * rng.standard_normal(len(cause))
-    of = [np.flatnonzero(data.domains == domain) for domain in range(_DOMAINS)]
+    of = [np.flatnonzero(data.domains == domain) for domain in range(n_domains)]
     train = np.concatenate([rows[:n_rows] for rows in of[:-1]])
     labelled, test = of[-1][:n_rows], of[-1][n_rows : n_rows + _TARGET_ROWS]
-    targets = {"few": (data.x[test], y[test])}
-    if n_rows == _ROWS:
+    targets = {"few" if n_domains == _DOMAINS else "few domains": (data.x[test], y[test])}
+    if n_rows == _ROWS and n_domains == _DOMAINS:
         changed = data.x[test].copy()
         feature, weights = rng.integers(_FEATURES), rng.standard_normal(_LATENTS)
         other = np.tanh(data.z @ weights)
@@ -149,8 +151,8 @@ def _results(seed: int, n_rows: int) -> list[dict[str, Any]]:
     found = []
     for kind, (x, label) in targets.items():
         predicted = baselines.predict(x)
-        own = head if head.representation_ != "noise" else head.adapt(x, domain=_DOMAINS - 1)
-        places = np.full(len(x), _DOMAINS - 1)
+        own = head if head.representation_ != "noise" else head.adapt(x, domain=n_domains - 1)
+        places = np.full(len(x), n_domains - 1)
         predicted[OWN] = own.predict(x, places)
         predicted["CGVAE latents"] = _apply(y[train], head.model_.transform(data.x[train]), head.model_.transform(x))
         predicted[ORACLE] = oracle.predict(x)

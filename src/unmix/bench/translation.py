@@ -11,12 +11,13 @@ them. A judge for each target would have fewer images to learn from.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -114,6 +115,42 @@ def train_judges(
         fitted.append(judge)
         real.append(float(np.mean(judge.predict(images[held]) == words[held])))
     return Judges(*fitted, *real)
+
+
+def compare_translations(
+    models: Mapping[str, Any],
+    judges: Judges,
+    images: Any,
+    content: ArrayLike,
+    domains: ArrayLike | None,
+    truth: Mapping[str, NDArray[np.uint8]],
+) -> pd.DataFrame:
+    """``judge_translations`` of several models by name, beside the distance to what is true.
+
+    Parameters
+    ----------
+    models, judges, images, content, domains : as in ``judge_translations``
+    truth : mapping of domain to uint8 array (n_images, height, width, channels)
+        What each image really is in each domain.
+
+    Returns
+    -------
+    DataFrame
+        The rows of ``judge_translations``, with the columns ``method`` and ``rmse``, in grey levels.
+    """
+    table, own = as_images(images, domains)
+    words, found = np.array(labels("domains", own, len(table))), []
+    for name, model in models.items():
+        judged, errors = judge_translations(model, judges, table, content, own), {}
+        for target in map(str, model.domains_):
+            moved = words != target
+            made = model.translate(table.images[moved], words[moved], to=target).astype(float)
+            errors[target] = np.square(made - truth[target][moved]).mean(axis=(1, 2, 3))
+        errors["all"] = np.concatenate([*errors.values()])
+        judged.insert(1, "rmse", [float(np.sqrt(errors[target].mean())) for target in judged["to"]])
+        judged.insert(0, "method", name)
+        found.append(judged)
+    return pd.concat(found, ignore_index=True)
 
 
 def judge_translations(

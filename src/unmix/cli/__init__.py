@@ -140,10 +140,23 @@ def fit(
     sparsity: Annotated[float | None, typer.Option(help="Weight of the sparse-mixing penalty.")] = None,
     prior: Annotated[str | None, typer.Option(help="gaussian or spline.")] = None,
     decoder: Annotated[str | None, typer.Option(help="dense or feature.")] = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(help="gaussian (default), student, negative_binomial, poisson, bernoulli, or auto."),
+    ] = None,
+    size_factors: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Sizes of rows of counts. Default: their totals.")
+    ] = None,
+    nuisance: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Technical batches, whose effects are no latents.")
+    ] = None,
     restarts: Annotated[int | None, typer.Option(help="Starts: trained together, by CGGAN one after another.")] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Most epochs. Default: 330 steps a latent, 2,000 or more; with CGVAEImages 350 and 2,800."),
+        typer.Option(
+            help="Most epochs. Default: 330 steps a latent, 2,000 or more; with CGVAEImages, 4,000 and then 1,400 a "
+            "latent."
+        ),
     ] = None,
     missing: _Missing = None,
     layer: Annotated[str | None, typer.Option(help="Of .h5ad and .zarr: the layer to read. Default: X.")] = None,
@@ -174,6 +187,9 @@ def fit(
         "sparsity": sparsity,
         "prior": prior,
         "decoder": decoder,
+        "likelihood": likelihood,
+        "size_factors": size_factors,
+        "nuisance": nuisance,
         "n_restarts": restarts,
         "max_epochs": epochs,
         "max_steps": steps,
@@ -193,6 +209,8 @@ def fit(
     if holds_images(table):
         _refuse("images take their domains from their folders", domain=kinds, feature=feature, drop=drop)
         _refuse("it is for tables", layer=layer, write=write)
+        of_tables = {"likelihood": likelihood, "size_factors": size_factors, "nuisance": nuisance}
+        _refuse("pixels are continuous, and have one scale", **of_tables)
         from unmix.cli.images import fit_images
 
         fit_images(table, out, method or "CGGAN", reading, settings, overwrite=overwrite, resume=resume)
@@ -303,11 +321,14 @@ def audit(
         Path | None, _path_argument(metavar="[DATA]", help="Rows to audit on. Default: those held out at fit.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="With the fit's own rows: fit again without each domain in turn.")
+    ] = False,
 ) -> None:
     """Which latents the data identify, and why: a verdict for every latent and every condition of the theory."""
     from unmix.cli.runs import audit_run
 
-    audit_run(run, table, as_json=as_json)
+    audit_run(run, table, as_json=as_json, leave_one_out=leave_one_out)
 
 
 @app.command(epilog=_PLAN_EXAMPLES)
@@ -357,8 +378,8 @@ def demo(
     latents: Annotated[int | None, typer.Option(help="Number of latent factors. Default: 4.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 330 steps a latent, 2,000 or more.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
-    images: Annotated[bool, typer.Option("--images", help="Handwritten digits in four pairs of colours.")] = False,
-    steps: Annotated[int | None, typer.Option(min=1, help="With --images: adversarial steps.")] = None,
+    images: Annotated[bool, typer.Option("--images", help="Characters in six typefaces.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="With --images: training steps.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
 ) -> None:

@@ -19,10 +19,15 @@ from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.cggan import CGGAN
 from unmix.estimators.images import CGVAEImages
 from unmix.estimators.loading import load
+from unmix.estimators.translator import ImageTranslator
 from unmix.files import check_replaceable, folder_beside
 from unmix.report.images import png
 
-METHODS: dict[str, type[CGGAN | CGVAEImages]] = {"CGGAN": CGGAN, "CGVAEImages": CGVAEImages}
+METHODS: dict[str, type[CGGAN | CGVAEImages | ImageTranslator]] = {
+    "CGGAN": CGGAN,
+    "CGVAEImages": CGVAEImages,
+    "ImageTranslator": ImageTranslator,
+}
 _LATENTS = 16
 _ENCODER_SHARE = 8
 
@@ -89,7 +94,7 @@ def transform_file(
 def _transform_images(model: Any, source: Path, out: Path, on_error: str | None) -> None:
     """Write the latents of images beside their paths and domains."""
     table = _read_as(model, source, on_error)
-    latents = model.transform(table)
+    latents = model.transform(_labelled_as(model, table))
     write_table(with_latents(_places(table), latents, [str(name) for name in model.get_feature_names_out()]), out)
     typer.echo(f"{len(table)} images × {latents.shape[1]} latents → {out}")
 
@@ -109,7 +114,7 @@ def translate_images(
         raise DataError(f"There are no images at {source}. Pass a folder, a .zip, or a list of paths and domains.")
     table = _read_as(model, source, on_error)
     names = _names(table)
-    made = model.translate(table, to=target)
+    made = model.translate(_labelled_as(model, table), to=target)
     with folder_beside(out) as beside:
         for name, image in zip(names, made, strict=True):
             place = beside / "images" / name
@@ -117,6 +122,14 @@ def translate_images(
             place.write_bytes(png(image))
         os.replace(beside / "images", out)
     typer.echo(f"{len(table)} images → {out}")
+
+
+def _labelled_as(model: Any, table: ImageTable) -> Any:
+    """``table``; images alone where a translator, which finds domains itself, knows none of those that they lie in."""
+    if not isinstance(model, ImageTranslator) or set(model.domains_) & set(table.domains.tolist()):
+        return table
+    typer.echo(f"The images lie in none of the domains {', '.join(model.domains_)}: the model finds their domains.")
+    return table.images
 
 
 def _refuse_inside(source: Path, out: Path) -> None:

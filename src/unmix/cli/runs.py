@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from unmix import datasets
 from unmix.audit.planning import plan, plan_typical
 from unmix.audit.targets import intervention_targets
-from unmix.bench.translation import DIGIT_SETTINGS, judge_translations, train_judges
+from unmix.bench.simple_translators import SIMPLE
+from unmix.bench.translation import compare_translations, train_judges
 from unmix.data.annotated import Annotated, annotated, is_store
 from unmix.data.columns import listed
-from unmix.data.images import of_images
+from unmix.data.images import ImageTable, of_images
 from unmix.data.tables import (
     candidates,
     read_annotated,
@@ -38,6 +39,7 @@ from unmix.estimators.cggan import CGGAN
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.features import ImageClassifier
 from unmix.estimators.loading import load
+from unmix.estimators.translator import ImageTranslator
 from unmix.files import check_replaceable, names_in
 from unmix.fits.storage import DONE, FILES, add_files, holds_model, refuse_foreign
 from unmix.scverse import add_latents, check_store
@@ -50,6 +52,8 @@ _INTERRUPTED = "This run was interrupted. Go on with"
 _REPORT = "report.html"
 _LATENTS = "latents.csv"
 _DEMO_LATENTS = 4
+_DEMO_JITTERS, _DEMO_HELD_OUT, _DEMO_STEPS = 6, 2, 1200
+_JUDGED_JITTERS, _JUDGE_EPOCHS = 16, 30
 
 
 def fit_table(
@@ -142,7 +146,7 @@ def transform_table(model: Any, run: Path, table: Path, out: Path, *, novelty: b
         typer.echo(str(found))
 
 
-def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
+def audit_run(run: Path, table: Path | None, *, as_json: bool, leave_one_out: bool = False) -> None:
     """Print the audit of a run, on its held-out rows or on those of a file."""
     model = load(run, device="cpu")
     if table is None and not isinstance(model, LatentEstimator):
@@ -150,6 +154,8 @@ def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
             f"{run} holds a {type(model).__name__}, which keeps no rows. Pass a file of rows to audit on."
         )
     if table is None:
+        if leave_one_out:
+            raise SettingError("--leave-one-out fits again without domains: pass the file that the run was fitted on.")
         found = model.audit()
     else:
         _needs_table(model, run)
@@ -158,7 +164,8 @@ def audit_run(run: Path, table: Path | None, *, as_json: bool) -> None:
         lacking = [name for name in columns if name not in frame.columns]
         if lacking:
             raise SchemaError(f"{table} lacks the domain columns {lacking}, with which the model was fitted. Add them.")
-        found = model.audit(_as_fitted(model, x), frame[columns] if columns else None)
+        y = frame[columns] if columns else None
+        found = model.audit(_as_fitted(model, x), y, leave_one_out=leave_one_out)
     # Without characters that a console may lack, which would be escaped in a form that no JSON has.
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
 
@@ -231,31 +238,48 @@ def demo_run(out: Path, latents: int | None, epochs: int | None, seed: int, *, o
 
 
 def demo_images_run(out: Path, steps: int | None, seed: int, *, overwrite: bool, resume: bool) -> None:
-    """Fit the image demo's data, translate the held-out images, and let classifiers judge them."""
+    """Fit the image demo's data, translate held-out images, and judge them beside what takes no training."""
     claim(out, overwrite=overwrite, resume=resume)
-    data = datasets.load_digits_two_colours(16)
-    images, domains = data.images, data.domains
-    held_out = np.arange(len(images)) % 5 == 0
-    typer.echo(f"scikit-learn's handwritten digits, {len(images)} images of 16 × 16 pixels in four pairs of colours")
-    model = CGGAN(**{**DIGIT_SETTINGS, "max_steps": steps or DIGIT_SETTINGS["max_steps"], "random_state": seed})
-    train(model, images[~held_out], domains[~held_out], out, resume=resume)
-    content = data.factors["digit"].to_numpy()
-    judges = train_judges(images, content, domains, held_out)
-    found = judge_translations(model, judges, images[held_out], content[held_out], domains[held_out])
+    data = datasets.make_typefaces(_DEMO_JITTERS + _DEMO_HELD_OUT)
+    held_out = data.factors["jitter"].astype(int).to_numpy() >= _DEMO_JITTERS
+    images, domains = data.images[~held_out], data.domains[~held_out]
+    typer.echo(
+        f"{data.factors['character'].nunique()} characters in {len(set(domains.tolist()))} typefaces that come with "
+        f"matplotlib, {len(images)} images of 16 × 16 pixels. No image is told which other shows the same character."
+    )
+    model = ImageTranslator(max_steps=steps or _DEMO_STEPS, random_state=seed)
+    train(model, images, domains, out, resume=resume)
+    typer.echo("Two judges learn to read characters and typefaces from other images …")
+    fresh = datasets.make_typefaces(_JUDGED_JITTERS, random_state=1)
+    all_images = np.concatenate([fresh.images, data.images[held_out]])
+    content, labels = (
+        np.concatenate([first, second[held_out]])
+        for first, second in (
+            (fresh.factors["character"].to_numpy(), data.factors["character"].to_numpy()),
+            (fresh.domains, data.domains),
+        )
+    )
+    seen_by_judges = np.arange(len(all_images)) < len(fresh.images)
+    judges = train_judges(all_images, content, labels, ~seen_by_judges, max_epochs=_JUDGE_EPOCHS)
+    images_held, own = data.images[held_out], data.domains[held_out]
+    truth = {name: np.tile(images_held[own == name], (len(model.domains_), 1, 1, 1)) for name in model.domains_}
+    methods = {name: kind().fit(images, domains) for name, kind in SIMPLE.items()} | {"ImageTranslator": model}
+    found = compare_translations(methods, judges, images_held, content[~seen_by_judges], own, truth)
     write_results(
         model,
-        images,
+        ImageTable(images, domains.astype(str), tuple(map(str, range(len(images))))),
         out,
         {"translations.csv": found},
-        lambda path: model.report(path, images[held_out], domains[held_out], extractor=judges.content, judged=found),
+        lambda path: model.report(path, images_held, own, judged=found[found["to"] == "all"]),
         judges={"judge-content.safetensors": judges.content, "judge-style.safetensors": judges.style},
     )
-    typer.echo("\nHeld-out images translated: share whose digit, and whose target colours, a classifier reads:")
-    typer.echo(found.drop(columns=["real_content", "real_style"]).round(3).to_string(index=False))
-    typer.echo(f"Real held-out images: digit {judges.real_content:.3f}, colours {judges.real_style:.3f}.")
+    typer.echo("\nHeld-out images carried to every other typeface: grey levels from the truth, and what judges read:")
+    shown = found.loc[found["to"] == "all", ["method", "rmse", "content", "style"]]
+    typer.echo(shown.round(3).to_string(index=False))
+    typer.echo(f"Real held-out images: character {judges.real_content:.3f}, typeface {judges.real_style:.3f}.")
 
 
-def train(model: LatentEstimator | CGGAN, x: Any, y: Any, out: Path, *, resume: bool) -> None:
+def train(model: LatentEstimator | CGGAN | ImageTranslator, x: Any, y: Any, out: Path, *, resume: bool) -> None:
     """Fit with a checkpoint in the run folder; ctrl-C leaves it there and says how to go on."""
     checkpoint = out / CHECKPOINT
     try:
@@ -378,8 +402,12 @@ def _read_for(model: LatentEstimator, path: Path) -> tuple[pd.DataFrame, Any]:
         x = annotated(read_annotated(path), model.schema_.layer).aligned(names)
         return _observations(x), x
     domains = [column.name for column in model.domain_schema_.columns]
-    frame = read_table(path, features=names if named else None, text=[name for name in domains if name not in names])
+    beside = model.schema_.beside
+    batches = () if model.schema_.nuisance is None else (model.schema_.nuisance.source,)
+    text = [name for name in (*domains, *batches) if name not in names]
+    frame = read_table(path, features=(*names, *beside) if named else None, text=text)
     if named:
+        names = (*names, *dict.fromkeys(beside))
         lacking = [name for name in names if name not in frame.columns]
         if lacking:
             said = f"{path} lacks {len(lacking)} feature column(s) on which the model was fitted: {listed(lacking)}"

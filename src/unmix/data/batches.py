@@ -26,7 +26,8 @@ class Rows:
     values : (rows, continuous columns) float32
     n_design : columns of the design matrix
     given : (rows, features) float32, the features as they were given, 0 where missing; None where all are continuous
-    log_size : (rows, 1) float32, log of each row's size factor, or None
+    offset : (rows, 1) or (rows, features) float32, what stands beside a likelihood's η: the log of each row's size, and
+        what its batch adds; or None
     """
 
     x: Tensor
@@ -35,7 +36,7 @@ class Rows:
     values: Tensor
     n_design: int
     given: Tensor | None = None
-    log_size: Tensor | None = None
+    offset: Tensor | None = None
 
     @classmethod
     def build(cls, standardised: NDArray[np.floating], encoded: Encoded, sizes: tuple[int, ...], masked: bool) -> Rows:
@@ -60,28 +61,28 @@ class Rows:
 
     @property
     def exposure(self) -> Tensor:
-        """Size factors (rows, 1), 1 where there are none."""
-        return self.x.new_ones(len(self), 1) if self.log_size is None else self.log_size.exp()
+        """Size factors (rows, 1) or (rows, features), 1 where there are none."""
+        return self.x.new_ones(len(self), 1) if self.offset is None else self.offset.exp()
 
     def take(self, index: Tensor | slice) -> Rows:
         return self._each(lambda part: part[index])
 
     def columns(self, index: Tensor) -> Rows:
-        """Some of the features."""
+        """Some of the features, with the offset of all."""
         cut = (None if part is None else part[:, index] for part in (self.x, self.observed, self.given))
         x, observed, given = cut
         assert x is not None
         return replace(self, x=x, observed=observed, given=given)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Rows:
-        x, observed, codes, values, given, log_size = (
+        x, observed, codes, values, given, offset = (
             None if part is None else change(part)
-            for part in (self.x, self.observed, self.codes, self.values, self.given, self.log_size)
+            for part in (self.x, self.observed, self.codes, self.values, self.given, self.offset)
         )
         assert x is not None
         assert codes is not None
         assert values is not None
-        return Rows(x, observed, codes, values, self.n_design, given, log_size)
+        return Rows(x, observed, codes, values, self.n_design, given, offset)
 
     def to(self, device: torch.device) -> Rows:
         return self._each(lambda part: part.to(device))
@@ -108,7 +109,7 @@ class ImageRows(Rows):
 
     def __init__(self, pixels: Tensor, index: Tensor, others: Rows, mean: float, std: float) -> None:
         own = {"pixels": pixels, "index": index, "mean": mean, "std": std}
-        own |= dict.fromkeys(("observed", "given", "log_size"))
+        own |= dict.fromkeys(("observed", "given", "offset"))
         shared = {name: getattr(others, name) for name in ("codes", "values", "n_design")}
         for name, value in {**own, **shared}.items():
             object.__setattr__(self, name, value)

@@ -20,7 +20,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +215,7 @@ class CodeSchema(FeatureSchema):
 
     @classmethod
     def of(cls, columns: FeatureSchema, images: ImageSchema, n_codes: int) -> CodeSchema:
-        own = {name: getattr(columns, name) for name in ("names", "named", "dtype", "center", "scale")}
+        own = {column.name: getattr(columns, column.name) for column in fields(FeatureSchema)}
         return cls(**own, images=images, n_codes=n_codes)
 
     @property

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unmix.data.cells import Cells, Floats
-from unmix.data.sizes import COUNTS, SizeFactors
+from unmix.data.nuisance import Nuisance
+from unmix.data.sizes import COUNTS, TOTAL, SizeFactors
 from unmix.errors import SchemaError, warn
 
 _NUMBERS_CACHED = 2**15
@@ -26,7 +28,7 @@ class FeatureSchema:
     ``named`` is False where the names were made up because the data had none. ``kinds`` are the likelihoods of the
     features, none where all are Gaussian. Counts are divided by the size of their row (``sizes``), and log(1 + x) of
     them is what is standardised. ``layer`` is the one of AnnData that they were read from, None for its ``X`` and for
-    any other table.
+    any other table. ``nuisance`` is what batches do to every feature.
     """
 
     names: tuple[str, ...]
@@ -37,6 +39,7 @@ class FeatureSchema:
     kinds: tuple[str, ...] = ()
     sizes: SizeFactors | None = None
     layer: str | None = None
+    nuisance: Nuisance | None = None
 
     @classmethod
     def learn(
@@ -51,7 +54,8 @@ class FeatureSchema:
     ) -> FeatureSchema:
         """``kinds``, ``sizes`` and the ``log_size`` of every row are those of counts, if there are any."""
         cells = Cells.of(matrix)
-        parts = (_to_standardise(part, kinds[place], log_size) for place, part in cells.column_blocks())
+        counted = _counted(kinds or ("gaussian",) * cells.shape[1])
+        parts = (_to_standardise(part, counted[place], log_size) for place, part in cells.column_blocks())
         moments = [(np.nanmean(part, axis=0), np.nanstd(part, axis=0)) for part in parts]
         center, scale = (np.concatenate(own) for own in zip(*moments, strict=True))
         for k in np.flatnonzero(np.abs(center) > _FAR_FROM_ZERO * scale):
@@ -72,6 +76,17 @@ class FeatureSchema:
         return self.kinds[feature] if self.kinds else "gaussian"
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        """Columns that are no features, but have to be there: sizes of the rows, and their batches."""
+        sizes = () if self.sizes is None or self.sizes.source == TOTAL else (self.sizes.source,)
+        return sizes if self.nuisance is None else (*sizes, self.nuisance.source)
+
+    @cached_property
+    def counted(self) -> NDArray[np.bool_]:
+        """Features that are counts."""
+        return _counted(self.kinds or ("gaussian",) * len(self.names))
+
+    @cached_property
     def continuous(self) -> NDArray[np.bool_]:
         """Features whose likelihood is of standardised values."""
         return np.array([self.kind(k) in ("gaussian", "student") for k in range(len(self.names))])
@@ -82,11 +97,17 @@ class FeatureSchema:
         return np.where(self.continuous, np.log(np.array(self.scale)), 0.0)
 
     def standardise(
-        self, matrix: Floats | Cells, log_size: Floats | None = None, order: NDArray[np.int64] | None = None
+        self,
+        matrix: Floats | Cells,
+        log_size: Floats | None = None,
+        order: NDArray[np.int64] | None = None,
+        offsets: Floats | None = None,
     ) -> NDArray[np.float32]:
         """What an encoder takes of the rows, or of all of them in another ``order``.
 
         ``log_size`` (rows,) is that of every row of counts, in the order of ``matrix``.
+
+        ``offsets`` (rows, features), what the rows' batches add to η, are taken off.
 
         Computed in float64, so few rows at a time that they stay in the processor's cache.
 
@@ -100,8 +121,9 @@ class FeatureSchema:
         furthest = 0.0
         for place, taken, rows in cells.ordered(order, _NUMBERS_CACHED):
             with np.errstate(over="ignore"):
-                of_rows = None if log_size is None else log_size[taken]
-                result[place] = part = (_to_standardise(rows, self.kinds, of_rows) - center) / scale
+                of_rows, beside = (None if own is None else own[taken] for own in (log_size, offsets))
+                part = (_to_standardise(rows, self.counted, of_rows, beside) - center) / scale
+                result[place] = part if beside is None else part - np.where(self.continuous, beside, 0.0)
             furthest = np.fmax(furthest, np.fmax.reduce(np.abs(part), axis=None, initial=0.0))
         if furthest > _STRANGE:
             self.refuse_beyond(cells)
@@ -118,7 +140,7 @@ class FeatureSchema:
 
     def _distance(self, rows: Floats) -> Floats:
         with np.errstate(over="ignore"):
-            own = _to_standardise(rows, self.kinds, None)
+            own = _to_standardise(rows, self.counted, None)
             result: Floats = np.abs(own - np.array(self.center)) / np.array(self.scale)
         return result
 
@@ -145,12 +167,12 @@ class FeatureSchema:
 
     def to_dict(self) -> dict[str, Any]:
         absent = {"kinds", "sizes"} if not self.kinds else set()
-        absent |= {"layer"} if self.layer is None else set()
+        absent |= {name for name in ("layer", "nuisance") if getattr(self, name) is None}
         return {name: value for name, value in asdict(self).items() if name not in absent}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> FeatureSchema:
-        sizes = raw.get("sizes")
+        sizes, nuisance = raw.get("sizes"), raw.get("nuisance")
         return cls(
             tuple(raw["names"]),
             bool(raw["named"]),
@@ -160,15 +182,23 @@ class FeatureSchema:
             tuple(raw.get("kinds", ())),
             None if sizes is None else SizeFactors.from_dict(sizes),
             raw.get("layer"),
+            None if nuisance is None else Nuisance.from_dict(nuisance),
         )
 
 
-def _to_standardise(matrix: Floats, kinds: Sequence[str], log_size: Floats | None) -> Floats:
-    """``matrix`` with log(1 + x / size) in the place of counts."""
-    counts = np.array([kind in COUNTS for kind in kinds], dtype=bool)
+def _counted(kinds: Sequence[str]) -> NDArray[np.bool_]:
+    return np.array([kind in COUNTS for kind in kinds], dtype=bool)
+
+
+def _to_standardise(
+    matrix: Floats, counts: NDArray[np.bool_], log_size: Floats | None, offsets: Floats | None = None
+) -> Floats:
+    """``matrix`` with log(1 + x / size) in the place of ``counts``, which are columns."""
     if not counts.any():
         return matrix
-    sizes = 1.0 if log_size is None else np.exp(log_size)[:, None]
+    sizes = np.ones((1, 1)) if log_size is None else np.exp(log_size)[:, None]
+    if offsets is not None:
+        sizes = sizes * np.exp(offsets[:, counts])
     if counts.all():
         return np.asarray(np.log1p(matrix / sizes))
     result = matrix.copy()

@@ -7,6 +7,7 @@ from unmix.datasets.mixings import DenseMixing, RedundantMixing, SparseMixing
 from unmix.datasets.published import read_dsprites, read_shapes3d
 from unmix.datasets.sprites import draw_sprites, make_sprites
 from unmix.datasets.synthetic import MixingData, make_sparse_mixing
+from unmix.datasets.typefaces import make_typefaces
 
 __all__ = [
     "DenseMixing",
@@ -23,6 +24,7 @@ __all__ = [
     "load_sachs",
     "make_sparse_mixing",
     "make_sprites",
+    "make_typefaces",
     "read_dsprites",
     "read_shapes3d",
 ]

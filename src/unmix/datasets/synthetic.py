@@ -4,7 +4,8 @@ r"""Data with a known answer: latents whose distribution changes with the domain
 
 The latents come from ``unmix.datasets.sources``, the parents Pa from ``unmix.datasets.supports``, the functions g from
 ``unmix.datasets.mixings``. Every noiseless feature has mean 0 and standard deviation 1 over the sample, so ``noise`` is
-in units of each feature's standard deviation. Options draw from generators of their own: with and without
+in units of each feature's standard deviation. Features can also be counts or yes and no
+(``unmix.datasets.observations``). Options draw from generators of their own: with and without
 them, one ``random_state`` gives the same problem in all that the option does not touch.
 """
 
@@ -29,6 +30,7 @@ from unmix.datasets.mixings import (
     draw_redundant,
     draw_sparse,
 )
+from unmix.datasets.observations import OBSERVED, Observed, observe
 from unmix.datasets.sources import (
     AUXILIARY,
     CHANGES,
@@ -74,6 +76,8 @@ class MixingData:
     unchanging : bool array (n_latents,), latents with one distribution in all domains
     redundant : bool array (n_features,), features that repeat others
     auxiliary : dict, the kinds of ``domains`` as ``CGVAE(auxiliary=...)`` takes them
+    sizes : float array (n_samples,), the true size factor of each row, where features are counts
+    batches : int array (n_samples,), the batch of each row, where features are not Gaussian
     """
 
     x: Floats
@@ -86,6 +90,8 @@ class MixingData:
     unchanging: Bools
     redundant: Bools
     auxiliary: dict[str, str]
+    sizes: Floats | None = None
+    batches: NDArray[np.int64] | None = None
 
     @property
     def feature_names(self) -> list[str]:
@@ -125,6 +131,12 @@ def make_sparse_mixing(
     violation: float = 0.0,
     weak: float = 0.2,
     n_redundant: int = 0,
+    likelihood: Observed = "gaussian",
+    mean_count: float = 10.0,
+    dispersion: float = 0.1,
+    size_spread: float = 0.3,
+    n_batches: int = 1,
+    batch_effect: float = 0.0,
 ) -> MixingData:
     """Latents that change between domains, seen through a sparse nonlinear mixing.
 
@@ -171,6 +183,18 @@ def make_sparse_mixing(
     weak : float in (0, 1), default 0.2
     n_redundant : int, default 0
         Features beyond ``n_features`` that repeat one feature, or combine two, with noise of their own.
+    likelihood : {"gaussian", "student", "poisson", "negative_binomial", "bernoulli"}
+        What is observed of the noiseless features g (mean 0, standard deviation 1), each at a level b of its own: noise
+        that is normal or t with 3 degrees of freedom; counts of mean s exp(b + g), for the row's size s; or yes and
+        no with log-odds b + 2 g. So an entry of the mixing of counts is a log fold change.
+    mean_count : float, default 10.0
+        Median over features of exp(b); levels are log-normal around it, with a standard deviation of 1.
+    dispersion : float, default 0.1
+        φ of the negative binomial, whose variance is μ + φ μ².
+    size_spread : float, default 0.3
+        Standard deviation of the log of the rows' sizes, whose median is 1.
+    n_batches, batch_effect : int, default 1, and float, default 0.0
+        Rows are drawn into batches at random; b changes by a normal variable of this standard deviation in each.
 
     Raises
     ------
@@ -191,7 +215,7 @@ def make_sparse_mixing(
     settings = dict(locals())
     _check(settings)
     rng = np.random.default_rng(random_seed(random_state))
-    for_domains, for_common, for_unchanging, for_violation, for_copies = rng.spawn(5)
+    for_domains, for_common, for_unchanging, for_violation, for_copies, for_rows = rng.spawn(6)
     plan = Plan(n_latents, n_features, structure, density, block_size, triangular=mixing == "flow")
     limit = n_domains if guaranteed else None
     if mixing == "dense":
@@ -222,23 +246,44 @@ def make_sparse_mixing(
         true, clean = draw_redundant(for_copies, true, clean, n_redundant)
         x = np.hstack([x, clean[:, redundant] + noise * for_copies.standard_normal((n_samples, n_redundant))])
         strong, full = (np.vstack([part, (true.weights != 0) @ part]) for part in (strong, full))
+    sizes = batches = None
+    if likelihood != "gaussian":
+        drawn = observe(
+            for_rows, clean, likelihood, noise, mean_count, dispersion, size_spread, n_batches, batch_effect
+        )
+        x, sizes, batches = drawn
     rows = rng.permutation(n_samples)
     return MixingData(
-        x[rows], domains.take(rows), z[rows], strong, true, needed, full, unchanging, redundant, domains.kinds
+        x[rows],
+        domains.take(rows),
+        z[rows],
+        strong,
+        true,
+        needed,
+        full,
+        unchanging,
+        redundant,
+        domains.kinds,
+        None if sizes is None else sizes[rows],
+        None if batches is None else batches[rows],
     )
 
 
 _WHOLE = (
     *("n_latents", "n_features", "n_domains", "n_samples"),
-    *("n_unchanging", "n_regions", "block_size", "n_redundant"),
+    *("n_unchanging", "n_regions", "block_size", "n_redundant", "n_batches"),
 )
-_NUMBERS = ("density", "noise", "nonlinearity", "dependence", "violation", "weak")
+_NUMBERS = (
+    *("density", "noise", "nonlinearity", "dependence", "violation", "weak"),
+    *("mean_count", "dispersion", "size_spread", "batch_effect"),
+)
 _WORDS = {
     "change": tuple(sorted(CHANGES)),
     "source": SOURCES,
     "auxiliary": AUXILIARY,
     "mixing": FORMS,
     "structure": STRUCTURES,
+    "likelihood": OBSERVED,
 }
 
 
@@ -287,6 +332,11 @@ def _check_ranges(settings: dict[str, Any]) -> None:
         ("block_size", settings["block_size"] >= 1, "at least 1"),
         ("violation", 0 <= settings["violation"] <= 1, "in [0, 1], a share of the zeros"),
         ("weak", 0 < settings["weak"] < 1, "in (0, 1), a fraction of ordinary weights"),
+        ("mean_count", settings["mean_count"] > 0, "> 0"),
+        ("dispersion", settings["dispersion"] > 0, "> 0"),
+        ("size_spread", settings["size_spread"] >= 0, "≥ 0"),
+        ("n_batches", settings["n_batches"] >= 1, "at least 1"),
+        ("batch_effect", settings["batch_effect"] >= 0, "≥ 0"),
     ]
     for name, good, expected in ranges:
         if not good:

@@ -55,9 +55,10 @@ class _Discrete(Likelihood):
         for name, value in (("base", 0.0), ("center", 0.0), ("scale", 1.0)):
             self.register_buffer(name, torch.full((n_starts, 1, n_features), value))
 
-    def predictor(self, output: Tensor, log_size: Tensor | None, start: int = 0) -> Tensor:
+    def predictor(self, output: Tensor, offset: Tensor | None, start: int = 0) -> Tensor:
         """log μ, or the log-odds; of ``start`` where the output has no start axis."""
-        return output + (self.base if output.dim() == 3 else self.base[start])
+        predictor = output + (self.base if output.dim() == 3 else self.base[start])
+        return predictor if offset is None else predictor + offset
 
     def _standardised(self, inputs: Tensor) -> Tensor:
         result: Tensor = (inputs - self.center[0]) / self.scale[0]
@@ -80,34 +81,32 @@ class _Discrete(Likelihood):
         self.scale.copy_(scale)
 
     def carry(
-        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, log_size: Tensor | None = None
+        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, offset: Tensor | None = None
     ) -> Tensor:
-        after = rows.log_size if log_size is None else log_size
-        own, new = (_numbers(self.predictor(*part)) for part in ((output, rows.log_size), (moved, after)))
+        after = rows.offset if offset is None else offset
+        own, new = (_numbers(self.predictor(*part)) for part in ((output, rows.offset), (moved, after)))
         x = _numbers(rows.features)
         found = carried(x, self.distribution(own), self.distribution(new), new - own, _rng(generator))
         kept = torch.from_numpy(found).to(output)
         return kept if rows.observed is None else torch.where(rows.observed > 0, kept, self.mean(moved, after))
 
     def residual(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
-        own = self.distribution(_numbers(self.predictor(output, rows.log_size)))
+        own = self.distribution(_numbers(self.predictor(output, rows.offset)))
         normal = torch.from_numpy(normal_residuals(_numbers(rows.features), own, _rng(generator))).to(output)
-        left = rows.x - self.inputs(self.mean(output, rows.log_size), rows.log_size)
+        left = rows.x - self.inputs(self.mean(output, rows.offset), rows.offset)
         return normal * left.square().mean(0).sqrt()
 
-    def deviance_explained(self, parts: Iterator[tuple[Rows, Tensor]], n_features: int) -> Tensor | None:
-        total = fitted = size = torch.zeros(n_features, dtype=torch.float64)
-        kept = []
-        for rows, output in parts:
-            seen = (torch.ones_like(rows.x) if rows.observed is None else rows.observed).cpu().double()
-            x, unit = rows.features.cpu().double(), rows.exposure.cpu().double()
-            fitted = fitted + (seen * self.deviance(x, self.mean(output, rows.log_size).cpu().double())).sum(0)
-            total, size = total + (seen * x).sum(0), size + (seen * unit).sum(0)
-            kept.append((x.float(), unit, seen.to(torch.bool)))
-        rate, null = total / size.clamp_min(1e-12), torch.zeros_like(total)
-        for small, unit, known in kept:
-            null = null + (known * self.deviance(small.double(), rate * unit)).sum(0)
-        return torch.where(null > 0, 1.0 - fitted / null.clamp_min(1e-12), torch.nan)
+    def deviance_explained(self, rows: Rows, parts: Iterator[tuple[Rows, Tensor]]) -> Tensor | None:
+        seen = 1.0 if rows.observed is None else rows.observed
+        total = (rows.features if rows.observed is None else rows.features * seen).sum(0, dtype=torch.float64)
+        rate = total / (rows.exposure * seen).sum(0, dtype=torch.float64).clamp_min(1e-12)
+        fitted = null = torch.zeros_like(total)
+        for some, output in parts:
+            known = 1.0 if some.observed is None else some.observed
+            x, mean = some.features.double(), self.mean(output, some.offset).double()
+            fitted = fitted + (known * self.deviance(x, mean)).sum(0)
+            null = null + (known * self.deviance(x, rate * some.exposure.double())).sum(0)
+        return torch.where(null > 0, 1.0 - fitted / null.clamp_min(1e-12), torch.nan).cpu()
 
     def begin_linear(self, start: int, train: Rows, z: Tensor, weight: Tensor, noise: float) -> Tensor:
         """Regression of the features on the latents: Newton's method with a penalty that is worth one row."""
@@ -120,14 +119,14 @@ class _Discrete(Likelihood):
         ridge = torch.eye(len(found), device=z.device)
         ridge[0, 0] = 1e-3
         for _ in range(_NEWTON_STEPS):
-            predictor = self.predictor(design @ found, rows.log_size, start)
+            predictor = self.predictor(design @ found, rows.offset, start)
             first, second = self.moments(predictor)
             gradient = design.T @ (seen * (rows.features - first) * second) - ridge @ found
             curvature = (seen * self._curvature(first, second)).T @ outer
             hessian = curvature.unflatten(1, ridge.shape) + ridge
             move = torch.linalg.solve(hessian, gradient.T.unsqueeze(2))[..., 0].T
             found = (found + move.clamp(-1.0, 1.0)).clamp(-_MOST_WEIGHT, _MOST_WEIGHT)
-        mean = self.moments(self.predictor(design @ found, rows.log_size, start))[0]
+        mean = self.moments(self.predictor(design @ found, rows.offset, start))[0]
         self._begin_noise(start, rows.features, seen, mean)
         self.base[start] += found[0]
         return found[1:]
@@ -146,7 +145,11 @@ class Counts(_Discrete):
     ``course`` is that of √φ; where there is no dispersion, its floor alone is in force.
     """
 
-    link, unit = "log", "log fold change"
+    link, unit, kept, sized = "log", "log fold changes", "deviance", True
+    entry = (
+        "Mean size of ∂ log-rate / ∂z: the log fold change of a feature's expected count by one standard deviation of "
+        "the latent."
+    )
     quantiles: Tensor
 
     def __init__(
@@ -162,16 +165,15 @@ class Counts(_Discrete):
         seen = torch.ones_like(train.x) if train.observed is None else train.observed
         total = (train.features * seen).sum(0).clamp_min(_LEAST_MEAN)
         self.base.copy_((total / (train.exposure * seen).sum(0).clamp_min(1e-12)).log())
-        if train.log_size is not None:
+        if train.offset is not None:
             at = torch.linspace(0, 1, _QUANTILES, device=train.x.device)
-            self.quantiles.copy_(torch.quantile(train.log_size[:, 0], at))
+            self.quantiles.copy_(torch.quantile(train.offset.mean(1), at))
 
-    def predictor(self, output: Tensor, log_size: Tensor | None, start: int = 0) -> Tensor:
-        rate = super().predictor(output, log_size, start)
-        return (rate if log_size is None else rate + log_size).clamp_max(_MOST_LOG_RATE)
+    def predictor(self, output: Tensor, offset: Tensor | None, start: int = 0) -> Tensor:
+        return super().predictor(output, offset, start).clamp_max(_MOST_LOG_RATE)
 
     def log_prob(self, rows: Rows, output: Tensor, progress: float = 1.0) -> Tensor:
-        rate, log_dispersion = self.predictor(output, rows.log_size), self._log_dispersion(progress)
+        rate, log_dispersion = self.predictor(output, rows.offset), self._log_dispersion(progress)
         if log_dispersion is not None:
             return _negative_binomial(rows.features, rate, log_dispersion, rows.observed)
         found = rows.features * rate - rate.exp() - torch.lgamma(rows.features + 1.0)
@@ -184,16 +186,16 @@ class Counts(_Discrete):
         floor = self.course.at(progress)
         return torch.full_like(self.base, 2.0 * math.log(floor)) if floor else None
 
-    def mean(self, output: Tensor, log_size: Tensor | None = None) -> Tensor:
-        return self.predictor(output, log_size).exp()
+    def mean(self, output: Tensor, offset: Tensor | None = None) -> Tensor:
+        return self.predictor(output, offset).exp()
 
-    def sample(self, output: Tensor, generator: torch.Generator, log_size: Tensor | None = None) -> Tensor:
-        own = self.distribution(_numbers(self.predictor(output, log_size)))
+    def sample(self, output: Tensor, generator: torch.Generator, offset: Tensor | None = None) -> Tensor:
+        own = self.distribution(_numbers(self.predictor(output, offset)))
         return torch.from_numpy(own.rvs(size=output.shape, random_state=_rng(generator))).to(output)
 
-    def inputs(self, x: Tensor, log_size: Tensor | None = None) -> Tensor:
+    def inputs(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
         """Standardised log(1 + x / s)."""
-        return self._standardised((x if log_size is None else x * (-log_size).exp()).log1p())
+        return self._standardised((x if offset is None else x * (-offset).exp()).log1p())
 
     def slope(self, output: Tensor) -> Tensor:
         return torch.sigmoid(self.predictor(output, None)) / self.scale[0]
@@ -252,7 +254,7 @@ class Counts(_Discrete):
             for rows, output in parts:
                 point = (2.0 * middle).requires_grad_()
                 with torch.enable_grad():
-                    rate = self.predictor(output, rows.log_size)[None].detach()
+                    rate = self.predictor(output, rows.offset)[None].detach()
                     found = _negative_binomial(rows.features, rate, point, rows.observed)
                     slope = slope + torch.autograd.grad(found.sum(), point)[0]
             low, high = torch.where(slope > 0, middle, low), torch.where(slope > 0, high, middle)
@@ -268,7 +270,8 @@ class Bernoulli(_Discrete):
     """Yes (1) or no (0), with the logit link."""
 
     n_parameters = 0
-    link, unit = "logit", "log-odds"
+    link, unit, kept = "logit", "log-odds", "deviance"
+    entry = "Mean size of ∂ log-odds / ∂z: the change of a feature's log-odds by one standard deviation of the latent."
 
     def begin(self, train: Rows) -> None:
         seen = torch.ones_like(train.x) if train.observed is None else train.observed
@@ -276,17 +279,17 @@ class Bernoulli(_Discrete):
         self.base.copy_(((yes + _LEAST_MEAN) / (both - yes + _LEAST_MEAN)).log())
 
     def log_prob(self, rows: Rows, output: Tensor, progress: float = 1.0) -> Tensor:
-        odds = self.predictor(output, None)
+        odds = self.predictor(output, rows.offset)
         found = rows.features * odds - functional.softplus(odds)
         return (found if rows.observed is None else found * rows.observed).sum(-1)
 
-    def mean(self, output: Tensor, log_size: Tensor | None = None) -> Tensor:
-        return torch.sigmoid(self.predictor(output, None))
+    def mean(self, output: Tensor, offset: Tensor | None = None) -> Tensor:
+        return torch.sigmoid(self.predictor(output, offset))
 
-    def sample(self, output: Tensor, generator: torch.Generator, log_size: Tensor | None = None) -> Tensor:
-        return (torch.rand(output.shape, generator=generator).to(output) < self.mean(output)).to(output)
+    def sample(self, output: Tensor, generator: torch.Generator, offset: Tensor | None = None) -> Tensor:
+        return (torch.rand(output.shape, generator=generator).to(output) < self.mean(output, offset)).to(output)
 
-    def inputs(self, x: Tensor, log_size: Tensor | None = None) -> Tensor:
+    def inputs(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
         return self._standardised(x)
 
     def slope(self, output: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,12 @@ def likelihood_of(kinds: Sequence[str], n_starts: int, n_features: int, std: flo
 class Mixed(Likelihood):
     """Features of several kinds: ``parts`` by name, each of the features of its ``places``."""
 
-    link, unit = "by feature", "standard deviations, log fold changes or log-odds, by the kind of the feature"
+    link, kept = "by feature", "variance or deviance"
+    unit = "standard deviations, log fold changes of counts or log-odds, by the kind of the feature"
+    entry = (
+        "Mean size of ∂η/∂z for one standard deviation of the latent, by the kind of the feature: in standard "
+        "deviations of a continuous feature, log fold change of an expected count, change of log-odds of yes and no."
+    )
 
     def __init__(self, parts: dict[str, Likelihood], places: dict[str, Tensor]) -> None:
         super().__init__()
@@ -55,37 +61,43 @@ class Mixed(Likelihood):
         return result
 
     def log_prob(self, rows: Rows, output: Tensor, progress: float = 1.0) -> Tensor:
-        found = [part.log_prob(rows.columns(own), output[..., own], progress) for part, own in self._own()]
+        found = [part.log_prob(_rows(part, rows, own), output[..., own], progress) for part, own in self._own()]
         return torch.stack(found).sum(0)
 
-    def mean(self, output: Tensor, log_size: Tensor | None = None) -> Tensor:
-        return self._gathered(lambda part, own: part.mean(output[..., own], log_size), output)
+    def mean(self, output: Tensor, offset: Tensor | None = None) -> Tensor:
+        return self._gathered(lambda part, own: part.mean(output[..., own], _offset(part, offset, own)), output)
 
-    def sample(self, output: Tensor, generator: torch.Generator, log_size: Tensor | None = None) -> Tensor:
-        return self._gathered(lambda part, own: part.sample(output[..., own], generator, log_size), output)
+    def sample(self, output: Tensor, generator: torch.Generator, offset: Tensor | None = None) -> Tensor:
+        return self._gathered(
+            lambda part, own: part.sample(output[..., own], generator, _offset(part, offset, own)), output
+        )
 
     def carry(
-        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, log_size: Tensor | None = None
+        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, offset: Tensor | None = None
     ) -> Tensor:
         def of(part: Likelihood, own: Tensor) -> Tensor:
-            return part.carry(rows.columns(own), output[..., own], moved[..., own], generator, log_size)
+            return part.carry(
+                _rows(part, rows, own), output[..., own], moved[..., own], generator, _offset(part, offset, own)
+            )
 
         return self._gathered(of, output)
 
     def residual(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
-        return self._gathered(lambda part, own: part.residual(rows.columns(own), output[..., own], generator), output)
+        return self._gathered(
+            lambda part, own: part.residual(_rows(part, rows, own), output[..., own], generator), output
+        )
 
-    def inputs(self, x: Tensor, log_size: Tensor | None = None) -> Tensor:
-        return self._gathered(lambda part, own: part.inputs(x[..., own], log_size), x)
+    def inputs(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
+        return self._gathered(lambda part, own: part.inputs(x[..., own], _offset(part, offset, own)), x)
 
     def slope(self, output: Tensor) -> Tensor:
         return self._gathered(lambda part, own: part.slope(output[..., own]), output)
 
-    def deviance_explained(self, parts: Iterator[tuple[Rows, Tensor]], n_features: int) -> Tensor | None:
-        all_parts, found = [*parts], torch.full((n_features,), torch.nan, dtype=torch.float64)
+    def deviance_explained(self, rows: Rows, parts: Iterator[tuple[Rows, Tensor]]) -> Tensor | None:
+        all_parts, found = [*parts], torch.full((self.n_features,), torch.nan, dtype=torch.float64)
         for part, own in self._own():
-            of_part = ((rows.columns(own), output[..., own]) for rows, output in all_parts)
-            explained = part.deviance_explained(of_part, len(own))
+            of_part = ((_rows(part, some, own), output[..., own]) for some, output in all_parts)
+            explained = part.deviance_explained(_rows(part, rows, own), of_part)
             if explained is not None:
                 found[own.cpu()] = explained
         return found
@@ -100,11 +112,11 @@ class Mixed(Likelihood):
 
     def begin(self, train: Rows) -> None:
         for part, own in self._own():
-            part.begin(train.columns(own))
+            part.begin(_rows(part, train, own))
 
     def begin_linear(self, start: int, train: Rows, z: Tensor, weight: Tensor, noise: float) -> Tensor:
         return self._gathered(
-            lambda part, own: part.begin_linear(start, train.columns(own), z, weight[:, own], noise), weight
+            lambda part, own: part.begin_linear(start, _rows(part, train, own), z, weight[:, own], noise), weight
         )
 
     def release(self) -> None:
@@ -114,7 +126,7 @@ class Mixed(Likelihood):
     def refit(self, drawn: Iterable[tuple[Rows, Tensor]]) -> None:
         parts = [*drawn]
         for part, own in self._own():
-            part.refit((rows.columns(own), output[..., own]) for rows, output in parts)
+            part.refit((_rows(part, rows, own), output[..., own]) for rows, output in parts)
 
     def of_start(self, start: int) -> dict[str, Tensor]:
         return {
@@ -123,3 +135,14 @@ class Mixed(Likelihood):
             if isinstance(part, Likelihood)
             for key, value in part.of_start(start).items()
         }
+
+
+def _offset(part: Likelihood, offset: Tensor | None, own: Tensor) -> Tensor | None:
+    """The offset of the features of one part; the size of a row is for those that count."""
+    if offset is None or (offset.shape[1] == 1 and not part.sized):
+        return None
+    return offset if offset.shape[1] == 1 else offset[:, own]
+
+
+def _rows(part: Likelihood, rows: Rows, own: Tensor) -> Rows:
+    return replace(rows.columns(own), offset=_offset(part, rows.offset, own))

@@ -5,7 +5,8 @@ that features have beside the decoder (a noise, a dispersion), with a leading st
 
 Three forms of a row occur. *Features* are what the likelihood is of: standardised where it is of a continuous feature,
 else as they were given. *Inputs* are what the encoder takes, standardised always. η is the decoder's output (starts,
-batch, features). Where features count something, the log of a row's size stands beside η (``log_size``, (batch, 1)).
+batch, features). Beside η stands an ``offset``: the log of a row's size (batch, 1), where features
+count something, and what a batch adds to each feature (batch, features).
 """
 
 from __future__ import annotations
@@ -28,33 +29,40 @@ _LEAST_NOISE = 1e-3
 class Likelihood(nn.Module, ABC):
     """p(x | η), independent between features.
 
-    ``link`` says what η is of the mean, ``unit`` what an entry of the mixing is therefore measured in, and
-    ``n_parameters`` how many parameters each feature has beside η.
+    ``link`` says what η is of the mean, ``unit`` what an entry of the mixing is therefore measured in and ``entry``
+    what it means. ``kept`` is what the latents keep of a feature, ``n_parameters`` how many parameters each has beside
+    η. Where it is ``sized``, the size of a row matters.
     """
 
     n_parameters: int
     link: ClassVar[str]
     unit: ClassVar[str]
+    kept: ClassVar[str] = "variance"
+    sized: ClassVar[bool] = False
+    entry: ClassVar[str] = (
+        "Mean size of ∂x/∂z: by how many of its standard deviations a feature moves when the latent moves by one of "
+        "its own."
+    )
 
     @abstractmethod
     def log_prob(self, rows: Rows, output: Tensor, progress: float = 1.0) -> Tensor:
         """``log p(x | η)`` (starts, batch), summed over the entries that were observed, at ``progress`` of training."""
 
     @abstractmethod
-    def mean(self, output: Tensor, log_size: Tensor | None = None) -> Tensor:
+    def mean(self, output: Tensor, offset: Tensor | None = None) -> Tensor:
         """``E[x | η]``, of the shape of ``output``."""
 
     @abstractmethod
-    def sample(self, output: Tensor, generator: torch.Generator, log_size: Tensor | None = None) -> Tensor:
+    def sample(self, output: Tensor, generator: torch.Generator, offset: Tensor | None = None) -> Tensor:
         """A draw of x (batch, features), for the one start of a fitted model."""
 
     @abstractmethod
     def carry(
-        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, log_size: Tensor | None = None
+        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, offset: Tensor | None = None
     ) -> Tensor:
         """Rows of ``output`` η (batch, features) as they would be with ``moved`` η': what η left of them is kept.
 
-        ``log_size`` is that of the moved rows; default: their own. An entry that was not observed left nothing: it is
+        ``offset`` is that of the moved rows; default: their own. An entry that was not observed left nothing: it is
         the mean.
         """
 
@@ -65,7 +73,7 @@ class Likelihood(nn.Module, ABC):
         In units of the inputs.
         """
 
-    def inputs(self, x: Tensor, log_size: Tensor | None = None) -> Tensor:
+    def inputs(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
         """What the encoder takes of features ``x`` (..., batch, features)."""
         return x
 
@@ -73,10 +81,11 @@ class Likelihood(nn.Module, ABC):
         """Derivative of ``inputs(mean(η))`` by η, of the shape of ``output``."""
         return torch.ones_like(output)
 
-    def deviance_explained(self, parts: Iterator[tuple[Rows, Tensor]], n_features: int) -> Tensor | None:
-        """Share of the deviance from these rows' own means that η explains (features,), from some rows at a time.
+    def deviance_explained(self, rows: Rows, parts: Iterator[tuple[Rows, Tensor]]) -> Tensor | None:
+        """Share of the deviance of the rows from their own means that η explains (features,), in float64.
 
-        NaN for a feature for which it is 1 - (x - η)² / var(x); None where it is so for all.
+        ``parts`` are some of the rows at a time, and η (batch, features) of them. NaN for a feature for which it is
+        1 - (x - η)² / var(x); None where it is so for all.
         """
         return None
 
@@ -201,14 +210,14 @@ class Gaussian(Likelihood):
     def log_prob(self, rows: Rows, output: Tensor, progress: float = 1.0) -> Tensor:
         return -gaussian_nll(rows.x, output, self.noise.log_std(progress), rows.observed)
 
-    def mean(self, output: Tensor, log_size: Tensor | None = None) -> Tensor:
+    def mean(self, output: Tensor, offset: Tensor | None = None) -> Tensor:
         return output
 
-    def sample(self, output: Tensor, generator: torch.Generator, log_size: Tensor | None = None) -> Tensor:
+    def sample(self, output: Tensor, generator: torch.Generator, offset: Tensor | None = None) -> Tensor:
         return output + self.noise.std()[0, 0] * torch.randn(output.shape, generator=generator).to(output)
 
     def carry(
-        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, log_size: Tensor | None = None
+        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, offset: Tensor | None = None
     ) -> Tensor:
         kept = moved + (rows.x - output)
         return kept if rows.observed is None else torch.where(rows.observed > 0, kept, moved)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,21 +46,17 @@ class Student(Likelihood):
         entries = constants - half * (squares / degrees).log1p()
         return (entries if rows.observed is None else entries * rows.observed).sum(-1)
 
-    def mean(self, output: Tensor, log_size: Tensor | None = None) -> Tensor:
+    def mean(self, output: Tensor, offset: Tensor | None = None) -> Tensor:
         return output
 
-    def sample(self, output: Tensor, generator: torch.Generator, log_size: Tensor | None = None) -> Tensor:
-        normal = torch.randn(output.shape, generator=generator).to(output)
-        # A chi-square variable is a sum of squares where ν is whole; numpy draws it for any.
-        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    def sample(self, output: Tensor, generator: torch.Generator, offset: Tensor | None = None) -> Tensor:
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         degrees = self.degrees[0, 0].detach()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            chi = torch.distributions.Chi2(degrees.cpu()).sample(output.shape[:1]).to(output)
-        return output + self.noise.std()[0, 0] * normal * (degrees / chi).sqrt()
+        drawn = rng.standard_t(np.broadcast_to(degrees.cpu().double().numpy(), output.shape))
+        return output + self.noise.std()[0, 0] * torch.from_numpy(drawn).to(output)
 
     def carry(
-        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, log_size: Tensor | None = None
+        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, offset: Tensor | None = None
     ) -> Tensor:
         kept = moved + (rows.x - output)
         return kept if rows.observed is None else torch.where(rows.observed > 0, kept, moved)

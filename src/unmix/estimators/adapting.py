@@ -20,7 +20,7 @@ from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
 from unmix.data.columns import listed
 from unmix.data.domains import DomainSchema
-from unmix.data.images import ImageSchema
+from unmix.data.images import of_images
 from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError
 from unmix.fits.latent import LatentFit
@@ -36,14 +36,12 @@ LEAST_ROWS = 10
 def adapted(estimator: Any, X: Any, domain: Any) -> Any:
     """A copy of ``estimator`` that knows the domain, or domains, of the rows ``X``."""
     old: DomainSchema = estimator.domain_schema_
-    if isinstance(estimator.schema_, ImageSchema):
-        raise DataError("Images of a new domain cannot be adapted to yet. Fit again with images of the new domain.")
     if not estimator.uses_domains or domain_prior(estimator.model_) is None:
         raise DomainError(
             f"{type(estimator).__name__} has no prior of single domains, so there is nothing to adapt; transform takes "
             "rows of any domain where it asks for none. Use CGVAE or IMSDA."
         )
-    table = None if X is None else as_table(X, estimator._layer())
+    table = X if X is None or of_images(estimator.schema_) else as_table(X, estimator._layer())
     n_rows = 1 if table is None else len(estimator._new_rows(table))
     frame = _frame_of(old, table, domain, n_rows)
     schema, places = old.extended(frame)

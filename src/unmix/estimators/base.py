@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,17 +24,19 @@ from unmix.audit.subject import ResidualDependence
 from unmix.data.batches import Rows
 from unmix.data.columns import check_columns, column_names, listed
 from unmix.data.domains import DomainSchema
-from unmix.data.images import ImageSchema
 from unmix.data.matrix import check_values, read_cells
+from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError, SchemaError, warn
 from unmix.estimators import loadings, novel_rows
 from unmix.estimators.adapting import adapted
 from unmix.estimators.atomic import atomic
 from unmix.estimators.face import FittedFace, Learnt
+from unmix.estimators.left_out import left_out_finding
 from unmix.estimators.prepare import (
     Prepared,
     as_fitted,
+    beside_features,
     header,
     in_layer,
     latent_matrix,
@@ -43,7 +45,6 @@ from unmix.estimators.prepare import (
     rows_for,
     separate,
     with_row_names,
-    without_sizes,
 )
 from unmix.estimators.progress import announce, conclude, epoch_bar
 from unmix.estimators.settings import COMMON, planned_epochs, training_settings
@@ -294,8 +295,19 @@ class LatentEstimator(FittedFace[LatentFit]):
             for place in blocks(len(rows), self.n_features_in_):
                 own = rows.take(place)
                 moved = self.model_.counterfactual(own, target[place], generator, bool(residual))
-                parts.append(self.schema_.restore(moved.cpu().double().numpy()))
-        return np.concatenate(parts).astype(self.schema_.dtype, copy=False)
+                parts.append(moved.cpu().double().numpy())
+        carried = np.concatenate(parts)
+        if isinstance(self.schema_, FeatureSchema) and self.schema_.nuisance is not None:
+            carried = carried + np.where(self.schema_.continuous, self._offsets(X), 0.0)
+        return self.schema_.restore(carried).astype(self.schema_.dtype, copy=False)
+
+    def _offsets(self, X: Any) -> Floats:
+        """What the batch of every row of ``X`` adds to η (rows, features)."""
+        nuisance = self.schema_.nuisance
+        table = as_table(X) if not hasattr(X, "obs") else X
+        batches = beside_features(table, table, None, nuisance.source)[1].batches
+        offsets: Floats = nuisance.offsets(batches, len(batches))
+        return offsets
 
     def check_counterfactuals(self, X: Any = None, y: Any = None) -> CounterfactualCheck:
         """Whether rows that are carried to a domain look like rows of that domain, feature by feature.
@@ -317,12 +329,10 @@ class LatentEstimator(FittedFace[LatentFit]):
         Raises
         ------
         SchemaError, DomainError, DataError
-            The rows have other columns than the model, or domains that it does not know; the model was fitted on
-            images; or no rows are given and the fit held none out.
+            The rows have other columns than the model, or domains that it does not know; or no rows are given and the
+            fit held none out.
         """
         self._needs_domain_prior()
-        if isinstance(self.schema_, ImageSchema):
-            raise DataError("Images are not compared pixel by pixel; use unmix.metrics.fid on counterfactual images.")
         if X is not None:
             new = self._audited_rows(X, y)
             _warn(new.notes)
@@ -415,13 +425,13 @@ class LatentEstimator(FittedFace[LatentFit]):
         >>> from unmix import CGVAE, datasets
         >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=3, n_samples=900)
         >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit(data.x, data.domains)
-        >>> model.novelty(data.x[:300]).new_mixing, model.novelty(-data.x[:300]).new_mixing
+        >>> model.novelty(data.x[:300]).new_mixing, model.novelty(data.x[:300, ::-1]).new_mixing
         (False, True)
         """
         check_is_fitted(self)
         return novel_rows.novelty_of(self, X, y)
 
-    def audit(self, X: Any = None, y: Any = None) -> Audit:
+    def audit(self, X: Any = None, y: Any = None, *, leave_one_out: bool = False) -> Audit:
         """Which latents these data identify, and why: a verdict for every latent and for every condition of the theory.
 
         Parameters
@@ -429,6 +439,9 @@ class LatentEstimator(FittedFace[LatentFit]):
         X, y : rows and their domains, as in ``fit``; optional
             Default: the rows that were held out at fit, and with them the training rows of domains that have at least
             90, where training does not bias the tests.
+        leave_one_out : bool, default False
+            Fit again without each domain of ``X`` in turn, and say in a further finding, "left-out domains", which
+            latents are not found again. Pass all rows of the fit; it takes as many fits as there are domains.
 
         Warns
         -----
@@ -460,10 +473,14 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_is_fitted(self)
         if X is None and y is not None:
             raise DataError("audit takes domains only together with their rows: audit(X, y), or audit() alone.")
+        if leave_one_out and X is None:
+            raise DataError("Leaving domains out takes the rows of the fit: audit(X, y, leave_one_out=True).")
         new = None if X is None else self._audited_rows(X, y)
         found = audit_fit(self.fit_, new)
         if new is not None:
             _warn(new.notes)
+        if leave_one_out:
+            found = replace(found, findings=[*found.findings, left_out_finding(self, X, y)])
         return found
 
     def report(self, path: str | Path) -> Path:
@@ -609,8 +626,8 @@ class LatentEstimator(FittedFace[LatentFit]):
         ``given`` is what the user passed, which may have more than the ``table`` of features.
         """
         table = as_fitted(table, self.schema_, self.domain_schema_)
-        source = None if self.schema_.sizes is None else self.schema_.sizes.source
-        table, size_column = without_sizes(given, table, source)
+        sizes, nuisance = self.schema_.sizes, self.schema_.nuisance
+        table, beside = beside_features(given, table, sizes and sizes.source, nuisance and nuisance.source)
         cells = read_cells(table)
         if cells.shape[1] == self.n_features_in_ and (not self.schema_.named or column_names(table) is None):
             check_columns(cells, table, self.schema_)
@@ -624,7 +641,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         masked = self.model_.masked
         check_values(cells, self.schema_.names, "mask" if masked else "error")
         encoded = self.domain_schema_.encode(y, len(cells)) if with_domain else None
-        return rows_for(cells, self.schema_, self.domain_schema_, encoded, masked, size_column).to(self._device())
+        return rows_for(cells, self.schema_, self.domain_schema_, encoded, masked, beside).to(self._device())
 
     def _encode(self, table: Any, rows: Rows) -> NDArray[Any]:
         """Posterior means of ``rows``, in the type that ``table`` asks for."""

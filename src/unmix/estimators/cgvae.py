@@ -19,7 +19,7 @@ from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import Prepared, in_layer
 from unmix.estimators.progress import say
 from unmix.estimators.selection import choose_latents, long_enough, suffices
-from unmix.estimators.settings import LIKELIHOOD, SIZE_FACTORS
+from unmix.estimators.settings import LIKELIHOOD, NUISANCE, SIZE_FACTORS
 from unmix.fits.words import plain_settings
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
@@ -86,6 +86,17 @@ class CGVAE(LatentEstimator):
     auxiliary : mapping of column name to {"categorical", "continuous", "within <column>"}, optional
         Kinds of the domain columns. Undeclared: text, booleans and whole numbers of at most 50 values are
         categorical, and this is printed; other numbers must be declared.
+    likelihood : {"gaussian", "auto", "student", "poisson", "negative_binomial", "bernoulli"} or mapping
+        What the features are: continuous, continuous with wild rows (t, its degrees learnt), counts without or with a
+        dispersion of each feature, yes (1) and no (0). A mapping of feature names to these; others are Gaussian. "auto"
+        takes columns of 0 and 1 for yes and no, and whole numbers for counts where the whole table looks like counts;
+        what it takes is printed before training. ``docs/likelihoods.md`` has the rules and what the mixing then means.
+    size_factors : {"total"}, column name or None, default "total"
+        Sizes of rows of counts: their total over its median, a column of the table (of ``.obs`` of AnnData) that is no
+        feature then, or all alike.
+    nuisance : column name, optional
+        Technical batches: what they do to each feature is added to it, and no latent has to. It may be the column of
+        domains. Rows to come need the column as well.
     missing : {"error", "mask"}, default "error"
         What to do with NaN: refuse, or leave those entries out of the likelihood.
     min_domain_rows : int, default 10
@@ -99,7 +110,8 @@ class CGVAE(LatentEstimator):
     Attributes
     ----------
     mixing_ : float array (n_features, n_latents)
-        Mean over rows of |∂x/∂z|, in standard deviations of the feature for one standard deviation of the latent.
+        Mean over rows of |∂x/∂z|, in standard deviations of the feature for one standard deviation of the latent; of
+        counts the log fold change of their expectation, of yes and no the change of the log-odds.
     support_ : bool array (n_features, n_latents)
         ``mixing_ >= 0.1``.
     explained_variance_ratio_ : float array (n_latents,)
@@ -150,6 +162,7 @@ class CGVAE(LatentEstimator):
         "n_spare": whole(0),
         "likelihood": LIKELIHOOD,
         "size_factors": SIZE_FACTORS,
+        "nuisance": NUISANCE,
     }
     chooses_latents: ClassVar[bool] = True
     examines_residuals: ClassVar[bool] = True
@@ -168,6 +181,7 @@ class CGVAE(LatentEstimator):
     n_spare: int = 2
     likelihood: str | Mapping[str, str] = "gaussian"
     size_factors: str | None = "total"
+    nuisance: str | None = None
 
     @atomic
     def fit(
@@ -213,7 +227,7 @@ class CGVAE(LatentEstimator):
         return self
 
     def _kinds(self) -> dict[str, Any]:
-        return {"likelihood": self.likelihood, "size_factors": self.size_factors}
+        return {"likelihood": self.likelihood, "size_factors": self.size_factors, "nuisance": self.nuisance}
 
     def planned_epochs(self, n_samples: int) -> float:
         """As of any estimator; of "auto" those of the fit that follows the choice, or before it of the shortest."""

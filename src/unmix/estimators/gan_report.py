@@ -34,6 +34,7 @@ from unmix.report.parts import Picture, picture, write_html
 from unmix.version import versions
 
 _LEAST_COMPARED, _MOST_COMPARED = 20, 500
+_KID_SCALE, _LEAST_SPREAD = 1000.0, 1e-6
 _EXTRACTOR: dict[str, Any] = {"max_epochs": 10, "batch_size": 32, "random_state": 0}
 _JUDGED = ("to", "n", "content", "content_low", "content_high", "style", "style_low", "style_high")
 _REAL = ("real_content", "real_style")
@@ -169,17 +170,20 @@ def _distances(model: Any, table: ImageTable, groups: Any, extractor: Any) -> Pa
     features, name, origin = _features(both, labels, extractor)
     halves = (features[: len(labels)], features[len(labels) :])
     words: dict[str, Any] = {"extractor": name, "domains_real": labels, "domains_generated": labels}
+    # The cubic kernel of raw features says more of their size than of the images.
+    center, spread = halves[0].mean(axis=0), halves[0].std(axis=0) + _LEAST_SPREAD
+    standardised = [(own - center) / spread for own in halves]
     scores = {
         "FID": fid(*halves, **words),
-        "KID": kid(*halves, n_blocks=min(20, min(map(len, chosen)) // 10), **words),
+        "KID": kid(*standardised, n_blocks=min(20, min(map(len, chosen)) // 10), **words),
     }
     frame = pd.DataFrame({"domain": [*scores["FID"].details["domain"], "mean"]})
     frame["images"] = [*map(str, scores["FID"].details["n"]), ""]
-    for kind, score in scores.items():
-        frame[kind] = _with_mean(score)
+    frame["FID"], frame["1000 · KID"] = _with_mean(scores["FID"]), _with_mean(scores["KID"], _KID_SCALE)
     text = (
         f"Real against as many generated images, features of {name}{origin}. 95 % intervals in brackets; smaller is "
-        f"better. Images of one kind, shuffled, have FID {scores['FID'].chance:.2g}, KID {scores['KID'].chance:.2g}. "
+        f"better. Images of one kind, shuffled, have FID {scores['FID'].chance:.2g}, 1000 · KID "
+        f"{_KID_SCALE * scores['KID'].chance:.2g}; KID takes each feature in standard deviations of real images. "
         "Numbers compare only within one extractor and one number of images."
     )
     return PageTable("Are generated images like real ones?", text, frame)
@@ -210,10 +214,10 @@ def _starts(model: Any) -> list[PageTable]:
     return [PageTable("Which start gives the data back best?", text, frame)]
 
 
-def _with_mean(score: Score) -> list[str]:
+def _with_mean(score: Score, scale: float = 1.0) -> list[str]:
     ends = [*zip(score.details["low"], score.details["high"], strict=True), score.interval]
     return [
-        f"{_short(value)} ({_short(low)} to {_short(high)})"
+        f"{_short(scale * value)} ({_short(scale * low)} to {_short(scale * high)})"
         for value, (low, high) in zip([*score.per_factor, score], ends, strict=True)
     ]
 

@@ -244,7 +244,7 @@ class DomainRegressor(RegressorMixin, _DomainHead):
     (True, 3)
     >>> wider = head.adapt(data.x[~seen], domain=3)
     >>> wider.predict(data.x[~seen], data.domains[~seen]).shape
-    (231,)
+    (225,)
     """
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: Any = None) -> float:

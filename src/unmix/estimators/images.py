@@ -102,13 +102,13 @@ class CGVAEImages(CGVAE):
     max_epochs : int, optional
         Passes of each stage over the training images. Default: 4,000 steps of 64 images for the autoencoder, then
         1,400 steps a latent.
-    hidden, n_restarts, batch_size, learning_rate, decoder, prior, sparsity, penalty, penalty_rows, penalty_every, \
-kl_weight, n_spare
+    hidden, n_restarts, batch_size, learning_rate, decoder, prior, sparsity, penalty, penalty_rows, \
+penalty_every, kl_weight, n_spare, likelihood
         Of the second stage, as in ``CGVAE``. An entry of the mixing is a component of the codes.
     validation_fraction, early_stopping, auxiliary, min_domain_rows, device, random_state, verbose
         As in ``CGVAE``; the images that are held out are so in both stages.
     missing : {"error"}
-        Images have no missing entries.
+        Images have no missing entries, nor is any component of their codes a count (``size_factors``).
 
     Attributes
     ----------
@@ -399,7 +399,8 @@ kl_weight, n_spare
                 "Read them with the same size= and mode=."
             )
         frame, first = self._first()
-        return super()._new_rows(_named(frame.components(first.encode(found.images))), y, with_domain=with_domain)
+        table = _named(frame.components(first.encode(found.images)))
+        return super()._new_rows(table, y, with_domain=with_domain, given=table)
 
     def _decode(self, z: torch.Tensor) -> NDArray[Any]:
         return self._pictures(super()._decode(z))
@@ -428,7 +429,7 @@ def _refuse_foreign(path: Path) -> None:
 
 def _seconds_a_step(network: ImageAutoencoder, rows: Rows) -> float:
     """Seconds of one step of the training, tried on a copy."""
-    tried, noise = copy.deepcopy(network), torch.randn(1, len(rows), network.n_noise, device=rows.x.device)
+    tried, noise = copy.deepcopy(network), torch.zeros(1, len(rows), network.n_noise, device=rows.x.device)
     began = 0.0
     for _ in range(3):
         sum(term.sum() for term in tried.terms(rows, noise, len(rows), 0, 0.0).values()).backward()  # type: ignore[union-attr]

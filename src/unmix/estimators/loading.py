@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unmix.estimators import baselines, cggan, cgvae, domain_baselines, images
+from unmix.estimators import baselines, cggan, cgvae, domain_baselines, images, translator
 from unmix.estimators.base import LatentEstimator
 from unmix.fits.fit import Fit, kinds
 from unmix.nets.state import in_own_state
 
 # An estimator makes itself known when its module is imported.
-_IMPORTED = (baselines, cggan, cgvae, domain_baselines, images)
+_IMPORTED = (baselines, cggan, cgvae, domain_baselines, images, translator)
 ESTIMATORS: dict[str, type[LatentEstimator]] = {
     name: kind for name, kind in kinds().items() if issubclass(kind, LatentEstimator)
 }

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from unmix.audit.novelty import Novelty, novelty
+from unmix.data.images import of_images
 from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError
 from unmix.labels import label_text, labels_frame
@@ -26,7 +27,7 @@ def novelty_of(estimator: Any, X: Any, y: Any) -> Novelty:
             "Novelty is measured against rows held out at fit, and the model has kept none: it held none out, or was "
             "saved by an earlier version. Fit again, with validation_fraction above 0."
         )
-    rows = estimator._new_rows(as_table(X, estimator._layer()) if hasattr(estimator.schema_, "named") else X)
+    rows = estimator._new_rows(X if of_images(estimator.schema_) else as_table(X, estimator._layer()))
     labels = [_ALL] * len(rows)
     if y is not None:
         frame = labels_frame(y, len(rows))

@@ -22,8 +22,9 @@ from unmix.data.domains import DomainSchema, Encoded
 from unmix.data.images import ImageSchema, ImageTable, check_images, read_images
 from unmix.data.kinds import check_kinds, kinds_of
 from unmix.data.matrix import check_trainable, check_values, numeric_matrix, read_cells
+from unmix.data.nuisance import Nuisance
 from unmix.data.schema import BEYOND, FeatureSchema
-from unmix.data.sizes import TOTAL, SizeFactors
+from unmix.data.sizes import COUNTS, TOTAL, SizeFactors
 from unmix.data.suspects import without_suspects
 from unmix.data.tables import as_table, read_annotated, read_table, split_columns
 from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
@@ -167,10 +168,11 @@ def prepare(
     validation_fraction: float,
     likelihood: str | Mapping[str, str] = "gaussian",
     size_factors: str | None = None,
+    nuisance: str | None = None,
 ) -> Prepared:
     """Check everything, learn the schemas, encode the rows and split them."""
     table, y = separate(X, y)
-    table, size_column = without_sizes(X, table, size_factors)
+    table, beside = beside_features(X, table, size_factors, nuisance)
     cells = read_cells(table)
     names = column_names(table)
     shown = names or tuple(f"x{k}" for k in range(cells.shape[1]))
@@ -183,7 +185,7 @@ def prepare(
         )
     domains, encoded, groups = DomainSchema.learn(y, len(cells), auxiliary, min_domain_rows)
     kinds = kinds_of(cells, shown, likelihood)
-    sizes, log_size = SizeFactors.learn(size_factors, cells, kinds, size_column)
+    sizes, log_size = SizeFactors.learn(size_factors, cells, kinds, beside.sizes)
     layer = table.layer if isinstance(table, Annotated) else None
     words = names, output_dtype(table), kinds, sizes, log_size, layer
     features = FeatureSchema.learn(cells, *words)
@@ -194,9 +196,13 @@ def prepare(
         features.refuse_beyond(cells)
         cells = bounded
     train, held_out = split_rows(groups, validation_fraction, _SPLIT_SEED)
-    order = np.concatenate([train, held_out])
+    order, offsets = np.concatenate([train, held_out]), None
+    if nuisance is not None:
+        inputs, units = features.standardise(cells, log_size), np.array(features.scale)
+        own = Nuisance.learn(nuisance, beside.batches, cells, inputs, kinds, units, log_size, n_latents)
+        features, offsets = replace(features, nuisance=own), own.offsets(beside.batches, len(cells))
     # Standardised in the order of the split, so that neither part is copied again.
-    rows = _rows(cells, features, encoded.take(order), domains.sizes, missing == "mask", log_size, order)
+    rows = _rows(cells, features, encoded.take(order), domains.sizes, missing == "mask", log_size, order, offsets)
     return Prepared(features, domains, rows, groups[order], order, len(train), header(table))
 
 
@@ -295,7 +301,7 @@ def rows_for(
     domains: DomainSchema,
     encoded: Encoded | None,
     masked: bool,
-    size_column: NDArray[np.float64] | None = None,
+    beside: Beside | None = None,
 ) -> Rows:
     """New rows for a fitted model; without ``encoded`` they carry no domain (the encoder needs none).
 
@@ -304,13 +310,14 @@ def rows_for(
     DataError
         A feature has entries that its likelihood cannot have, or a row of counts has no size.
     """
-    cells = Cells.of(matrix)
+    cells, beside = Cells.of(matrix), beside or Beside()
     check_kinds(cells, features.names, features.kinds)
-    log_size = None if features.sizes is None else features.sizes.log_sizes(cells, size_column)
+    log_size = None if features.sizes is None else features.sizes.log_sizes(cells, beside.sizes)
+    offsets = None if features.nuisance is None else features.nuisance.offsets(beside.batches, len(cells))
     if encoded is None:
         empty = np.zeros((len(cells), 0))
-        return _rows(cells, features, Encoded(empty.astype(np.int64), empty), (), masked, log_size)
-    return _rows(cells, features, encoded, domains.sizes, masked, log_size)
+        return _rows(cells, features, Encoded(empty.astype(np.int64), empty), (), masked, log_size, None, offsets)
+    return _rows(cells, features, encoded, domains.sizes, masked, log_size, None, offsets)
 
 
 def _rows(
@@ -321,43 +328,61 @@ def _rows(
     masked: bool,
     log_size: NDArray[np.float64] | None,
     order: NDArray[np.int64] | None = None,
+    offsets: NDArray[np.float64] | None = None,
 ) -> Rows:
     """The rows of ``cells``, or all of them in another ``order``, which ``encoded`` has already."""
-    rows = Rows.build(features.standardise(cells, log_size, order), encoded, sizes, masked)
+    rows = Rows.build(features.standardise(cells, log_size, order, offsets), encoded, sizes, masked)
     if features.continuous.all():
         return rows
-    if order is not None and log_size is not None:
-        log_size = log_size[order]
+    if order is not None:
+        log_size, offsets = (None if own is None else own[order] for own in (log_size, offsets))
     numbers = np.empty(cells.shape, dtype=np.float32)
     for place, _, part in cells.ordered(order):
         numbers[place] = np.nan_to_num(part.astype(np.float32))
     given = torch.from_numpy(numbers)
-    if features.kinds.count("gaussian") + features.kinds.count("student"):
+    if features.continuous.any():
         given = torch.where(torch.from_numpy(features.continuous), rows.x, given)
-    size = None if log_size is None else torch.from_numpy(log_size.astype(np.float32)).unsqueeze(1)
-    return replace(rows, given=given, log_size=size)
+    beside = None if log_size is None else log_size[:, None]
+    if offsets is not None:
+        sized = np.array([kind in COUNTS for kind in features.kinds])
+        beside = offsets if beside is None else offsets + np.where(sized, beside, 0.0)
+    offset = None if beside is None else torch.from_numpy(beside.astype(np.float32))
+    return replace(rows, given=given, offset=offset)
 
 
-def without_sizes(
-    X: Any, table: Any, source: str | None, *, needed: bool = True
-) -> tuple[Any, NDArray[np.float64] | None]:
-    """The table without the column that holds the rows' sizes, and that column; ``X`` may have it in ``.obs``."""
-    if source in (None, TOTAL):
-        return table, None
-    assert source is not None
+@dataclass(frozen=True)
+class Beside:
+    """Columns beside the features: the ``sizes`` of rows (rows,) and the labels of their ``batches``."""
+
+    sizes: NDArray[np.float64] | None = None
+    batches: Any = None
+
+
+def beside_features(X: Any, table: Any, sizes: str | None, nuisance: str | None) -> tuple[Any, Beside]:
+    """The table without the columns that ``sizes`` and ``nuisance`` name, and these; ``X`` may have them as well.
+
+    ``X`` is what the user passed: a table with the column of domains, or AnnData, whose ``.obs`` they are in then.
+    """
+    sizes = None if sizes == TOTAL else sizes
+    found = [_beside(X, table, name, what) for name, what in ((sizes, "size_factors"), (nuisance, "nuisance"))]
+    frame, (own, batches) = _frame(table), found
+    extra = [] if frame is None else [name for name in frame.columns if name in (sizes, nuisance)]
+    table = frame.drop(extra).to_native() if extra else table
+    return table, Beside(None if own is None else numeric_matrix(own)[:, 0], batches)
+
+
+def _beside(X: Any, table: Any, name: str | None, what: str) -> Any:
+    """The column ``name`` as a table of one column; None without a name."""
+    if name is None:
+        return None
     if isinstance(X, str | Path) and is_store(as_path(X)):
         X = table
-    if is_annotated(X):
-        if source not in X.obs and needed:
-            raise DataError(f"There is no column {source!r} of size factors in .obs; it has {list(X.obs.columns)}.")
-        return table, numeric_matrix(X.obs[[source]])[:, 0] if source in X.obs else None
-    frame = _frame(table)
-    if frame is None or source not in frame.columns:
-        if not needed:
-            return table, None
-        has = "no column names" if frame is None else f"the columns {listed(frame.columns)}"
-        raise DataError(
-            f"size_factors={source!r} names a column of the table, which has {has}. Add the column, or pass "
-            'size_factors="total" or None.'
-        )
-    return frame.drop([source]).to_native(), numeric_matrix(frame.select([source]).to_native())[:, 0]
+    places = [X.obs] if is_annotated(X) else [table, X]
+    frames = [frame for frame in map(_frame, places) if frame is not None]
+    for frame in frames:
+        if name in frame.columns:
+            return frame.select([name]).to_native()
+    has = f"the columns {listed(frames[0].columns)}" if frames else "no column names"
+    raise DataError(
+        f"{what}={name!r} names a column of the table (of .obs of AnnData), which has {has}. Add it to the table."
+    )

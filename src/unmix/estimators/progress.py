@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unmix.audit.agreement import REPEATS
-from unmix.data.images import ImageSchema
 from unmix.data.kinds import announced
 from unmix.estimators.prepare import Prepared
 from unmix.fits.latent import LatentFit
@@ -93,7 +92,7 @@ def conclude(verbose: int, fit: LatentFit) -> None:
     loose = [f"{name} ({value:.2f})" for name, value in repeats if value < REPEATS]
     if loose:
         say(verbose, f"latents that other starts do not find again (correlation): {', '.join(loose)}")
-    if isinstance(fit.schema, ImageSchema) or fit.schema.n_features < 2:
+    if fit.schema.n_features < 2:
         return
     driven = zip(fit.latent_names, summary.support.T, strict=True)
     alone = [f"{name} ({fit.schema.names[int(own.argmax())]})" for name, own in driven if own.sum() == 1]

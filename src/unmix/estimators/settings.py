@@ -43,6 +43,9 @@ LIKELIHOOD = Check(
 SIZE_FACTORS = Check(
     '"total", the name of a column, or None', lambda value: value is None or (isinstance(value, str) and value != "")
 )
+NUISANCE = Check(
+    "None, or the name of a column of batches", lambda value: value is None or (isinstance(value, str) and value != "")
+)
 OF_VAE: dict[str, Check] = {"activation": one_of(ACTIVATIONS), "noise_std": POSITIVE.or_else(None)}
 
 

@@ -222,7 +222,7 @@ class Fit(Generic[Model, OwnSummary]):
         model = estimator._untrained(schema, domains, fitted)
         state, arrays = _parted(tensors)
         model.load_state_dict(state)
-        n_starts = int(estimator.n_restarts)
+        n_starts = int(getattr(estimator, "n_restarts", 1))
         saved = Saved(folder, fitted, arrays, schema.names, domains.domains, n_starts)
         summary, starts, best = kind.summary_type.read(saved)
         parameters = plain_settings(estimator, config["settings"]["random_state"])

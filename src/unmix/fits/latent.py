@@ -34,7 +34,7 @@ Ints = NDArray[np.int64]
 _FILES = """model.safetensors  the kept start's parameters, and the arrays behind the report
 history.jsonl      held-out objective and its terms, one line an epoch and start
 restarts.csv       one line a start
-mixing.csv         features x latents: |dx/dz|, in standard deviations
+mixing.csv         features x latents: |dx/dz|, in {unit}
 effects.csv        how each domain moves each latent, with 95 % intervals"""
 
 
@@ -121,7 +121,7 @@ class LatentSummary(Summary):
             arrays |= {f"residuals/{key}": value for key, value in self.residuals.arrays().items()}
         if self.counterfactuals is not None:
             arrays |= {f"counterfactuals/{key}": value for key, value in self.counterfactuals.arrays().items()}
-        return Parts(arrays, scalars, _FILES)
+        return Parts(arrays, scalars, _FILES.format(unit=fit.model.likelihood.unit))
 
     @classmethod
     def read(cls, saved: Saved) -> tuple[Self, pd.DataFrame, int]:

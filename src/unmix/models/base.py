@@ -216,19 +216,19 @@ class FittedModel(Framed):
         target: Tensor,
         generator: torch.Generator,
         residual: bool = True,
-        log_size: Tensor | None = None,
+        offset: Tensor | None = None,
     ) -> Tensor:
         """Features (batch, features) of rows that are carried to ``target`` (batch, n_design).
 
         z' = F⁻¹(F(z; u); target), with the prior's maps F. What z leaves of a row is kept
-        (``Likelihood.carry``), or with ``residual`` False it is the mean for z' alone. ``log_size`` as there.
+        (``Likelihood.carry``), or with ``residual`` False it is the mean for z' alone. ``offset`` as there.
         """
         z = self.mean(rows.x, rows.observed, rows.design) @ self.expansion
         noise, _ = self.prior(rows.design).to_noise(z)
         moved = self.decode(self.prior(target).from_noise(noise))
         if not residual:
-            return self.likelihood.mean(moved, rows.log_size if log_size is None else log_size)
-        return self.likelihood.carry(rows, self.decode(z), moved, generator, log_size)
+            return self.likelihood.mean(moved, rows.offset if offset is None else offset)
+        return self.likelihood.carry(rows, self.decode(z), moved, generator, offset)
 
     def jacobian(self, z: Tensor) -> Tensor:
         """Exact ∂η/∂z (batch, features, latents), in the likelihood's ``unit`` for one unit of z."""

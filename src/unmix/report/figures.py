@@ -42,6 +42,7 @@ _WIDTH = 4.6
 _VERDICTS = {"identified": "#2563a8", "block": "#c8641e", "unsupported": "#9aa4af"}
 _BLUE, _ORANGE, _GREY = "#2563a8", "#c8641e", "#9aa4af"
 MOST_LABELLED, MOST_DOMAINS = 80, 40
+_MOST_SMOOTH = 12
 _MOST_NUMBERED = 40
 _LONGEST_LABEL = 22
 
@@ -176,8 +177,8 @@ def latent_distributions(found: Description, latent: int, domains: Sequence[str]
     """Density of one latent's posterior means in each domain, one line above the other."""
     values = found.latents[:, latent]
     low, high = np.quantile(values, [0.002, 0.998])
-    grid = np.linspace(low - 0.4, high + 0.4, 160)
     shown = shown_domains(found, latent)
+    grid = np.linspace(low - 0.4, high + 0.4, 160 if len(shown) <= _MOST_SMOOTH else 80)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

@@ -56,6 +56,7 @@ def render(fit: LatentFit, audit: Audit) -> str:
         "unmix.report",
         "template.html",
         fit=fit,
+        likelihood=fit.model.likelihood,
         versions=versions(),
         held_out=bool(found.held_out[0]),
         n_described=len(found.groups),
@@ -234,7 +235,7 @@ def _verdict(fit: LatentFit) -> str:
     density, kept = float(fit.summary.support.mean()), Reconstruction(found.r2, found.r2_variance)
     rows = f"{'held-out' if found.held_out[0] else 'training'} rows"
     apart = f", the {kept.still} that do not vary there aside" if kept.still else ""
-    keeps = f"encode-decode keeps {kept.kept:.0%} of the features' variance on {rows}{apart}"
+    keeps = f"encode-decode keeps {kept.kept:.0%} of the features' {fit.model.likelihood.kept} on {rows}{apart}"
     if np.isnan(kept.kept):
         keeps = f"no feature varies on {rows}, so that what encode-decode keeps is not known"
     parts.append(f"{density:.0%} of the mixing's entries are 0.1 or more; {keeps}.")

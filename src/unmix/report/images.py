@@ -72,6 +72,7 @@ class ImageReportContent:
     tables: Sequence[PageTable] = ()
     notes: Sequence[str] = field(default_factory=list)
     subject: str = "images"
+    question: str = ""
 
 
 def domain_sections(samples: Images, one_noise: Images, domains: Sequence[str]) -> list[ImageSection]:

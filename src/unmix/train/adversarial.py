@@ -21,7 +21,6 @@ from unmix.models.players import AdversarialModel, Phase
 from unmix.train.checkpoint import Checkpoint, checkpoint_of
 from unmix.train.run import Progress, Run, copied, moments, source_of
 
-_BETAS = (0.0, 0.99)
 OnBlock = Callable[[int, dict[str, float]], None]
 
 
@@ -29,7 +28,7 @@ OnBlock = Callable[[int, dict[str, float]], None]
 class AdversarialSettings:
     """``learning_rate`` falls linearly to 0 over each phase; ``block`` steps are one row of the history.
 
-    ``mixed_precision``: bfloat16 where possible; on CUDA only.
+    ``betas`` are those of Adam. ``mixed_precision``: bfloat16 where possible; on CUDA only.
     """
 
     batch_size: int = 256
@@ -38,6 +37,7 @@ class AdversarialSettings:
     max_rewinds: int = 5
     mixed_precision: bool = False
     seed: int = 0
+    betas: tuple[float, float] = (0.0, 0.99)
 
 
 @dataclass
@@ -113,7 +113,7 @@ class AdversarialRun(Run[_Progress]):
         self.n_steps = max(phase.end for phase in model.phases)
         self.owned = {phase.name: _parameters(model, phase) for phase in model.phases}
         self.optimizers = {
-            name: torch.optim.Adam(owned.values(), lr=settings.learning_rate, betas=_BETAS, fused=True)
+            name: torch.optim.Adam(owned.values(), lr=settings.learning_rate, betas=settings.betas, fused=True)
             for name, owned in self.owned.items()
         }
         self.written = -1

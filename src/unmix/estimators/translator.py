@@ -1,0 +1,481 @@
+"""``unmix.ImageTranslator``: the estimator."""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from unmix.data.domains import DomainSchema
+from unmix.data.images import ImageSchema, ImageTable, check_images
+from unmix.errors import DataError, DataWarning, DomainError, SchemaError, SettingError
+from unmix.estimators.atomic import atomic
+from unmix.estimators.face import FittedFace, Learnt
+from unmix.estimators.features import ImageClassifier
+from unmix.estimators.gan_data import gan_image_rows
+from unmix.estimators.prepare import as_images
+from unmix.estimators.progress import block_bar, say
+from unmix.estimators.translator_report import write_translator_report
+from unmix.files import as_path, file_to_write
+from unmix.fits.adversarial import errors_table
+from unmix.fits.fit import Fit
+from unmix.fits.translating import TranslatorFit, TranslatorSummary
+from unmix.fits.words import plain_settings
+from unmix.models.cggan import FLOWS
+from unmix.models.cggan import as_images as as_pixels
+from unmix.models.features import FeatureNetwork
+from unmix.models.fitted_translator import FittedTranslator
+from unmix.models.translator import TranslatorConfig, TranslatorNetwork, learn_alignment
+from unmix.train.adversarial import AdversarialSettings, fit_adversarial
+from unmix.train.classify import fit_classifier
+from unmix.train.devices import pick_device
+from unmix.validation import (
+    AT_LEAST_ZERO,
+    FLAG,
+    NUMBERS,
+    POSITIVE,
+    VERBOSE,
+    Check,
+    RandomLike,
+    need_all,
+    one_of,
+    random_seed,
+    whole,
+)
+
+Images = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+LEAST_SIDE, MOST_SIDE = 16, 256
+_LONG = 3600.0
+_TIMED = 3
+_READER_STEPS, _READER_BATCH = 1500, 64
+_BETAS = (0.9, 0.99)
+_EFFECT_ROWS = 32
+
+
+@dataclass(eq=False, repr=False)
+class ImageTranslator(FittedFace[TranslatorFit]):
+    r"""Carries images from domain to domain: content keeps its place, style is a small vector that domains move.
+
+    .. math:: x = G(c, z_s), \qquad z_s = f_u(\epsilon_s), \qquad c \sim q(c \mid T_u(x))
+
+    First the means and covariances of the domains are made equal, in closed form: T_u is the Gaussian optimal transport
+    of domain u to the barycentre of all. From what it gives, an encoder reads content, a map of Gaussian latents. The
+    decoder draws it in the style z_s, whose distribution in each domain is the flow f of CG-GAN (Li et al., ICLR 2025,
+    arXiv:2503.00639). Trained by reconstruction and by bringing back what was carried to another domain; no player is
+    adversarial. Images of the same content in two domains are never needed.
+
+    Parameters
+    ----------
+    n_style : int, default 8
+        Style latents.
+    n_content : int, default 8
+        Content latents at each place of a grid, a quarter of the image's side and 8 × 8 at most.
+    channels : int, default 48
+        Width of the convolutions; half of it at the full side.
+    flow : {"gaussian", "spline", False}, default "gaussian"
+        f: location-scale, or a monotone spline. False: style is N(0, I) in every domain, and the decoder is told the
+        domain.
+    mask_weight : float, default 0
+        Weight of the mask term of the paper, which presses the style latents that domains need to few.
+    sparsity : float, default 0
+        Weight of the mean of |∂x/∂z_s| over pixels.
+    back_translation : float, default 1
+        Weight of bringing back what was carried to another domain.
+    max_steps : int, default 3000
+    batch_size : int, default 32
+    learning_rate : float, default 0.002
+        Of Adam, falling linearly to 0.
+    min_domain_rows : int, default 10
+    mixed_precision : bool, default False
+        bfloat16 where possible, on CUDA only.
+    device : {"auto", "cpu", "cuda", "mps"} or torch.device, default "auto"
+    random_state : int, RandomState or None, default 0
+        An integer gives the same bits on the same CPU.
+    verbose : {0, 1, 2}, default 1
+
+    Attributes
+    ----------
+    domains_ : tuple of str
+    image_shape_ : (height, width, channels)
+    importance_ : float array (n_style,)
+        Share of each style latent's spread that domains make, as a standard deviation; 0 without a flow.
+    history_ : DataFrame
+        One row a hundred steps: mean of every term.
+    n_features_in_, n_steps_ : int
+    fit_seconds_ : float
+
+    Examples
+    --------
+    >>> from unmix import ImageTranslator, datasets
+    >>> data = datasets.make_typefaces(2, characters="abcdefgh")
+    >>> model = ImageTranslator(channels=8, max_steps=2, verbose=0).fit(data.images, data.domains)
+    >>> model.translate(data.images[:3], data.domains[:3], to="italic").shape
+    (3, 16, 16, 1)
+    >>> model.transform(data.images[:3], data.domains[:3]).shape
+    (3, 128)
+    """
+
+    checks: ClassVar[Mapping[str, Check]] = {
+        **dict.fromkeys(("n_style", "n_content", "max_steps", "batch_size", "min_domain_rows"), whole(1)),
+        "channels": whole(4),
+        "flow": one_of(FLOWS).or_else(False, "False"),
+        **dict.fromkeys(("mask_weight", "sparsity", "back_translation"), AT_LEAST_ZERO),
+        "learning_rate": POSITIVE,
+        "mixed_precision": FLAG,
+        "verbose": VERBOSE,
+    }
+    assumption: ClassVar[str] = (
+        "what domains share lies in the content, of which they have the same distribution, and what they change in the "
+        "style of the whole image"
+    )
+
+    _: KW_ONLY
+    n_style: int = 8
+    n_content: int = 8
+    channels: int = 48
+    flow: str | bool = "gaussian"
+    mask_weight: float = 0.0
+    sparsity: float = 0.0
+    back_translation: float = 1.0
+    max_steps: int = 3000
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    min_domain_rows: int = 10
+    mixed_precision: bool = False
+    device: Any = "auto"
+    random_state: Any = 0
+    verbose: int = 1
+
+    summary_type: ClassVar[type[TranslatorSummary]] = TranslatorSummary
+
+    image_shape_ = Learnt[tuple[int, int, int]](lambda fit: fit.schema.shape)
+    importance_ = Learnt(lambda fit: fit.model.importance().cpu().numpy())
+    n_latents_ = Learnt[int](lambda fit: fit.model.n_latents)
+    n_steps_ = Learnt[int](lambda fit: fit.summary.n_steps)
+
+    @atomic
+    def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+        """Learn from images of two or more domains; no image needs a partner in another domain.
+
+        Parameters
+        ----------
+        X : images in any form that ``read_images`` knows
+            uint8 (n_images, height, width, channels), sides of 16 to 256 pixels, grey or in colour.
+        y : labels (n_images,)
+            The domain of each image; what ``read_images`` returns, and a path, bring them along.
+        checkpoint : path, optional
+            File for the state of the training, written every few seconds and when it is interrupted.
+        resume : bool, default False
+            Go on from ``checkpoint``; the result equals that of an uninterrupted fit.
+
+        Raises
+        ------
+        DataError, DomainError, SettingError
+            Before training starts, with what was expected, what came and what to do.
+        StorageError
+            ``checkpoint`` cannot be written, or is that of other data or settings.
+        TrainingError
+            The objective became non-finite and stayed so.
+
+        Warns
+        -----
+        DataWarning
+            The training will take more than an hour, by the time of its first steps.
+        """
+        self._check_words()
+        seed = random_seed(self.random_state)
+        words = plain_settings(self, seed)
+        table, y = as_images(X, y)
+        check_images(table.images)
+        _check_sides(table.images)
+        domains, encoded, _ = DomainSchema.learn(y, len(table), None, int(self.min_domain_rows))
+        if not domains.one_column or len(domains.domains) < 2:
+            raise DomainError(
+                "ImageTranslator needs one label of the domain for each image, and two or more domains; got "
+                f"{len(domains.domains)} in {len(domains.columns)} columns. Pass their labels as y."
+            )
+        device = pick_device(self.device)
+        rows = gan_image_rows(table.images, domains, encoded).to(device)
+        config = self._config(table.images.shape[1:], len(domains.domains), seed)
+        network = TranslatorNetwork(config, learn_alignment(rows.x, rows.design.argmax(1), config)).to(device)
+        settings = AdversarialSettings(
+            batch_size=min(int(self.batch_size), len(rows)),
+            learning_rate=float(self.learning_rate),
+            mixed_precision=bool(self.mixed_precision),
+            betas=_BETAS,
+            seed=seed,
+        )
+        expected = _expected_seconds(network, rows, settings)
+        say(
+            self.verbose,
+            f"unmix ImageTranslator: {len(rows)} images of shape {config.shape}, {config.steps} steps on {device}, "
+            f"about {_in_words(expected)}\n" + "\n".join(f"domain {column.describe()}" for column in domains.columns),
+        )
+        if expected > _LONG:
+            warnings.warn(
+                f"The training will take about {_in_words(expected)} on {device}. Scale the images down, lower "
+                "max_steps or channels, or pass a GPU as device; with checkpoint= it can be interrupted.",
+                DataWarning,
+                stacklevel=3,
+            )
+        with block_bar(self.verbose, config.steps) as on_block:
+            result = fit_adversarial(
+                network,
+                rows,
+                settings,
+                on_block=on_block,
+                checkpoint=None if checkpoint is None else as_path(checkpoint),
+                resume=resume,
+                schema=domains,
+            )
+        model = FittedTranslator.of(network, rows)
+        _learn_to_read(model.reader, table.images, encoded.codes[:, 0], min(_READER_STEPS, config.steps), seed)
+        some = rows.take(slice(None, None, -(-len(rows) // _EFFECT_ROWS)))
+        effects = model.mean_effects(some.x, some.design.argmax(1)).permute(2, 3, 1, 0).cpu().double().numpy()
+        self.fit_ = Fit(
+            kind=type(self),
+            parameters=words,
+            model=model,
+            schema=ImageSchema.of_range(config.shape),
+            domains=domains,
+            history=pd.DataFrame(result.history).astype({"step": int}),
+            starts=errors_table([np.nan], 0),
+            best=0,
+            summary=TranslatorSummary(effects, result.n_steps),
+            seed=seed,
+            seconds=result.seconds,
+        )
+        say(self.verbose, f"{result.seconds:.0f} s")
+        return self
+
+    def transform(self, X: Any, y: Any = None) -> Floats:
+        """Content (n_images, n_content · cells of the grid), carried to what all domains have in common.
+
+        Without ``y`` the domain of each image is that of ``predict_domain``.
+        """
+        x, groups, _ = self._source(X, y)
+        content: Floats = self.model_.content(x, groups).cpu().numpy()
+        return content
+
+    def style(self, X: Any) -> Floats:
+        """Style ε (n_images, n_style): what each image's style has of its own within its domain; N(0, I) in each."""
+        check_is_fitted(self)
+        found: Floats = self.model_.noise(self._pixels(X)).cpu().numpy()
+        return found
+
+    def predict_domain(self, X: Any) -> NDArray[np.str_]:
+        """The domain (n_images,) that a small classifier, trained beside the model, finds in each image."""
+        check_is_fitted(self)
+        return np.array(self.domains_)[self.model_.found(self._pixels(X)).cpu().numpy()]
+
+    def translate(self, X: Any, y: Any = None, *, to: Any = None, style_of: Any = None) -> Images:
+        """The same images as they would be in another domain, or in the style of other images.
+
+        Parameters
+        ----------
+        X, y : images and their domains, as in ``fit``
+            Without ``y``, the domains are those of ``predict_domain``.
+        to : label, or labels (n_images,)
+            The domain to move to, drawn in its middle style.
+        style_of : images, one or as many as ``X``
+            Images whose style and domain are taken instead; a pair (images, labels) states their domains.
+        """
+        check_is_fitted(self)
+        if (to is None) == (style_of is None):
+            raise SettingError("Pass either to=, the domain to move to, or style_of=, images whose style is taken.")
+        x, groups, _ = self._source(X, y)
+        if style_of is None:
+            target = self._places(to, len(x))
+            noise = self._middle(target)
+        else:
+            paired = isinstance(style_of, tuple) and len(style_of) == 2
+            given = style_of if paired else (style_of, None)
+            other, target, _ = self._source(*given)
+            noise = self.model_.noise(other)
+            if len(other) not in (1, len(x)):
+                raise DataError(f"style_of must be one image or {len(x)}, as many as are translated; got {len(other)}.")
+            noise, target = noise.expand(len(x), -1), target.expand(len(x))
+        return self._drawn(self.model_.content(x, groups), noise, target)
+
+    def decode(self, content: ArrayLike, domain: Any, style: ArrayLike | None = None) -> Images:
+        """Images of content as ``transform`` gives it, in a domain (or one for each row).
+
+        ``style`` ε (n_images, n_style), as ``style`` gives it; default: 0, the middle of the domain.
+        """
+        check_is_fitted(self)
+        z = self._latents(content, self.n_latents_, "content")
+        groups = self._places(domain, len(z))
+        own = self._middle(groups) if style is None else self._latents(style, int(self.n_style), "style")
+        if len(own) != len(z):
+            raise DataError(f"There are {len(z)} rows of content and {len(own)} of style. Pass as many of both.")
+        return self._drawn(z, own, groups)
+
+    def sample(self, n_samples: int = 1, domain: Any = None, random_state: RandomLike = 0) -> Images:
+        """Draw images of one domain; the same ``random_state`` gives the same content and ε in every domain.
+
+        Content comes from a mixture of Gaussians fitted to that of the training images.
+        """
+        check_is_fitted(self)
+        whole(1).need("n_samples", n_samples)
+        if domain is None:
+            raise DataError(f"Say which domain to sample: one of {list(self.domains_)}.")
+        source = torch.Generator().manual_seed(random_seed(random_state))
+        groups = self._places(domain, n_samples)
+        content = self.model_.draw(n_samples, source)
+        noise = torch.randn(n_samples, int(self.n_style), generator=source).to(content)
+        return self._drawn(content, noise, groups)
+
+    def traverse(self, X: Any, y: Any = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)) -> Images:
+        """Images (n_values, n_images, …) of ``X`` with one style latent ε set to each of ``values``, others 0."""
+        check_is_fitted(self)
+        whole(0, int(self.n_style) - 1).need("latent", latent)
+        NUMBERS.need("values", values)
+        noise, decode = self._traversed(X, y)
+        column = torch.arange(noise.shape[1], device=noise.device) == latent
+        return np.stack([decode(torch.where(column, float(value), noise)) for value in values])
+
+    def _traversed(self, X: Any, y: Any) -> tuple[Tensor, Callable[[Tensor], Images]]:
+        x, groups, _ = self._source(X, y)
+        content = self.model_.content(x, groups)
+        return self._middle(groups), lambda noise: self._drawn(content, noise, groups)
+
+    def report(self, path: str | Path, X: Any = None, y: Any = None, *, judged: Any = None) -> Path:
+        """Write the page of this fit, one self-contained HTML file, and return its path.
+
+        Parameters
+        ----------
+        path : file to write
+        X, y : images, best held-out ones, and their domains, optional
+            Some of each domain are shown translated.
+        judged : DataFrame, optional
+            What ``judge_translations`` returned, or several such tables under each other with a column ``method``.
+        """
+        check_is_fitted(self)
+        path = file_to_write(path)
+        shown: tuple[ImageTable, Any] | None = None
+        if X is not None:
+            _, groups, table = self._source(X, y)
+            shown = (table, groups.cpu().numpy())
+        return write_translator_report(self, path, shown, judged)
+
+    def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[np.object_]:
+        """Names of the content latents: c0, c1, …"""
+        check_is_fitted(self)
+        return np.array([f"c{i}" for i in range(self.n_latents_)], dtype=object)
+
+    def _check_words(self) -> None:
+        need_all(self, self.checks)
+
+    def _config(self, shape: Sequence[int], n_domains: int, seed: int) -> TranslatorConfig:
+        height, width, colours = (int(side) for side in shape)
+        return TranslatorConfig(
+            shape=(height, width, colours),
+            n_domains=n_domains,
+            n_content=int(self.n_content),
+            n_style=int(self.n_style),
+            channels=int(self.channels),
+            flow=None if self.flow is False else str(self.flow),
+            mask_weight=float(self.mask_weight),
+            sparsity=float(self.sparsity),
+            back_weight=float(self.back_translation),
+            steps=int(self.max_steps),
+            seed=seed,
+        )
+
+    def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> FittedTranslator:
+        config = self._config(features.shape, len(domains.domains), fitted["seed"])
+        return FittedTranslator(config, {name: tuple(sizes) for name, sizes in fitted["sizes"].items()})
+
+    def _source(self, X: Any, y: Any) -> tuple[Tensor, Tensor, ImageTable]:
+        """Pixels and places of the domains, found where none are given, and the images."""
+        check_is_fitted(self)
+        table, y = as_images(X, y)
+        x = self._pixels(table)
+        groups = self.model_.found(x) if y is None else self._places(y, len(x))
+        return x, groups, table
+
+    def _pixels(self, X: Any) -> Tensor:
+        images = as_images(X)[0].images
+        if images.shape[1:] != self.image_shape_:
+            raise SchemaError(
+                f"The model was fitted on images of shape {self.image_shape_}; got {images.shape[1:]}. "
+                "Read them with the same size= and mode=."
+            )
+        return torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.model_.means.device)
+
+    def _places(self, labels: Any, n_rows: int) -> Tensor:
+        schema = self.domain_schema_
+        codes = schema.encode(schema.rows_of(labels, n_rows), n_rows).codes[:, 0]
+        return torch.from_numpy(codes).to(self.model_.means.device)
+
+    def _middle(self, groups: Tensor) -> Tensor:
+        return torch.zeros(len(groups), int(self.n_style), device=groups.device)
+
+    def _latents(self, values: ArrayLike, width: int, name: str) -> Tensor:
+        array = np.asarray(values, dtype=np.float32)
+        if array.ndim != 2 or array.shape[1] != width or not np.isfinite(array).all():
+            raise DataError(f"{name} must be finite numbers of shape (n_images, {width}); got shape {array.shape}.")
+        return torch.from_numpy(array).to(self.model_.means.device)
+
+    def _drawn(self, content: Tensor, noise: Tensor, groups: Tensor) -> Images:
+        made: Images = as_pixels(self.model_.decode(content, noise, groups)).cpu().numpy()
+        return made
+
+
+def _learn_to_read(reader: FeatureNetwork, images: Images, codes: NDArray[np.int64], steps: int, seed: int) -> None:
+    """Train what finds the domain of an image whose label is not given."""
+    device = reader.last.weight.device
+    fit_classifier(
+        reader.cpu(),
+        images,
+        codes,
+        max_epochs=max(1, round(steps * _READER_BATCH / len(images))),
+        batch_size=_READER_BATCH,
+        learning_rate=ImageClassifier.learning_rate,
+        seed=seed,
+    )
+    reader.to(device).eval().requires_grad_(False)
+
+
+def _check_sides(images: Images) -> None:
+    height, width = images.shape[1:3]
+    if min(height, width) < LEAST_SIDE or max(height, width) > MOST_SIDE:
+        raise DataError(
+            f"Images must have sides of {LEAST_SIDE} to {MOST_SIDE} pixels; got {height} by {width}. Scale them: "
+            "unmix.read_images(..., size=64)."
+        )
+
+
+def _expected_seconds(network: TranslatorNetwork, rows: Any, settings: AdversarialSettings) -> float:
+    """Seconds of the training, by a few steps of a copy, all terms among them."""
+    trial = copy.deepcopy(network)
+    every = network.config.steps
+    source = torch.Generator().manual_seed(0)
+    parameters = [value for value in trial.networks.parameters() if value.requires_grad]
+    began = 0.0
+    for step in range(_TIMED + 1):
+        # The first warms up.
+        began = time.monotonic() if step == 1 else began
+        index = torch.randint(len(rows), (settings.batch_size,), generator=source).to(rows.x.device)
+        terms = trial.terms("translator", rows.take(index), source, every)
+        torch.autograd.grad(torch.stack([*terms.values()]).sum(), parameters, allow_unused=True)
+    return (time.monotonic() - began) / _TIMED * every
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

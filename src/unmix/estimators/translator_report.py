@@ -1,0 +1,112 @@
+"""The page of a fitted ``ImageTranslator``: how good translations are, then pictures, then what was set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unmix.data.images import ImageTable
+from unmix.errors import DataError
+from unmix.report import figures
+from unmix.report.images import (
+    SHOWN,
+    ImageReportContent,
+    ImageSection,
+    PageTable,
+    domain_sections,
+    render_images,
+    some_of_each,
+    translated_section,
+)
+from unmix.report.parts import picture, write_html
+from unmix.version import versions
+
+_COLUMNS = ("to", "content", "style")
+_REACH = 2.0
+
+
+def write_translator_report(
+    model: Any, path: Path, shown: tuple[ImageTable, Any] | None, judged: pd.DataFrame | None
+) -> Path:
+    """Write the page of ``model``; the images of ``shown``, with the places of their domains, are translated."""
+    tables = [] if judged is None else [_judged_table(judged)]
+    sections: list[ImageSection] = []
+    if shown is not None:
+        sections += _of_images(model, *shown)
+    own = np.stack([model.sample(SHOWN, domain=name, random_state=k) for k, name in enumerate(model.domains_)])
+    other = len(model.domains_)
+    same = np.stack([model.sample(SHOWN, domain=name, random_state=other) for name in model.domains_])
+    sections += domain_sections(own, same, model.domains_)
+    facts = {
+        "domains": ", ".join(model.domains_),
+        "seconds": f"{model.fit_seconds_:.0f}",
+        **{name: str(value) for name, value in model.fitted_params_.items()},
+    }
+    content = ImageReportContent(
+        method="ImageTranslator",
+        assumption=model.assumption,
+        found=_found(model, judged),
+        sections=sections,
+        facts=facts,
+        versions=versions(),
+        figures=[picture(figures.term_curves(model.history_), "Terms of the objective by step", "Training")],
+        tables=tables,
+        question="What would these images be in another domain?",
+    )
+    write_html(render_images(content), path)
+    return path
+
+
+def _found(model: Any, judged: pd.DataFrame | None) -> str:
+    learnt = f"{len(model.domains_)} domains: content of {model.n_latents_} latents, style of {model.n_style}."
+    if judged is None:
+        return learnt
+    rows = judged[judged["to"] == "all"]
+    own = rows[rows["method"] == "ImageTranslator"].iloc[0] if "method" in rows else rows.iloc[0]
+    said = (
+        f"Of held-out images carried to other domains, judges read the content in {own['content']:.0%} and the target "
+        f"domain in {own['style']:.0%}"
+    )
+    if "rmse" in rows and "method" in rows:
+        others = rows[rows["method"] != "ImageTranslator"].sort_values("rmse")
+        best, name = others["rmse"].iloc[0], others["method"].iloc[0]
+        said += f"; {own['rmse']:.1f} grey levels from the truth, where the best simple method is {best:.1f} ({name})"
+    return f"{said}. {learnt}"
+
+
+def _of_images(model: Any, table: ImageTable, groups: Any) -> list[ImageSection]:
+    chosen, words = some_of_each(groups, model.domains_)
+    labels = [model.domains_[group] for group in groups[chosen]]
+    first = table.images[chosen]
+    moved = [model.translate(first, labels, to=domain) for domain in model.domains_]
+    sections = [translated_section(first, moved, model.domains_, words)]
+    order = np.argsort(-model.importance_)[:SHOWN]
+    values = np.linspace(-_REACH, _REACH, SHOWN)
+    lines = np.stack([model.traverse(first[:1], labels[:1], latent=int(k), values=values)[:, 0] for k in order])
+    text = f"The first image of {labels[0]}, with one style latent ε from {-_REACH:g} to {_REACH:g}, the others 0."
+    names = [f"style {k}: domains make {model.importance_[k]:.0%} of its spread" for k in order]
+    return [*sections, ImageSection("What each style latent does", text, lines, names)]
+
+
+def _judged_table(judged: Any) -> PageTable:
+    if not isinstance(judged, pd.DataFrame) or judged.empty or not set(_COLUMNS) <= set(judged):
+        raise DataError(
+            f"judged must be a table with the columns {list(_COLUMNS)}, as unmix.judge_translations returns it; got "
+            f"{type(judged).__name__}."
+        )
+    shown = [name for name in ("method", "to", "n", "rmse", "content", "style") if name in judged]
+    frame = judged[shown].copy()
+    for name in ("rmse", "content", "style"):
+        if name in frame:
+            places = 1 if name == "rmse" else 2
+            frame[name] = [f"{value:.{places}f}" for value in frame[name]]
+    text = "Held-out images, carried to another domain: share whose content, and whose target domain, a judge reads."
+    if "real_content" in judged:
+        real = judged.iloc[-1]
+        text += f" Of real images: content {real['real_content']:.2f}, domain {real['real_style']:.2f}."
+    if "rmse" in judged:
+        text += " rmse: grey levels between a translation and the same thing as it really is in the target domain."
+    return PageTable("How good are the translations?", text, frame)

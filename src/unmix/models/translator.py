@@ -1,0 +1,273 @@
+r"""Image translation through spatial content and a small style vector.
+
+.. math:: x = G(c, z_s), \qquad z_s = f_u(\epsilon_s; m), \qquad c \sim q(c \mid T_u(x)), \quad
+          \epsilon_s \sim q(\epsilon_s \mid x)
+
+T_u carries an image of domain u to the common Gaussian of all domains in closed form (``models/transport.py``), so that
+means and covariances of what the encoder of the content sees are the same in every domain. G and both encoders maximise
+the evidence bound of a Gaussian with a fixed noise; f_u is the flow of CG-GAN (Li et al., ICLR 2025, arXiv:2503.00639)
+with its mask m, and its Jacobian term presses on ∂x/∂z_s. Back-translation: an image that averaged weights have carried
+to another domain has to come back (Zhu et al. 2017, arXiv:1703.10593, with the outward half held fixed).
+
+To translate, content too is carried from domain to domain by Gaussian transport.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unmix.data.batches import Rows
+from unmix.distributions.prior import DomainPrior, PriorDistribution
+from unmix.models.cggan import FLOWS
+from unmix.models.players import AdversarialModel, Phase
+from unmix.models.transport import GaussianTransport
+from unmix.nets.jacobian import jacobian_columns
+from unmix.nets.layers import generators
+from unmix.nets.translator import ContentDecoder, ContentEncoder, StyleEncoder, halvings, start, widths
+from unmix.objectives.adversarial import mask_penalty
+
+_APART, _EFFECTS = 4.0, 0.1
+_TURN, _MOVE = 0.12, 0.0625
+_ALIGNED_SIDE, _ALIGNED_ROWS = 32, 4096
+
+
+@dataclass(frozen=True)
+class TranslatorConfig:
+    """Everything that fixes networks and objective; ``shape`` (height, width, channels) of an image."""
+
+    shape: tuple[int, int, int]
+    n_domains: int
+    n_content: int = 8
+    n_style: int = 8
+    channels: int = 48
+    flow: str | None = "gaussian"
+    mask_weight: float = 0.0
+    sparsity: float = 0.0
+    noise: float = 0.075
+    kl_weight: float = 0.5
+    style_weight: float = 10.0
+    risen: float = 0.3
+    back_weight: float = 1.0
+    back_from: float = 0.15
+    n_components: int = 100
+    shrink: float = 0.1
+    averaging: float = 0.005
+    steps: int = 4000
+    seed: int = 0
+    directions: int = 2
+    penalty_rows: int = 8
+    sparsity_every: int = 4
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Sides that the grid of the content divides."""
+        step = 2 ** halvings(*self.shape[:2])
+        height, width = (step * math.ceil(side / step) for side in self.shape[:2])
+        return height, width
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        step = 2 ** halvings(*self.shape[:2])
+        return self.padded[0] // step, self.padded[1] // step
+
+    @property
+    def n_pixels(self) -> int:
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+
+class Style(nn.Module):
+    """p(z_s | u): the flow, with the mask (n_style,); without a flow N(0, I), and the decoder is told the domain."""
+
+    mask: Tensor
+
+    def __init__(self, config: TranslatorConfig) -> None:
+        super().__init__()
+        self.flow: DomainPrior | None = None
+        if config.flow is not None:
+            self.flow = FLOWS[config.flow](generators(config.seed, 1), config.n_style, config.n_domains, False)
+            self.flow.mean_domain.requires_grad_(False)
+            with torch.no_grad():
+                # Domains start far apart in units of the noise, or the decoder would look for them in the content.
+                self.flow.effects[..., : config.n_style] *= _APART / _EFFECTS
+        self.register_buffer("mask", torch.ones(config.n_style))
+
+    def distribution(self, design: Tensor) -> PriorDistribution | None:
+        return None if self.flow is None else self.flow(design, self.mask[None, None])
+
+    def from_noise(self, noise: Tensor, design: Tensor) -> Tensor:
+        own = self.distribution(design)
+        return noise if own is None else own.from_noise(noise[None])[0]
+
+
+class Networks(nn.Module):
+    """Both encoders, the flow of style and the decoder."""
+
+    def __init__(self, config: TranslatorConfig) -> None:
+        super().__init__()
+        height, width, colours = config.shape
+        sizes = widths(halvings(height, width), config.channels)
+        told = 0 if config.flow is not None else config.n_domains
+        # torch's own layers draw from its global generator.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.content = ContentEncoder(colours, sizes, config.n_content)
+            self.style = StyleEncoder(colours, [size // 2 for size in sizes], config.n_style)
+            self.decoder = ContentDecoder(
+                colours, sizes, config.n_content, config.n_style + told, config.grid, 2 * config.channels
+            )
+            start(self)
+        self.prior = Style(config)
+
+    def decode(self, content: Tensor, style: Tensor, design: Tensor) -> Tensor:
+        told = style / _APART if self.prior.flow is not None else torch.cat([style, design], dim=1)
+        image: Tensor = self.decoder(content, told)
+        return image
+
+
+class TranslatorNetwork(AdversarialModel):
+    """What is trained, and its running average."""
+
+    def __init__(self, config: TranslatorConfig, align: GaussianTransport) -> None:
+        super().__init__()
+        self.config = config
+        self.networks = Networks(config)
+        self.averaged = copy.deepcopy(self.networks).requires_grad_(False)
+        self.align = align
+        self.phases = (Phase("translator", ("networks",), 0, config.steps),)
+
+    def terms(self, phase: str, rows: Rows, source: torch.Generator, step: int) -> dict[str, Tensor]:
+        config, design = self.config, rows.design
+        x = as_padded(rows.x, config.padded)
+        x = jittered(x, source)
+        groups = design.argmax(1)
+        mean, log_sd = self.networks.content(aligned(self.align, x, groups))
+        own_mean, own_log_sd = self.networks.style(x)
+        content = _drawn(mean, log_sd, source)
+        noise = _drawn(own_mean, own_log_sd, source)
+        style = self.networks.prior.from_noise(noise, design)
+        image = self.networks.decode(content, style, design)
+        terms = {
+            "reconstruction": self._misfit(image, x),
+            "content": _kl(mean, log_sd).sum((1, 2, 3)).mean() / config.n_pixels,
+            "style": _kl(own_mean, own_log_sd).sum(1).mean() / config.n_pixels,
+        }
+        if config.back_weight > 0 and step >= config.back_from * config.steps:
+            terms["back"] = self._back(x, design, groups, style, source)
+        if config.mask_weight > 0 and self.networks.prior.flow is not None:
+            terms["mask"] = mask_penalty(torch.cat(self.networks.prior.flow.parameters_of(design)).transpose(0, 1))
+        if config.sparsity > 0 and step % config.sparsity_every == 0:
+            terms["sparsity"] = self._sparsity(content, style, design, source)
+        return terms
+
+    def weights(self, phase: str, step: int) -> Mapping[str, float]:
+        config = self.config
+        risen = min(1.0, step / (config.risen * config.steps))
+        return {
+            "reconstruction": 1.0,
+            "content": config.kl_weight * risen,
+            "style": config.style_weight,
+            "back": config.back_weight,
+            "mask": config.mask_weight,
+            "sparsity": config.sparsity * config.sparsity_every,
+        }
+
+    @torch.no_grad()
+    def after(self, phase: str, step: int, batch_size: int) -> None:
+        share = max(self.config.averaging, 1.0 / (step + 1))
+        for average, value in zip(self.averaged.parameters(), self.networks.parameters(), strict=True):
+            average.lerp_(value, share)
+
+    def _misfit(self, image: Tensor, x: Tensor) -> Tensor:
+        """Mean over pixels of half the squared error, in units of the noise."""
+        return 0.5 * (image - x).square().mean() / (2 * self.config.noise) ** 2
+
+    def _back(self, x: Tensor, design: Tensor, groups: Tensor, style: Tensor, source: torch.Generator) -> Tensor:
+        half = slice(0, -(-len(x) // 2))
+        x, design, groups, style = x[half], design[half], groups[half], style[half]
+        shift = torch.randint(1, self.config.n_domains, (len(x),), generator=source).to(x.device)
+        others = (groups + shift) % self.config.n_domains
+        there = functional.one_hot(others, self.config.n_domains).to(design)
+        noise = torch.randn(style.shape, generator=source).to(x.device)
+        with torch.no_grad():
+            content, _ = self.averaged.content(aligned(self.align, x, groups))
+            moved = self.averaged.decode(content, self.averaged.prior.from_noise(noise, there), there)
+            moved = moved.clamp(-1.0, 1.0)
+        mean, log_sd = self.networks.content(aligned(self.align, moved, others))
+        again = self.networks.decode(_drawn(mean, log_sd, source), style, design)
+        return self._misfit(again, x)
+
+    def _sparsity(self, content: Tensor, style: Tensor, design: Tensor, source: torch.Generator) -> Tensor:
+        """Mean over pixels of |∂x/∂z_s| · sd(z_s), summed over style latents; exact, by forward differentiation."""
+        config = self.config
+        n_rows, count = min(config.penalty_rows, len(style)), min(config.directions, config.n_style)
+        content, own, design = content[:n_rows], style[:n_rows], design[:n_rows]
+        columns = torch.randperm(config.n_style, generator=source)[:count]
+        spread = style.std(0, correction=0)
+        content, design = content.repeat(count, 1, 1, 1), design.repeat(count, 1)
+        slopes = jacobian_columns(lambda z: self.networks.decode(content, z, design), own, columns.to(own.device))
+        return (slopes.abs().flatten(1).mean(1) * spread[columns]).sum() * (config.n_style / count)
+
+
+def as_padded(x: Tensor, sides: tuple[int, int]) -> Tensor:
+    """uint8 images (rows, height, width, channels) as -1 … 1, colours first; edges are repeated up to ``sides``."""
+    images = x.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    below, right = sides[0] - images.shape[2], sides[1] - images.shape[3]
+    return functional.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
+
+
+def learn_alignment(x: Tensor, groups: Tensor, config: TranslatorConfig) -> GaussianTransport:
+    """The transport of uint8 images (rows, height, width, channels) of the domains ``groups``, from some of them."""
+    chosen = slice(None, None, -(-len(x) // _ALIGNED_ROWS))
+    small = _reduced(as_padded(x[chosen], config.padded))
+    return GaussianTransport.fit(
+        small.flatten(1),
+        groups[chosen],
+        config.n_domains,
+        n_components=config.n_components,
+        shrink=config.shrink,
+        keep_rest=False,
+    )
+
+
+def aligned(align: GaussianTransport, x: Tensor, groups: Tensor) -> Tensor:
+    """Padded images of the domains ``groups``, as they are in the common Gaussian.
+
+    Of images larger than 32 pixels the means of blocks are carried, and details added to them as they are.
+    """
+    small = _reduced(x)
+    common = align.common(small.flatten(1), groups).view_as(small)
+    if small is x:
+        return common
+    return x + functional.interpolate(common - small, size=x.shape[2:], mode="nearest")
+
+
+def _reduced(x: Tensor) -> Tensor:
+    """Means of blocks, so that the side is 32 pixels at most."""
+    factor = 2 ** max(0, halvings(x.shape[2], x.shape[3]) - halvings(_ALIGNED_SIDE, _ALIGNED_SIDE))
+    return functional.avg_pool2d(x, factor) if factor > 1 else x
+
+
+def jittered(x: Tensor, source: torch.Generator) -> Tensor:
+    """Images scaled by up to ±12 % and moved by up to a sixteenth of their side; edges are repeated."""
+    draws = 2 * torch.rand(3, len(x), generator=source).to(x.device) - 1
+    theta = x.new_zeros(len(x), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1.0 + _TURN * draws[0]
+    theta[:, :, 2] = 2 * _MOVE * draws[1:].T
+    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
+    return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _drawn(mean: Tensor, log_sd: Tensor, source: torch.Generator) -> Tensor:
+    return mean + log_sd.exp() * torch.randn(mean.shape, generator=source).to(mean.device)
+
+
+def _kl(mean: Tensor, log_sd: Tensor) -> Tensor:
+    """KL(N(mean, sd²) ‖ N(0, 1)), entry by entry."""
+    return 0.5 * (mean.square() + (2 * log_sd).exp() - 1.0) - log_sd

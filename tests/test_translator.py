@@ -1,0 +1,255 @@
+"""The image translator: its transports are exact, its contract as an estimator, messages, its simple peers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import unmix
+from unmix import DataError, DataWarning, DomainError, ImageTranslator, SchemaError, SettingError, datasets
+from unmix.bench.simple_translators import SIMPLE
+from unmix.estimators import translator as module
+from unmix.models.translator import TranslatorConfig, TranslatorNetwork, as_padded, jittered, learn_alignment
+from unmix.models.transport import GaussianTransport, barycentre, optimal_map
+
+TINY = {"channels": 8, "max_steps": 3, "batch_size": 8, "verbose": 0}
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return datasets.make_typefaces(2, characters="abcdefgh")
+
+
+@pytest.fixture(scope="module")
+def model(faces):
+    return ImageTranslator(**TINY).fit(faces.images, faces.domains)
+
+
+# Transport
+
+
+def test_transport_makes_means_and_covariances_of_the_domains_equal_and_inverts():
+    mixes = noise(3, 5, 5) + 2 * torch.eye(5)
+    rows = torch.cat([noise(400, 5, seed=k) @ mix + k for k, mix in enumerate(mixes)])
+    groups = torch.arange(3).repeat_interleave(400)
+    found = GaussianTransport.fit(rows, groups, 3, n_components=5, shrink=0.0)
+    common = found.common(rows, groups)
+    first, *others = [common[groups == u] for u in range(3)]
+    for other in others:
+        torch.testing.assert_close(other.mean(0), first.mean(0), atol=1e-4, rtol=0)
+        torch.testing.assert_close(other.T.cov(), first.T.cov(), atol=2e-3, rtol=0)
+    torch.testing.assert_close(found.back(common, groups), rows, atol=1e-3, rtol=0)
+
+
+def test_what_components_leave_stays_or_is_dropped():
+    rows, groups = noise(60, 8), torch.arange(60) % 2
+    kept, dropped = (GaussianTransport.fit(rows, groups, 2, n_components=2, keep_rest=keep) for keep in (True, False))
+    torch.testing.assert_close(kept.back(kept.common(rows, groups), groups), rows, atol=1e-4, rtol=0)
+    assert torch.linalg.matrix_rank(dropped.common(rows, groups), atol=1e-4) == 2
+
+
+def test_optimal_map_and_barycentre_of_commuting_covariances_are_known():
+    a, b = np.diag([1.0, 4.0]), np.diag([9.0, 1.0])
+    np.testing.assert_allclose(optimal_map(a, b), np.diag([3.0, 0.5]), atol=1e-6)
+    np.testing.assert_allclose(barycentre([a, b]), np.diag([4.0, 2.25]), atol=1e-6)
+
+
+# Data and peers
+
+
+def test_typefaces_share_their_jitters(faces):
+    assert faces.images.shape == (96, 16, 16, 1)
+    assert faces.images.max() > 200
+    twice = datasets.make_typefaces(2, characters="abcdefgh")
+    np.testing.assert_array_equal(faces.images, twice.images)
+    middles = [
+        (own.mean((1, 3)) * np.arange(16)).sum(1) / own.mean((1, 3)).sum(1)
+        for own in (faces.images[faces.domains == name].astype(float) for name in ("sans", "serif bold"))
+    ]
+    assert np.corrcoef(*middles)[0, 1] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [({"side": 8}, "side ≥ 16"), ({"fonts": {"a": "x.ttf"}}, "two or more fonts"), ({"characters": "aa"}, "different")],
+)
+def test_impossible_typefaces_are_refused(words, match):
+    with pytest.raises(SettingError, match=match):
+        datasets.make_typefaces(1, **words)
+
+
+def test_a_font_that_is_none_is_named(tmp_path):
+    (tmp_path / "a.ttf").write_text("no font")
+    with pytest.raises(DataError, match="cannot be read"):
+        datasets.make_typefaces(1, fonts={"a": tmp_path / "a.ttf", "b": tmp_path / "a.ttf"})
+
+
+def test_simple_translators_do_what_they_say(faces):
+    target = faces.images[faces.domains == "italic"]
+    images, domains = faces.images[:16], faces.domains[:16]
+    made = {
+        name: kind().fit(faces.images, faces.domains).translate(images, domains, to="italic")
+        for name, kind in SIMPLE.items()
+    }
+    truth = target.astype(float)
+    errors = {name: np.square(own - truth).mean() for name, own in made.items()}
+    np.testing.assert_array_equal(made["copy"], images)
+    assert all((target == own).all((1, 2, 3)).any() for own in made["nearest in target"])
+    assert errors["mean and spread"] < errors["copy"]
+    assert errors["Gaussian transport"] < errors["copy"]
+    with pytest.raises(DomainError, match="roman gothic"):
+        SIMPLE["copy"]().fit(faces.images, faces.domains).translate(images, domains, to="roman gothic")
+
+
+# The estimator
+
+
+def test_contract(model, faces, tmp_path):
+    x, y = faces.images[:5], faces.domains[:5]
+    content = model.transform(x, y)
+    assert content.shape == (5, model.n_latents_) == (5, len(model.get_feature_names_out()))
+    made = model.translate(x, y, to="italic")
+    assert made.shape == x.shape
+    assert made.dtype == np.uint8
+    np.testing.assert_array_equal(made, model.decode(content, "italic"))
+    np.testing.assert_array_equal(
+        model.translate(x, to="italic"), model.translate(x, model.predict_domain(x), to="italic")
+    )
+    one, other = model.translate(x, y, style_of=faces.images[-1:]), model.translate(x, y, style_of=(x[::-1], y[::-1]))
+    assert one.shape == other.shape == x.shape
+    np.testing.assert_array_equal(model.sample(3, domain="sans"), model.sample(3, domain="sans"))
+    assert model.traverse(x, y, latent=1, values=(-1, 1)).shape == (2, *x.shape)
+    assert model.style(x).shape == (5, model.n_style)
+    assert model.importance_.shape == (model.n_style,)
+    again = unmix.load(model.save(tmp_path / "m"))
+    np.testing.assert_array_equal(again.translate(x, y, to="italic"), made)
+    np.testing.assert_array_equal(again.sample(3, domain="sans"), model.sample(3, domain="sans"))
+    assert again.get_params() == {**model.get_params(), "random_state": 0}
+
+
+@pytest.mark.parametrize("shape", [(16, 17, 3), (33, 20, 1), (64, 64, 3)])
+def test_any_side_and_any_colours(shape):
+    images = np.random.default_rng(0).integers(0, 256, (20, *shape), dtype=np.uint8)
+    labels = np.repeat(["a", "b"], 10)
+    own = ImageTranslator(**TINY, n_content=2).fit(images, labels)
+    assert own.translate(images[:3], labels[:3], to="b").shape == (3, *shape)
+    assert own.transform(images[:3], labels[:3]).shape[1] <= 2 * 64
+
+
+@pytest.mark.parametrize("words", [{"flow": False}, {"flow": "spline", "mask_weight": 0.1, "sparsity": 0.3}])
+def test_terms_of_the_paper(faces, words):
+    own = ImageTranslator(**TINY, **words).fit(faces.images, faces.domains)
+    assert ("translator_sparsity" in own.history_) == ("translator_mask" in own.history_) == ("sparsity" in words)
+    assert np.isfinite(own.history_.to_numpy()).all()
+    assert (own.importance_ == 0).all() == (own.flow is False)
+    assert own.mixing_.shape == (16, 16, 1, own.n_style)
+
+
+def test_the_jacobian_term_is_the_derivative_by_style(faces):
+    config = TranslatorConfig((16, 16, 1), 6, channels=8, penalty_rows=2, directions=8, sparsity=1.0)
+    x = torch.from_numpy(faces.images[::7])
+    groups = torch.arange(len(x)) % 6
+    network = TranslatorNetwork(config, learn_alignment(x, groups, config))
+    content, style = noise(4, 8, 4, 4), noise(4, 8, seed=1)
+    design = torch.eye(6)[groups[:4]]
+    found = network._sparsity(content, style, design, torch.Generator().manual_seed(0))
+    own = style[:2]
+    jacobian = torch.autograd.functional.jacobian(lambda z: network.networks.decode(content[:2], z, design[:2]), own)
+    slopes = torch.stack([jacobian[row, ..., row, :] for row in range(2)]).abs().mean((0, 1, 2, 3))
+    torch.testing.assert_close(found, (slopes * style.std(0, correction=0)).sum())
+
+
+def test_same_seed_same_bits_and_resume_equals_uninterrupted(faces, tmp_path, monkeypatch):
+    whole = ImageTranslator(**TINY).fit(faces.images, faces.domains)
+    steps = TranslatorNetwork.after
+
+    def stopped(self, phase, step, batch_size):
+        steps(self, phase, step, batch_size)
+        if step == 1:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "c"
+    with monkeypatch.context() as patch:
+        patch.setattr(TranslatorNetwork, "after", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            ImageTranslator(**TINY).fit(faces.images, faces.domains, checkpoint=path)
+    if path.exists():
+        again = ImageTranslator(**TINY).fit(faces.images, faces.domains, checkpoint=path, resume=True)
+    else:
+        again = ImageTranslator(**TINY).fit(faces.images, faces.domains)
+    np.testing.assert_array_equal(
+        whole.transform(faces.images, faces.domains), again.transform(faces.images, faces.domains)
+    )
+
+
+def test_a_training_of_hours_is_announced(faces, monkeypatch, capsys):
+    monkeypatch.setattr(module, "_LONG", 0.0)
+    with pytest.warns(DataWarning, match=r"will take about .* on cpu.*max_steps"):
+        ImageTranslator(**{**TINY, "verbose": 1}).fit(faces.images, faces.domains)
+    assert "3 steps on cpu, about" in capsys.readouterr().err
+
+
+def test_report(model, faces, tmp_path):
+    judged = pd.DataFrame(
+        {
+            "method": ["copy", "ImageTranslator"],
+            "to": ["all", "all"],
+            "n": [3, 3],
+            "rmse": [40.0, 20.0],
+            "content": [1.0, 0.9],
+            "style": [0.0, 0.8],
+        }
+    )
+    text = model.report(tmp_path / "p.html", faces.images, faces.domains, judged=judged).read_text()
+    assert "content in 90% and the target domain in 80%; 20.0 grey levels" in text
+    assert "style 0: domains make" in text or "style 1: domains make" in text
+    with pytest.raises(DataError, match="judged must be a table"):
+        model.report(tmp_path / "q.html", judged=[1])
+    assert not (tmp_path / "q.html").exists()
+
+
+def test_jitter_keeps_the_edges_and_padding_repeats_them():
+    x = torch.full((2, 5, 6, 1), 255, dtype=torch.uint8)
+    padded = as_padded(x, (8, 8))
+    assert padded.shape == (2, 1, 8, 8)
+    assert (padded == 1).all()
+    assert (jittered(padded, torch.Generator().manual_seed(0)) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        ({"channels": 2}, "channels must be 4 or more"),
+        ({"flow": "planar"}, "flow must be one of"),
+        ({"sparsity": -1}, "sparsity must be ≥ 0"),
+        ({"max_steps": 0.5}, "max_steps must be a whole number"),
+    ],
+)
+def test_impossible_words_are_refused(faces, words, match):
+    with pytest.raises(SettingError, match=match):
+        ImageTranslator(**{**TINY, **words}).fit(faces.images, faces.domains)
+
+
+def test_messages(model, faces):
+    x, y = faces.images[:3], faces.domains[:3]
+    for words in ({}, {"to": "sans", "style_of": x}):
+        with pytest.raises(SettingError, match=r"either to=.*or style_of="):
+            model.translate(x, y, **words)
+    with pytest.raises(DomainError, match="not seen at fit"):
+        model.translate(x, y, to="gothic")
+    with pytest.raises(SchemaError, match="fitted on images of shape"):
+        model.transform(np.zeros((2, 32, 32, 1), np.uint8))
+    with pytest.raises(DataError, match="style_of must be one image or 3"):
+        model.translate(x, y, style_of=faces.images[:2])
+    with pytest.raises(DataError, match="content must be finite numbers of shape"):
+        model.decode(np.zeros((2, 3)), "sans")
+    with pytest.raises(DataError, match="which domain to sample"):
+        model.sample(2)
+    with pytest.raises(DataError, match="sides of 16 to 256"):
+        ImageTranslator(**TINY).fit(np.random.default_rng(0).integers(0, 9, (20, 9, 9, 1), np.uint8), ["a", "b"] * 10)
+    with pytest.raises(DomainError, match="two or more domains"):
+        ImageTranslator(**TINY).fit(x.repeat(9, axis=0), ["a"] * 27)
