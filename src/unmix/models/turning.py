@@ -18,8 +18,8 @@ _LEAST_JACOBIANS, _MOST_JACOBIANS = 32, 256
 # Derivatives of all candidates: the search takes as long as they are many.
 _NUMBERS = 2**20
 _PARTS = 4
-# A mixing with fewer zeros than this share of the pairs of latents is dense; entries then cost this share.
-_LEAST_ZEROS, _DENSE_SHARE = 0.5, 0.05
+# A mixing with fewer zeros than this share of the pairs of latents is dense; entries then cost so much less.
+_LEAST_ZEROS, _DENSE_SHARE = 0.5, 0.25
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def turn_latents(
     The decoder's first layer and the mean of q(z | x) become exactly those of ``z' = B z``; the covariance of q and
     the prior's parameters are fitted to it. ``cost``: nats a row for an entry of the mixing. ``linear``: only these
     starts, whose decoders are linear and whose priors are not yet set. ``less_if_dense``: where that leaves fewer zeros
-    than one for every two pairs of latents, which turning alone gives to any mixing, entries cost a twentieth.
+    than one for every two pairs of latents, which turning alone gives to any mixing, entries cost a quarter.
     """
     posterior = model.encode(rows.x, rows.observed)
     below, factors = model.encoder.below_last(rows.x, rows.observed), posterior.factor
