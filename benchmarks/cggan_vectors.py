@@ -30,7 +30,8 @@ import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import cross_val_score
 
-from unmix import CGGAN, CGVAE, IMSDA, datasets, metrics
+from unmix import CGGAN, CGVAE, datasets, metrics
+from unmix.baselines import IMSDA
 from unmix.datasets import MixingData
 from unmix.models.cggan import MASK_THRESHOLD
 

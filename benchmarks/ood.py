@@ -134,7 +134,7 @@ def scores(table: Table, label: Any, domain: str, asked: argparse.Namespace) -> 
     ).fit(x, domains)  # fmt: skip
     pairs["CGVAE latents"] = model.transform(x), model.transform(new)
     if asked.imsda:
-        other = unmix.IMSDA(n_latents=n_latents, n_restarts=1, min_domain_rows=1, verbose=0).fit(x, domains)
+        other = unmix.baselines.IMSDA(n_latents=n_latents, n_restarts=1, min_domain_rows=1, verbose=0).fit(x, domains)
         pairs["IMSDA"] = other.transform(x), other.transform(new)
     predicted = {name: clone(basic).fit(first, y).predict(second) for name, (first, second) in pairs.items()}
     try:

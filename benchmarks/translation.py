@@ -27,9 +27,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from unmix import CGGAN, datasets, image_grid, judge_translations, train_judges
+from unmix import CGGAN, datasets
 from unmix.bench.translation import DIGIT_SETTINGS, EMOJI_SETTINGS, Judges
 from unmix.datasets import ImageData
+from unmix.images import image_grid, judge_translations, train_judges
 
 METHODS: dict[str, dict[str, Any]] = {
     "all": {},

@@ -37,9 +37,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from typefaces import typefaces
 
-from unmix import ImageClassifier, ImageTranslator, datasets, image_grid
+from unmix import ImageTranslator, datasets
 from unmix.bench.simple_translators import SIMPLE
 from unmix.datasets.builtin import TWO_COLOURS
+from unmix.images import ImageClassifier, image_grid
 from unmix.models.cggan import as_images
 from unmix.models.features import extract
 from unmix.models.translator import TranslatorConfig, TranslatorNetwork, aligned, as_padded, jittered, learn_alignment

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from unmix.audit.subject import Strata, subject_of_model
+from unmix.audit.input import Strata, subject_of_model
 from unmix.audit.verdicts import audit_subject
 from unmix.distributions.likelihood import Gaussian
 from unmix.distributions.prior import LocationScale

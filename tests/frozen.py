@@ -16,20 +16,9 @@ import numpy as np
 import torch
 
 import unmix
-from unmix import (
-    CGGAN,
-    CGVAE,
-    HFVAE,
-    IMSDA,
-    IVAE,
-    BetaTCVAE,
-    BetaVAE,
-    CGVAEImages,
-    FactorVAE,
-    JointDiagonalization,
-    SparseVAE,
-    TrainingError,
-)
+from unmix import CGGAN, CGVAE, CGVAEImages
+from unmix.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, JointDiagonalization, SparseVAE
+from unmix.errors import TrainingError
 from unmix.train.checkpoint import read_state
 
 DATA = Path(__file__).parent / "data"

@@ -10,8 +10,10 @@ from conftest import QUICK
 from typer.testing import CliRunner
 
 import unmix
-from unmix import CGVAE, IMSDA, IVAE, BetaVAE, DataError, DataWarning, DomainError
+from unmix import CGVAE, DataWarning
+from unmix.baselines import IMSDA, IVAE, BetaVAE
 from unmix.cli import app
+from unmix.errors import DataError, DomainError
 from unmix.models import adapting
 from unmix.models.adapting import domain_prior, learn_effects
 
@@ -251,7 +253,7 @@ def test_unmix_adapt_writes_a_run(fitted, rows, tmp_path):
     stated = CliRunner().invoke(app, [*words[:3], "--domain", "domain=L", "--out", str(tmp_path / "other")])
     assert stated.exit_code == 0
     assert unmix.load(tmp_path / "other").adapted_ == ("L",)
-    with pytest.raises(unmix.StorageError, match="stays as it is"):
+    with pytest.raises(unmix.errors.StorageError, match="stays as it is"):
         CliRunner().invoke(app, [*words[:-1], str(run)], catch_exceptions=False)
-    with pytest.raises(unmix.SchemaError, match="site=VALUE"):
+    with pytest.raises(unmix.errors.SchemaError, match="site=VALUE"):
         CliRunner().invoke(app, [*words[:3], "--domain", "site", "--out", str(tmp_path / "x")], catch_exceptions=False)

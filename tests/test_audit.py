@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 
 import unmix
 from unmix.audit.changes import tied
-from unmix.audit.subject import stratify
+from unmix.audit.input import stratify
 from unmix.data.batches import Rows
 from unmix.data.domains import Encoded
 from unmix.datasets import make_sparse_mixing
@@ -212,7 +212,7 @@ def test_a_fold_does_not_come_back():
     assert verdicts(audit) == ["unsupported", "identified", "identified"]
     assert "does not come back" in audit.latents["reason"][0]
     assert audit.finding("invertibility").verdict == "fails"
-    with pytest.raises(unmix.SettingError, match=r"no condition 'C9'\. Pass the beginning of one of 'C1"):
+    with pytest.raises(unmix.errors.SettingError, match=r"no condition 'C9'\. Pass the beginning of one of 'C1"):
         audit.finding("C9")
 
 

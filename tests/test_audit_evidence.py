@@ -7,9 +7,9 @@ import pytest
 from audit_stubs import DENSE, SPARSE, audit_of, problem, verdicts
 
 import unmix
+from unmix.audit.input import ResidualDependence
 from unmix.audit.residuals import AUDITED, AUDITED_SHARE, strongest_pair
 from unmix.audit.rows import rows_needed
-from unmix.audit.subject import ResidualDependence
 
 
 def left(correlation, share, copies=()):

@@ -10,9 +10,9 @@ from audit_stubs import DENSE, SPARSE, audit_of, problem, verdicts
 from typer.testing import CliRunner
 
 import unmix
-from unmix import DataError, DomainError, SchemaError, SettingError
 from unmix.audit.sources import audit_decoder
 from unmix.cli import app
+from unmix.errors import DataError, DomainError, SchemaError, SettingError
 
 # The tests are about rows that the short fits of the fixtures were trained on.
 TRAINED = pytest.mark.filterwarnings("ignore:The fit was trained on:unmix.DataWarning")
@@ -186,13 +186,13 @@ def test_where_nothing_varies_nothing_is_said_of_it(fitted, frame, labels):
 
 
 QUICK_BASELINES = [
-    unmix.IVAE,
-    unmix.IMSDA,
-    unmix.BetaVAE,
-    unmix.BetaTCVAE,
-    unmix.HFVAE,
-    unmix.FactorVAE,
-    unmix.SparseVAE,
+    unmix.baselines.IVAE,
+    unmix.baselines.IMSDA,
+    unmix.baselines.BetaVAE,
+    unmix.baselines.BetaTCVAE,
+    unmix.baselines.HFVAE,
+    unmix.baselines.FactorVAE,
+    unmix.baselines.SparseVAE,
 ]
 
 
@@ -200,13 +200,13 @@ QUICK_BASELINES = [
 @pytest.mark.parametrize("estimator", QUICK_BASELINES)
 def test_baselines_can_be_audited(estimator, frame, labels):
     quick = {"n_restarts": 1, "max_epochs": 1, "verbose": 0, "hidden": (8,)}
-    groups = {"group_sizes": (1, 1)} if estimator is unmix.HFVAE else {}
+    groups = {"group_sizes": (1, 1)} if estimator is unmix.baselines.HFVAE else {}
     model = estimator(2, **quick, **groups).fit(frame.iloc[:200], labels[:200])
     audit = model.audit(frame, labels)
     assert set(verdicts(audit)) <= {"identified", "block", "unsupported"}
     assert audit.domains_present == 3
     told = audit.finding("C3").evidence.get("encoder_knows_domains", False)
-    assert told == (estimator is unmix.IVAE)
+    assert told == (estimator is unmix.baselines.IVAE)
     shuffled = model.audit(frame, np.random.default_rng(0).permutation(labels))
     assert shuffled.finding("C3").verdict != "holds"
 

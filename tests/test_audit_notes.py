@@ -9,9 +9,10 @@ from conftest import QUICK
 from typer.testing import CliRunner
 
 import unmix
-from unmix import CGVAE, DataWarning, DomainError
+from unmix import CGVAE, DataWarning
 from unmix.audit import notes as codes
 from unmix.cli import app
+from unmix.errors import DomainError
 
 
 def noted(model, x, y):

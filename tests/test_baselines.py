@@ -13,19 +13,9 @@ from scipy.stats import beta, laplace, multivariate_normal, norm
 from sklearn.base import clone
 
 import unmix
-from unmix import (
-    HFVAE,
-    IMSDA,
-    IVAE,
-    BetaTCVAE,
-    BetaVAE,
-    DataError,
-    DomainError,
-    FactorVAE,
-    SettingError,
-    SparseVAE,
-)
+from unmix.baselines import HFVAE, IMSDA, IVAE, BetaTCVAE, BetaVAE, FactorVAE, SparseVAE
 from unmix.data.batches import Rows
+from unmix.errors import DataError, DomainError, SettingError
 from unmix.models.vaes import BetaVAEConfig, BetaVAENetwork, FactorVAEConfig, FactorVAENetwork
 from unmix.nets.layers import StackedMLP, generators
 from unmix.objectives.dependence import _log_weights, decompose_kl, density_ratio_loss, permute_latents

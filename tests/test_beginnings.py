@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from unmix import CGVAE, BetaVAE, datasets
+from unmix import CGVAE, datasets
+from unmix.baselines import BetaVAE
 from unmix.data.batches import Rows
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
 from unmix.models.linear import principal_factors

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from unmix import CEBRA, DomainError, SchemaError, SettingError
+from unmix.baselines import CEBRA
+from unmix.errors import DomainError, SchemaError, SettingError
 
 
 @pytest.fixture

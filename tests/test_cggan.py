@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 import unmix
-from unmix import CGGAN, DataError, DomainError, SchemaError, SettingError, cli
+from unmix import CGGAN, cli
 from unmix.datasets import ImageData
+from unmix.errors import DataError, DomainError, SchemaError, SettingError
 from unmix.estimators.gan_report import _drawn, _traversed
 from unmix.report.figures import _BLUE, term_curves
 
@@ -222,8 +223,8 @@ def noise_of_first_sample():
 def test_the_report_compares_by_domain_and_shows_what_was_judged(fitted_images, images, tmp_path):
     x, y = np.tile(images[0], (3, 1, 1, 1)), np.tile(images[1], 3)
     content = np.arange(72) % 2
-    judges = unmix.train_judges(x, content, y, np.arange(72) % 3 == 0, width=2, max_epochs=1)
-    judged = unmix.judge_translations(fitted_images, judges, x, content, y)
+    judges = unmix.images.train_judges(x, content, y, np.arange(72) % 3 == 0, width=2, max_epochs=1)
+    judged = unmix.images.judge_translations(fitted_images, judges, x, content, y)
     page = fitted_images.report(tmp_path / "r.html", x, y, judged=judged, extractor=judges.content).read_text()
     assert judges.content.name_ in page
     assert f"features of {judges.content.name_}, as passed." in page
@@ -244,9 +245,11 @@ def test_the_report_compares_by_domain_and_shows_what_was_judged(fitted_images, 
         judges.content.features(x[order]), judges.content.features(np.concatenate(made)), **words
     )
     assert [row[2].split(" ")[0] for row in rows[3:]] == [f"{value:.3g}" for value in (*expected.per_factor, expected)]
-    with pytest.raises(DataError, match=r"judged lacks the columns \['to', .*Pass what unmix.judge_translations"):
+    with pytest.raises(
+        DataError, match=r"judged lacks the columns \['to', .*Pass what unmix.images.judge_translations"
+    ):
         fitted_images.report(tmp_path / "t.html", judged=pd.DataFrame())
-    with pytest.raises(DataError, match=r"judged has no rows. Pass what unmix.judge_translations returned"):
+    with pytest.raises(DataError, match=r"judged has no rows. Pass what unmix.images.judge_translations returned"):
         fitted_images.report(tmp_path / "t.html", judged=judged.iloc[:0])
     with pytest.raises(DataError, match=r"judged must be the table that .*; got 0.5"):
         fitted_images.report(tmp_path / "t.html", judged=0.5)
@@ -257,7 +260,7 @@ def test_by_default_the_report_trains_its_features_on_the_domains(fitted_images,
     pages = [fitted_images.report(tmp_path / f"{k}.html", x, y).read_text() for k in range(2)]
     assert pages[0] == pages[1]
     order = np.argsort(y, kind="stable")
-    judge = unmix.ImageClassifier(max_epochs=10, batch_size=32).fit(x[order], y[order])
+    judge = unmix.images.ImageClassifier(max_epochs=10, batch_size=32).fit(x[order], y[order])
     words = f"features of {judge.name_}, a small network trained for this page to tell the domains of these 72 real"
     assert words in pages[0]
     one = fitted_images.report(tmp_path / "one.html", x[y == "a"], y[y == "a"]).read_text()
@@ -267,7 +270,7 @@ def test_by_default_the_report_trains_its_features_on_the_domains(fitted_images,
 def test_an_extractor_that_makes_no_features_is_refused(fitted, fitted_images, images, tmp_path):
     cases = [
         (r"extractor must be a fitted ImageClassifier, or a torch.nn.Module .*; got 'inception'", "inception", images),
-        ("got an ImageClassifier that was not fitted", unmix.ImageClassifier(), images),
+        ("got an ImageClassifier that was not fitted", unmix.images.ImageClassifier(), images),
         (r"Linear cannot take images of shape \(16, 16, 3\)", torch.nn.Linear(5, 2), images),
         ("pass the images as X, y too", torch.nn.Flatten(), ()),
     ]

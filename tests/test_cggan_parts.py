@@ -6,8 +6,8 @@ import torch
 from torch.autograd.functional import jacobian as autograd_jacobian
 from torch.nn.functional import conv2d
 
-from unmix import StorageError, TrainingError
 from unmix.data.batches import Rows
+from unmix.errors import StorageError, TrainingError
 from unmix.models.cggan import CGGANConfig, CGGANNetwork, as_floats, as_images
 from unmix.models.fitted_gan import FittedGAN
 from unmix.nets.augment import MOST, adapted, augment

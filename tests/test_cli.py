@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 import unmix
-from unmix import DataError, SettingError, StorageError
 from unmix.cli import app
+from unmix.errors import DataError, SettingError, StorageError
 from unmix.files import replacing
 
 QUICK = ["--latents", "2", "--restarts", "2", "--epochs", "3", "--verbose", "0"]

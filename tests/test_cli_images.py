@@ -11,9 +11,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import unmix
-from unmix import DataError, DomainError, SchemaError, SettingError, StorageError
 from unmix.cli import _in_options, app
 from unmix.datasets import load_digits_two_colours
+from unmix.errors import DataError, DomainError, SchemaError, SettingError, StorageError
 
 FIT = ["fit", "photos", "--out", "run", "--steps", "2", "--latents", "3", "--size", "16", "--verbose", "0"]
 
@@ -196,13 +196,13 @@ def test_the_demo_of_images_keeps_its_judges_and_refuses_what_has_no_effect(tmp_
     monkeypatch.setattr("unmix.cli.runs.datasets.make_typefaces", few)
 
     def small(*arguments, max_epochs):
-        return unmix.train_judges(*arguments, width=2, max_epochs=1)
+        return unmix.images.train_judges(*arguments, width=2, max_epochs=1)
 
     monkeypatch.setattr("unmix.cli.runs.train_judges", small)
     done = run("demo", "--images", "--steps", "1", "--out", "demo")
     page = (tmp_path / "demo" / "report.html").read_text()
     for kind, n_classes in (("content", 6), ("style", 6)):
-        judge = unmix.ImageClassifier.load(tmp_path / "demo" / f"judge-{kind}.safetensors")
+        judge = unmix.images.ImageClassifier.load(tmp_path / "demo" / f"judge-{kind}.safetensors")
         assert len(judge.classes_) == n_classes
         assert f"demo/judge-{kind}.safetensors ({judge.name_})" in done.output
     assert all(f"<td>{method}</td>" in page for method in ("copy", "Gaussian transport", "ImageTranslator"))

@@ -8,11 +8,12 @@ from conftest import QUICK
 from scipy.stats import ks_2samp
 
 import unmix
-from unmix import CGVAE, DataError, DomainError, SettingError
+from unmix import CGVAE
 from unmix.audit.counterfactuals import LEVEL, check_counterfactuals, kolmogorov_smirnov
 from unmix.data.batches import Rows
 from unmix.distributions.likelihood import Gaussian
 from unmix.distributions.prior import LocationScale
+from unmix.errors import DataError, DomainError, SettingError
 from unmix.models.base import FittedModel, LatentModel
 
 
@@ -178,7 +179,7 @@ def test_the_check_is_kept_with_the_fit(fitted, frame, labels, tmp_path):
     with pytest.raises(DataError, match="only together with their rows"):
         fitted.check_counterfactuals(y=labels)
     with pytest.raises(DomainError, match="has one prior for all domains"):
-        unmix.BetaVAE(**{**QUICK, "max_epochs": 1}).fit(frame).check_counterfactuals()
+        unmix.baselines.BetaVAE(**{**QUICK, "max_epochs": 1}).fit(frame).check_counterfactuals()
     alone = CGVAE(**{**QUICK, "max_epochs": 1, "validation_fraction": 0.0}).fit(frame, labels)
     with pytest.raises(DataError, match="Pass rows that it has not seen"):
         alone.check_counterfactuals()

@@ -6,7 +6,8 @@ import torch
 from conftest import QUICK, one_hot_rows
 from torch.distributions import Normal, kl_divergence
 
-from unmix import IMSDA, IVAE, DomainError, SettingError
+from unmix.baselines import IMSDA, IVAE
+from unmix.errors import DomainError, SettingError
 from unmix.models.imsda import IMSDAConfig, IMSDANetwork
 from unmix.models.ivae import IVAEConfig, IVAENetwork
 

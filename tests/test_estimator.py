@@ -19,7 +19,8 @@ from sklearn.preprocessing import PowerTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import unmix
-from unmix import CGVAE, DataError, DataWarning, DomainError, SettingError, StorageError, metrics
+from unmix import CGVAE, DataWarning, metrics
+from unmix.errors import DataError, DomainError, SettingError, StorageError
 
 MODELS = [(decoder, prior) for decoder in ("dense", "feature") for prior in ("gaussian", "spline")]
 
@@ -50,15 +51,15 @@ SHORT = {"n_restarts": 1, "max_epochs": 1, "min_domain_rows": 1, "verbose": 0, "
 @parametrize_with_checks(
     [
         CGVAE(n_latents=1, n_restarts=1, max_epochs=2, min_domain_rows=1, verbose=0),
-        unmix.IVAE(1, **SHORT),
-        unmix.IMSDA(1, n_style=1, **SHORT),
-        unmix.BetaVAE(1, **SHORT),
-        unmix.BetaTCVAE(1, **SHORT),
-        unmix.HFVAE(1, group_sizes=(1,), **SHORT),
-        unmix.FactorVAE(1, **SHORT),
-        unmix.SparseVAE(1, **SHORT),
+        unmix.baselines.IVAE(1, **SHORT),
+        unmix.baselines.IMSDA(1, n_style=1, **SHORT),
+        unmix.baselines.BetaVAE(1, **SHORT),
+        unmix.baselines.BetaTCVAE(1, **SHORT),
+        unmix.baselines.HFVAE(1, group_sizes=(1,), **SHORT),
+        unmix.baselines.FactorVAE(1, **SHORT),
+        unmix.baselines.SparseVAE(1, **SHORT),
     ],
-    expected_failed_checks=lambda estimator: NEEDS_DOMAINS if isinstance(estimator, unmix.IVAE) else EXPECTED,
+    expected_failed_checks=lambda estimator: NEEDS_DOMAINS if isinstance(estimator, unmix.baselines.IVAE) else EXPECTED,
 )
 def test_scikit_learn(estimator, check):
     with warnings.catch_warnings():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from unmix import CGVAE, SettingError
+from unmix import CGVAE
 from unmix.datasets import injectivity, make_sparse_mixing
+from unmix.errors import SettingError
 from unmix.theory import domains_needed, needs_at_most
 
 # Published tables rest on these draws: `digest` of what version 0.1 gave for the settings.

@@ -15,7 +15,8 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import unmix
-from unmix import CGVAE, DataError, DomainClassifier, DomainError, DomainRegressor, SettingError
+from unmix import CGVAE, DomainClassifier, DomainRegressor
+from unmix.errors import DataError, DomainError, SettingError
 
 # What is checked here is the head; the models of unmix have these checks of their own.
 CHEAP = StandardScaler()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from unmix import DataError, DomainError, metrics
+from unmix import metrics
+from unmix.errors import DataError, DomainError
 from unmix.metrics.images import squared_discrepancy
 
 

@@ -13,22 +13,13 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 
 import unmix
-from unmix import (
-    CGVAEImages,
-    DataError,
-    DataWarning,
-    DomainError,
-    ImageClassifier,
-    SchemaError,
-    SettingError,
-    StorageError,
-    image_features,
-    read_images,
-)
+from unmix import CGVAEImages, DataWarning, read_images
 from unmix.data.batches import ImageRows
 from unmix.datasets import load_digits_two_colours, load_emoji
 from unmix.datasets.builtin import TWO_COLOURS
+from unmix.errors import DataError, DomainError, SchemaError, SettingError, StorageError
 from unmix.estimators.prepare import prepare_images
+from unmix.images import ImageClassifier, image_features
 from unmix.models.features import fingerprint
 from unmix.models.image_autoencoder import ImageAutoencoder, ImageAutoencoderConfig, default_widths
 from unmix.nets.convolution import ConvolutionalEncoder
@@ -445,11 +436,11 @@ def test_numbers_of_numpy_are_settings_and_labels(pictures, tmp_path):
 
 
 def test_grids(pictures, tmp_path):
-    sheet = unmix.image_grid(pictures.reshape(3, 4, 9, 10, 3))
+    sheet = unmix.images.image_grid(pictures.reshape(3, 4, 9, 10, 3))
     assert sheet.shape == (3 * 10 - 1, 4 * 11 - 1, 3)
     np.testing.assert_array_equal(sheet[10:19, 22:32], pictures[6])
-    np.testing.assert_array_equal(unmix.image_grid(list(pictures.reshape(3, 4, 9, 10, 3))), sheet)
-    grey = unmix.image_grid(pictures[..., :1], tmp_path / "new" / "grid.png", zoom=2)
+    np.testing.assert_array_equal(unmix.images.image_grid(list(pictures.reshape(3, 4, 9, 10, 3))), sheet)
+    grey = unmix.images.image_grid(pictures[..., :1], tmp_path / "new" / "grid.png", zoom=2)
     with Image.open(tmp_path / "new" / "grid.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), grey[..., 0])
     np.testing.assert_array_equal(grey[::2, ::2][:, :10], pictures[0, :, :, :1])
@@ -459,17 +450,17 @@ def test_grids(pictures, tmp_path):
 def test_grids_that_cannot_be(pictures, tmp_path):
     for wrong in (pictures / 255, pictures[..., 0], pictures[:0], pictures[..., :2]):
         with pytest.raises(DataError, match=r"Expected images as uint8 \(rows, columns, height, width, channels\)"):
-            unmix.image_grid(wrong, tmp_path / "grid.png")
+            unmix.images.image_grid(wrong, tmp_path / "grid.png")
     with pytest.raises(DataError, match=r"All rows of a grid must have one shape; got \[\(12, 9"):
-        unmix.image_grid([pictures, pictures[:3]])
+        unmix.images.image_grid([pictures, pictures[:3]])
     with pytest.raises(SettingError, match=r"path must end in .png; got 'grid.jpg'"):
-        unmix.image_grid(pictures, tmp_path / "grid.jpg")
+        unmix.images.image_grid(pictures, tmp_path / "grid.jpg")
     for zoom in (0, 1.5, True):
         with pytest.raises(SettingError, match="zoom must be a whole number ≥ 1"):
-            unmix.image_grid(pictures, zoom=zoom)
+            unmix.images.image_grid(pictures, zoom=zoom)
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(StorageError, match="is a folder, so it is not replaced"):
-        unmix.image_grid(pictures, tmp_path / "folder.png")
+        unmix.images.image_grid(pictures, tmp_path / "folder.png")
 
 
 def test_some_images_of_each_domain_are_shown_and_named():

@@ -13,9 +13,9 @@ from scipy.spatial.distance import pdist
 from scipy.stats import chi2_contingency, chisquare, ks_2samp, truncnorm
 from sklearn.linear_model import LinearRegression
 
-from unmix import DataError, SettingError
 from unmix.datasets import draw_sprites, make_sprites, read_dsprites, read_shapes3d
 from unmix.datasets.images import Classes, draw_classes, draw_positions
+from unmix.errors import DataError, SettingError
 
 SHAPES = ("square", "ellipse", "heart", "triangle")
 SPRITE = {"shape": "heart", "x": 0.5, "y": 0.5, "scale": 0.3, "angle": 0.0, "hue": 0.0}

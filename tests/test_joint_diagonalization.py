@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from unmix import JointDiagonalization, datasets, metrics
+from unmix import datasets, metrics
+from unmix.baselines import JointDiagonalization
 
 
 def problem(seed, n=6000, k=3, d=6):

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 import unmix
-from unmix import CGVAE, DomainError, ImageClassifier, metrics
+from unmix import CGVAE, metrics
 from unmix.data.domains import DomainSchema
+from unmix.errors import DomainError
+from unmix.images import ImageClassifier
 from unmix.labels import label_texts, labels_frame
 
 NAN = float("nan")

@@ -8,9 +8,11 @@ import pytest
 from conftest import QUICK
 from typer.testing import CliRunner
 
-from unmix import CGVAE, IVAE, DataError, DomainError, SettingError
+from unmix import CGVAE
 from unmix.audit.left_out import check_left_out
+from unmix.baselines import IVAE
 from unmix.cli import app
+from unmix.errors import DataError, DomainError, SettingError
 
 
 def test_what_is_not_found_again_is_named():

@@ -8,7 +8,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 import unmix
-from unmix import CGVAE, DataError, SettingError
+from unmix import CGVAE
 from unmix.cli import app
 from unmix.data.batches import Rows
 from unmix.data.kinds import kinds_of
@@ -16,6 +16,7 @@ from unmix.distributions.discrete import Bernoulli, Counts, _negative_binomial
 from unmix.distributions.kinds import LIKELIHOODS, likelihood_of
 from unmix.distributions.likelihood import NoiseCourse
 from unmix.distributions.student import Student
+from unmix.errors import DataError, SettingError
 
 SHORT = {"n_latents": 2, "n_restarts": 1, "max_epochs": 2, "batch_size": 64, "verbose": 0, "device": "cpu"}
 NONE = NoiseCourse()

@@ -18,26 +18,16 @@ from conftest import QUICK
 from typer.testing import CliRunner
 
 import unmix
-from unmix import (
-    CEBRA,
-    CGGAN,
-    CGVAE,
-    IVAE,
-    BetaVAE,
-    CGVAEImages,
-    DataError,
-    ImageClassifier,
-    SettingError,
-    StorageError,
-    TrainingError,
-    cli,
-)
+from unmix import CGGAN, CGVAE, CGVAEImages, cli
+from unmix.baselines import CEBRA, IVAE, BetaVAE
 from unmix.cli import app, main
 from unmix.cli.studies import run_select
 from unmix.data.tables import read_table, write_table
+from unmix.errors import DataError, SettingError, StorageError, TrainingError
 from unmix.estimators import external
 from unmix.files import as_path, check_replaceable
 from unmix.fits.fit import Fit
+from unmix.images import ImageClassifier
 from unmix.report import figures
 
 TINY_GAN = {"n_latents": 2, "hidden": (5,), "max_steps": 2, "encoder_steps": 1, "verbose": 0}
@@ -48,7 +38,7 @@ FIT = ["fit", "t.csv", "--domain", "domain", "--latents", "2", "--restarts", "1"
 def unturned():
     """Fits without the longest part of so short ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unmix.models.cgvae.turn_latents", lambda *_, **__: None)
+        patch.setattr("unmix.models.cgvae.rotate_latents", lambda *_, **__: None)
         yield
 
 
@@ -78,7 +68,7 @@ def test_the_home_folder_is_meant_by_a_tilde_wherever_a_path_is_taken(place, fit
     assert fitted.save(Path("~/n")) == home / "n"
     assert fitted.report("~/deep/r.html") == home / "deep/r.html"
     assert judge.save("~/judge.safetensors") == home / "judge.safetensors"
-    unmix.image_grid(pictures, "~/grid.png")
+    unmix.images.image_grid(pictures, "~/grid.png")
     CGVAE(**QUICK).fit(frame, labels, checkpoint="~/c.safetensors")
     CGGAN(**TINY_GAN).fit(frame, labels, checkpoint="~/g.safetensors")
     write_table(frame, as_path("~/t.csv"))

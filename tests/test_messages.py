@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from conftest import QUICK
 
-from unmix import CGVAE, DataError, DomainError, SchemaError
+from unmix import CGVAE
+from unmix.errors import DataError, DomainError, SchemaError
 
 
 def refuse(error, message, x, y=None, **settings):

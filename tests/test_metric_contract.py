@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 from metric_calls import LONE, QUICK, TAKES_CLASSES, quick
 
-from unmix import DataError, DomainError, SettingError, metrics
+from unmix import metrics
+from unmix.errors import DataError, DomainError, SettingError
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from metric_calls import LONE, QUICK, arguments, quick
 
-from unmix import DataError, DomainError, MetricWarning, SettingError, metrics
+from unmix import metrics
+from unmix.errors import DataError, DomainError, MetricWarning, SettingError
 
 PUBLIC = sorted(set(metrics.__all__) - {"Score"})
 BRIEF = {"dci": {"regressor": "lasso", "n_bootstrap": 2}}
@@ -180,7 +181,7 @@ ARRAYS = sorted(
 
 
 @pytest.mark.parametrize(("name", "word"), ARRAYS)
-@pytest.mark.filterwarnings("ignore::unmix.MetricWarning")
+@pytest.mark.filterwarnings("ignore::unmix.errors.MetricWarning")
 def test_a_masked_entry_is_never_taken_for_a_value(name, word, pair):
     known = arguments(name, pair[0][:40])
     value = known[word]

@@ -9,7 +9,8 @@ from scipy.stats import entropy, spearmanr
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import balanced_accuracy_score, mutual_info_score, r2_score, roc_auc_score
 
-from unmix import MetricWarning, metrics
+from unmix import metrics
+from unmix.errors import MetricWarning
 from unmix.metrics.importance import disentanglement
 from unmix.metrics.information import bins, information
 from unmix.metrics.prediction import _threshold_scores, area_under_curve

@@ -9,8 +9,10 @@ from conftest import QUICK
 from typer.testing import CliRunner
 
 import unmix
-from unmix import CGVAE, IVAE, BetaVAE, DataError, DomainError
+from unmix import CGVAE
+from unmix.baselines import IVAE, BetaVAE
 from unmix.cli import app
+from unmix.errors import DataError, DomainError
 
 PROBLEM = {"n_latents": 2, "n_features": 6, "n_domains": 4, "n_samples": 1600, "random_state": 2}
 
@@ -112,5 +114,5 @@ def test_transform_writes_it(model, rows, tmp_path):
     assert said.output.count("inside the range of the fit") == 4
     assert {"z0", "latents_p", "inside", "mixing_p", "mixing_feature"} <= set(pd.read_csv(out).columns)
     x.assign(inside=1).to_csv(file, index=False)
-    with pytest.raises(unmix.SchemaError, match="which --novelty writes"):
+    with pytest.raises(unmix.errors.SchemaError, match="which --novelty writes"):
         CliRunner().invoke(app, [*words, "--overwrite"], catch_exceptions=False)

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from unmix import CGVAE, IMSDA
+from unmix import CGVAE
+from unmix.baselines import IMSDA
 from unmix.bench import ood
 from unmix.bench.ood import coral, gaussian_transport, run_ood, table_of
 from unmix.cli import app

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 import unmix
-from unmix import DataError, SettingError
 from unmix.audit.planning import plan_typical
 from unmix.cli import app
+from unmix.errors import DataError, SettingError
 from unmix.theory import domains_needed, free_sets, undetermined
 
 PRIME = 2_147_483_647

@@ -8,7 +8,8 @@ twice, the factors permuted anew in every row, or nothing.
 import numpy as np
 import pytest
 
-from unmix import MetricWarning, metrics
+from unmix import metrics
+from unmix.errors import MetricWarning
 from unmix.metrics.importance import _summary
 from unmix.metrics.information import information
 
@@ -43,7 +44,7 @@ def factors(n, seed=0):
 
 
 @pytest.mark.parametrize(("name", "latents", "n", "settings", "low", "high"), PUBLISHED)
-@pytest.mark.filterwarnings("ignore::unmix.MetricWarning")
+@pytest.mark.filterwarnings("ignore::unmix.errors.MetricWarning")
 def test_a_score_lies_where_it_was_published(name, latents, n, settings, low, high):
     z = factors(n)
     assert low <= getattr(metrics, name)(z, LATENTS[latents](z), n_bootstrap=0, **settings) <= high

@@ -14,14 +14,9 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from unmix import (
-    DataError,
-    DataWarning,
-    DomainError,
-    SettingError,
-    read_images,
-)
+from unmix import DataWarning, read_images
 from unmix.data.images import check_images
+from unmix.errors import DataError, DomainError, SettingError
 
 
 def png(image, form="PNG", **settings):

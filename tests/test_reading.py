@@ -16,25 +16,16 @@ from conftest import QUICK
 from scipy import sparse
 
 import unmix
-from unmix import (
-    CGGAN,
-    CGVAE,
-    IVAE,
-    CGVAEImages,
-    DataError,
-    DataWarning,
-    DomainError,
-    FactorVAE,
-    ImageClassifier,
-    StorageError,
-    metrics,
-)
+from unmix import CGGAN, CGVAE, CGVAEImages, DataWarning, metrics
+from unmix.baselines import IVAE, FactorVAE
 from unmix.data.cells import Cells
 from unmix.data.matrix import check_values, numeric_matrix, read_cells
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table, read_columns
+from unmix.errors import DataError, DomainError, StorageError
 from unmix.estimators.prepare import prepare
 from unmix.forms import familiar
+from unmix.images import ImageClassifier
 from unmix.labels import label_texts, labels_frame
 
 SHORT = {**QUICK, "n_restarts": 1, "max_epochs": 1, "hidden": (4,), "min_domain_rows": 1}
@@ -390,7 +381,7 @@ def test_mcc_on_all_rows_is_the_published_number():
     assert found == pytest.approx(table[rows, columns].mean(), abs=1e-12)
     assert found.settings["split"] is False
     assert metrics.mcc(X, noisy) != found
-    with pytest.raises(unmix.SettingError, match="split must be True or False"):
+    with pytest.raises(unmix.errors.SettingError, match="split must be True or False"):
         metrics.mcc(X, noisy, split=1)
 
 

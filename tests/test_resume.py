@@ -9,10 +9,11 @@ import torch
 from conftest import QUICK
 from safetensors.torch import save_file
 
-from unmix import CGGAN, CGVAE, SettingError, StorageError, TrainingError, load
+from unmix import CGGAN, CGVAE, load
 from unmix.data.batches import Rows
+from unmix.errors import SettingError, StorageError, TrainingError
+from unmix.models.adversarial import Phase
 from unmix.models.cggan import CGGANConfig, CGGANNetwork
-from unmix.models.players import Phase
 from unmix.train import adversarial, starts
 from unmix.train.adversarial import AdversarialSettings, fit_adversarial
 from unmix.train.checkpoint import Checkpoint

@@ -11,8 +11,10 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 import unmix
-from unmix import CGGAN, CGVAE, IVAE, DataError, DomainError, SchemaError, SettingError, StorageError, scverse
+from unmix import CGGAN, CGVAE, scverse
+from unmix.baselines import IVAE
 from unmix.cli import app
+from unmix.errors import DataError, DomainError, SchemaError, SettingError, StorageError
 from unmix.estimators.prepare import prepare
 
 pytestmark = [

@@ -11,11 +11,12 @@ from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
 import unmix
-from unmix import CGVAE, DataWarning, SettingError
+from unmix import CGVAE, DataWarning
+from unmix.audit.input import ResidualDependence
 from unmix.audit.residuals import strongest_pair
-from unmix.audit.subject import ResidualDependence
 from unmix.bench.selection import SELECTED
 from unmix.cli import app
+from unmix.errors import SettingError
 from unmix.estimators.selection import Candidate, decide, prepared, principal_components
 
 SHORT = {"n_restarts": 1, "max_epochs": 2, "verbose": 0}

@@ -10,9 +10,11 @@ from conftest import QUICK
 from safetensors.torch import load_file, save_file
 
 import unmix
-from unmix import CGGAN, CGVAE, ImageClassifier, StorageError
+from unmix import CGGAN, CGVAE
 from unmix.datasets import load_digits_two_colours
+from unmix.errors import StorageError
 from unmix.fits.storage import _READ_BACK, DONE, _sum_of
+from unmix.images import ImageClassifier
 from unmix.train.checkpoint import read_state, write_state
 
 MODELS = {
@@ -201,7 +203,7 @@ def test_a_checkpoint_of_format_1_is_not_resumed(tmp_path, frame, labels):
 
 
 def test_a_device_that_is_not_there_is_no_damage(saved):
-    with pytest.raises(unmix.SettingError, match="cannot be used here"):
+    with pytest.raises(unmix.errors.SettingError, match="cannot be used here"):
         unmix.load(saved, device="abacus")
 
 

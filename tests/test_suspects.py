@@ -9,10 +9,11 @@ from conftest import QUICK
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
 import unmix
-from unmix import CGVAE, DataWarning, SchemaError
+from unmix import CGVAE, DataWarning
 from unmix.data.cells import Cells
 from unmix.data.schema import FeatureSchema
 from unmix.data.suspects import without_suspects
+from unmix.errors import SchemaError
 
 N = 900
 

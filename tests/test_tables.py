@@ -15,12 +15,13 @@ from conftest import QUICK
 from typer.testing import CliRunner
 
 import unmix
-from unmix import CGGAN, CGVAE, DataError, DataWarning, SchemaError
+from unmix import CGGAN, CGVAE, DataWarning
 from unmix.cli import app
 from unmix.data.batches import split_rows
 from unmix.data.delimited import read_delimited
 from unmix.data.matrix import check_trainable, numeric_matrix
 from unmix.data.tables import candidates, csv_text, read_columns, read_table, with_latents, write_table
+from unmix.errors import DataError, SchemaError
 from unmix.estimators.prepare import prepare
 from unmix.labels import labels_frame
 

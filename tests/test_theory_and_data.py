@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unmix import DataError, SettingError, datasets, metrics
+from unmix import datasets, metrics
+from unmix.errors import DataError, SettingError
 from unmix.theory import domains_needed
 
 CASES = json.loads((Path(__file__).parent / "domain_counts.json").read_text())["cases"]

@@ -6,19 +6,10 @@ import pytest
 from scipy import stats
 from sklearn.exceptions import NotFittedError
 
-from unmix import (
-    CGGAN,
-    CGVAE,
-    DataError,
-    ImageClassifier,
-    SettingError,
-    datasets,
-    judge_translations,
-    metrics,
-    read_images,
-    train_judges,
-)
+from unmix import CGGAN, CGVAE, datasets, metrics, read_images
 from unmix.datasets.builtin import TWO_COLOURS
+from unmix.errors import DataError, SettingError
+from unmix.images import ImageClassifier, judge_translations, train_judges
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import unmix
-from unmix import DataError, DataWarning, DomainError, ImageTranslator, SchemaError, SettingError, datasets
+from unmix import DataWarning, ImageTranslator, datasets
 from unmix.bench.simple_translators import SIMPLE
+from unmix.errors import DataError, DomainError, SchemaError, SettingError
 from unmix.estimators import translator as module
 from unmix.models.translator import TranslatorConfig, TranslatorNetwork, as_padded, jittered, learn_alignment
 from unmix.models.transport import GaussianTransport, barycentre, optimal_map

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 import unmix
-from unmix import CGGAN, ImageClassifier, JointDiagonalization, SettingError
+from unmix import CGGAN
+from unmix.baselines import JointDiagonalization
+from unmix.errors import SettingError
 from unmix.estimators.loading import ESTIMATORS
 from unmix.estimators.settings import COMMON
+from unmix.images import ImageClassifier
 from unmix.validation import FLAG, NUMBERS, SEED, WIDTHS, one_of, random_seed, whole
 
 KINDS = {**ESTIMATORS, "CGGAN": CGGAN}

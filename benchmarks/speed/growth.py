@@ -55,14 +55,14 @@ def measure_one() -> None:
     torch.set_num_threads(threads)
     CGVAE.steps_per_latent, CGVAE.least_steps = CGVAE.steps_per_latent // 10, CGVAE.least_steps // 10
     planned._LEAST_EPOCHS //= 10
-    turn, turned = cgvae.turn_latents, []
+    turn, turned = cgvae.rotate_latents, []
 
     def timed(*words: Any) -> None:
         started = time.perf_counter()
         turn(*words)
         turned.append(time.perf_counter() - started)
 
-    cgvae.turn_latents = timed
+    cgvae.rotate_latents = timed
     settings: dict[str, Any] = {"n_latents": 4, "verbose": 0, "max_epochs": epochs or None}
     CGVAE(**{**settings, "max_epochs": 1}).fit(*problem(400, 8))
     turned.clear()

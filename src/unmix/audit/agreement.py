@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, Said, floored, listed
-from unmix.audit.subject import Subject
+from unmix.audit.input import AuditInput
 from unmix.metrics.recovery import correlation, match
 
 Floats = NDArray[np.float64]
@@ -168,7 +168,7 @@ class Repeats:
         return f"median correlation {floored(self.median[latent])} of {self.others}"
 
 
-def measure_repeats(subject: Subject) -> Repeats | None:
+def measure_repeats(subject: AuditInput) -> Repeats | None:
     """The agreement on every latent; None with a single start."""
     found, worse = subject.agreement, subject.worse_by
     if not len(found):
@@ -185,7 +185,7 @@ def measure_repeats(subject: Subject) -> Repeats | None:
     )
 
 
-def check_agreement(subject: Subject, context: Context) -> CheckResult[Repeats | None]:
+def check_agreement(subject: AuditInput, context: Context) -> CheckResult[Repeats | None]:
     """Whether other starts find every latent again."""
     repeats = measure_repeats(subject)
     if repeats is None:

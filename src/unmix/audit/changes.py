@@ -45,8 +45,8 @@ from scipy.stats import norm, rankdata
 from unmix.audit import independence, sparsity
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, Verdict, counted, listed
+from unmix.audit.input import LEAST_ROWS, AuditInput
 from unmix.audit.sparsity import SURE, Sets, Support
-from unmix.audit.subject import LEAST_ROWS, Subject
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -248,7 +248,7 @@ def _above(signal: Floats, noise: Floats) -> int:
     return len(singular)
 
 
-def measure_changes(subject: Subject) -> Changes:
+def measure_changes(subject: AuditInput) -> Changes:
     """Moments of every domain, their noise, the shuffled labels and the fitted prior."""
     z, labels = subject.tested
     n_domains, n_latents = len(subject.large), subject.n_latents
@@ -331,7 +331,7 @@ def _normal_scores(z: Floats) -> Floats:
     return result
 
 
-def _by_labels_alone(subject: Subject) -> Floats:
+def _by_labels_alone(subject: AuditInput) -> Floats:
     """``_differences`` (2, 3, n_latents) that the encoder makes of shuffled labels, largest of some shuffles.
 
     Of the latents and of their normal scores.
@@ -385,7 +385,7 @@ def _differences(z: Floats, labels: Ints, weights: Floats) -> Floats:
     return np.stack(shares)
 
 
-def check_changes(subject: Subject, context: Context) -> CheckResult[Changes]:
+def check_changes(subject: AuditInput, context: Context) -> CheckResult[Changes]:
     """C3 for the pairs that the structure does not surely separate."""
     support, dependent = context.result(sparsity.CHECK).evidence, context.result(independence.CHECK).evidence
     changes = measure_changes(subject)
@@ -433,7 +433,7 @@ def _weakest(changes: Changes) -> dict[str, float] | None:
     }
 
 
-def _judge(subject: Subject, changes: Changes, left: Bools, met: Bools, barred: Bools) -> tuple[Verdict, bool, str]:
+def _judge(subject: AuditInput, changes: Changes, left: Bools, met: Bools, barred: Bools) -> tuple[Verdict, bool, str]:
     """Verdict, whether it could have failed, sentence.
 
     ``left``: pairs that need changes; ``met``: that have them; ``barred``: that dependence keeps from using them.

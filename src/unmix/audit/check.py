@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar, cast
 
 from unmix.audit.finding import Finding, Said, code_of
-from unmix.audit.subject import Subject
+from unmix.audit.input import AuditInput
 
 Evidence = TypeVar("Evidence")
 
@@ -30,7 +30,7 @@ class Check(Generic[Evidence]):
     """
 
     condition: str
-    run: Callable[[Subject, Context], CheckResult[Evidence]]
+    run: Callable[[AuditInput, Context], CheckResult[Evidence]]
     of_all: bool = False
 
     @property
@@ -41,7 +41,7 @@ class Check(Generic[Evidence]):
 class Context:
     """Results of the checks on one input, each made when it is first asked for."""
 
-    def __init__(self, whole: Subject) -> None:
+    def __init__(self, whole: AuditInput) -> None:
         self.whole = whole
         self.superfluous: frozenset[int] = frozenset()
         self._results: dict[str, CheckResult[Any]] = {}
@@ -52,7 +52,7 @@ class Context:
         return [i for i in range(self.whole.n_latents) if i not in self.superfluous]
 
     @cached_property
-    def part(self) -> Subject:
+    def part(self) -> AuditInput:
         """The input with these alone."""
         return self.whole.only(self.active)
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.special import kolmogorov
 
 from unmix.audit.finding import counted, listed
-from unmix.audit.subject import LEAST_ROWS, evenly
+from unmix.audit.input import LEAST_ROWS, evenly
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel
 

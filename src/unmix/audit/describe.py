@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmix.audit.agreement import Agreement
-from unmix.audit.subject import LEAST_TRAINING_ROWS, Reconstruction, evenly, strata_of, stratify
+from unmix.audit.input import LEAST_TRAINING_ROWS, Reconstruction, evenly, strata_of, stratify
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel
 

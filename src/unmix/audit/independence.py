@@ -42,7 +42,7 @@ from scipy.stats import rankdata
 
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, counted, listed
-from unmix.audit.subject import LEAST_ROWS, Subject
+from unmix.audit.input import LEAST_ROWS, AuditInput
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -70,7 +70,7 @@ class _Test:
     visible: float
 
 
-def check_independence(subject: Subject, context: Context) -> CheckResult[Bools]:
+def check_independence(subject: AuditInput, context: Context) -> CheckResult[Bools]:
     """C2, and the pairs (n_latents, n_latents) that depend on each other within domains."""
     n = subject.n_latents
     nothing = np.zeros((n, n), dtype=bool)
@@ -151,7 +151,7 @@ def check_independence(subject: Subject, context: Context) -> CheckResult[Bools]
 CHECK = Check(CONDITION, check_independence)
 
 
-def zeros_by_turning(subject: Subject, finding: Finding, dependent: Bools) -> Ints:
+def zeros_by_turning(subject: AuditInput, finding: Finding, dependent: Bools) -> Ints:
     """Zeros that turning each pair (n_latents, n_latents) by itself could make without a trace within domains.
 
     ``finding`` and ``dependent`` are what the check of independence says.
@@ -214,7 +214,7 @@ def _correlations(scores: list[Floats]) -> Floats:
     return found
 
 
-def _expected(subject: Subject) -> tuple[Floats, float]:
+def _expected(subject: AuditInput) -> tuple[Floats, float]:
     """``_correlations`` of the rows that the model makes, and their standard error; 0 where there is no model."""
     made = subject.simulated
     if made is None:

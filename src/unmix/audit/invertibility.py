@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, Said, counted, floored
-from unmix.audit.subject import Subject
+from unmix.audit.input import AuditInput
 
 Floats = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ def own_effects(jacobian: Floats) -> tuple[Floats, Floats]:
     return 1.0 / np.linalg.norm(inverse, axis=2), np.linalg.svd(upper, compute_uv=False)[:, -1]
 
 
-def check_invertibility(subject: Subject, context: Context) -> CheckResult[None]:
+def check_invertibility(subject: AuditInput, context: Context) -> CheckResult[None]:
     """Whether every latent can be read off the features, and what is wrong with those that cannot."""
     effects, smallest = own_effects(subject.jacobian)
     low = np.quantile(effects, _SHARE_OF_ROWS, axis=0)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from unmix.audit.describe import chunks
 from unmix.audit.finding import counted, listed
-from unmix.audit.subject import LEAST_TRAINING_ROWS, Reconstruction, evenly
+from unmix.audit.input import LEAST_TRAINING_ROWS, Reconstruction, evenly
 from unmix.data.batches import Rows
 
 Floats = NDArray[np.float64]

@@ -28,7 +28,7 @@ from scipy.stats import norm, t
 
 from unmix.audit.describe import Description, chunks
 from unmix.audit.finding import counted
-from unmix.audit.subject import LEAST_ROWS, evenly
+from unmix.audit.input import LEAST_ROWS, evenly
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel
 

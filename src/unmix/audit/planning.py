@@ -23,10 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from unmix.audit.changes import Shared, pair_routes
 from unmix.audit.finding import counted, listed
+from unmix.audit.input import AuditInput, Simulated, evenly, paired_correlation
 from unmix.audit.remedies import Remedy, blocks, find_remedies
 from unmix.audit.result import verdict_line
 from unmix.audit.rows import rows_needed
-from unmix.audit.subject import Simulated, Subject, evenly, paired_correlation
 from unmix.audit.verdicts import audit_subject
 from unmix.datasets.supports import Plan as Design
 from unmix.datasets.supports import draw_support
@@ -293,7 +293,7 @@ def _simulate(mask: Bools, n_domains: int, experiment: Experiment, simulations: 
     return {"identified_in": share, "change_seen_in": changing / simulations, "expected": share >= EXPECTED}
 
 
-def simulated_subject(mask: Bools, n_domains: int, experiment: Experiment, rng: np.random.Generator) -> Subject:
+def simulated_subject(mask: Bools, n_domains: int, experiment: Experiment, rng: np.random.Generator) -> AuditInput:
     """What an audit sees of one simulated experiment by the true mixing: posterior means of its rows, linear mixing."""
     d, n = mask.shape
     location = experiment.shift * rng.standard_normal((n_domains, n))
@@ -323,7 +323,7 @@ def simulated_subject(mask: Bools, n_domains: int, experiment: Experiment, rng: 
     points = latents[evenly(len(latents), _POINTS), None, :]
     precision = (unit / spread) ** 2
     slopes = weight * np.sqrt(variance) / np.sqrt(1.0 + noise**2)
-    return Subject(
+    return AuditInput(
         latents=latents,
         strata=domain,
         domains=tuple(f"domain {u}" for u in range(n_domains)),

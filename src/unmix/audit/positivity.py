@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, Said, Verdict, floored, listed, there
+from unmix.audit.input import LEAST_ROWS, AuditInput
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
-from unmix.audit.subject import LEAST_ROWS, Subject
 from unmix.metrics.recovery import correlation
 
 Floats = NDArray[np.float64]
@@ -45,7 +45,7 @@ def collapsed(width: Floats) -> Bools:
     return np.asarray(relative_width(width) > _COLLAPSED)
 
 
-def check_positivity(subject: Subject, context: Context) -> CheckResult[frozenset[int]]:
+def check_positivity(subject: AuditInput, context: Context) -> CheckResult[frozenset[int]]:
     """C1, and the superfluous latents: those that have collapsed or repeat one that stays."""
     names = subject.names
     if len(subject.latents) < LEAST_ROWS:
@@ -76,7 +76,7 @@ CHECK = Check(CONDITION, check_positivity, of_all=True)
 
 
 def _judge(
-    subject: Subject, faults: dict[int, Said], apart: dict[str, list[str]], small: list[str]
+    subject: AuditInput, faults: dict[int, Said], apart: dict[str, list[str]], small: list[str]
 ) -> tuple[Verdict, str]:
     if faults:
         return "fails", " ".join(f"{subject.names[i]} {words}." for i, words in faults.items())
@@ -95,7 +95,7 @@ def _judge(
     return "holds", "Every latent varies, stands alone, and every domain has rows that overlap with the others'."
 
 
-def _collapsed(subject: Subject) -> dict[int, Said]:
+def _collapsed(subject: AuditInput) -> dict[int, Said]:
     spread, effect = subject.latents.std(axis=0), subject.starts[0].max(axis=0)
     found: dict[int, Said] = {}
     for i in range(subject.n_latents):
@@ -109,20 +109,20 @@ def _collapsed(subject: Subject) -> dict[int, Said]:
     return found
 
 
-def _width_in_words(subject: Subject, latent: int) -> str:
+def _width_in_words(subject: AuditInput, latent: int) -> str:
     assert subject.width is not None
     share = floored(float(relative_width(subject.width[latent])))
     return f"in a row its posterior is {share} times as wide as over all rows"
 
 
-def _superfluous(subject: Subject, gone: dict[int, Said]) -> frozenset[int]:
+def _superfluous(subject: AuditInput, gone: dict[int, Said]) -> frozenset[int]:
     """Collapsed latents, and of every two that repeat each other the one with less effect."""
     effect = subject.starts[0].sum(axis=0)
     pairs = _twins(subject).items()
     return frozenset(gone) | {i if (effect[i], -i) < (effect[twin], -twin) else twin for i, twin in pairs}
 
 
-def _others(subject: Subject) -> dict[int, Said]:
+def _others(subject: AuditInput) -> dict[int, Said]:
     found = {
         i: Said(
             "duplicate",
@@ -140,7 +140,7 @@ def _others(subject: Subject) -> dict[int, Said]:
     return found
 
 
-def _twins(subject: Subject) -> dict[int, int]:
+def _twins(subject: AuditInput) -> dict[int, int]:
     """For every latent that repeats another within domains, that one."""
     residual = subject.latents.copy()
     for stratum in np.unique(subject.strata):
@@ -152,7 +152,7 @@ def _twins(subject: Subject) -> dict[int, int]:
     return {i: int(strength[i].argmax()) for i in range(subject.n_latents) if strength[i].max() >= _DUPLICATED}
 
 
-def _overlap(subject: Subject) -> Floats | None:
+def _overlap(subject: AuditInput) -> Floats | None:
     """Share of each large domain's rows that lies among the other domains' rows (domains, n_latents)."""
     z, labels = subject.tested
     n_domains = len(subject.large)

@@ -35,7 +35,7 @@ from scipy.stats import norm, rankdata
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.describe import chunks
 from unmix.audit.finding import Finding, counted, listed
-from unmix.audit.subject import LEAST_SHARED, ResidualDependence, Subject, evenly
+from unmix.audit.input import LEAST_SHARED, AuditInput, ResidualDependence, evenly
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel
 
@@ -54,7 +54,7 @@ _MOST_ROWS = 5_000
 _MOST_FEATURES = 2_000
 
 
-def check_number(subject: Subject, context: Context) -> CheckResult[None]:
+def check_number(subject: AuditInput, context: Context) -> CheckResult[None]:
     """Whether the latents are enough to make the features independent; "fails": there are too few of them."""
     found, n = subject.residual, subject.n_latents
     if found is None:

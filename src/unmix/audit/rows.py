@@ -15,7 +15,7 @@ from scipy.stats import chi2, norm
 
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, counted
-from unmix.audit.subject import LEAST_ROWS, Subject
+from unmix.audit.input import LEAST_ROWS, AuditInput
 
 CONDITION = "rows"
 _LEVEL = 0.05 / 3
@@ -34,7 +34,7 @@ def rows_needed(n_domains: int, n_latents: int) -> int:
     return max(LEAST_ROWS, math.ceil(dependence), math.ceil(changes))
 
 
-def check_rows(subject: Subject, context: Context) -> CheckResult[None]:
+def check_rows(subject: AuditInput, context: Context) -> CheckResult[None]:
     """Whether the rows are enough for the tests of C2 and C3; "fails": there are too few to tell."""
     counts = subject.counts
     present = counts[counts > 0]

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from unmix.audit.agreement import SAME_LATENTS, agreement
 from unmix.audit.describe import Description
+from unmix.audit.input import AuditInput, Reconstruction, ResidualDependence, Strata, evenly, subject_of_model
 from unmix.audit.result import Audit
-from unmix.audit.subject import Reconstruction, ResidualDependence, Strata, Subject, evenly, subject_of_model
 from unmix.audit.verdicts import audit_subject
 from unmix.errors import DataError
 from unmix.labels import label_texts
@@ -168,14 +168,14 @@ def audit_latents(
 ) -> Audit:
     """Audit of latents (rows, n_latents), what a decoder makes of them, and its derivatives at some rows.
 
-    ``strata`` (rows,), ``domains`` and ``absent`` are as in ``Subject``. ``features`` (rows, n_features) are decoded,
-    ``x`` those that were encoded, ``slopes`` (points, n_features, n_latents), ``others`` (fits, rows, n_latents), this
-    one first.
+    ``strata`` (rows,), ``domains`` and ``absent`` are as in ``AuditInput``. ``features`` (rows, n_features) are
+    decoded, ``x`` those that were encoded, ``slopes`` (points, n_features, n_latents), ``others`` (fits, rows,
+    n_latents), this one first.
     """
     spread, unit = _scales(latents), _scales(features)
     scaled = slopes * spread / unit[:, None]
     return audit_subject(
-        Subject(
+        AuditInput(
             latents=(latents - latents.mean(axis=0)) / spread,
             strata=strata,
             domains=tuple(domains),

@@ -41,7 +41,7 @@ from scipy.stats import nbinom, norm
 from unmix.audit import independence
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, counted, listed
-from unmix.audit.subject import Subject, evenly
+from unmix.audit.input import AuditInput, evenly
 from unmix.theory import DomainCount, domains_needed, free_sets
 
 Floats = NDArray[np.float64]
@@ -128,7 +128,7 @@ class Support:
         return total.round(9)
 
 
-def check_sparsity(subject: Subject, context: Context) -> CheckResult[Support]:
+def check_sparsity(subject: AuditInput, context: Context) -> CheckResult[Support]:
     """C4, and the support with its uncertainty."""
     n, independent = subject.n_latents, context.result(independence.CHECK)
     turning = independence.zeros_by_turning(subject, independent.finding, independent.evidence)
@@ -163,7 +163,7 @@ def joined(sets: Sequence[frozenset[int]], ties: Bools) -> Sets:
     ]
 
 
-def turned_alike(subject: Subject, turning: Ints) -> Bools:
+def turned_alike(subject: AuditInput, turning: Ints) -> Bools:
     """Pairs of latents (n_latents, n_latents) that a rotation takes to another support with as many zeros.
 
     ``turning`` (n_latents, n_latents): zeros that turning each pair can make; 0 where a turn would show.
@@ -216,7 +216,7 @@ def small_by_chance(sizes: Floats, threshold: float) -> int:
     return int(nbinom.ppf(1 - _LEVEL, near + 0.5, 1.0 / (1.0 + ratio)))
 
 
-def _finding(subject: Subject, support: Support, zeros: int, free: int, chance: int) -> Finding:
+def _finding(subject: AuditInput, support: Support, zeros: int, free: int, chance: int) -> Finding:
     n = subject.n_latents
     above = np.triu_indices(n, 1)
     smaller, empty = support.share_below(n)[above], support.share_below(1)[above]
@@ -273,12 +273,12 @@ def _finding(subject: Subject, support: Support, zeros: int, free: int, chance: 
     return Finding(CONDITION, "cannot tell", True, f"{said}; for {unsure} pairs it is not sure to help.", evidence)
 
 
-def _named(sets: Sequence[Set[int]], subject: Subject) -> dict[str, list[str]]:
+def _named(sets: Sequence[Set[int]], subject: AuditInput) -> dict[str, list[str]]:
     """Sets of latents by their names."""
     return {subject.names[a]: [subject.names[i] for i in sorted(free)] for a, free in enumerate(sets)}
 
 
-def _draw_supports(subject: Subject) -> tuple[Bools, Ints]:
+def _draw_supports(subject: AuditInput) -> tuple[Bools, Ints]:
     """Supports (draws, n_features, n_latents), and for each a row of the Jacobian or -1."""
     n_starts, n_features, n_latents = subject.starts.shape
     n_draws = int(np.clip(_ENTRIES // (n_features * n_latents**2), _FEW_DRAWS, _DRAWS))

@@ -26,10 +26,10 @@ from unmix.audit.agreement import Repeats
 from unmix.audit.changes import ROUTES, Changes, route_shares, tied
 from unmix.audit.check import Check, Context
 from unmix.audit.finding import Finding, Said, counted, listed, there
+from unmix.audit.input import LEAST_ROWS, AuditInput
 from unmix.audit.remedies import Remedy, blocks, find_remedies
 from unmix.audit.result import Audit
 from unmix.audit.sparsity import SURE, Support
-from unmix.audit.subject import LEAST_ROWS, Subject
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -56,7 +56,7 @@ _PAIR_COLUMNS += ["directions_needed", "directions", "condition"]
 class _Evidence:
     """What the verdicts are made from; everything is about the latents that are not superfluous."""
 
-    subject: Subject
+    subject: AuditInput
     support: Support
     changes: Changes
     faults: dict[int, Said]
@@ -69,7 +69,7 @@ class _Evidence:
     rows: Finding
 
 
-def audit_subject(subject: Subject) -> Audit:
+def audit_subject(subject: AuditInput) -> Audit:
     """Every check and every verdict."""
     context = Context(subject)
     context.superfluous = superfluous = context.result(positivity.CHECK).evidence
@@ -258,7 +258,7 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def domain_effects(subject: Subject) -> pd.DataFrame:
+def domain_effects(subject: AuditInput) -> pd.DataFrame:
     """Mean and spread of every latent in every domain, in units of the latent's own spread over all rows."""
     z = subject.latents
     z = (z - z.mean(axis=0)) / np.maximum(z.std(axis=0), 1e-12)
@@ -272,7 +272,7 @@ def domain_effects(subject: Subject) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def _effect_words(subject: Subject, effects: pd.DataFrame) -> list[dict[str, Any]]:
+def _effect_words(subject: AuditInput, effects: pd.DataFrame) -> list[dict[str, Any]]:
     """What every latent explains and how it differs between domains, in numbers and in words."""
     found = []
     for i, name in enumerate(subject.names):
@@ -294,7 +294,7 @@ def _share(share: float) -> str:
     return f"{share:.0%}" if share >= _SMALL else f"under {_SMALL:.0%}"
 
 
-def _with_fewer(subject: Subject, superfluous: list[int]) -> list[Remedy]:
+def _with_fewer(subject: AuditInput, superfluous: list[int]) -> list[Remedy]:
     """What is superfluous was left out of the audit of all others."""
     if not superfluous:
         return []
@@ -304,7 +304,7 @@ def _with_fewer(subject: Subject, superfluous: list[int]) -> list[Remedy]:
     return [Remedy("fewer_latents", change, (), len(superfluous), "lose little on these rows")]
 
 
-def _more_latents(subject: Subject) -> Remedy:
+def _more_latents(subject: AuditInput) -> Remedy:
     change = f"More than {counted(subject.n_latents, 'latent')} (`unmix select` compares numbers)"
     return Remedy("more_latents", change, (), 1, "have room for what these leave of the features")
 

@@ -23,7 +23,7 @@ import torch
 from sklearn.base import clone
 
 from unmix.audit.agreement import agreement
-from unmix.audit.subject import ResidualDependence
+from unmix.audit.input import ResidualDependence
 from unmix.bench.figures import numbers
 from unmix.bench.run import holding, read_rows, rows_of
 from unmix.data.batches import split_rows

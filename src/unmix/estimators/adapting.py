@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from unmix.audit.counterfactuals import CounterfactualCheck
 from unmix.audit.describe import Description, encode_rows
+from unmix.audit.input import stratify
 from unmix.audit.notes import training_fingerprints
-from unmix.audit.subject import stratify
 from unmix.data.batches import Rows
 from unmix.data.columns import listed
 from unmix.data.domains import DomainSchema

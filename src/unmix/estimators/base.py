@@ -17,10 +17,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
 from unmix.audit.describe import Description, blocks, chunks, mean_latents
+from unmix.audit.input import ResidualDependence
 from unmix.audit.notes import Note
 from unmix.audit.novelty import Novelty
 from unmix.audit.result import Audit
-from unmix.audit.subject import ResidualDependence
 from unmix.data.batches import Rows
 from unmix.data.columns import check_columns, column_names, listed
 from unmix.data.domains import DomainSchema

@@ -53,7 +53,8 @@ class BetaVAE(LatentEstimator):
 
     Examples
     --------
-    >>> from unmix import BetaVAE, datasets
+    >>> from unmix.baselines import BetaVAE
+    >>> from unmix import datasets
     >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=4, n_domains=3, n_samples=600)
     >>> BetaVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit_transform(data.x).shape
     (600, 2)
@@ -89,7 +90,8 @@ class BetaTCVAE(LatentEstimator):
 
     Examples
     --------
-    >>> from unmix import BetaTCVAE, datasets
+    >>> from unmix.baselines import BetaTCVAE
+    >>> from unmix import datasets
     >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=4, n_domains=3, n_samples=600)
     >>> BetaTCVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit_transform(data.x).shape
     (600, 2)
@@ -132,7 +134,8 @@ class HFVAE(LatentEstimator):
 
     Examples
     --------
-    >>> from unmix import HFVAE, datasets
+    >>> from unmix.baselines import HFVAE
+    >>> from unmix import datasets
     >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=4, n_domains=3, n_samples=600)
     >>> model = HFVAE(n_latents=3, group_sizes=(2, 1), n_restarts=2, max_epochs=2, verbose=0).fit(data.x)
     >>> [len(group) for group in model.groups_]
@@ -198,7 +201,8 @@ class FactorVAE(LatentEstimator):
 
     Examples
     --------
-    >>> from unmix import FactorVAE, datasets
+    >>> from unmix.baselines import FactorVAE
+    >>> from unmix import datasets
     >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=4, n_domains=3, n_samples=600)
     >>> FactorVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit_transform(data.x).shape
     (600, 2)
@@ -243,7 +247,8 @@ class SparseVAE(LatentEstimator):
 
     Examples
     --------
-    >>> from unmix import SparseVAE, datasets
+    >>> from unmix.baselines import SparseVAE
+    >>> from unmix import datasets
     >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=4, n_domains=3, n_samples=600)
     >>> SparseVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit_transform(data.x).shape
     (600, 2)

@@ -50,7 +50,8 @@ class IVAE(LatentEstimator):
 
     Examples
     --------
-    >>> from unmix import IVAE, datasets
+    >>> from unmix.baselines import IVAE
+    >>> from unmix import datasets
     >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=4, n_domains=3, n_samples=600)
     >>> model = IVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit(data.x, data.domains)
     >>> model.transform(data.x, data.domains).shape
@@ -116,7 +117,8 @@ class IMSDA(LatentEstimator):
 
     Examples
     --------
-    >>> from unmix import IMSDA, datasets
+    >>> from unmix.baselines import IMSDA
+    >>> from unmix import datasets
     >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=4, n_domains=3, n_samples=600)
     >>> model = IMSDA(n_latents=2, n_style=1, n_restarts=2, max_epochs=2, verbose=0).fit(data.x, data.domains)
     >>> len(model.content_), len(model.style_)

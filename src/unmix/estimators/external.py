@@ -44,7 +44,7 @@ class CEBRA(OwnState, TransformerMixin, BaseEstimator):
 
     Examples
     --------
-    >>> from unmix import CEBRA
+    >>> from unmix.baselines import CEBRA
     >>> z = CEBRA(n_latents=3).fit(x, domains).transform(x)     # doctest: +SKIP
     """
 

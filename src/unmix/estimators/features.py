@@ -52,7 +52,8 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
 
     Examples
     --------
-    >>> from unmix import ImageClassifier, datasets, metrics
+    >>> from unmix.images import ImageClassifier
+    >>> from unmix import datasets, metrics
     >>> data = datasets.load_digits_two_colours(8)
     >>> judge = ImageClassifier(width=8, max_epochs=6, batch_size=32).fit(data.images, data.domains)
     >>> judge.score(data.images, data.domains) > 0.9

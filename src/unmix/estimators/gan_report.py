@@ -70,7 +70,11 @@ def write_gan_report(
     tables += _starts(model)
     pictures += [
         picture(bars, "One bar a latent: the share of its spread that domains make", "Content and style"),
-        picture(figures.term_curves(model.history_), "Terms of the players by step, one panel each", "Training"),
+        picture(
+            figures.term_curves(model.history_),
+            "Losses of generator and discriminator by step",
+            "Training",
+        ),
     ]
     facts = {
         "domains": ", ".join(model.domains_),
@@ -228,12 +232,14 @@ def _short(value: float) -> str:
 
 def _judged_table(judged: Any) -> PageTable:
     if not isinstance(judged, pd.DataFrame):
-        raise DataError(f"judged must be the table that unmix.judge_translations returned; got {judged!r}.")
+        raise DataError(f"judged must be the table that unmix.images.judge_translations returned; got {judged!r}.")
     lacking = [name for name in (*_JUDGED, *_REAL) if name not in judged]
     if lacking:
-        raise DataError(f"judged lacks the columns {lacking}. Pass what unmix.judge_translations returned.")
+        raise DataError(f"judged lacks the columns {lacking}. Pass what unmix.images.judge_translations returned.")
     if judged.empty:
-        raise DataError("judged has no rows. Pass what unmix.judge_translations returned, one row a target and all.")
+        raise DataError(
+            "judged has no rows. Pass what unmix.images.judge_translations returned, one row a target and all."
+        )
     frame = pd.DataFrame({"to": judged["to"], "images": judged["n"]})
     for name in ("content", "style"):
         ends = judged[[name, f"{name}_low", f"{name}_high"]].to_numpy()

@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from unmix.errors import DataError
 from unmix.labels import label_texts
 from unmix.nets.state import OwnState
-from unmix.objectives.turning import Moments, best_turn
+from unmix.objectives.rotation import Moments, best_map
 from unmix.validation import RandomLike, random_seed
 
 _LEAST_ROWS = 20
@@ -50,7 +50,7 @@ class JointDiagonalization(OwnState, TransformerMixin, BaseEstimator):
     Examples
     --------
     >>> import numpy as np
-    >>> from unmix import JointDiagonalization
+    >>> from unmix.baselines import JointDiagonalization
     >>> rng, domains = np.random.default_rng(0), np.arange(3000) % 2
     >>> z = rng.standard_normal((3000, 2)) * np.array([[2.0, 0.5], [0.5, 2.0]])[domains]
     >>> found = JointDiagonalization().fit_transform(z @ [[1.0, 1.0], [1.0, -0.5]], domains)
@@ -78,7 +78,7 @@ class JointDiagonalization(OwnState, TransformerMixin, BaseEstimator):
         within = torch.stack([_covariance(white[labels == own]) for own in large])
         shares, total = torch.from_numpy(counts[large] / counts[large].sum()), _covariance(white)
         moments = Moments(within, shares, total, total.new_zeros(1, len(total), 1))
-        found = best_turn(moments, 0.0, seed)
+        found = best_map(moments, 0.0, seed)
         turn = np.eye(len(total)) if found is None else found.numpy()
         scale = np.sqrt(pca.explained_variance_)[:, None]
         self.components_ = turn @ (pca.components_ / scale)

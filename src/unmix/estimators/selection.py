@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from unmix.audit.describe import chunks
+from unmix.audit.input import ResidualDependence, stratify
 from unmix.audit.residuals import WEAK, residual_dependence
-from unmix.audit.subject import ResidualDependence, stratify
 from unmix.errors import DataWarning
 from unmix.estimators.base import SCORE_DRAWS, LatentEstimator
 from unmix.estimators.prepare import Prepared, prepare

@@ -94,8 +94,8 @@ def _of_images(model: Any, table: ImageTable, groups: Any) -> list[ImageSection]
 def _judged_table(judged: Any) -> PageTable:
     if not isinstance(judged, pd.DataFrame) or judged.empty or not set(_COLUMNS) <= set(judged):
         raise DataError(
-            f"judged must be a table with the columns {list(_COLUMNS)}, as unmix.judge_translations returns it; got "
-            f"{type(judged).__name__}."
+            f"judged must be a table with the columns {list(_COLUMNS)}, as unmix.images.judge_translations returns it; "
+            f"got {type(judged).__name__}."
         )
     shown = [name for name in ("method", "to", "n", "rmse", "content", "style") if name in judged]
     frame = judged[shown].copy()

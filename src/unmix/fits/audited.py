@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from unmix.audit.describe import encode_rows, explained
 from unmix.audit.finding import listed
+from unmix.audit.input import Reconstruction, evenly, stratify
 from unmix.audit.notes import TRAINING_ROWS, Note, note_constant, note_training, note_unlike, note_without_domain
 from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
 from unmix.audit.result import Audit
 from unmix.audit.sources import N_POINTS, audit_latents, audit_model
-from unmix.audit.subject import Reconstruction, evenly, stratify
 from unmix.data.batches import Rows
 from unmix.data.schema import FeatureSchema
 from unmix.errors import DomainError

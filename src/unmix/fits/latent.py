@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
 from unmix.audit.describe import Description, with_training_rows
+from unmix.audit.input import ResidualDependence, stratify
 from unmix.audit.notes import training_fingerprints
 from unmix.audit.novelty import HeldOutResiduals, held_out_residuals
 from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
-from unmix.audit.subject import ResidualDependence, stratify
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from unmix.data.batches import Rows
 from unmix.distributions.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
-from unmix.models.players import AdversarialModel, Phase
+from unmix.models.adversarial import AdversarialModel, Phase
 from unmix.nets.augment import adapted, augment
 from unmix.nets.gan import VectorDiscriminator, VectorEncoder, VectorGenerator
 from unmix.nets.gan_images import ImageDiscriminator, ImageEncoder, ImageGenerator

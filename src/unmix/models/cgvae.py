@@ -28,7 +28,7 @@ model: from random weights the optimum is out of reach there.
 
 **Turning.** Turning latents that have settled is uphill for the networks, but it can be searched as a whole: at
 ``turned`` each start takes the linear map of its latents that domains and sparsity ask for
-(``objectives/turning.py``). There each entry of the mixing is worth 12 α log(N) / 2N nats; by evidence, at the last
+(``objectives/rotation.py``). There each entry of the mixing is worth 12 α log(N) / 2N nats; by evidence, at the last
 turn, 2 log(N) / 2N.
 
 **Spare latents.** A feature that rises and falls again along a latent looks like a factor of its own. With exactly as
@@ -56,7 +56,7 @@ from unmix.distributions.likelihood import Likelihood, NoiseCourse
 from unmix.distributions.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
 from unmix.models.base import LatentModel
 from unmix.models.linear import principal_factors
-from unmix.models.turning import turn_latents
+from unmix.models.rotation import rotate_latents
 from unmix.nets.decoder import Decoder, DenseDecoder, FeatureDecoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
 from unmix.nets.jacobian import rows_at_once
@@ -215,7 +215,7 @@ class CGVAENetwork(LatentModel):
             weight[:n] = own
             decoder.set_linear(start, weight)
             self.alive[start, 0, n:] = 0.0
-        turn_latents(self, some, self.alive[:, 0], self._entry_cost(len(train)), _START_SEED, linear=starts)
+        rotate_latents(self, some, self.alive[:, 0], self._entry_cost(len(train)), _START_SEED, linear=starts)
 
     @property
     def most_patience(self) -> float:
@@ -302,7 +302,7 @@ class CGVAENetwork(LatentModel):
         if due:
             last = self.config.by_evidence and due[-1] == self.config.turned[-1]
             cost = _by_evidence(n_train, self._wide) if last else self._entry_cost(n_train)
-            turn_latents(self, rows, self.alive[:, 0], cost, self.config.seed, less_if_dense=last)
+            rotate_latents(self, rows, self.alive[:, 0], cost, self.config.seed, less_if_dense=last)
 
     @torch.no_grad()
     def _narrow(self, rows: Rows, wide: Tensor) -> None:

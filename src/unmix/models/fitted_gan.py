@@ -1,7 +1,7 @@
 """What is kept of a trained CG-GAN: averaged generator and encoder, with latents in a fixed frame.
 
 Content is N(0, I), whatever its rotation; of rows of features, the sparsest mixing chooses the one that is kept
-(``objectives/turning.py``), which changes neither what is generated nor how rows are read.
+(``objectives/rotation.py``), which changes neither what is generated nor how rows are read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unmix.models.cggan import MASK_THRESHOLD, CGGANConfig, CGGANNetwork, Synthe
 from unmix.models.frame import Framed
 from unmix.nets.gan import VectorEncoder, VectorGenerator
 from unmix.nets.layers import generators
-from unmix.objectives.turning import best_rotation
+from unmix.objectives.rotation import best_rotation
 
 _FRAME_ROWS = 2048
 _JACOBIAN_ROWS, _IMAGE_JACOBIAN_ROWS = 512, 128

@@ -6,7 +6,7 @@ With features of mean 0, the ``n`` largest eigenvalues λ of their covariance an
           \sigma^2 = \tfrac{1}{d} \Big( \sum_k \mathrm{var}(x_k) - \sum_i \lambda_i \Big), \qquad
           z \mid x \sim N(x W^\top M^{-1},\, \sigma^2 M^{-1}), \quad M = W W^\top + \sigma^2 I .
 
-Its latents are free up to a rotation, which ``models/turning.py`` chooses. A network that begins there has the
+Its latents are free up to a rotation, which ``models/rotation.py`` chooses. A network that begins there has the
 objective of that model before its first step.
 """
 

@@ -25,8 +25,8 @@ from torch.nn import functional
 
 from unmix.data.batches import Rows
 from unmix.distributions.prior import DomainPrior, PriorDistribution
+from unmix.models.adversarial import AdversarialModel, Phase
 from unmix.models.cggan import FLOWS
-from unmix.models.players import AdversarialModel, Phase
 from unmix.models.transport import GaussianTransport
 from unmix.nets.jacobian import jacobian_columns
 from unmix.nets.layers import generators

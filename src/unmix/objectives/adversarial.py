@@ -1,4 +1,4 @@
-r"""Losses of two players, and what the generator pays for its latents.
+r"""Losses of generator and discriminator, and what the generator pays for its latents.
 
 Non-saturating logistic losses (Goodfellow et al. 2014) with a gradient penalty on real rows (R1, Mescheder, Geiger,
 Nowozin 2018, arXiv:1801.04406), which is computed in one step of several and weighs accordingly more:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from unmix.audit.agreement import REPEATS, mean_of_pairs
 from unmix.audit.finding import floored, listed
+from unmix.audit.input import Reconstruction
 from unmix.audit.positivity import collapsed
 from unmix.audit.result import Audit
-from unmix.audit.subject import Reconstruction
 from unmix.fits.latent import LatentFit, tables
 from unmix.report import figures
 from unmix.report.parts import csv_address, fill, picture, search, write_html

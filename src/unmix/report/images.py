@@ -121,7 +121,7 @@ def left_out(columns: Sequence[str]) -> str:
     """Why there are no grids by domain."""
     return (
         f"Grids by domain are drawn where the domains are one column of labels; this model has {', '.join(columns)}. "
-        "Draw them with model.sample(n, domain={column: value, …}) and unmix.image_grid."
+        "Draw them with model.sample(n, domain={column: value, …}) and unmix.images.image_grid."
     )
 
 

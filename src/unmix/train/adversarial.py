@@ -1,4 +1,4 @@
-"""The loop of several players: in every step each phase that is due updates its own parameters.
+"""The adversarial loop: in every step each phase that is due updates its own parameters.
 
 Where a loss becomes non-finite, the run goes back to the end of the last block of steps and halves the learning rates.
 Checkpoints are written by the clock, so one within a block holds both states.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unmix.data.batches import Rows
-from unmix.models.players import AdversarialModel, Phase
+from unmix.models.adversarial import AdversarialModel, Phase
 from unmix.train.checkpoint import Checkpoint, checkpoint_of
 from unmix.train.run import Progress, Run, copied, moments, source_of
 

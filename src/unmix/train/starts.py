@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from unmix.data.batches import Rows
 from unmix.errors import StorageError, TrainingError
-from unmix.models.players import AdversarialModel
+from unmix.models.adversarial import AdversarialModel
 from unmix.train.adversarial import AdversarialResult, AdversarialSettings, OnBlock, fit_adversarial
 from unmix.train.checkpoint import is_checkpoint
 

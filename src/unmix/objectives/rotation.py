@@ -83,7 +83,7 @@ class Moments:
         return self.jacobian.new_empty(CANDIDATES * n_latents, n_numbers)
 
 
-def turning_objective(turns: Tensor, moments: Moments, cost: float) -> Tensor:
+def rotation_objective(turns: Tensor, moments: Moments, cost: float) -> Tensor:
     """``F`` (candidates,) in nats a row of maps B (candidates, latents, latents), each entry worth ``cost`` λ."""
     variance = _variances(turns, moments.within[:, None])
     divergence = 0.5 * (moments.shares @ variance.log().sum(-1)) - torch.linalg.slogdet(turns)[1]
@@ -93,7 +93,7 @@ def turning_objective(turns: Tensor, moments: Moments, cost: float) -> Tensor:
     return divergence + cost * count
 
 
-def best_turn(moments: Moments, cost: float, seed: int) -> Tensor | None:
+def best_map(moments: Moments, cost: float, seed: int) -> Tensor | None:
     """The best map B (latents, latents) found, scaled to latents of variance 1; None where none is better than none.
 
     Descent from no map at all and from random rotations of the whitened latents.
@@ -112,13 +112,13 @@ def best_turn(moments: Moments, cost: float, seed: int) -> Tensor | None:
     for step in range(_STEPS):
         optimizer.param_groups[0]["lr"] = _RATE * min(1.0, 2.0 * (1.0 - step / _STEPS))
         optimizer.zero_grad()
-        turning_objective(turns, moments, cost).sum().backward()
+        rotation_objective(turns, moments, cost).sum().backward()
         optimizer.step()
     with torch.no_grad():
-        found = turning_objective(turns, moments, cost)
+        found = rotation_objective(turns, moments, cost)
         found = torch.where(torch.isfinite(found), found, math.inf)
         best = int(found.argmin())
-        if not found[best] < turning_objective(identity, moments, cost)[0] - _LEAST_GAIN:
+        if not found[best] < rotation_objective(identity, moments, cost)[0] - _LEAST_GAIN:
             return None
         turn = turns[best] / _variances(turns[best : best + 1], total)[0].sqrt().unsqueeze(-1)
     return _in_order(turn, total)
@@ -142,7 +142,7 @@ def best_rotation(jacobian: Tensor, seed: int) -> Tensor | None:
     ``jacobian`` (rows, latents, features), in float64.
     """
     identity = torch.eye(jacobian.shape[1], dtype=jacobian.dtype)
-    turn = best_turn(Moments(identity[None], identity.new_ones(1), identity, jacobian), _ROTATION_COST, seed)
+    turn = best_map(Moments(identity[None], identity.new_ones(1), identity, jacobian), _ROTATION_COST, seed)
     if turn is None:
         return None
     left, _, right = torch.linalg.svd(turn)

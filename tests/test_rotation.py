@@ -9,11 +9,11 @@ import torch
 
 from unmix.data.batches import Rows
 from unmix.distributions.prior import GaussianPrior, SplinePrior
-from unmix.models import turning
+from unmix.models import rotation
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
-from unmix.models.turning import strata, turn_latents
+from unmix.models.rotation import rotate_latents, strata
 from unmix.nets.layers import generators
-from unmix.objectives.turning import Moments, best_turn, turning_objective
+from unmix.objectives.rotation import Moments, best_map, rotation_objective
 
 COUNT_SCALE = 0.02
 
@@ -61,18 +61,18 @@ CHANGING = np.array([[1.0, 0.5, 2.0], [0.4, 1.5, 1.0], [2.0, 1.0, 0.5]])
 def test_the_objective_is_what_its_formula_says(cost):
     given = moments(MIXING, CHANGING, shares=[0.5, 0.3, 0.2])
     turns = np.random.default_rng(1).normal(size=(4, 3, 3))
-    found = turning_objective(torch.from_numpy(turns), given, cost)
+    found = rotation_objective(torch.from_numpy(turns), given, cost)
     np.testing.assert_allclose(found, [by_hand(turn, given, cost) for turn in turns], rtol=1e-10)
 
 
 def test_the_derivative_of_the_objective_is_that_of_finite_differences():
     given = moments(MIXING, CHANGING, shares=[0.5, 0.3, 0.2])
     turns = torch.from_numpy(np.random.default_rng(1).normal(size=(4, 3, 3))).requires_grad_()
-    (found,) = torch.autograd.grad(turning_objective(turns, given, 0.3).sum(), turns)
+    (found,) = torch.autograd.grad(rotation_objective(turns, given, 0.3).sum(), turns)
     step = 1e-6 * torch.eye(9, dtype=torch.float64).view(9, 1, 3, 3)
     with torch.no_grad():
         expected = [
-            (turning_objective(turns + own, given, 0.3) - turning_objective(turns - own, given, 0.3)) / 2e-6
+            (rotation_objective(turns + own, given, 0.3) - rotation_objective(turns - own, given, 0.3)) / 2e-6
             for own in step
         ]
     torch.testing.assert_close(found, torch.stack(expected, dim=1).view(4, 3, 3), rtol=1e-6, atol=1e-7)
@@ -82,7 +82,7 @@ def test_the_objective_sees_neither_scale_nor_sign_nor_order():
     given = moments(MIXING, CHANGING)
     turn = torch.from_numpy(np.random.default_rng(1).normal(size=(1, 3, 3)))
     other = torch.tensor([3.0, -0.2, 1.0], dtype=torch.float64)[:, None] * turn[:, [2, 0, 1]]
-    torch.testing.assert_close(turning_objective(turn, given, 0.3), turning_objective(other, given, 0.3))
+    torch.testing.assert_close(rotation_objective(turn, given, 0.3), rotation_objective(other, given, 0.3))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_the_objective_sees_neither_scale_nor_sign_nor_order():
     ids=["changes only", "both", "sparsity only", "neither"],
 )
 def test_the_true_latents_are_found_where_changes_or_sparsity_determine_them(scales, cost, found):
-    turn = best_turn(moments(MIXING, scales), cost, seed=0)
+    turn = best_map(moments(MIXING, scales), cost, seed=0)
     if not found:
         assert turn is None or not _one_to_one(turn.numpy() @ MIXING)
         return
@@ -105,12 +105,12 @@ def _one_to_one(product):
 
 
 def test_latents_that_are_right_already_stay():
-    assert best_turn(moments(np.eye(3), CHANGING), 0.01, seed=0) is None
+    assert best_map(moments(np.eye(3), CHANGING), 0.01, seed=0) is None
 
 
 def test_the_new_latents_keep_the_places_and_signs_of_those_they_resemble():
     slightly = np.eye(3) + 0.2 * MIXING
-    turn = best_turn(moments(slightly, CHANGING), 0.01, seed=0)
+    turn = best_map(moments(slightly, CHANGING), 0.01, seed=0)
     assert turn is not None
     resemblance = turn.numpy() @ slightly
     assert (np.abs(resemblance).argmax(axis=1) == range(3)).all()
@@ -138,7 +138,7 @@ def test_turning_changes_no_reconstruction_and_no_dropped_latent(decoder, prior,
         network.alive[1, 0, 3] = 0.0
         before = network.encode(rows.x, None)
         decoded = network.decode(before.mean)
-        turn_latents(network, rows, network.alive[:, 0], 0.001, seed=0)
+        rotate_latents(network, rows, network.alive[:, 0], 0.001, seed=0)
         after = network.encode(rows.x, None)
         torch.testing.assert_close(network.decode(after.mean), decoded, rtol=1e-3, atol=1e-4)
         assert (after.mean[0, :, 1] == 0).all()
@@ -158,7 +158,7 @@ def test_the_prior_after_a_turn_has_the_moments_of_the_latents():
     network = CGVAENetwork(CGVAEConfig(3, 6, 3, n_starts=1, spare=0, seed=4))
     rows = some_rows()
     with torch.no_grad():
-        turn_latents(network, rows, network.alive[:, 0], 0.001, seed=0)
+        rotate_latents(network, rows, network.alive[:, 0], 0.001, seed=0)
         posterior = network.encode(rows.x, None)
         prior = network.prior(rows.design)
         for domain in range(3):
@@ -226,17 +226,17 @@ def test_rows_with_a_singular_covariance_are_left_out():
 
 def test_a_singular_candidate_does_not_end_the_search():
     turns = torch.stack([torch.eye(3), torch.zeros(3, 3)]).double()
-    found = turning_objective(turns, moments(MIXING, CHANGING), 0.01)
+    found = rotation_objective(turns, moments(MIXING, CHANGING), 0.01)
     assert torch.isfinite(found).tolist() == [True, False]
 
 
 def test_of_many_features_the_search_sees_some_and_counts_for_all(monkeypatch):
-    monkeypatch.setattr(turning, "_NUMBERS", 16 * 3 * 32 * 2)
+    monkeypatch.setattr(rotation, "_NUMBERS", 16 * 3 * 32 * 2)
     seen = []
-    monkeypatch.setattr(turning, "best_turn", lambda moments, cost, seed: seen.append((moments.jacobian, cost)))
+    monkeypatch.setattr(rotation, "best_map", lambda moments, cost, seed: seen.append((moments.jacobian, cost)))
     network, rows = CGVAENetwork(CGVAEConfig(3, 6, 3, n_starts=1, spare=0, seed=4)), some_rows()
     with torch.no_grad():
-        turn_latents(network, rows, network.alive[:, 0], 0.5, seed=0)
+        rotate_latents(network, rows, network.alive[:, 0], 0.5, seed=0)
         z = network.encode(rows.x, None).mean[:, ::19]
         whole = network.decode_with_jacobian(z, 32)[1][0].double()
     ((jacobian, cost),) = seen

@@ -24,7 +24,7 @@ class Phase:
 
 
 class AdversarialModel(nn.Module, ABC):
-    """Several players that take turns within every step; ``config`` fixes networks and objective."""
+    """Networks that are updated in turn within every step; ``config`` fixes networks and objective."""
 
     config: Any
     phases: Sequence[Phase]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unmix.data.batches import Rows
 from unmix.nets.jacobian import rows_at_once
-from unmix.objectives.turning import CANDIDATES, Moments, best_turn, n_zeros
+from unmix.objectives.rotation import CANDIDATES, Moments, best_map, n_zeros
 
 _LEAST_ROWS = 20
 _LEAST_JACOBIANS, _MOST_JACOBIANS = 32, 256
@@ -23,7 +23,7 @@ _LEAST_ZEROS, _DENSE_SHARE = 0.5, 0.25
 
 
 @torch.no_grad()
-def turn_latents(
+def rotate_latents(
     model: Any,
     rows: Rows,
     alive: Tensor,
@@ -54,9 +54,9 @@ def turn_latents(
         moments = Moments(within, shares, total, jacobian)
         with torch.enable_grad():
             taken = jacobian.shape[2] / model.config.n_features
-            found = best_turn(moments, cost / taken, seed)
+            found = best_map(moments, cost / taken, seed)
             if less_if_dense and n_zeros(moments, found) / taken < _LEAST_ZEROS * math.comb(len(kept), 2):
-                found = best_turn(moments, _DENSE_SHARE * cost / taken, seed)
+                found = best_map(moments, _DENSE_SHARE * cost / taken, seed)
         if found is None and linear is None:
             continue
         turn = torch.eye(model.n_latents, device=mean.device)

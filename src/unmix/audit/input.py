@@ -180,7 +180,7 @@ class ResidualDependence:
 
 
 @dataclass(frozen=True)
-class Subject:
+class AuditInput:
     """Everything the checks take.
 
     Attributes
@@ -231,7 +231,7 @@ class Subject:
     def n_latents(self) -> int:
         return self.latents.shape[1]
 
-    def only(self, kept: Sequence[int]) -> Subject:
+    def only(self, kept: Sequence[int]) -> AuditInput:
         """The same with these latents alone."""
         own = list(kept)
 
@@ -299,14 +299,14 @@ def subject_of_model(
     reconstruction: Reconstruction | None = None,
     residual: ResidualDependence | None = None,
     variance: Floats | None = None,
-) -> Subject:
+) -> AuditInput:
     """A fitted model and the posterior means of some rows; no features are needed."""
     n_points = max(_LEAST_POINTS, rows_at_once(1, model.n_latents, len(feature_names)))
     spread = latents[evenly(len(latents), min(_POINTS, n_points))]
     present = {int(group) for group in strata.group}
     slopes, curvatures = prior_derivatives(model, spread[evenly(len(spread), _PRIOR_POINTS)], strata.design)
     again, labels = relabel(model, latents, strata)
-    return Subject(
+    return AuditInput(
         latents=latents,
         strata=strata.labels,
         domains=strata.names(domains),
