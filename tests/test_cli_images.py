@@ -15,7 +15,22 @@ from unmix.cli import _in_options, app
 from unmix.datasets import load_digits_two_colours
 from unmix.errors import DataError, DomainError, SchemaError, SettingError, StorageError
 
-FIT = ["fit", "photos", "--out", "run", "--steps", "2", "--latents", "3", "--size", "16", "--verbose", "0"]
+FIT = [
+    "fit",
+    "photos",
+    "--method",
+    "CGGAN",
+    "--out",
+    "run",
+    "--steps",
+    "2",
+    "--latents",
+    "3",
+    "--size",
+    "16",
+    "--verbose",
+    "0",
+]
 
 
 def run(*words):
@@ -167,7 +182,7 @@ def test_new_images_that_cannot_be_read(here):
 
 def test_messages_name_the_options(here):
     said = {
-        ("fit", "photos"): "Scale them: --size 64.",
+        ("fit", "photos", "--method", "CGGAN"): "Scale them: --size 64.",
         ("fit", "sizes"): "Pass --size with a number of pixels to scale them.",
         ("fit", "modes"): "Pass --mode RGB or --mode L to convert them.",
     }
@@ -222,13 +237,17 @@ def test_the_demo_of_images_keeps_its_judges_and_refuses_what_has_no_effect(tmp_
             SettingError,
             "--domain cannot be used here: images take their domains",
         ),
-        (["fit", "photos", "--decoder", "dense"], SettingError, "CGGAN has no setting decoder. Leave that option out"),
+        (
+            ["fit", "photos", "--method", "CGGAN", "--decoder", "dense"],
+            SettingError,
+            "CGGAN has no setting decoder. Leave that option out",
+        ),
         (
             ["fit", "photos", "--steps", "3", "--method", "CGVAEImages"],
             SettingError,
             "CGVAEImages has no setting max_st",
         ),
-        (["fit", "photos"], DataError, r"square with sides of .*; got 20 by 20.*size=64"),
+        (["fit", "photos", "--method", "CGGAN"], DataError, r"square with sides of .*; got 20 by 20.*size=64"),
         (["fit", "t.csv", "--size", "16"], SettingError, "--size cannot be used here: t.csv is not taken as images"),
         (["fit", "fotos"], DataError, r"no file at fotos, and no folder of images. Check the path"),
         (["transform", "table", "photos"], SchemaError, "table was fitted on a table, not on images"),

@@ -134,7 +134,7 @@ def fit(
     latents: Annotated[
         str | None,
         typer.Option(
-            metavar="NUMBER", help="Number of latent factors, or auto (default). Images: 16, with CGVAEImages 8."
+            metavar="NUMBER", help="Number of latent factors, or auto (default). CGVAEImages: 8, CGGAN: 16."
         ),
     ] = None,
     sparsity: Annotated[float | None, typer.Option(help="Weight of the sparse-mixing penalty.")] = None,
@@ -164,12 +164,17 @@ def fit(
         Path | None, _path_option(help="Of .h5ad and .zarr: write the data with latents here, .h5ad or .zarr.")
     ] = None,
     min_domain_rows: Annotated[int, typer.Option(help="Smallest domain that is accepted.")] = 10,
-    method: Annotated[str | None, typer.Option(help="Images: CGGAN (default) or CGVAEImages.")] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Images: scale to this side. CGGAN: 16, 32, 64, 128.")] = None,
+    method: Annotated[str | None, typer.Option(help="Images: ImageTranslator (default), CGVAEImages or CGGAN.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Images: scale to this side, from 16 to 256. CGGAN: 16, 32, 64, 128.")
+    ] = None,
     mode: Annotated[str | None, typer.Option(help="Images: convert to L (grey) or RGB.")] = None,
     on_error: Annotated[str | None, typer.Option(help="Images: raise, or skip what cannot be read.")] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="CGGAN: adversarial steps; then an eighth as many of the encoder alone.")
+        int | None,
+        typer.Option(
+            min=1, help="ImageTranslator and CGGAN: steps; CGGAN then takes an eighth as many of the encoder alone."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -213,7 +218,7 @@ def fit(
         _refuse("pixels are continuous, and have one scale", **of_tables)
         from unmix.cli.images import fit_images
 
-        fit_images(table, out, method or "CGGAN", reading, settings, overwrite=overwrite, resume=resume)
+        fit_images(table, out, method or "ImageTranslator", reading, settings, overwrite=overwrite, resume=resume)
     else:
         _refuse(f"{table} is not taken as images", method=method, steps=steps, **reading)
         columns = list(kinds), feature, drop or []
