@@ -223,7 +223,9 @@ def test_an_adversarial_model_is_audited_on_rows_that_are_given(frame, labels, t
     assert part.domains_present == 2
     run = model.save(tmp_path / "gan")
     frame.assign(domain=labels).to_csv(tmp_path / "t.csv", index=False)
-    shown = json.loads(command("audit", run, tmp_path / "t.csv", "--json").stdout)
+    done = command("audit", run, tmp_path / "t.csv", "--json")
+    assert done.exit_code == 0, repr(done.exception)
+    shown = json.loads(done.stdout)
     assert [own["verdict"] for own in shown["findings"]] == [own.verdict for own in found.findings]
     with pytest.raises(SettingError, match=r"holds a CGGAN, which keeps no rows\. Pass a file of rows"):
         raise command("audit", run).exception

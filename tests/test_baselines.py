@@ -110,14 +110,14 @@ def test_missing_entries(name, frame, labels):
     [
         ("IVAE", {"prior_mean": "one"}, r"prior_mean must be one of \['zero', 'learned'\]"),
         ("IVAE", {"activation": "relu"}, r"activation must be one of \['silu', 'leaky_relu'\]; got 'relu'"),
-        ("BetaVAE", {"noise_std": 0.0}, r"noise_std must be None or > 0; got 0\.0"),
+        ("BetaVAE", {"noise_std": 0.0}, r"noise_std must be None, or > 0 and finite; got 0\.0"),
         ("BetaVAE", {"kl_weight": -1.0}, "kl_weight must be ≥ 0"),
         ("BetaVAE", {"hidden": ()}, "hidden must be one or more widths ≥ 1"),
         ("IMSDA", {"n_style": 3}, r"n_style must be a whole number from 1 to n_latents = 2; got 3\. For no style"),
         ("HFVAE", {"group_sizes": (2, 1)}, r"sizes ≥ 1 that add up to n_latents = 2; got \(2, 1\)"),
-        ("FactorVAE", {"discriminator": (0,)}, "discriminator must be widths ≥ 1"),
+        ("FactorVAE", {"discriminator": (0,)}, "discriminator must be one or more widths ≥ 1"),
         ("FactorVAE", {"tc_weight": -1}, "tc_weight must be ≥ 0"),
-        ("SparseVAE", {"slab": 20.0}, r"spike > slab > 0; got 10\.0, 20\.0"),
+        ("SparseVAE", {"slab": 20.0}, r"spike must be above slab; got 10\.0 and 20\.0"),
     ],
 )
 def test_settings_that_cannot_be(name, words, message, frame, labels):

@@ -144,8 +144,8 @@ def test_sprites_repeat_and_are_redrawn_from_their_factors(sprites):
     [
         ({"size": 8}, "size ≥ 16 pixels and channels 1 or 3; got size=8"),
         ({"channels": 2}, "channels=2"),
-        ({"size": 16.5}, "size must be a whole number of 0 or more; got 16.5"),
-        ({"n_domains": 2.5}, "n_domains must be a whole number of 0 or more; got 2.5"),
+        ({"size": 16.5}, "size must be a whole number ≥ 0; got 16.5"),
+        ({"n_domains": 2.5}, "n_domains must be a whole number ≥ 0; got 2.5"),
         (
             {"channels": 1, "change": ("hue", "scale")},
             r"change names \['hue'\].*Choose from \['shape', 'x', 'y', 'scale', 'angle'\]",

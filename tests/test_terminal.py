@@ -109,7 +109,7 @@ def test_names_of_columns_files_and_folders(fitted, frame, monkeypatch, capfd, t
     write_table(frame.iloc[:, 1:].assign(**{HOSTILE: 1.0}), tmp_path / f"{table}.parquet")
     code, said = on_the_command_line(monkeypatch, capfd, "transform", model, f"{table}.parquet", "--out", "y.csv")
     assert code == 2
-    assert f"t{SHOWN}.parquet lacks the feature columns" in said
+    assert f"t{SHOWN}.parquet lacks 1 feature column(s)" in said
     assert acts(said) == set()
     code, said = on_the_command_line(monkeypatch, capfd, "audit", model, "--json")
     assert json.loads(said)["latents"]

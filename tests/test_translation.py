@@ -182,11 +182,13 @@ def test_models_and_judges_that_are_none(digits):
     given = data.images[held_out], content[held_out], data.domains[held_out]
     with pytest.raises(SettingError, match="judges must be what train_judges returned; got tuple"):
         judge_translations(Painter(), (judges.content, judges.style), *given)
-    for wrong in (None, "model", CGVAE()):
+    for wrong in (None, "model"):
         with pytest.raises(SettingError, match="model must be a fitted CGGAN, or have domains_ and translate"):
             judge_translations(wrong, judges, *given)
     with pytest.raises(NotFittedError):
         judge_translations(CGGAN(), judges, *given)
+    with pytest.raises(NotFittedError):
+        judge_translations(CGVAE(), judges, *given)
     with pytest.raises(DataError, match="There is nothing at photos"):
         judge_translations(Painter(), judges, "photos", *given[1:])
     with pytest.raises(DataError, match="There is nothing at photos"):

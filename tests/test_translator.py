@@ -76,7 +76,11 @@ def test_typefaces_share_their_jitters(faces):
 
 @pytest.mark.parametrize(
     ("words", "match"),
-    [({"side": 8}, "side ≥ 16"), ({"fonts": {"a": "x.ttf"}}, "two or more fonts"), ({"characters": "aa"}, "different")],
+    [
+        ({"side": 8}, "side must be a whole number ≥ 16"),
+        ({"fonts": {"a": "x.ttf"}}, "two or more fonts"),
+        ({"characters": "aa"}, "different"),
+    ],
 )
 def test_impossible_typefaces_are_refused(words, match):
     with pytest.raises(SettingError, match=match):
@@ -224,7 +228,7 @@ def test_jitter_keeps_the_edges_and_padding_repeats_them():
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        ({"channels": 2}, "channels must be 4 or more"),
+        ({"channels": 2}, "channels must be a whole number ≥ 4"),
         ({"flow": "planar"}, "flow must be one of"),
         ({"sparsity": -1}, "sparsity must be ≥ 0"),
         ({"max_steps": 0.5}, "max_steps must be a whole number"),

@@ -133,9 +133,7 @@ def fit(
     drop: _Drop = None,
     latents: Annotated[
         str | None,
-        typer.Option(
-            metavar="NUMBER", help="Number of latent factors, or auto (default). CGVAEImages: 8, CGGAN: 16."
-        ),
+        typer.Option(metavar="NUMBER", help="Number of latent factors, or auto (default). CGVAEImages: 8, CGGAN: 16."),
     ] = None,
     sparsity: Annotated[float | None, typer.Option(help="Weight of the sparse-mixing penalty.")] = None,
     prior: Annotated[str | None, typer.Option(help="gaussian or spline.")] = None,

@@ -165,7 +165,10 @@ def audit_run(run: Path, table: Path | None, *, as_json: bool, leave_one_out: bo
         if lacking:
             raise SchemaError(f"{table} lacks the domain columns {lacking}, with which the model was fitted. Add them.")
         y = frame[columns] if columns else None
-        found = model.audit(_as_fitted(model, x), y, leave_one_out=leave_one_out)
+        if leave_one_out and not isinstance(model, LatentEstimator):
+            raise SettingError(f"{run} holds a {type(model).__name__}, which --leave-one-out cannot fit again.")
+        words = {"leave_one_out": True} if leave_one_out else {}
+        found = model.audit(_as_fitted(model, x), y, **words)
     # Without characters that a console may lack, which would be escaped in a form that no JSON has.
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
 

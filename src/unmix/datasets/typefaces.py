@@ -76,7 +76,7 @@ def make_typefaces(
     Examples
     --------
     >>> data = make_typefaces(2, characters="abc")
-    >>> data.images.shape, data.domains[0], data.factors.iloc[0].to_dict()
+    >>> data.images.shape, str(data.domains[0]), data.factors.iloc[0].to_dict()
     ((36, 16, 16, 1), 'sans', {'character': 'a', 'jitter': 0})
     """
     whole(1).need("n_jitters", n_jitters)

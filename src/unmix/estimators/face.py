@@ -152,7 +152,7 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
         schema = self.domain_schema_ if self.uses_domains else DomainSchema()
         if domain is None and schema.columns:
             raise DataError(f"Say which domain: one of {list(self.domains_)}.")
-        frame = schema.rows_of(domain, n_rows) if schema.columns else None
+        frame = None if domain is None and not schema.columns else schema.rows_of(domain, n_rows)
         rows = Rows.build(np.zeros((n_rows, 0)), schema.encode(frame, n_rows), schema.sizes, False)
         return rows.to(self._device()).design
 
