@@ -11,7 +11,7 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 import unmix
-from unmix import CGGAN, CGVAE, scverse
+from unmix import CGGAN, CGVAE, DataWarning, scverse
 from unmix.baselines import IVAE
 from unmix.cli import app
 from unmix.errors import DataError, DomainError, SchemaError, SettingError, StorageError
@@ -234,3 +234,19 @@ def test_the_command_line_writes_the_store(tmp_path):
         CliRunner().invoke(
             app, ["fit", str(tmp_path / "t.csv"), *words[2:-6], "--out", str(tmp_path / "o2")], catch_exceptions=False
         )
+
+
+def test_the_command_line_adapts_and_audits_a_store_whose_rows_have_names(adata, model, tmp_path):
+    model.save(tmp_path / "run")
+    own = adata.copy()
+    own.write_h5ad(tmp_path / "x.h5ad")
+    with pytest.warns(DataWarning, match=r"The fit was trained on \d+ or more of these 90 rows") as said:
+        told = CliRunner().invoke(app, ["audit", str(tmp_path / "run"), str(tmp_path / "x.h5ad")])
+    assert not any("indices" in str(own.message) for own in said)
+    assert told.exit_code == 0, repr(told.exception)
+    own.obs["batch"] = "new"
+    own.write_h5ad(tmp_path / "new.h5ad")
+    words = ["adapt", str(tmp_path / "run"), str(tmp_path / "new.h5ad"), "--out", str(tmp_path / "wider")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, repr(done.exception)
+    assert unmix.load(tmp_path / "wider").domains_ == (*model.domains_, "new")

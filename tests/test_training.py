@@ -409,7 +409,7 @@ def test_no_state_is_kept_before_the_objective_is_final(rows, sparsity):
 @pytest.mark.parametrize("n_epochs", [1, 2, 5, 20, 36])
 def test_latents_are_turned_as_often_as_the_length_allows_and_twice_at_most(rows, monkeypatch, n_epochs):
     turned = []
-    monkeypatch.setattr("unmix.models.cgvae.rotate_latents", lambda *words, **_: turned.append(words))
+    monkeypatch.setattr("unmix.models.cgvae.rotate_latents", lambda *words: turned.append(words))
     model = network()
     for epoch in range(n_epochs):
         model.rearrange(rows, 200, epoch / n_epochs, (epoch + 1) / n_epochs)

@@ -141,7 +141,7 @@ class Repeats:
         if self.median[latent] < REPEATS:
             value = floored(self.median[latent])
             said = f"correlation {value} with the other start" if self.others == 1 else self._median(latent)
-            mend = "More starts or longer training may mend it."
+            mend = "More starts or longer training may help."
             return Said("starts_disagree", f"The starts do not agree on it: {said}, {REPEATS} is asked. {mend}")
         if self.rival[latent] < _CONTRADICTED:
             return Said(

@@ -102,13 +102,17 @@ class Novelty:
 
 @torch.no_grad()
 def residuals_of(model: FittedModel, rows: Rows, seed: int = 0) -> tuple[Floats, Floats]:
-    """Posterior means (rows, n_latents), and x - ĝ(z) (rows, n_features) with one draw z of each row's posterior."""
+    """Posterior means (rows, n_latents), and what one draw z of each row's posterior leaves (rows, n_features).
+
+    That is x - E[x | z], in units of the encoder's inputs, which of counts are standardised log(1 + x / s).
+    """
     source = torch.Generator().manual_seed(seed)
     means, left = [], []
     for chunk in chunks(rows):
         noise = torch.randn(len(chunk), model.n_latents, generator=source).to(chunk.x)
         z, _ = model.sample_posterior(chunk.x, chunk.observed, noise, chunk.design)
-        own = model.likelihood.residual(chunk, model.decode(z), source)
+        expected = model.likelihood.mean(model.decode(z), chunk.offset)
+        own = chunk.x - model.likelihood.inputs(expected, chunk.offset)
         left.append((own if chunk.observed is None else own.masked_fill(chunk.observed == 0, torch.nan)).cpu())
         means.append(model.mean(chunk.x, chunk.observed, chunk.design).cpu())
     return torch.cat(means).double().numpy(), torch.cat(left).double().numpy()

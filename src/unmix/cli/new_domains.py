@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import typer
 
-from unmix.cli.runs import claim, read_for_model, write_results
+from unmix.cli.runs import beside_features, claim, read_for_model, write_results
 from unmix.errors import SchemaError, SettingError, StorageError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.loading import load
@@ -30,7 +30,7 @@ def adapt_run(run: Path, table: Path, domain: Sequence[str], out: Path, *, overw
     labels = _labels(frame, domain or names, names, table)
     rows = x if model.schema_.named else x.to_numpy()
     wider = model.adapt(rows, domain=labels)
-    write_results(wider, rows, out, beside=frame.drop(columns=list(x.columns)))
+    write_results(wider, rows, out, beside=beside_features(frame, x))
     found = wider.effects_frame()
     known = {*model.domains_}
     typer.echo(f"\nnew     {', '.join(wider.domains_[len(known) :]) or 'none: a range is wider'}")

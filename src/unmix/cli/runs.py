@@ -53,7 +53,7 @@ _REPORT = "report.html"
 _LATENTS = "latents.csv"
 _DEMO_LATENTS = 4
 _DEMO_JITTERS, _DEMO_HELD_OUT, _DEMO_STEPS = 6, 2, 1200
-_JUDGED_JITTERS, _JUDGE_EPOCHS = 16, 30
+_JUDGED_JITTERS, _JUDGE_EPOCHS = 12, 15
 
 
 def fit_table(
@@ -123,12 +123,17 @@ def _observations(x: Annotated) -> pd.DataFrame:
     return obs.reset_index(drop=True)
 
 
+def beside_features(frame: pd.DataFrame, x: Any) -> pd.DataFrame:
+    """The columns of a file beside those of the features ``x``, which of AnnData are none of them."""
+    return frame if isinstance(x, Annotated) else frame.drop(columns=list(x.columns))
+
+
 def transform_table(model: Any, run: Path, table: Path, out: Path, *, novelty: bool = False) -> None:
     """Write the latents of a file's rows beside its other columns, on request with how novel each row is."""
     _needs_table(model, run)
     frame, x = _read_for(model, table)
     latents, names = _latents(model, x)
-    others = frame if isinstance(x, Annotated) else frame.drop(columns=list(x.columns))
+    others = beside_features(frame, x)
     written = with_latents(others, latents, names)
     found = None
     if novelty:
@@ -164,7 +169,7 @@ def audit_run(run: Path, table: Path | None, *, as_json: bool, leave_one_out: bo
         lacking = [name for name in columns if name not in frame.columns]
         if lacking:
             raise SchemaError(f"{table} lacks the domain columns {lacking}, with which the model was fitted. Add them.")
-        y = frame[columns] if columns else None
+        y = frame[columns].set_axis(x.obs.index if isinstance(x, Annotated) else frame.index) if columns else None
         if leave_one_out and not isinstance(model, LatentEstimator):
             raise SettingError(f"{run} holds a {type(model).__name__}, which --leave-one-out cannot fit again.")
         words = {"leave_one_out": True} if leave_one_out else {}

@@ -302,7 +302,7 @@ class CGVAENetwork(LatentModel):
         if due:
             last = self.config.by_evidence and due[-1] == self.config.turned[-1]
             cost = _by_evidence(n_train, self._wide) if last else self._entry_cost(n_train)
-            rotate_latents(self, rows, self.alive[:, 0], cost, self.config.seed, less_if_dense=last)
+            rotate_latents(self, rows, self.alive[:, 0], cost, self.config.seed)
 
     @torch.no_grad()
     def _narrow(self, rows: Rows, wide: Tensor) -> None:

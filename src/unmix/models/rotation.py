@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,15 +10,13 @@ from torch import Tensor
 
 from unmix.data.batches import Rows
 from unmix.nets.jacobian import rows_at_once
-from unmix.objectives.rotation import CANDIDATES, Moments, best_map, n_zeros
+from unmix.objectives.rotation import CANDIDATES, Moments, best_map
 
 _LEAST_ROWS = 20
 _LEAST_JACOBIANS, _MOST_JACOBIANS = 32, 256
 # Derivatives of all candidates: the search takes as long as they are many.
 _NUMBERS = 2**20
 _PARTS = 4
-# A mixing with fewer zeros than this share of the pairs of latents is dense; entries then cost so much less.
-_LEAST_ZEROS, _DENSE_SHARE = 0.5, 0.25
 
 
 @torch.no_grad()
@@ -31,14 +28,12 @@ def rotate_latents(
     seed: int,
     *,
     linear: Sequence[int] | None = None,
-    less_if_dense: bool = False,
 ) -> None:
     """Turn the latents that are ``alive`` (starts, latents) in every start that gains by it.
 
     The decoder's first layer and the mean of q(z | x) become exactly those of ``z' = B z``; the covariance of q and
     the prior's parameters are fitted to it. ``cost``: nats a row for an entry of the mixing. ``linear``: only these
-    starts, whose decoders are linear and whose priors are not yet set. ``less_if_dense``: where that leaves fewer zeros
-    than one for every two pairs of latents, which turning alone gives to any mixing, entries cost a quarter.
+    starts, whose decoders are linear and whose priors are not yet set.
     """
     posterior = model.encode(rows.x, rows.observed)
     below, factors = model.encoder.below_last(rows.x, rows.observed), posterior.factor
@@ -53,10 +48,7 @@ def rotate_latents(
         jacobian = _jacobian(model, start, mean if linear is None else mean[:1], kept, seed)
         moments = Moments(within, shares, total, jacobian)
         with torch.enable_grad():
-            taken = jacobian.shape[2] / model.config.n_features
-            found = best_map(moments, cost / taken, seed)
-            if less_if_dense and n_zeros(moments, found) / taken < _LEAST_ZEROS * math.comb(len(kept), 2):
-                found = best_map(moments, _DENSE_SHARE * cost / taken, seed)
+            found = best_map(moments, cost * model.config.n_features / jacobian.shape[2], seed)
         if found is None and linear is None:
             continue
         turn = torch.eye(model.n_latents, device=mean.device)

@@ -33,7 +33,6 @@ _STEPS = 150
 _RATE = 0.05
 _LEAST_GAIN = 1e-3
 _ROTATION_COST = 0.01
-_ZERO = 0.05
 
 
 class _MeanSize(torch.autograd.Function):
@@ -122,18 +121,6 @@ def best_map(moments: Moments, cost: float, seed: int) -> Tensor | None:
             return None
         turn = turns[best] / _variances(turns[best : best + 1], total)[0].sqrt().unsqueeze(-1)
     return _in_order(turn, total)
-
-
-@torch.no_grad()
-def n_zeros(moments: Moments, turn: Tensor | None) -> float:
-    """Entries of the turned mixing below 0.05 standard deviations, beyond those that dense entries let expect.
-
-    These are half as many as there are between 0.05 and 0.15, since densities are flat near 0.
-    """
-    total = moments.total
-    turns = torch.diag(total.diagonal().clamp_min(1e-12).rsqrt())[None] if turn is None else turn[None]
-    weights = _weights(turns, moments)
-    return float((weights < _ZERO).sum()) - 0.5 * float(((weights >= _ZERO) & (weights < 3 * _ZERO)).sum())
 
 
 def best_rotation(jacobian: Tensor, seed: int) -> Tensor | None:
