@@ -105,7 +105,11 @@ def some_of_each(groups: NDArray[np.int64], domains: Sequence[str]) -> tuple[NDA
     """Places of a few images of every domain, and words for them; ``groups`` are places in ``domains``, -1 for none."""
     present = [group for group in range(len(domains)) if (groups == group).any()][:SHOWN]
     each = SHOWN // max(len(present), 1)
-    chosen = [np.flatnonzero(groups == group)[:each] for group in present]
+    # From another place of each domain: images often come in the same order in all.
+    chosen = []
+    for place, group in enumerate(present):
+        own = np.flatnonzero(groups == group)
+        chosen.append(own[(place * len(own) // len(present) + np.arange(min(each, len(own)))) % len(own)])
     words = ", ".join(f"{len(own)} of {domains[group]}" for group, own in zip(present, chosen, strict=True))
     return np.concatenate([*chosen, np.zeros(0, np.int64)]), words
 
