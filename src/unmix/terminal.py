@@ -58,3 +58,10 @@ class _Printable:
         if name == "buffer":
             raise AttributeError("bytes would go past the escapes")
         return getattr(self.rich_proxied_file, name)
+
+
+def duration(seconds: float) -> str:
+    """About how long something takes, in words."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{round(seconds / 3600, 1):g} hours"

@@ -21,6 +21,7 @@ from unmix.errors import SettingError, StorageError
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.progress import run_bar
 from unmix.files import check_replaceable, names_in
+from unmix.terminal import duration
 
 _PAGE = "study.html"
 _SELECT_PAGE, _TABLE = "select.html", "selection.csv"
@@ -50,7 +51,7 @@ def run_bench(
     claim_rows(path)
     try:
         if missing and estimate:
-            typer.echo(f"this will take about {_minutes(estimate_seconds(missing, jobs))}", err=True)
+            typer.echo(f"this will take about {duration(estimate_seconds(missing, jobs))}", err=True)
         with run_bar(total, total - len(missing)) as on_row:
             rows = run_study(chosen, out, n_jobs=jobs, retry_failed=retry_failed, on_row=on_row)
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -152,7 +153,3 @@ def _study(name: str, n_seeds: int | None, allow_import: bool) -> Study:
     if n_seeds is not None:
         raise SettingError("A study file states its own seeds; leave --seeds out, or change the file.")
     return read_study(name, allow_import=allow_import)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

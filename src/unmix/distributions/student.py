@@ -15,22 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from unmix.data.batches import Rows
-from unmix.distributions.likelihood import Likelihood, Noise, NoiseCourse
+from unmix.distributions.likelihood import Gaussian, NoiseCourse
 
 _FIRST_DEGREES = 10.0
 _MOST_LOG_DEGREES = 6.0
 _STEPS, _RATE, _MOST_ROWS = 60, 0.1, 4096
 
 
-class Student(Likelihood):
+class Student(Gaussian):
     """``x ~ η + σ t_ν`` of standardised features; ``course`` is that of σ."""
 
     n_parameters = 2
-    link, unit = "identity", "standard deviations"
 
     def __init__(self, n_starts: int, n_features: int, std: float = 0.1, course: NoiseCourse | None = None) -> None:
-        super().__init__()
-        self.noise = Noise(n_starts, n_features, std, course)
+        super().__init__(n_starts, n_features, std, course)
         self.log_degrees = nn.Parameter(torch.full((n_starts, 1, n_features), math.log(_FIRST_DEGREES - 1.0)))
 
     @property
@@ -46,30 +44,11 @@ class Student(Likelihood):
         entries = constants - half * (squares / degrees).log1p()
         return (entries if rows.observed is None else entries * rows.observed).sum(-1)
 
-    def mean(self, output: Tensor, offset: Tensor | None = None) -> Tensor:
-        return output
-
     def sample(self, output: Tensor, generator: torch.Generator, offset: Tensor | None = None) -> Tensor:
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         degrees = self.degrees[0, 0].detach()
         drawn = rng.standard_t(np.broadcast_to(degrees.cpu().double().numpy(), output.shape))
         return output + self.noise.std()[0, 0] * torch.from_numpy(drawn).to(output)
-
-    def carry(
-        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, offset: Tensor | None = None
-    ) -> Tensor:
-        kept = moved + (rows.x - output)
-        return kept if rows.observed is None else torch.where(rows.observed > 0, kept, moved)
-
-    def residual(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
-        return rows.x - output
-
-    def begin_linear(self, start: int, train: Rows, z: Tensor, weight: Tensor, noise: float) -> Tensor:
-        self.noise.log[start] = math.log(noise)
-        return weight
-
-    def release(self) -> None:
-        self.noise.release()
 
     def refit(self, drawn: Iterable[tuple[Rows, Tensor]]) -> None:
         """Scale and degrees of the best bound, by descent."""
@@ -86,4 +65,4 @@ class Student(Likelihood):
         optimizer.zero_grad()
 
     def of_start(self, start: int) -> dict[str, Tensor]:
-        return super().of_start(start) | self.noise.of_start(start)
+        return {**super().of_start(start), "log_degrees": self.log_degrees[start : start + 1].detach()}

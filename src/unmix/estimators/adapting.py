@@ -60,7 +60,7 @@ def adapted(estimator: Any, X: Any, domain: Any) -> Any:
     if table is not None:
         bare = estimator._new_rows(table).to(torch.device("cpu"))
         own = Rows.build(np.zeros((n_rows, 0)), encoded, schema.sizes, False)
-        rows = Rows(bare.x, bare.observed, own.codes, own.values, own.n_design)
+        rows = replace(bare, codes=own.codes, values=own.values, n_design=own.n_design)
     design = Rows.build(np.zeros((n_rows, 0)), encoded, schema.sizes, False).design
     learnt = None
     if len(new):

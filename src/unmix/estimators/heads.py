@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from unmix.data.images import ImageSchema
 from unmix.errors import DataError, DomainError, SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cgvae import CGVAE
+from unmix.validation import one_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -37,7 +39,7 @@ _CHANGE = 0.2
 _ALPHAS = np.logspace(-3, 3, 13)
 
 
-class _DomainHead(MetaEstimatorMixin, BaseEstimator):
+class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
     """What regressor and classifier share: the representation, its choice, and rows of new domains."""
 
     def __init__(self, model: Any = None, head: Any = None, *, representation: str = "auto") -> None:
@@ -154,9 +156,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator):
         return self._more_labels(values)
 
     def _checked_head(self) -> Any:
-        known = ("auto", *REPRESENTATIONS)
-        if self.representation not in known:
-            raise SettingError(f"representation must be one of {list(known)}; got {self.representation!r}.")
+        one_of(("auto", *REPRESENTATIONS)).need("representation", self.representation)
         head = self._default_head() if self.head is None else self.head
         if not (hasattr(head, "fit") and hasattr(head, "predict")):
             raise SettingError(
@@ -199,11 +199,13 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator):
                 rows.append({"representation": name, "left_out": where, "rows": len(left_out), "score": score})
         return pd.DataFrame(rows)
 
+    @abstractmethod
     def _default_head(self) -> Any:
-        raise NotImplementedError
+        """What takes the representation where no head is given."""
 
+    @abstractmethod
     def _score(self, y: NDArray[Any], found: NDArray[Any]) -> float:
-        raise NotImplementedError
+        """How well ``found`` agrees with ``y``: higher is better."""
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "head_")

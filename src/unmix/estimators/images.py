@@ -50,6 +50,7 @@ from unmix.report.images import (
     translated_section,
 )
 from unmix.report.parts import write_html
+from unmix.terminal import duration
 from unmix.train.checkpoint import is_checkpoint
 from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingSettings
@@ -212,7 +213,7 @@ penalty_every, kl_weight, n_spare, likelihood
         steps_a_pass = max(1, round(len(train) / _BATCH))
         epochs = max(1, round(_STEPS / steps_a_pass)) if self.max_epochs is None else int(self.max_epochs)
         seconds = epochs * steps_a_pass * _seconds_a_step(network, train.take(slice(0, _BATCH)))
-        said = f"autoencoder: {epochs * steps_a_pass} steps on {len(train)} images, {_duration(seconds)}"
+        said = f"autoencoder: {epochs * steps_a_pass} steps on {len(train)} images, about {duration(seconds)}"
         say(self.verbose, f"unmix {type(self).__name__}, {said}")
         if seconds > _LONG:
             warn(f"Training the {said}. Scale the images down (read_images(…, size=32)), or pass a smaller max_epochs.")
@@ -435,9 +436,3 @@ def _seconds_a_step(network: ImageAutoencoder, rows: Rows) -> float:
         sum(term.sum() for term in tried.terms(rows, noise, len(rows), 0, 0.0).values()).backward()  # type: ignore[union-attr]
         began = began or time.monotonic()
     return (time.monotonic() - began) / 2
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s"
-    return f"about {round(seconds / 60)} minutes" if seconds < 2 * _LONG else f"about {seconds / 3600:.0f} hours"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema, ImageTable, check_images
-from unmix.errors import DataError, DataWarning, DomainError, SchemaError, SettingError
+from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
 from unmix.estimators.atomic import atomic
 from unmix.estimators.face import FittedFace, Learnt
 from unmix.estimators.features import ImageClassifier
@@ -37,6 +36,7 @@ from unmix.models.cggan import as_images as as_pixels
 from unmix.models.features import FeatureNetwork
 from unmix.models.fitted_translator import FittedTranslator
 from unmix.models.translator import TranslatorConfig, TranslatorNetwork, learn_alignment
+from unmix.terminal import duration
 from unmix.train.adversarial import AdversarialSettings, fit_adversarial
 from unmix.train.classify import fit_classifier
 from unmix.train.devices import pick_device
@@ -222,14 +222,12 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         say(
             self.verbose,
             f"unmix ImageTranslator: {len(rows)} images of shape {config.shape}, {config.steps} steps on {device}, "
-            f"about {_in_words(expected)}\n" + "\n".join(f"domain {column.describe()}" for column in domains.columns),
+            f"about {duration(expected)}\n" + "\n".join(f"domain {column.describe()}" for column in domains.columns),
         )
         if expected > _LONG:
-            warnings.warn(
-                f"The training will take about {_in_words(expected)} on {device}. Scale the images down, lower "
-                "max_steps or channels, or pass a GPU as device; with checkpoint= it can be interrupted.",
-                DataWarning,
-                stacklevel=3,
+            warn(
+                f"The training will take about {duration(expected)} on {device}. Scale the images down, lower "
+                "max_steps or channels, or pass a GPU as device; with checkpoint= it can be interrupted."
             )
         with block_bar(self.verbose, config.steps) as on_block:
             result = fit_adversarial(
@@ -473,9 +471,3 @@ def _expected_seconds(network: TranslatorNetwork, rows: Any, settings: Adversari
         terms = trial.terms("translator", rows.take(index), source, every)
         torch.autograd.grad(torch.stack([*terms.values()]).sum(), parameters, allow_unused=True)
     return (time.monotonic() - began) / _TIMED * every
-
-
-def _in_words(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
