@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.errors import DomainError
-from unmix.forms import familiar
+from unmix.forms import LabelsLike, familiar
 
 UNNAMED = "domain"
 """Name of a column of labels that came without one."""
@@ -34,7 +34,7 @@ _TEXT_OF_MISSING = ("nan", "NaT")
 _INT64 = range(-(2**63), 2**63)
 
 
-def labels_frame(y: Any, n_rows: int, rows_of: str = "X") -> pd.DataFrame:
+def labels_frame(y: LabelsLike | None, n_rows: int, rows_of: str = "X") -> pd.DataFrame:
     """Any form of y as a frame with text column names and ``n_rows`` rows, as many as ``rows_of`` has.
 
     A column is int64 or float64 where all its labels are numbers, bool where all are True or False, else text.
@@ -61,8 +61,8 @@ def labels_frame(y: Any, n_rows: int, rows_of: str = "X") -> pd.DataFrame:
 
 
 def label_column(
-    values: Any, what: str, n_rows: int | None = None, *, of: str = "rows", mixed: bool = True
-) -> NDArray[Any]:
+    values: LabelsLike | None, what: str, n_rows: int | None = None, *, of: str = "rows", mixed: bool = True
+) -> NDArray[np.generic]:
     """One label for each of ``n_rows``, as a column of ``labels_frame``; ``what`` and ``of`` name both in errors.
 
     Raises
@@ -78,12 +78,12 @@ def label_column(
     return _typed(columns[0][1], what, mixed=mixed)
 
 
-def label_texts(values: Any, what: str, n_rows: int | None = None, *, of: str = "rows") -> list[str]:
+def label_texts(values: LabelsLike | None, what: str, n_rows: int | None = None, *, of: str = "rows") -> list[str]:
     """Texts of a ``label_column``."""
     return [label_text(label) for label in label_column(values, what, n_rows, of=of).tolist()]
 
 
-def label_text(value: Any) -> str:
+def label_text(value: object) -> str:
     """Text of a label; 1, 1.0 and numpy's 1 are one label."""
     plain = value if isinstance(value, str) else _plain(value)
     if isinstance(plain, float) and plain.is_integer():
@@ -91,7 +91,7 @@ def label_text(value: Any) -> str:
     return str(plain)
 
 
-def name_text(name: Any) -> str:
+def name_text(name: object) -> str:
     """Text of a column's name; those of several levels are put together by " / "."""
     return " / ".join(map(str, name)) if isinstance(name, tuple) else str(name)
 
@@ -103,13 +103,14 @@ def natural_order(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(levels, key=(lambda level: (int(level), level)) if numeric else (lambda level: (0, level))))
 
 
-def _columns(y: Any) -> list[tuple[str, Any]]:
+def _columns(y: LabelsLike | None) -> list[tuple[str, Any]]:
     """Names and cells of the columns of ``y``; cells by position."""
     y = familiar(y)
     if isinstance(y, pd.MultiIndex):
         y = y.to_frame(index=False)
-    if not isinstance(y, Mapping) and hasattr(y, "to_pydict") and not nw.dependencies.is_into_dataframe(y):
-        y = y.to_pydict()
+    if not isinstance(y, Mapping) and not nw.dependencies.is_into_dataframe(y):
+        to_dict = getattr(y, "to_pydict", None)
+        y = to_dict() if to_dict else y
     if isinstance(y, Mapping):
         return [(name_text(name), _single(values, name)) for name, values in y.items()]
     if isinstance(y, pd.DataFrame):
@@ -143,19 +144,20 @@ def _made_up(n_columns: int) -> list[str]:
     return [UNNAMED] if n_columns == 1 else [f"u{k}" for k in range(n_columns)]
 
 
-def _single(values: Any, name: Any) -> Any:
+def _single(values: Any, name: object) -> Any:
     columns = _columns(values)
     if len(columns) != 1:
         raise DomainError(f"Domain column {name_text(name)!r} holds {len(columns)} columns. Pass one label a row.")
     return columns[0][1]
 
 
-def _cells(y: Any) -> Any:
+def _cells(y: LabelsLike | None) -> Any:
     """Labels that are no table: a list, a numpy array of one or two dimensions, or a pandas array."""
     if isinstance(y, pd.api.extensions.ExtensionArray):
         return y
-    if hasattr(y, "to_pylist"):
-        return y.to_pylist()
+    to_list = getattr(y, "to_pylist", None)
+    if to_list is not None:
+        return to_list()
     if isinstance(y, Sequence) and not isinstance(y, str | bytes):
         cells = list(y)
         rows = (isinstance(cell, list | tuple) or getattr(cell, "ndim", 0) == 1 for cell in cells)
@@ -180,7 +182,7 @@ def _cells(y: Any) -> Any:
     return array
 
 
-def _typed(cells: Any, what: str, *, mixed: bool = True) -> NDArray[Any]:
+def _typed(cells: Any, what: str, *, mixed: bool = True) -> NDArray[np.generic]:
     """One column of labels in the type of its values; see ``labels_frame`` and ``label_column``."""
     kind = cells.dtype.kind if isinstance(cells, np.ndarray) else ""
     if kind in ("b", "i", "u") or (cells.dtype == np.float64 if kind == "f" else False):
@@ -272,7 +274,7 @@ def _plain_number(cell: Any) -> int | float | None:
     return int(cell) if exact else number
 
 
-def _time_text(cell: Any) -> str | None:
+def _time_text(cell: object) -> str | None:
     if isinstance(cell, np.datetime64 | np.timedelta64):
         if np.isnat(cell):
             return None

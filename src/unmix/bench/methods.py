@@ -21,7 +21,7 @@ from unmix.estimators.linear import JointDiagonalization
 from unmix.estimators.loading import ESTIMATORS
 
 _PLAIN = (str, int, float, list, tuple, type(None))
-_LINEAR: dict[str, tuple[type, dict[str, Any]]] = {
+_LINEAR: dict[str, tuple[type, dict[str, object]]] = {
     # With a tolerance of 1e-3 it can stop at a saddle, after one step.
     "FastICA": (FastICA, {"max_iter": 5000, "tol": 1e-6}),
     "JointDiagonalization": (JointDiagonalization, {}),
@@ -38,16 +38,16 @@ class Method:
 
     name: str
     estimator: str = "CGVAE"
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     domains: bool = True
 
     @property
-    def _kind(self) -> tuple[Any, dict[str, Any]]:
+    def _kind(self) -> tuple[Any, dict[str, object]]:
         """Class, and settings of it that are others here than its own defaults."""
         return _LINEAR.get(self.estimator) or (_find(self.estimator), {})
 
     @property
-    def fixed_by(self) -> dict[str, Any]:
+    def fixed_by(self) -> dict[str, object]:
         """All that fixes what the method does: estimator, its settings with its defaults, length of its training."""
         kind, own = self._kind
         defaults = {name: word.default for name, word in inspect.signature(kind).parameters.items()}

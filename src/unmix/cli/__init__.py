@@ -10,7 +10,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -439,7 +439,7 @@ def main() -> None:
             sys.exit(2)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     # While a bar is drawn, rich takes what is printed and would obey its control sequences.
     typer.echo(printable(f"{category.__name__}: {message}"), err=True)
 

@@ -42,6 +42,7 @@ from unmix.estimators.loading import load
 from unmix.estimators.translator import ImageTranslator
 from unmix.files import check_replaceable, names_in
 from unmix.fits.storage import DONE, FILES, add_files, holds_model, refuse_foreign
+from unmix.forms import AnnDataLike, DataLike, LabelsLike
 from unmix.scverse import add_latents, check_store
 from unmix.scverse import write as write_store
 from unmix.train.checkpoint import is_checkpoint
@@ -98,14 +99,16 @@ def _store(table: Path, layer: str | None, write: Path | None, *, overwrite: boo
 
 
 def _columns_of(
-    source: Any, layer: str | None, domain: Sequence[str], feature: Sequence[str] | None, drop: Sequence[str]
+    source: AnnDataLike, layer: str | None, domain: Sequence[str], feature: Sequence[str] | None, drop: Sequence[str]
 ) -> tuple[Annotated, pd.DataFrame | None, pd.DataFrame]:
     """``read_columns`` of AnnData: the variables stay one matrix, sparse where it is."""
     x = annotated(source, layer)
     obs = _observations(x)
     for name in domain:
         if name not in x.obs:
-            raise DataError(f"There is no column {name!r} in .obs; it has {listed(source.obs.columns, 20) or 'none'}.")
+            raise DataError(
+                f"There is no column {name!r} in .obs; it has {listed([*source.obs.columns], 20) or 'none'}."
+            )
     known = {*x.names, *obs}
     lost = [name for name in drop if name not in known]
     if lost:
@@ -123,7 +126,7 @@ def _observations(x: Annotated) -> pd.DataFrame:
     return obs.reset_index(drop=True)
 
 
-def beside_features(frame: pd.DataFrame, x: Any) -> pd.DataFrame:
+def beside_features(frame: pd.DataFrame, x: pd.DataFrame | Annotated) -> pd.DataFrame:
     """The columns of a file beside those of the features ``x``, which of AnnData are none of them."""
     return frame if isinstance(x, Annotated) else frame.drop(columns=list(x.columns))
 
@@ -287,7 +290,9 @@ def demo_images_run(out: Path, steps: int | None, seed: int, *, overwrite: bool,
     typer.echo(f"Real held-out images: character {judges.real_content:.3f}, typeface {judges.real_style:.3f}.")
 
 
-def train(model: LatentEstimator | CGGAN | ImageTranslator, x: Any, y: Any, out: Path, *, resume: bool) -> None:
+def train(
+    model: LatentEstimator | CGGAN | ImageTranslator, x: DataLike, y: LabelsLike | None, out: Path, *, resume: bool
+) -> None:
     """Fit with a checkpoint in the run folder; ctrl-C leaves it there and says how to go on."""
     checkpoint = out / CHECKPOINT
     try:
@@ -305,10 +310,10 @@ def train(model: LatentEstimator | CGGAN | ImageTranslator, x: Any, y: Any, out:
 
 def write_results(
     model: Any,
-    x: Any,
+    x: DataLike,
     out: Path,
     tables: Mapping[str, pd.DataFrame] | None = None,
-    write_report: Callable[[Path], Any] | None = None,
+    write_report: Callable[[Path], object] | None = None,
     beside: pd.DataFrame | None = None,
     judges: Mapping[str, ImageClassifier] | None = None,
 ) -> None:
@@ -329,10 +334,10 @@ def write_results(
 
 def _write(
     model: Any,
-    x: Any,
+    x: DataLike,
     out: Path,
     tables: Mapping[str, pd.DataFrame],
-    write_report: Callable[[Path], Any],
+    write_report: Callable[[Path], object],
     beside: pd.DataFrame | None,
     judges: Mapping[str, ImageClassifier],
 ) -> list[str]:
@@ -390,12 +395,12 @@ def _needs_table(model: Any, run: Path) -> None:
         )
 
 
-def _latents(model: Any, x: Any) -> tuple[NDArray[Any], list[str]]:
+def _latents(model: Any, x: DataLike) -> tuple[NDArray[np.floating], list[str]]:
     """Latents of ``x`` and their names."""
     return model.transform(_as_fitted(model, x)), [str(name) for name in model.get_feature_names_out()]
 
 
-def _as_fitted(model: Any, x: Any) -> Any:
+def _as_fitted(model: Any, x: DataLike) -> Any:
     """A frame as the model was fitted: without names where there were none."""
     return x.to_numpy() if isinstance(x, pd.DataFrame) and not model.schema_.named else x
 
@@ -431,7 +436,7 @@ def _read_for(model: LatentEstimator, path: Path) -> tuple[pd.DataFrame, Any]:
     return frame, frame[found]
 
 
-def _attempt(write: Callable[[], Any]) -> None:
+def _attempt(write: Callable[[], object]) -> None:
     """A note that may fail to be written without hiding what it is about."""
     try:
         write()

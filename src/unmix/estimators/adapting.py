@@ -24,6 +24,7 @@ from unmix.data.images import of_images
 from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError
 from unmix.fits.latent import LatentFit
+from unmix.forms import DataLike, LabelsLike
 from unmix.models.adapting import LearntEffects, domain_prior, learn_effects, moments, set_effects, widened
 from unmix.models.base import FittedModel
 
@@ -33,7 +34,7 @@ Ints = NDArray[np.int64]
 LEAST_ROWS = 10
 
 
-def adapted(estimator: Any, X: Any, domain: Any) -> Any:
+def adapted(estimator: Any, X: DataLike | None, domain: LabelsLike) -> Any:
     """A copy of ``estimator`` that knows the domain, or domains, of the rows ``X``."""
     old: DomainSchema = estimator.domain_schema_
     if not estimator.uses_domains or domain_prior(estimator.model_) is None:
@@ -73,7 +74,7 @@ def adapted(estimator: Any, X: Any, domain: Any) -> Any:
     )
 
 
-def _frame_of(schema: DomainSchema, table: Any, domain: Any, n_rows: int) -> pd.DataFrame:
+def _frame_of(schema: DomainSchema, table: DataLike | None, domain: LabelsLike, n_rows: int) -> pd.DataFrame:
     """The domain columns of every row; a text that names a domain column of the table stands for that column."""
     names = [column.name for column in schema.columns]
     if table is not None and nw.dependencies.is_into_dataframe(table):

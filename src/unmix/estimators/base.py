@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
@@ -34,6 +35,7 @@ from unmix.estimators.atomic import atomic
 from unmix.estimators.face import FittedFace, Learnt
 from unmix.estimators.left_out import left_out_finding
 from unmix.estimators.prepare import (
+    KindWords,
     Prepared,
     as_fitted,
     beside_features,
@@ -52,6 +54,7 @@ from unmix.files import as_path, file_to_write
 from unmix.fits.audited import NewRows, audit_fit, new_rows
 from unmix.fits.latent import LatentFit, LatentSummary, finish_fit
 from unmix.fits.words import plain_settings
+from unmix.forms import DataLike, LabelsLike
 from unmix.models.base import FittedModel, LatentModel
 from unmix.report.html import write_report
 from unmix.train.devices import pick_device
@@ -107,7 +110,7 @@ class LatentEstimator(FittedFace[LatentFit]):
     auxiliary: Mapping[str, str] | None = None
     missing: str = "error"
     min_domain_rows: int = 10
-    device: Any = "auto"
+    device: str | torch.device = "auto"
     random_state: RandomLike = 0
     verbose: int = 1
 
@@ -131,8 +134,8 @@ class LatentEstimator(FittedFace[LatentFit]):
     @atomic
     def fit(
         self,
-        X: Any,
-        y: Any = None,
+        X: DataLike,
+        y: LabelsLike | None = None,
         *,
         layer: str | None = None,
         checkpoint: str | Path | None = None,
@@ -198,13 +201,13 @@ class LatentEstimator(FittedFace[LatentFit]):
         self._finish(data, network, train, held_out, result, words)
         return self
 
-    def transform(self, X: Any) -> NDArray[Any]:
+    def transform(self, X: DataLike) -> NDArray[np.floating]:
         """Posterior means of the latents (n_samples, n_latents); no domain is needed."""
         check_is_fitted(self)
         table = as_table(X, self._layer())
         return with_row_names(self, self._encode(table, self._new_rows(table, given=X)), table)
 
-    def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
+    def inverse_transform(self, X: ArrayLike) -> NDArray[np.number]:
         """Features (n_samples, n_features), in the data's units, of latents ``X`` (n_samples, n_latents).
 
         Latents are posterior means, which noise shrinks toward the mean; that is taken off first, so that of rows the
@@ -215,7 +218,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         z = latent_matrix(X, [str(name) for name in self.get_feature_names_out()])
         return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()) @ self.model_.expansion)
 
-    def domain_noise(self, X: Any, y: Any = None) -> Floats:
+    def domain_noise(self, X: DataLike, y: LabelsLike | None = None) -> Floats:
         """ε = F(z; u) of rows and their domains (n_samples, n_latents): their latents, standard normal in each domain.
 
         What is left of a row's latents when that is taken off which its domain makes of them: its place in its domain.
@@ -230,7 +233,7 @@ class LatentEstimator(FittedFace[LatentFit]):
                 parts.append(self.model_.prior(own.design).to_noise(z)[0].cpu().double().numpy())
         return np.concatenate(parts)
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: DataLike, y: LabelsLike | None = None) -> float:
         """Bound on the log-likelihood of ``X`` given its domains: mean per row, in nats, in the data's units.
 
         Pass rows that were not used in ``fit``. The expectation under the posterior uses eight fixed draws. Of rows
@@ -247,7 +250,9 @@ class LatentEstimator(FittedFace[LatentFit]):
                 total -= float((observed * log_scale).sum())
         return total / len(rows)
 
-    def sample(self, n_samples: int = 1, domain: Any = None, random_state: RandomLike = 0) -> NDArray[Any]:
+    def sample(
+        self, n_samples: int = 1, domain: LabelsLike | None = None, random_state: RandomLike = 0
+    ) -> NDArray[np.number]:
         """Draw rows (n_samples, n_features) of one domain from the model, observation noise included.
 
         ``domain``: a label, or a mapping column → value where the model has several domain columns; none in a model
@@ -260,13 +265,17 @@ class LatentEstimator(FittedFace[LatentFit]):
             drawn = self.model_.likelihood.sample(output, generator, sizes).cpu().double().numpy()
         return self.schema_.restore(drawn).astype(self.schema_.dtype, copy=False)
 
-    def _draw(self, n_samples: int, domain: Any, random_state: RandomLike) -> tuple[torch.Tensor, torch.Generator]:
+    def _draw(
+        self, n_samples: int, domain: LabelsLike | None, random_state: RandomLike
+    ) -> tuple[torch.Tensor, torch.Generator]:
         """Latents of one domain, and the generator that drew them."""
         noise, design, generator = self._noise(n_samples, domain, random_state)
         with torch.no_grad():
             return self.model_.prior(design).from_noise(noise), generator
 
-    def translate(self, X: Any, y: Any = None, *, to: Any, residual: bool = True) -> NDArray[Any]:
+    def translate(
+        self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike, residual: bool = True
+    ) -> NDArray[np.number]:
         """The same rows as they would be in another domain (n_samples, n_features).
 
         Every latent is carried through the prior's maps, ε = F(z; u), z' = F⁻¹(ε; u'), and each feature moves by what
@@ -301,15 +310,15 @@ class LatentEstimator(FittedFace[LatentFit]):
             carried = carried + np.where(self.schema_.continuous, self._offsets(X), 0.0)
         return self.schema_.restore(carried).astype(self.schema_.dtype, copy=False)
 
-    def _offsets(self, X: Any) -> Floats:
+    def _offsets(self, X: DataLike) -> Floats:
         """What the batch of every row of ``X`` adds to η (rows, features)."""
         nuisance = self.schema_.nuisance
         table = as_table(X) if not hasattr(X, "obs") else X
-        batches = beside_features(table, table, None, nuisance.source)[1].batches
+        batches: Any = beside_features(table, table, None, nuisance.source)[1].batches
         offsets: Floats = nuisance.offsets(batches, len(batches))
         return offsets
 
-    def check_counterfactuals(self, X: Any = None, y: Any = None) -> CounterfactualCheck:
+    def check_counterfactuals(self, X: DataLike | None = None, y: LabelsLike | None = None) -> CounterfactualCheck:
         """Whether rows that are carried to a domain look like rows of that domain, feature by feature.
 
         To every domain the rows of all others are carried as by ``translate``, and compared with its own by
@@ -344,7 +353,7 @@ class LatentEstimator(FittedFace[LatentFit]):
             raise DataError("The fit kept nothing to compare. Pass rows that it has not seen, and their domains.")
         return found
 
-    def adapt(self, X: Any = None, *, domain: Any) -> Self:
+    def adapt(self, X: DataLike | None = None, *, domain: LabelsLike) -> Self:
         """A fitted estimator that knows a new domain as well; this one stays as it is.
 
         Only the prior of the new domain is learnt: encoder, decoder and all other domains keep their bits, so
@@ -392,7 +401,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         result: Self = adapted(self, X, domain)
         return result
 
-    def novelty(self, X: Any, y: Any = None) -> Novelty:
+    def novelty(self, X: DataLike, y: LabelsLike | None = None) -> Novelty:
         """How far rows, and whole new domains, lie outside what the fit saw, and whether that matters.
 
         In two parts: latents beyond those of the known domains, which is what new domains are, and features that are
@@ -431,7 +440,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_is_fitted(self)
         return novel_rows.novelty_of(self, X, y)
 
-    def audit(self, X: Any = None, y: Any = None, *, leave_one_out: bool = False) -> Audit:
+    def audit(self, X: DataLike | None = None, y: LabelsLike | None = None, *, leave_one_out: bool = False) -> Audit:
         """Which latents these data identify, and why: a verdict for every latent and for every condition of the theory.
 
         Parameters
@@ -479,7 +488,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         found = audit_fit(self.fit_, new)
         if new is not None:
             _warn(new.notes)
-        if leave_one_out:
+        if leave_one_out and X is not None:
             found = replace(found, findings=[*found.findings, left_out_finding(self, X, y)])
         return found
 
@@ -523,7 +532,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_is_fitted(self)
         return self.fit_.summary.effects_frame(self.domains_, self.fit_.latent_names)
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
         tags.input_tags.sparse = True
@@ -548,7 +557,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         need_all(self, {**COMMON, **self.checks})
         self._check_settings()
 
-    def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> FittedModel:
+    def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, object]) -> FittedModel:
         asked: Any = self.n_latents
         numbered = clone(self).set_params(n_latents=fitted["n_latents"] if asked == "auto" else asked)
         return FittedModel(numbered._network(features, domains, fitted["seed"], 1).single(0))
@@ -563,7 +572,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         train: Rows,
         held_out: Rows,
         result: TrainingResult,
-        words: dict[str, Any],
+        words: dict[str, object],
     ) -> None:
         """Take what the training found; ``words`` are the settings that it had."""
         self.fit_ = finish_fit(
@@ -580,7 +589,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         )
         conclude(self.verbose, self.fit_)
 
-    def _prepare(self, X: Any, y: Any, seed: int) -> Prepared:
+    def _prepare(self, X: DataLike, y: LabelsLike | None, seed: int) -> Prepared:
         """Checked data of a fit."""
         return prepare(
             X,
@@ -593,20 +602,22 @@ class LatentEstimator(FittedFace[LatentFit]):
             **self._kinds(),
         )
 
-    def _kinds(self) -> dict[str, Any]:
+    def _kinds(self) -> KindWords:
         """What a subclass says of the features' likelihoods, as ``prepare`` takes it."""
         return {}
 
-    def _traversed(self, X: Any, y: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[Any]]]:
+    def _traversed(
+        self, X: DataLike, y: LabelsLike | None
+    ) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[np.number]]]:
         rows = self._labelled_rows(X, y) if self.reads_domains else self._new_rows(as_table(X))
         z = torch.from_numpy(mean_latents(self.model_, rows)).float().to(self._device())
         return z, lambda other: self._decode(other @ self.model_.expansion)
 
-    def _labelled_rows(self, X: Any, y: Any) -> Rows:
+    def _labelled_rows(self, X: DataLike, y: LabelsLike | None) -> Rows:
         """New rows with their domains, where the model uses them."""
         return self._new_rows(*separate(X, y, self._layer()), with_domain=self.uses_domains, given=X)
 
-    def _audited(self, X: Any, y: Any) -> tuple[Rows, Any]:
+    def _audited(self, X: DataLike, y: LabelsLike | None) -> tuple[Rows, Any]:
         """New rows, and their domains as given."""
         table, y = separate(X, y, self._layer())
         return self._new_rows(table, y, with_domain=True, given=X), y
@@ -615,12 +626,14 @@ class LatentEstimator(FittedFace[LatentFit]):
         """The layer of AnnData that the model was fitted on."""
         return getattr(self.schema_, "layer", None)
 
-    def _audited_rows(self, X: Any, y: Any) -> NewRows:
+    def _audited_rows(self, X: DataLike, y: LabelsLike | None) -> NewRows:
         """Rows for an audit, their domains, and what is to be said of them."""
         rows, y = self._audited(X, y)
         return new_rows(self.fit_, rows, self.domain_schema_.groups(y, len(rows)))
 
-    def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False, given: Any = None) -> Rows:
+    def _new_rows(
+        self, table: DataLike, y: LabelsLike | None = None, *, with_domain: bool = False, given: DataLike | None = None
+    ) -> Rows:
         """Rows of new data, after the schema has been enforced; the model's own domain columns may be among them.
 
         ``given`` is what the user passed, which may have more than the ``table`` of features.
@@ -643,11 +656,11 @@ class LatentEstimator(FittedFace[LatentFit]):
         encoded = self.domain_schema_.encode(y, len(cells)) if with_domain else None
         return rows_for(cells, self.schema_, self.domain_schema_, encoded, masked, beside).to(self._device())
 
-    def _encode(self, table: Any, rows: Rows) -> NDArray[Any]:
+    def _encode(self, table: DataLike, rows: Rows) -> NDArray[np.floating]:
         """Posterior means of ``rows``, in the type that ``table`` asks for."""
         return mean_latents(self.model_, rows).astype(output_dtype(table), copy=False)
 
-    def _decode(self, z: torch.Tensor) -> NDArray[Any]:
+    def _decode(self, z: torch.Tensor) -> NDArray[np.number]:
         result = np.empty((len(z), self.n_features_in_), dtype=self.schema_.dtype)
         with torch.no_grad():
             for place in blocks(len(z), self.n_features_in_):

@@ -24,6 +24,7 @@ from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError, SettingError
 from unmix.estimators.atomic import atomic
 from unmix.estimators.face import FittedFace, Learnt
+from unmix.estimators.features import Extractor
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
 from unmix.estimators.gan_report import write_gan_report
 from unmix.estimators.prepare import as_fitted, labelled_images, latent_matrix, rows_for, separate
@@ -33,6 +34,7 @@ from unmix.fits.adversarial import GANFit, GANSummary, errors_table
 from unmix.fits.audited import audit_generator
 from unmix.fits.fit import Fit
 from unmix.fits.words import plain_settings
+from unmix.forms import DataLike, LabelsLike
 from unmix.models.cggan import FLOWS, MODULATIONS, CGGANConfig, CGGANNetwork
 from unmix.models.fitted_gan import FittedGAN
 from unmix.objectives.sparsity import PENALTIES
@@ -56,7 +58,7 @@ from unmix.validation import (
 
 Ints = NDArray[np.int64]
 
-_OF_IMAGES: dict[str, Any] = {
+_OF_IMAGES: dict[str, object] = {
     "sparsity": 0.02,
     "penalty": "l1",
     "penalty_rows": 8,
@@ -214,12 +216,14 @@ class CGGAN(FittedFace[GANFit]):
     auxiliary: Mapping[str, str] | None = None
     min_domain_rows: int = 10
     mixed_precision: bool = False
-    device: Any = "auto"
+    device: str | torch.device = "auto"
     random_state: RandomLike = 0
     verbose: int = 1
 
     @atomic
-    def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+    def fit(
+        self, X: DataLike, y: LabelsLike | None = None, *, checkpoint: str | Path | None = None, resume: bool = False
+    ) -> Self:
         """Learn generator, discriminator and encoder from rows of several domains.
 
         Parameters
@@ -299,12 +303,14 @@ class CGGAN(FittedFace[GANFit]):
         say(self.verbose, f"{len(self.style_)} of {self.n_latents} latents are style; {result.seconds:.0f} s")
         return self
 
-    def transform(self, X: Any) -> NDArray[Any]:
+    def transform(self, X: DataLike) -> NDArray[np.floating]:
         """Latents (n_samples, n_latents), content before style; no domain is needed."""
         check_is_fitted(self)
         return self._read(self._new_rows(X)).cpu().numpy()
 
-    def sample(self, n_samples: int = 1, domain: Any = None, random_state: RandomLike = 0) -> NDArray[Any]:
+    def sample(
+        self, n_samples: int = 1, domain: LabelsLike | None = None, random_state: RandomLike = 0
+    ) -> NDArray[np.number]:
         """Draw rows or images of one domain; the same ``random_state`` gives the same ε in every domain.
 
         The generator makes whole rows, so that there is no observation noise to be added.
@@ -316,7 +322,7 @@ class CGGAN(FittedFace[GANFit]):
             z = self.model_.from_noise(noise, design)
         return self._decode(z, design)
 
-    def translate(self, X: Any, y: Any = None, *, to: Any) -> NDArray[Any]:
+    def translate(self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike) -> NDArray[np.number]:
         """The same rows or images as they would be in another domain: the same ε, another u.
 
         Parameters
@@ -332,7 +338,7 @@ class CGGAN(FittedFace[GANFit]):
             z = self.model_.from_noise(self.model_.to_noise(self._read(rows), rows.design), target)
         return self._decode(z, target)
 
-    def inverse_transform(self, X: ArrayLike, domain: Any = None) -> NDArray[Any]:
+    def inverse_transform(self, X: ArrayLike, domain: LabelsLike | None = None) -> NDArray[np.number]:
         """Rows (n_samples, n_features) or images of latents ``X`` (n_samples, n_latents), as ``transform`` gives them.
 
         ``domain`` is needed with ``flow=False`` alone, where the generator is told it, and makes no difference else.
@@ -346,11 +352,13 @@ class CGGAN(FittedFace[GANFit]):
         design = self._no_domain(len(z)) if domain is None else self._design(domain, len(z))
         return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()), design)
 
-    def _traversed(self, X: Any, y: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[Any]]]:
+    def _traversed(
+        self, X: DataLike, y: LabelsLike | None
+    ) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[np.number]]]:
         rows = self._labelled_rows(X, y)
         return self._read(rows), lambda z: self._decode(z, rows.design)
 
-    def audit(self, X: Any, y: Any = None) -> Audit:
+    def audit(self, X: DataLike, y: LabelsLike | None = None) -> Audit:
         """Which latents these data identify, and why, as of the other models; of tables.
 
         There is neither a posterior nor a density of the prior here: changes are measured by moments of the latents in
@@ -377,7 +385,13 @@ class CGGAN(FittedFace[GANFit]):
         return audit_generator(self.fit_, rows, self.domain_schema_.groups(y, len(rows)))
 
     def report(
-        self, path: str | Path, X: Any = None, y: Any = None, *, extractor: Any = None, judged: Any = None
+        self,
+        path: str | Path,
+        X: DataLike | None = None,
+        y: LabelsLike | None = None,
+        *,
+        extractor: Extractor | None = None,
+        judged: pd.DataFrame | None = None,
     ) -> Path:
         """Write the page of this fit, one self-contained HTML file, and return its path.
 
@@ -398,9 +412,8 @@ class CGGAN(FittedFace[GANFit]):
         path = file_to_write(path)
         if X is not None and not self._of_images():
             raise SettingError("The page of a model of rows shows no rows: leave out X and y.")
-        shown = None
-        if X is not None:
-            shown = labelled_images(X, y)
+        shown = None if X is None else labelled_images(X, y)
+        if shown is not None:
             self._new_rows(*shown, with_domain=True)
         return write_gan_report(self, path, shown, extractor, judged)
 
@@ -444,7 +457,7 @@ class CGGAN(FittedFace[GANFit]):
             return int(self.n_style)
         return max(1, int(self.n_latents) // 4) if images else int(self.n_latents)
 
-    def _new_rows(self, X: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
+    def _new_rows(self, X: DataLike, y: LabelsLike | None = None, *, with_domain: bool = False) -> Rows:
         schema, domains = self.schema_, self.domain_schema_
         if isinstance(schema, ImageSchema):
             images = gan_images(X, schema.shape)
@@ -458,7 +471,7 @@ class CGGAN(FittedFace[GANFit]):
         encoded = domains.encode(y, len(matrix)) if with_domain else None
         return rows_for(matrix, schema, domains, encoded, False).to(self._device())
 
-    def _labelled_rows(self, X: Any, y: Any) -> Rows:
+    def _labelled_rows(self, X: DataLike, y: LabelsLike | None) -> Rows:
         """New rows or images with their domains."""
         X, y = labelled_images(X, y) if self._of_images() else (X, y)
         return self._new_rows(X, y, with_domain=True)
@@ -467,7 +480,7 @@ class CGGAN(FittedFace[GANFit]):
         """A design matrix for a generator that does not look at it."""
         return torch.zeros(n_rows, self.domain_schema_.n_design, device=self._device())
 
-    def _decode(self, z: torch.Tensor, design: torch.Tensor) -> NDArray[Any]:
+    def _decode(self, z: torch.Tensor, design: torch.Tensor) -> NDArray[np.number]:
         """Rows in the data's units, or uint8 images."""
         whole, schema = self.model_.generated(z, design).numpy(), self.schema_
         return whole if isinstance(schema, ImageSchema) else schema.restore(whole.astype(float)).astype(schema.dtype)

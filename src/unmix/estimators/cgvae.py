@@ -16,11 +16,12 @@ from unmix.data.schema import FeatureSchema
 from unmix.errors import warn
 from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator
-from unmix.estimators.prepare import Prepared, in_layer
+from unmix.estimators.prepare import KindWords, Prepared, in_layer
 from unmix.estimators.progress import say
 from unmix.estimators.selection import choose_latents, long_enough, suffices
 from unmix.estimators.settings import LIKELIHOOD, NUISANCE, SIZE_FACTORS
 from unmix.fits.words import plain_settings
+from unmix.forms import DataLike, LabelsLike
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
 from unmix.objectives.sparsity import PENALTIES
@@ -186,8 +187,8 @@ class CGVAE(LatentEstimator):
     @atomic
     def fit(
         self,
-        X: Any,
-        y: Any = None,
+        X: DataLike,
+        y: LabelsLike | None = None,
         *,
         layer: str | None = None,
         checkpoint: str | Path | None = None,
@@ -226,7 +227,7 @@ class CGVAE(LatentEstimator):
             )
         return self
 
-    def _kinds(self) -> dict[str, Any]:
+    def _kinds(self) -> KindWords:
         return {"likelihood": self.likelihood, "size_factors": self.size_factors, "nuisance": self.nuisance}
 
     def planned_epochs(self, n_samples: int) -> float:

@@ -28,6 +28,8 @@ from unmix.data.images import ImageSchema
 from unmix.errors import DataError, DomainError, SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cgvae import CGVAE
+from unmix.forms import DataLike, LabelsLike
+from unmix.labels import labels_frame
 from unmix.validation import one_of
 
 Floats = NDArray[np.float64]
@@ -47,7 +49,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         self.head = head
         self.representation = representation
 
-    def fit(self, X: Any, y: ArrayLike, *, domains: Any = None) -> Self:
+    def fit(self, X: DataLike, y: ArrayLike, *, domains: LabelsLike | None = None) -> Self:
         """Learn the latents of ``X`` unless the model is fitted, and a head from them to the label ``y``.
 
         Parameters
@@ -99,7 +101,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             self.feature_names_in_ = model.feature_names_in_
         return self
 
-    def represent(self, X: Any, domains: Any = None) -> Floats:
+    def represent(self, X: DataLike, domains: LabelsLike | None = None) -> Floats:
         """What the head sees of rows (n_samples, n_columns): latents, content latents, or noise ε = F(z; u)."""
         check_is_fitted(self)
         if self.representation_ == "noise":
@@ -112,22 +114,21 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         latents = _latents(self.model_, X, domains)
         return latents[:, self.content_] if self.representation_ == "content" else latents
 
-    def predict(self, X: Any, domains: Any = None) -> NDArray[Any]:
+    def predict(self, X: DataLike, domains: LabelsLike | None = None) -> NDArray[np.generic]:
         """The label of every row (n_samples,).
 
         ``domains`` is needed where ``representation_`` is "noise" alone. Rows of a domain that the model does not know
         are adapted to first: ``head.adapt(rows, domain=...)``.
         """
-        found: NDArray[Any] = self.head_at(X, domains, "predict")
+        found: NDArray[np.generic] = self.head_at(X, domains, "predict")
         return found
 
-    def head_at(self, X: Any, domains: Any, method: str) -> NDArray[Any]:
+    def head_at(self, X: DataLike, domains: LabelsLike | None, method: str) -> Any:
         """What a method of the head gives for rows."""
         seen = self.represent(X, domains)
-        found: NDArray[Any] = getattr(self.head_, method)(seen)
-        return found
+        return getattr(self.head_, method)(seen)
 
-    def adapt(self, X: Any, *, domain: Any) -> Self:
+    def adapt(self, X: DataLike, *, domain: LabelsLike | None) -> Self:
         """The same head over ``model.adapt(X, domain=domain)``; only ``representation_ = "noise"`` needs that."""
         check_is_fitted(self)
         result = copy.copy(self)
@@ -139,10 +140,10 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         given = self._default_head() if self.head is None else self.head
         return hasattr(getattr(self, "head_", given), method)
 
-    def _more_labels(self, y: NDArray[Any]) -> NDArray[Any]:
+    def _more_labels(self, y: NDArray[np.generic]) -> NDArray[np.generic]:
         return y
 
-    def _labels(self, y: Any) -> NDArray[Any]:
+    def _labels(self, y: LabelsLike | None) -> NDArray[np.generic]:
         if y is None:
             raise DataError(f"{type(self).__name__} requires y to be passed, but the target y is None: pass the label.")
         values = column_or_1d(y, warn=True)
@@ -168,7 +169,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             raise SettingError(f"{type(self).__name__} takes a {kind} as head; got {type(head).__name__}.")
         return head
 
-    def _fitted_model(self, X: Any, domains: Any) -> Any:
+    def _fitted_model(self, X: DataLike, domains: LabelsLike | None) -> Any:
         model = CGVAE(n_latents="auto", verbose=0) if self.model is None else self.model
         frozen = isinstance(model, FrozenEstimator)
         model = model.estimator if frozen else model
@@ -177,7 +178,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         fitted = frozen or _is_fitted(model)
         return model if fitted else clone(model).fit(X, domains)
 
-    def _check_groups(self, labels: NDArray[Any], groups: Ints) -> None:
+    def _check_groups(self, labels: NDArray[np.generic], groups: Ints) -> None:
         if self.representation == "auto" and len(np.unique(groups)) < 2:
             raise DomainError(
                 "All rows are of one domain, and the representation is chosen by leaving domains out. Pass domains, or "
@@ -188,7 +189,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         n_domains = len(np.unique(groups))
         yield from GroupKFold(min(n_domains, _MOST_FOLDS)).split(groups, groups=groups)
 
-    def _compare(self, head: Any, known: dict[str, Floats], labels: NDArray[Any], groups: Ints) -> pd.DataFrame:
+    def _compare(self, head: Any, known: dict[str, Floats], labels: NDArray[np.generic], groups: Ints) -> pd.DataFrame:
         """One row a representation and left-out domain (or tenth of the domains): the head's score there."""
         rows = []
         for train, left_out in self._folds(groups):
@@ -204,7 +205,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         """What takes the representation where no head is given."""
 
     @abstractmethod
-    def _score(self, y: NDArray[Any], found: NDArray[Any]) -> float:
+    def _score(self, y: NDArray[np.generic], found: NDArray[np.generic]) -> float:
         """How well ``found`` agrees with ``y``: higher is better."""
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -249,14 +250,16 @@ class DomainRegressor(RegressorMixin, _DomainHead):
     (225,)
     """
 
-    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: Any = None) -> float:
+    def score(
+        self, X: DataLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: LabelsLike | None = None
+    ) -> float:
         """R² of ``predict(X, domains)``."""
         return float(r2_score(y, self.predict(X, domains), sample_weight=sample_weight))
 
     def _default_head(self) -> Any:
         return make_pipeline(StandardScaler(), _splines(), RidgeCV(_ALPHAS))
 
-    def _more_labels(self, y: NDArray[Any]) -> NDArray[Any]:
+    def _more_labels(self, y: NDArray[np.generic]) -> NDArray[np.generic]:
         try:
             values = np.asarray(y, dtype=float)
         except (TypeError, ValueError) as error:
@@ -265,7 +268,7 @@ class DomainRegressor(RegressorMixin, _DomainHead):
             raise DataError("Input y contains infinity. Correct or drop those rows.")
         return values
 
-    def _score(self, y: NDArray[Any], found: NDArray[Any]) -> float:
+    def _score(self, y: NDArray[np.generic], found: NDArray[np.generic]) -> float:
         return float(max(r2_score(y, found), -1.0)) if len(y) > 1 else float("nan")
 
 
@@ -286,35 +289,37 @@ class DomainClassifier(ClassifierMixin, _DomainHead):
     ((600, 2), array([False,  True]))
     """
 
-    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: Any = None) -> float:
+    def score(
+        self, X: DataLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: LabelsLike | None = None
+    ) -> float:
         """Accuracy of ``predict(X, domains)``."""
         return float(accuracy_score(y, self.predict(X, domains), sample_weight=sample_weight))
 
     @property
-    def classes_(self) -> NDArray[Any]:
-        classes: NDArray[Any] = self.head_.classes_
+    def classes_(self) -> NDArray[np.generic]:
+        classes: NDArray[np.generic] = self.head_.classes_
         return classes
 
     @available_if(lambda self: self._has("predict_proba"))  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: Any, domains: Any = None) -> Floats:
+    def predict_proba(self, X: DataLike, domains: LabelsLike | None = None) -> Floats:
         """Probability of each class (n_samples, n_classes), where the head has it."""
         return self.head_at(X, domains, "predict_proba")
 
     @available_if(lambda self: self._has("decision_function"))  # type: ignore[untyped-decorator]
-    def decision_function(self, X: Any, domains: Any = None) -> Floats:
+    def decision_function(self, X: DataLike, domains: LabelsLike | None = None) -> Floats:
         """The head's decision function, where it has one."""
         return self.head_at(X, domains, "decision_function")
 
     def _default_head(self) -> Any:
         return make_pipeline(StandardScaler(), _splines(), LogisticRegression(max_iter=1_000))
 
-    def _more_labels(self, y: NDArray[Any]) -> NDArray[Any]:
+    def _more_labels(self, y: NDArray[np.generic]) -> NDArray[np.generic]:
         check_classification_targets(y)
         if len(np.unique(y)) < 2:
             raise DataError(f"A classifier takes two classes or more; y has one class only: {y[0]!r}.")
         return y
 
-    def _check_groups(self, labels: NDArray[Any], groups: Ints) -> None:
+    def _check_groups(self, labels: NDArray[np.generic], groups: Ints) -> None:
         super()._check_groups(labels, groups)
         if self.representation != "auto":
             return
@@ -327,7 +332,7 @@ class DomainClassifier(ClassifierMixin, _DomainHead):
                     'Pass rows of it in other domains, or state representation="latents".'
                 )
 
-    def _score(self, y: NDArray[Any], found: NDArray[Any]) -> float:
+    def _score(self, y: NDArray[np.generic], found: NDArray[np.generic]) -> float:
         return float(accuracy_score(y, found))
 
 
@@ -353,12 +358,12 @@ def _has_noise(model: Any) -> bool:
     return isinstance(model, LatentEstimator) and model.uses_domains and not images and not _takes_domains(model)
 
 
-def _latents(model: Any, X: Any, domains: Any) -> Floats:
+def _latents(model: Any, X: DataLike, domains: LabelsLike | None) -> Floats:
     found = model.transform(X, domains) if _takes_domains(model) else model.transform(X)
     return np.asarray(found, dtype=float)
 
 
-def _noise(model: Any, X: Any, domains: Any) -> Floats:
+def _noise(model: Any, X: DataLike, domains: LabelsLike | None) -> Floats:
     if not isinstance(model, LatentEstimator):
         raise SettingError(
             f'representation="noise" takes a model with a prior of each domain, such as CGVAE; got '
@@ -367,7 +372,7 @@ def _noise(model: Any, X: Any, domains: Any) -> Floats:
     return model.domain_noise(X, domains)
 
 
-def _groups(model: Any, domains: Any, n_rows: int) -> Ints:
+def _groups(model: Any, domains: LabelsLike | None, n_rows: int) -> Ints:
     """A number for each domain, that of ``model.domains_`` where the model has them."""
     schema = getattr(model, "domain_schema_", None)
     if domains is None:
@@ -380,7 +385,7 @@ def _groups(model: Any, domains: Any, n_rows: int) -> Ints:
                 "use adapt: model.adapt(rows, domain=...)."
             )
         return groups
-    labels = pd.DataFrame(domains).astype(str).agg(" · ".join, axis=1)
+    labels = labels_frame(domains, n_rows).astype(str).agg(" · ".join, axis=1)
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 

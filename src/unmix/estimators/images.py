@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from unmix.audit.describe import mean_latents
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.images import CodeSchema
@@ -26,6 +27,7 @@ from unmix.estimators.prepare import Prepared, as_images, labelled_images, prepa
 from unmix.estimators.progress import epoch_bar, say
 from unmix.files import as_path, file_to_write
 from unmix.fits.words import plain_settings
+from unmix.forms import DataLike, LabelsLike
 from unmix.labels import labels_frame
 from unmix.models.base import FittedModel
 from unmix.models.image_autoencoder import (
@@ -155,7 +157,7 @@ penalty_every, kl_weight, n_spare, likelihood
 
     @atomic
     def fit(  # type: ignore[override]  # images have no layers
-        self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False
+        self, X: DataLike, y: LabelsLike | None = None, *, checkpoint: str | Path | None = None, resume: bool = False
     ) -> Self:
         self._check_words()
         if self.autoencoder == OWN:
@@ -283,19 +285,19 @@ penalty_every, kl_weight, n_spare, likelihood
             "again: model.set_params(autoencoder=(encode, decode))."
         )
 
-    def transform(self, X: Any) -> NDArray[Any]:
+    def transform(self, X: DataLike) -> NDArray[np.floating]:
         """Posterior means of the latents (n_images, n_latents); no domain is needed."""
         check_is_fitted(self)
-        return self._encode(None, self._new_rows(X))
+        return mean_latents(self.model_, self._new_rows(X))
 
-    def sample(self, n_samples: int = 1, domain: Any = None, random_state: RandomLike = 0) -> NDArray[Any]:
+    def sample(self, n_samples: int = 1, domain: LabelsLike | None = None, random_state: RandomLike = 0) -> Images:
         """Images (n_samples, height, width, channels) of one domain, without observation noise.
 
         The same ``random_state`` gives the same noise ε in every domain: images that differ in their domain alone.
         """
         return self._decode(self._draw(n_samples, domain, random_state)[0])
 
-    def translate(self, X: Any, y: Any = None, *, to: Any, residual: bool = False) -> NDArray[Any]:
+    def translate(self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike, residual: bool = False) -> Images:
         """The same images as they would be in another domain, as in ``CGVAE``, but without the residual by default.
 
         ``residual=True`` keeps what the latents leave of the codes, and lays what the codes leave of an image over the
@@ -310,7 +312,7 @@ penalty_every, kl_weight, n_spare, likelihood
         result: Images = (moved + left).clip(0, 255).astype(np.uint8)
         return result
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: DataLike, y: LabelsLike | None = None) -> float:
         """Bound on the log-likelihood of the components of the codes given the domains: mean per image, in nats.
 
         Values compare between fits on the same codes only, such as those of one ``autoencoder``.
@@ -332,7 +334,7 @@ penalty_every, kl_weight, n_spare, likelihood
             maps[latent] = np.abs(above - below).mean((0, 3)) / (2 * _STEP)
         return maps
 
-    def report(self, path: str | Path, X: Any = None, y: Any = None) -> Path:
+    def report(self, path: str | Path, X: DataLike | None = None, y: LabelsLike | None = None) -> Path:
         """Write the image page: samples, one noise in all domains, traversals, what each latent moves.
 
         With real images ``X`` and their domains ``y`` it also shows some of each domain translated to every domain.
@@ -381,18 +383,20 @@ penalty_every, kl_weight, n_spare, likelihood
         same = np.stack([self.sample(SHOWN, domain=domain) for domain in self.domains_])
         return [*domain_sections(own, same, self.domains_), *of_latents], []
 
-    def _traversed(self, X: Any, y: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[Any]]]:
+    def _traversed(self, X: DataLike, y: LabelsLike | None) -> tuple[torch.Tensor, Callable[[torch.Tensor], Images]]:
         z = torch.from_numpy(self.transform(X).astype(np.float32)).to(self._device())
-        return z, lambda other: self.inverse_transform(other.cpu().double().numpy())
+        return z, lambda other: np.asarray(self.inverse_transform(other.cpu().double().numpy()), dtype=np.uint8)
 
-    def _labelled_rows(self, X: Any, y: Any) -> Rows:
+    def _labelled_rows(self, X: DataLike, y: LabelsLike | None) -> Rows:
         return self._new_rows(X, y, with_domain=True)
 
-    def _audited(self, X: Any, y: Any) -> tuple[Rows, Any]:
+    def _audited(self, X: DataLike, y: LabelsLike | None) -> tuple[Rows, Any]:
         table, y = labelled_images(X, y)
         return self._new_rows(table, y, with_domain=True), y
 
-    def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False, given: Any = None) -> Rows:
+    def _new_rows(
+        self, table: DataLike, y: LabelsLike | None = None, *, with_domain: bool = False, given: DataLike | None = None
+    ) -> Rows:
         found, y = as_images(table, y)
         if found.images.shape[1:] != self.schema_.shape:
             raise SchemaError(
@@ -403,7 +407,7 @@ penalty_every, kl_weight, n_spare, likelihood
         table = _named(frame.components(first.encode(found.images)))
         return super()._new_rows(table, y, with_domain=with_domain, given=table)
 
-    def _decode(self, z: torch.Tensor) -> NDArray[Any]:
+    def _decode(self, z: torch.Tensor) -> Images:
         return self._pictures(super()._decode(z))
 
     def _pictures(self, components: NDArray[Any]) -> Images:

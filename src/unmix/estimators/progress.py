@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, Any, cast
 
@@ -23,7 +23,7 @@ from unmix.terminal import printable
 
 OnEpoch = Callable[[int, list[float]], None]
 OnBlock = Callable[[int, dict[str, float]], None]
-OnRow = Callable[[dict[str, Any]], None]
+OnRow = Callable[[Mapping[str, Any]], None]
 
 
 class _Patient:
@@ -149,7 +149,7 @@ def run_bar(n_runs: int, n_done: int) -> Iterator[OnRow]:
     with Progress(*columns, TextColumn("{task.fields[last]}", markup=False), console=_console()) as bar:
         task = bar.add_task("runs", total=n_runs, completed=n_done, last="")
 
-        def on_row(row: dict[str, Any]) -> None:
+        def on_row(row: Mapping[str, Any]) -> None:
             found = row["error"] or f"MCC {row['mcc']:.3f}"
             bar.update(task, advance=1, last=printable(f"{row['method']}: {found}"[:60].replace("\n", " ")))
 

@@ -27,6 +27,7 @@ from unmix.estimators.base import SCORE_DRAWS, LatentEstimator
 from unmix.estimators.prepare import Prepared, prepare
 from unmix.estimators.settings import planned_epochs
 from unmix.fits.choice import finish_starts
+from unmix.forms import DataLike, LabelsLike
 from unmix.train.devices import pick_device
 from unmix.train.fit import fit as train_model
 
@@ -200,7 +201,7 @@ def table_of(candidates: Sequence[Candidate]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def choose_latents(estimator: LatentEstimator, X: Any, y: Any, seed: int) -> Choice:
+def choose_latents(estimator: LatentEstimator, X: DataLike, y: LabelsLike | None, seed: int) -> Choice:
     """The number of latents of ``CGVAE(n_latents="auto")``, by short fits with the estimator's other settings.
 
     The first has as many latents as principal components stand out of shuffled data. From there the number falls as
@@ -303,7 +304,7 @@ def _eigenvalues(rows: Floats) -> Floats:
     return result
 
 
-def prepared(estimator: LatentEstimator, X: Any, y: Any) -> Prepared:
+def prepared(estimator: LatentEstimator, X: DataLike, y: LabelsLike | None) -> Prepared:
     """The checked data of a fit, whatever the number of latents."""
     return prepare(
         X,

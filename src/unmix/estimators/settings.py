@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from unmix.data.domains import DomainSchema
 from unmix.data.kinds import KINDS
@@ -77,9 +77,22 @@ def training_settings(estimator: Any, n_samples: int, seed: int, has_held_out: b
     )
 
 
-def vae_words(
-    estimator: Any, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int
-) -> dict[str, Any]:
+class VAEWords(TypedDict):
+    """Fields of ``VAEConfig``, which all baselines share."""
+
+    n_latents: int
+    n_features: int
+    n_design: int
+    interactions: bool
+    masked: bool
+    hidden: tuple[int, ...]
+    activation: str
+    noise_std: float | None
+    n_starts: int
+    seed: int
+
+
+def vae_words(estimator: Any, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> VAEWords:
     """Fields of ``VAEConfig``, which all baselines share."""
     return {
         "n_latents": int(estimator.n_latents),

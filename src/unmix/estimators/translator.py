@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema, ImageTable, check_images
 from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
@@ -31,6 +32,7 @@ from unmix.fits.adversarial import errors_table
 from unmix.fits.fit import Fit
 from unmix.fits.translating import TranslatorFit, TranslatorSummary
 from unmix.fits.words import plain_settings
+from unmix.forms import DataLike, LabelsLike
 from unmix.models.cggan import FLOWS
 from unmix.models.cggan import as_images as as_pixels
 from unmix.models.features import FeatureNetwork
@@ -155,8 +157,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     learning_rate: float = 2e-3
     min_domain_rows: int = 10
     mixed_precision: bool = False
-    device: Any = "auto"
-    random_state: Any = 0
+    device: str | torch.device = "auto"
+    random_state: RandomLike = 0
     verbose: int = 1
 
     summary_type: ClassVar[type[TranslatorSummary]] = TranslatorSummary
@@ -167,7 +169,9 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     n_steps_ = Learnt[int](lambda fit: fit.summary.n_steps)
 
     @atomic
-    def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+    def fit(
+        self, X: DataLike, y: LabelsLike | None = None, *, checkpoint: str | Path | None = None, resume: bool = False
+    ) -> Self:
         """Learn from images of two or more domains; no image needs a partner in another domain.
 
         Parameters
@@ -259,7 +263,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         say(self.verbose, f"{result.seconds:.0f} s")
         return self
 
-    def transform(self, X: Any, y: Any = None) -> Floats:
+    def transform(self, X: DataLike, y: LabelsLike | None = None) -> Floats:
         """Content (n_images, n_content · cells of the grid), carried to what all domains have in common.
 
         Without ``y`` the domain of each image is that of ``predict_domain``.
@@ -268,18 +272,25 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         content: Floats = self.model_.content(x, groups).cpu().numpy()
         return content
 
-    def style(self, X: Any) -> Floats:
+    def style(self, X: DataLike) -> Floats:
         """Style ε (n_images, n_style): what each image's style has of its own within its domain; N(0, I) in each."""
         check_is_fitted(self)
         found: Floats = self.model_.noise(self._pixels(X)).cpu().numpy()
         return found
 
-    def predict_domain(self, X: Any) -> NDArray[np.str_]:
+    def predict_domain(self, X: DataLike) -> NDArray[np.str_]:
         """The domain (n_images,) that a small classifier, trained beside the model, finds in each image."""
         check_is_fitted(self)
         return np.array(self.domains_)[self.model_.found(self._pixels(X)).cpu().numpy()]
 
-    def translate(self, X: Any, y: Any = None, *, to: Any = None, style_of: Any = None) -> Images:
+    def translate(
+        self,
+        X: DataLike,
+        y: LabelsLike | None = None,
+        *,
+        to: LabelsLike | None = None,
+        style_of: DataLike | tuple[DataLike, LabelsLike] | None = None,
+    ) -> Images:
         """The same images as they would be in another domain, or in the style of other images.
 
         Parameters
@@ -299,8 +310,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             target = self._places(to, len(x))
             noise = self._middle(target)
         else:
-            paired = isinstance(style_of, tuple) and len(style_of) == 2
-            given = style_of if paired else (style_of, None)
+            given: Any = style_of if isinstance(style_of, tuple) and len(style_of) == 2 else (style_of, None)
             other, target, _ = self._source(*given)
             noise = self.model_.noise(other)
             if len(other) not in (1, len(x)):
@@ -308,7 +318,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             noise, target = noise.expand(len(x), -1), target.expand(len(x))
         return self._drawn(self.model_.content(x, groups), noise, target)
 
-    def decode(self, content: ArrayLike, domain: Any, style: ArrayLike | None = None) -> Images:
+    def decode(self, content: ArrayLike, domain: LabelsLike | None, style: ArrayLike | None = None) -> Images:
         """Images of content as ``transform`` gives it, in a domain (or one for each row).
 
         ``style`` ε (n_images, n_style), as ``style`` gives it; default: 0, the middle of the domain.
@@ -321,7 +331,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             raise DataError(f"There are {len(z)} rows of content and {len(own)} of style. Pass as many of both.")
         return self._drawn(z, own, groups)
 
-    def sample(self, n_samples: int = 1, domain: Any = None, random_state: RandomLike = 0) -> Images:
+    def sample(self, n_samples: int = 1, domain: LabelsLike | None = None, random_state: RandomLike = 0) -> Images:
         """Draw images of one domain; the same ``random_state`` gives the same content and ε in every domain.
 
         Content comes from a mixture of Gaussians fitted to that of the training images.
@@ -336,7 +346,9 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         noise = torch.randn(n_samples, int(self.n_style), generator=source).to(content)
         return self._drawn(content, noise, groups)
 
-    def traverse(self, X: Any, y: Any = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)) -> Images:
+    def traverse(
+        self, X: DataLike, y: LabelsLike | None = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)
+    ) -> Images:
         """Images (n_values, n_images, …) of ``X`` with one style latent ε set to each of ``values``, others 0."""
         check_is_fitted(self)
         whole(0, int(self.n_style) - 1).need("latent", latent)
@@ -345,12 +357,19 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         column = torch.arange(noise.shape[1], device=noise.device) == latent
         return np.stack([decode(torch.where(column, float(value), noise)) for value in values])
 
-    def _traversed(self, X: Any, y: Any) -> tuple[Tensor, Callable[[Tensor], Images]]:
+    def _traversed(self, X: DataLike, y: LabelsLike | None) -> tuple[Tensor, Callable[[Tensor], Images]]:
         x, groups, _ = self._source(X, y)
         content = self.model_.content(x, groups)
         return self._middle(groups), lambda noise: self._drawn(content, noise, groups)
 
-    def report(self, path: str | Path, X: Any = None, y: Any = None, *, judged: Any = None) -> Path:
+    def report(
+        self,
+        path: str | Path,
+        X: DataLike | None = None,
+        y: LabelsLike | None = None,
+        *,
+        judged: pd.DataFrame | None = None,
+    ) -> Path:
         """Write the page of this fit, one self-contained HTML file, and return its path.
 
         Parameters
@@ -363,7 +382,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         """
         check_is_fitted(self)
         path = file_to_write(path)
-        shown: tuple[ImageTable, Any] | None = None
+        shown: tuple[ImageTable, NDArray[np.int64]] | None = None
         if X is not None:
             _, groups, table = self._source(X, y)
             shown = (table, groups.cpu().numpy())
@@ -397,7 +416,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         config = self._config(features.shape, len(domains.domains), fitted["seed"])
         return FittedTranslator(config, {name: tuple(sizes) for name, sizes in fitted["sizes"].items()})
 
-    def _source(self, X: Any, y: Any) -> tuple[Tensor, Tensor, ImageTable]:
+    def _source(self, X: DataLike, y: LabelsLike | None) -> tuple[Tensor, Tensor, ImageTable]:
         """Pixels and places of the domains, found where none are given, and the images."""
         check_is_fitted(self)
         table, y = as_images(X, y)
@@ -405,7 +424,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         groups = self.model_.found(x) if y is None else self._places(y, len(x))
         return x, groups, table
 
-    def _pixels(self, X: Any) -> Tensor:
+    def _pixels(self, X: DataLike) -> Tensor:
         images = as_images(X)[0].images
         if images.shape[1:] != self.image_shape_:
             raise SchemaError(
@@ -414,7 +433,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             )
         return torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.model_.means.device)
 
-    def _places(self, labels: Any, n_rows: int) -> Tensor:
+    def _places(self, labels: LabelsLike | None, n_rows: int) -> Tensor:
         schema = self.domain_schema_
         codes = schema.encode(schema.rows_of(labels, n_rows), n_rows).codes[:, 0]
         return torch.from_numpy(codes).to(self.model_.means.device)
@@ -457,7 +476,7 @@ def _check_sides(images: Images) -> None:
         )
 
 
-def _expected_seconds(network: TranslatorNetwork, rows: Any, settings: AdversarialSettings) -> float:
+def _expected_seconds(network: TranslatorNetwork, rows: Rows, settings: AdversarialSettings) -> float:
     """Seconds of the training, by a few steps of a copy, all terms among them."""
     trial = copy.deepcopy(network)
     every = network.config.steps

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from unmix.fits.fit import Fit, Parts, Saved, Summary
 from unmix.models.fitted_gan import FittedGAN
@@ -44,7 +44,8 @@ class GANSummary(Summary):
 GANFit = Fit[FittedGAN, GANSummary]
 
 
-def errors_table(errors: Any, best: int) -> pd.DataFrame:
+def errors_table(errors: ArrayLike, best: int) -> pd.DataFrame:
     """One row a start: what it is compared by, and whether it was kept."""
-    starts = np.arange(len(errors))
-    return pd.DataFrame({"start": starts, "error": np.asarray(errors, dtype=float), "kept": starts == best})
+    values = np.asarray(errors, dtype=float)
+    starts = np.arange(len(values))
+    return pd.DataFrame({"start": starts, "error": values, "kept": starts == best})

@@ -100,7 +100,7 @@ def fit(
     on_epoch: OnEpoch | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
-    schema: Any = None,
+    schema: object = None,
 ) -> TrainingResult:
     """Train ``model`` in place; at the end every start holds its best state on the held-out rows.
 
