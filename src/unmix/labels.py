@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import narwhals as nw
@@ -27,6 +27,9 @@ from unmix.forms import LabelsLike, familiar
 
 UNNAMED = "domain"
 """Name of a column of labels that came without one."""
+
+Plain: TypeAlias = bool | int | float | str | None
+"""A label as Python has it; None where it is missing."""
 
 _SHOWN = 5
 # What numpy writes for a missing label when it makes an array of text.
@@ -128,15 +131,15 @@ def _columns(y: LabelsLike | None) -> list[tuple[str, Any]]:
         name = nw.from_native(y, series_only=True).name
         cells = _pandas_cells(y) if isinstance(y, pd.Series) else nw.from_native(y, series_only=True).to_list()
         return [(name_text(name) if name else UNNAMED, cells)]
-    cells = _cells(y)
-    if isinstance(cells, np.ndarray) and cells.dtype.names:
-        return [(name, cells[name]) for name in cells.dtype.names]
-    if isinstance(cells, np.ndarray) and cells.ndim == 2:
-        return [(name, cells[:, k]) for k, name in enumerate(_made_up(cells.shape[1]))]
-    return [(UNNAMED, cells)]
+    read: Any = _cells(y)
+    if isinstance(read, np.ndarray) and read.dtype.names:
+        return [(name, read[name]) for name in read.dtype.names]
+    if isinstance(read, np.ndarray) and read.ndim == 2:
+        return [(name, read[:, k]) for k, name in enumerate(_made_up(read.shape[1]))]
+    return [(UNNAMED, read)]
 
 
-def _pandas_cells(series: pd.Series) -> Any:
+def _pandas_cells(series: pd.Series) -> NDArray[np.generic] | pd.api.extensions.ExtensionArray:
     return series.to_numpy() if isinstance(series.dtype, np.dtype) else series.array
 
 
@@ -219,10 +222,10 @@ def _typed(cells: Any, what: str, *, mixed: bool = True) -> NDArray[np.generic]:
     return np.array([label_text(value) for value in plain], dtype=object)
 
 
-def _plain_cells(cells: list[Any]) -> tuple[list[Any], dict[int, str]]:
+def _plain_cells(cells: Iterable[object]) -> tuple[list[Plain], dict[int, str]]:
     """``_plain`` of every cell, each different one read once; and the first cell that is no label."""
-    known: dict[tuple[type, Any], Any] = {}
-    plain: list[Any] = []
+    known: dict[tuple[type, object], Plain] = {}
+    plain: list[Plain] = []
     for row, cell in enumerate(cells):
         try:
             key = (type(cell), cell)
@@ -237,7 +240,7 @@ def _plain_cells(cells: list[Any]) -> tuple[list[Any], dict[int, str]]:
     return plain, {}
 
 
-def _plain(cell: Any) -> bool | int | float | str | None:
+def _plain(cell: Any) -> Plain:
     """A label as Python's own bool, int, float or str; None where it is missing. TypeError: what it is instead."""
     if isinstance(cell, bytes):
         try:

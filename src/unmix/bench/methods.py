@@ -10,8 +10,8 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA, FastICA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -42,7 +42,7 @@ class Method:
     domains: bool = True
 
     @property
-    def _kind(self) -> tuple[Any, dict[str, object]]:
+    def _kind(self) -> tuple[type[BaseEstimator], dict[str, object]]:
         """Class, and settings of it that are others here than its own defaults."""
         return _LINEAR.get(self.estimator) or (_find(self.estimator), {})
 
@@ -56,7 +56,7 @@ class Method:
         settings = {**known, **own, **self.settings, **length}
         return {"estimator": self.estimator, "settings": settings, "domains": self.domains}
 
-    def build(self, n_latents: int, seed: int) -> Any:
+    def build(self, n_latents: int, seed: int) -> BaseEstimator:
         """An estimator that is not fitted yet, for one seed.
 
         Raises
@@ -105,7 +105,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def _find(name: str) -> Any:
+def _find(name: str) -> type[BaseEstimator]:
     if name in ESTIMATORS:
         return ESTIMATORS[name]
     module, separator, attribute = name.partition(":")

@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 
 from unmix import metrics
 from unmix.bench.study import Row, Run, Study
@@ -232,7 +233,7 @@ def _draw(run: Run) -> MixingData:
     return make_sparse_mixing(**problem, random_state=run.seed)
 
 
-def _build(run: Run, data: MixingData) -> Any:
+def _build(run: Run, data: MixingData) -> BaseEstimator:
     """The method's estimator, told the kinds of the domain columns where it asks for them."""
     model = run.method.build(data.z.shape[1], run.seed)
     if run.method.domains and data.auxiliary and hasattr(model, "auxiliary"):
@@ -240,7 +241,7 @@ def _build(run: Run, data: MixingData) -> Any:
     return model
 
 
-def _domains(data: MixingData, run: Run, rows: slice) -> Any:
+def _domains(data: MixingData, run: Run, rows: slice) -> pd.DataFrame | NDArray[np.generic] | None:
     if not run.method.domains:
         return None
     return data.domains.iloc[rows] if isinstance(data.domains, pd.DataFrame) else data.domains[rows]
@@ -265,14 +266,14 @@ def _fit_and_score(run: Run) -> Row:
     }
 
 
-def _labels(data: MixingData) -> Any:
+def _labels(data: MixingData) -> NDArray[np.generic] | None:
     """One label a row: the finest categorical column, or None where u is continuous."""
     if "continuous" in data.auxiliary.values():
         return None
     return data.domains.iloc[:, -1].to_numpy() if isinstance(data.domains, pd.DataFrame) else data.domains
 
 
-def scores(data: MixingData, latents: NDArray[np.floating], test: slice, model: Any) -> Row:
+def scores(data: MixingData, latents: NDArray[np.floating], test: slice, model: BaseEstimator) -> Row:
     """What is measured on the fresh rows: MCC, linear R², support where the method has a mixing, agreement."""
     labels = _labels(data)
     found = metrics.mcc(data.z[test], latents, domains=None if labels is None else labels[test])

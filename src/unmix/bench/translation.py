@@ -119,7 +119,7 @@ def train_judges(
 
 
 def compare_translations(
-    models: Mapping[str, Any],
+    models: Mapping[str, BaseEstimator],
     judges: Judges,
     images: DataLike,
     content: ArrayLike,
@@ -155,7 +155,7 @@ def compare_translations(
 
 
 def judge_translations(
-    model: Any, judges: Judges, images: DataLike, content: ArrayLike, domains: LabelsLike | None
+    model: BaseEstimator, judges: Judges, images: DataLike, content: ArrayLike, domains: LabelsLike | None
 ) -> pd.DataFrame:
     """Translate every image to every other domain, and let the judges read what comes out.
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import typer
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 
 from unmix import datasets
 from unmix.audit.planning import plan, plan_typical
@@ -131,7 +132,7 @@ def beside_features(frame: pd.DataFrame, x: pd.DataFrame | Annotated) -> pd.Data
     return frame if isinstance(x, Annotated) else frame.drop(columns=list(x.columns))
 
 
-def transform_table(model: Any, run: Path, table: Path, out: Path, *, novelty: bool = False) -> None:
+def transform_table(model: BaseEstimator, run: Path, table: Path, out: Path, *, novelty: bool = False) -> None:
     """Write the latents of a file's rows beside its other columns, on request with how novel each row is."""
     _needs_table(model, run)
     frame, x = _read_for(model, table)
@@ -309,7 +310,7 @@ def train(
 
 
 def write_results(
-    model: Any,
+    model: BaseEstimator,
     x: DataLike,
     out: Path,
     tables: Mapping[str, pd.DataFrame] | None = None,
@@ -333,7 +334,7 @@ def write_results(
 
 
 def _write(
-    model: Any,
+    model: BaseEstimator,
     x: DataLike,
     out: Path,
     tables: Mapping[str, pd.DataFrame],
@@ -387,7 +388,7 @@ def read_for_model(model: LatentEstimator, run: Path, path: Path) -> tuple[pd.Da
     return _read_for(model, path)
 
 
-def _needs_table(model: Any, run: Path) -> None:
+def _needs_table(model: BaseEstimator, run: Path) -> None:
     if of_images(model.schema_):
         raise SchemaError(
             f"{run} was fitted on images, not on a table. Pass a folder or .zip of images to unmix transform or "
@@ -395,12 +396,12 @@ def _needs_table(model: Any, run: Path) -> None:
         )
 
 
-def _latents(model: Any, x: DataLike) -> tuple[NDArray[np.floating], list[str]]:
+def _latents(model: BaseEstimator, x: DataLike) -> tuple[NDArray[np.floating], list[str]]:
     """Latents of ``x`` and their names."""
     return model.transform(_as_fitted(model, x)), [str(name) for name in model.get_feature_names_out()]
 
 
-def _as_fitted(model: Any, x: DataLike) -> Any:
+def _as_fitted(model: BaseEstimator, x: DataLike) -> DataLike:
     """A frame as the model was fitted: without names where there were none."""
     return x.to_numpy() if isinstance(x, pd.DataFrame) and not model.schema_.named else x
 

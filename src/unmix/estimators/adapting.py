@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 
 from unmix.audit.counterfactuals import CounterfactualCheck
 from unmix.audit.describe import Description, encode_rows
@@ -34,7 +35,7 @@ Ints = NDArray[np.int64]
 LEAST_ROWS = 10
 
 
-def adapted(estimator: Any, X: DataLike | None, domain: LabelsLike) -> Any:
+def adapted(estimator: BaseEstimator, X: DataLike | None, domain: LabelsLike) -> BaseEstimator:
     """A copy of ``estimator`` that knows the domain, or domains, of the rows ``X``."""
     old: DomainSchema = estimator.domain_schema_
     if not estimator.uses_domains or domain_prior(estimator.model_) is None:
@@ -91,7 +92,7 @@ def _frame_of(schema: DomainSchema, table: DataLike | None, domain: LabelsLike, 
     return schema.rows_of(domain, n_rows)
 
 
-def _fresh(estimator: Any, schema: DomainSchema) -> FittedModel:
+def _fresh(estimator: BaseEstimator, schema: DomainSchema) -> FittedModel:
     """A model of the size that the domains of ``schema`` ask for."""
     model: FittedModel = estimator._untrained(
         estimator.schema_, schema, {"seed": estimator.seed_, "n_latents": estimator.n_latents_}
@@ -123,7 +124,7 @@ def _known_levels(old: DomainSchema, schema: DomainSchema, new: Ints) -> list[In
 
 
 def _copied(
-    estimator: Any,
+    estimator: BaseEstimator,
     model: FittedModel,
     schema: DomainSchema,
     places: Ints,
@@ -132,7 +133,7 @@ def _copied(
     groups: Ints,
     new: Ints,
     learnt: LearntEffects | None,
-) -> Any:
+) -> BaseEstimator:
     fit: LatentFit = estimator.fit_
     old, first = fit.summary, len(fit.domains.domains)
     found = [moments(model, design[groups == group], new, learnt) for group in range(first, len(schema.domains))]

@@ -98,7 +98,7 @@ class LatentEstimator(FittedFace[LatentFit]):
     adapted_ = Learnt[tuple[str, ...]](lambda fit: fit.summary.adapted)
     selection_ = Learnt[pd.DataFrame](lambda fit: fit.summary.selection)
 
-    n_latents: int = 4
+    n_latents: int | str = 4
     _: KW_ONLY
     hidden: Sequence[int] = (64, 64)
     n_restarts: int = 4
@@ -558,7 +558,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         self._check_settings()
 
     def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, object]) -> FittedModel:
-        asked: Any = self.n_latents
+        asked = self.n_latents
         numbered = clone(self).set_params(n_latents=fitted["n_latents"] if asked == "auto" else asked)
         return FittedModel(numbered._network(features, domains, fitted["seed"], 1).single(0))
 
@@ -594,7 +594,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         return prepare(
             X,
             y,
-            n_latents=self.n_latents,
+            n_latents=int(self.n_latents),
             missing=self.missing,
             auxiliary=self.auxiliary,
             min_domain_rows=self.min_domain_rows,

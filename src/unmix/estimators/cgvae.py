@@ -171,7 +171,7 @@ class CGVAE(LatentEstimator):
     steps_per_latent: ClassVar[int] = 330
     least_steps: ClassVar[int] = 2_000
 
-    n_latents: Any = 4
+    n_latents: int | str = 4
     decoder: str = "dense"
     prior: str = "gaussian"
     sparsity: float | str = "auto"

@@ -151,7 +151,7 @@ class IMSDA(LatentEstimator):
         return IMSDANetwork(IMSDAConfig(**words, n_style=int(self.n_style), kl_weight=float(self.kl_weight)))
 
     def _check_settings(self) -> None:
-        if self.n_style > self.n_latents:
+        if self.n_style > int(self.n_latents):
             raise SettingError(
                 f"n_style must be a whole number from 1 to n_latents = {self.n_latents}; got {self.n_style!r}. "
                 "For no style at all use BetaVAE(kl_weight=1)."

@@ -140,7 +140,7 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
         tensors, header = read_state(as_path(path), "Fit and save the classifier again.")
         try:
             judge = restored(cls, dict(header["settings"]), cls._check_settings, path)
-            judge.fitted_params_ = plain_settings(judge, judge.random_state)
+            judge.fitted_params_ = plain_settings(judge, random_seed(judge.random_state))
             judge.network_ = FeatureNetwork(
                 header["channels"], len(header["classes"]), judge.width, instance_norm=judge.instance_norm
             )

@@ -44,7 +44,9 @@ _ALPHAS = np.logspace(-3, 3, 13)
 class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
     """What regressor and classifier share: the representation, its choice, and rows of new domains."""
 
-    def __init__(self, model: Any = None, head: Any = None, *, representation: str = "auto") -> None:
+    def __init__(
+        self, model: BaseEstimator | None = None, head: BaseEstimator | None = None, *, representation: str = "auto"
+    ) -> None:
         self.model = model
         self.head = head
         self.representation = representation
@@ -123,7 +125,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         found: NDArray[np.generic] = self.head_at(X, domains, "predict")
         return found
 
-    def head_at(self, X: DataLike, domains: LabelsLike | None, method: str) -> Any:
+    def head_at(self, X: DataLike, domains: LabelsLike | None, method: str) -> NDArray[Any]:
         """What a method of the head gives for rows."""
         seen = self.represent(X, domains)
         return getattr(self.head_, method)(seen)
@@ -156,7 +158,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             )
         return self._more_labels(values)
 
-    def _checked_head(self) -> Any:
+    def _checked_head(self) -> BaseEstimator:
         one_of(("auto", *REPRESENTATIONS)).need("representation", self.representation)
         head = self._default_head() if self.head is None else self.head
         if not (hasattr(head, "fit") and hasattr(head, "predict")):
@@ -169,7 +171,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             raise SettingError(f"{type(self).__name__} takes a {kind} as head; got {type(head).__name__}.")
         return head
 
-    def _fitted_model(self, X: DataLike, domains: LabelsLike | None) -> Any:
+    def _fitted_model(self, X: DataLike, domains: LabelsLike | None) -> BaseEstimator:
         model = CGVAE(n_latents="auto", verbose=0) if self.model is None else self.model
         frozen = isinstance(model, FrozenEstimator)
         model = model.estimator if frozen else model
@@ -189,7 +191,9 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         n_domains = len(np.unique(groups))
         yield from GroupKFold(min(n_domains, _MOST_FOLDS)).split(groups, groups=groups)
 
-    def _compare(self, head: Any, known: dict[str, Floats], labels: NDArray[np.generic], groups: Ints) -> pd.DataFrame:
+    def _compare(
+        self, head: BaseEstimator, known: dict[str, Floats], labels: NDArray[np.generic], groups: Ints
+    ) -> pd.DataFrame:
         """One row a representation and left-out domain (or tenth of the domains): the head's score there."""
         rows = []
         for train, left_out in self._folds(groups):
@@ -201,7 +205,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         return pd.DataFrame(rows)
 
     @abstractmethod
-    def _default_head(self) -> Any:
+    def _default_head(self) -> BaseEstimator:
         """What takes the representation where no head is given."""
 
     @abstractmethod
@@ -256,7 +260,7 @@ class DomainRegressor(RegressorMixin, _DomainHead):
         """R² of ``predict(X, domains)``."""
         return float(r2_score(y, self.predict(X, domains), sample_weight=sample_weight))
 
-    def _default_head(self) -> Any:
+    def _default_head(self) -> BaseEstimator:
         return make_pipeline(StandardScaler(), _splines(), RidgeCV(_ALPHAS))
 
     def _more_labels(self, y: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -310,7 +314,7 @@ class DomainClassifier(ClassifierMixin, _DomainHead):
         """The head's decision function, where it has one."""
         return self.head_at(X, domains, "decision_function")
 
-    def _default_head(self) -> Any:
+    def _default_head(self) -> BaseEstimator:
         return make_pipeline(StandardScaler(), _splines(), LogisticRegression(max_iter=1_000))
 
     def _more_labels(self, y: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -340,7 +344,7 @@ def _splines() -> SplineTransformer:
     return SplineTransformer(n_knots=6, knots="quantile", extrapolation="linear", include_bias=False)
 
 
-def _is_fitted(model: Any) -> bool:
+def _is_fitted(model: BaseEstimator) -> bool:
     try:
         check_is_fitted(model)
     except Exception:
@@ -348,22 +352,22 @@ def _is_fitted(model: Any) -> bool:
     return True
 
 
-def _takes_domains(model: Any) -> bool:
+def _takes_domains(model: BaseEstimator) -> bool:
     return "y" in inspect.signature(model.transform).parameters
 
 
-def _has_noise(model: Any) -> bool:
+def _has_noise(model: BaseEstimator) -> bool:
     """Whether ε = F(z; u) is there, and a new domain can be adapted to."""
     images = isinstance(getattr(model, "schema_", None), ImageSchema)
     return isinstance(model, LatentEstimator) and model.uses_domains and not images and not _takes_domains(model)
 
 
-def _latents(model: Any, X: DataLike, domains: LabelsLike | None) -> Floats:
+def _latents(model: BaseEstimator, X: DataLike, domains: LabelsLike | None) -> Floats:
     found = model.transform(X, domains) if _takes_domains(model) else model.transform(X)
     return np.asarray(found, dtype=float)
 
 
-def _noise(model: Any, X: DataLike, domains: LabelsLike | None) -> Floats:
+def _noise(model: BaseEstimator, X: DataLike, domains: LabelsLike | None) -> Floats:
     if not isinstance(model, LatentEstimator):
         raise SettingError(
             f'representation="noise" takes a model with a prior of each domain, such as CGVAE; got '
@@ -372,7 +376,7 @@ def _noise(model: Any, X: DataLike, domains: LabelsLike | None) -> Floats:
     return model.domain_noise(X, domains)
 
 
-def _groups(model: Any, domains: LabelsLike | None, n_rows: int) -> Ints:
+def _groups(model: BaseEstimator, domains: LabelsLike | None, n_rows: int) -> Ints:
     """A number for each domain, that of ``model.domains_`` where the model has them."""
     schema = getattr(model, "domain_schema_", None)
     if domains is None:
@@ -389,7 +393,7 @@ def _groups(model: Any, domains: LabelsLike | None, n_rows: int) -> Ints:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def _content(model: Any, latents: Floats, groups: Ints) -> Ints:
+def _content(model: BaseEstimator, latents: Floats, groups: Ints) -> Ints:
     """Latents whose mean and log-spread vary between domains by no more than 0.2, chance aside."""
     if hasattr(model, "content_"):
         return np.asarray(model.content_, dtype=np.int64)

@@ -38,7 +38,7 @@ from unmix.models.image_autoencoder import (
     TrainedAutoencoder,
     default_widths,
 )
-from unmix.models.own_autoencoder import OwnAutoencoder
+from unmix.models.own_autoencoder import OwnAutoencoder, Part
 from unmix.report.images import (
     REACH,
     SHOWN,
@@ -150,8 +150,8 @@ penalty_every, kl_weight, n_spare, likelihood
     steps_per_latent: ClassVar[int] = 1_400
     least_steps: ClassVar[int] = 2_800
 
-    n_latents: Any = 8
-    autoencoder: Any = None
+    n_latents: int | str = 8
+    autoencoder: tuple[Part, Part] | str | None = None
     n_codes: int = 16
     widths: Sequence[int] | None = None
 

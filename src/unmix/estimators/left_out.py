@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 
 from unmix.audit.finding import Finding
 from unmix.audit.left_out import check_left_out
@@ -19,7 +19,7 @@ from unmix.forms import DataLike, LabelsLike
 from unmix.labels import labels_frame
 
 
-def left_out_finding(estimator: Any, X: DataLike, y: LabelsLike | None) -> Finding:
+def left_out_finding(estimator: BaseEstimator, X: DataLike, y: LabelsLike | None) -> Finding:
     """Whether latents of ``X`` are found again by fits without each of its domains."""
     table, y = separate(X, y)
     rows = estimator._new_rows(table)
@@ -45,7 +45,7 @@ def left_out_finding(estimator: Any, X: DataLike, y: LabelsLike | None) -> Findi
     return check_left_out(latents, without, [str(own) for own in estimator.get_feature_names_out()], failed)
 
 
-def _encoded(estimator: Any, table: DataLike, frame: pd.DataFrame | None) -> NDArray[np.float64]:
+def _encoded(estimator: BaseEstimator, table: DataLike, frame: pd.DataFrame | None) -> NDArray[np.float64]:
     try:
         return np.asarray(estimator.transform(table), dtype=float)
     except DomainError as error:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.base import TransformerMixin
 from sklearn.utils._set_output import _get_output_config
 
 from unmix.data.annotated import Annotated, is_annotated, is_store
@@ -294,7 +295,7 @@ def latent_matrix(X: DataLike, names: Sequence[str]) -> NDArray[np.float64]:
     return matrix
 
 
-def with_row_names(estimator: Any, latents: NDArray[np.floating], table: DataLike) -> Any:
+def with_row_names(estimator: TransformerMixin, latents: NDArray[np.floating], table: DataLike) -> Any:
     """``latents``, with the names of AnnData's rows where ``set_output`` asks for pandas."""
     if isinstance(table, Annotated) and _get_output_config("transform", estimator)["dense"] == "pandas":
         return pd.DataFrame(latents, index=table.obs.index, columns=estimator.get_feature_names_out())

@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from sklearn.base import BaseEstimator
 
 from unmix.audit.agreement import REPEATS
 from unmix.data.kinds import announced
@@ -63,7 +64,7 @@ def say(verbose: int, text: str, level: int = 1) -> None:
         _console(highlight=False, soft_wrap=True).print(printable(text), markup=False)
 
 
-def announce(estimator: Any, data: Prepared, device: torch.device) -> None:
+def announce(estimator: BaseEstimator, data: Prepared, device: torch.device) -> None:
     """What a fit is about to do: rows, features, starts, and the kind of every domain column."""
     columns = [column.describe() for column in data.domains.columns] or ["none: one domain, only sparsity identifies"]
     n_held_out = len(data.held_out)

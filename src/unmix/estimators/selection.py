@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 
 from unmix.audit.describe import chunks
 from unmix.audit.input import ResidualDependence, stratify
@@ -264,7 +264,7 @@ def suffices(estimator: LatentEstimator, data: Prepared, seed: int) -> bool:
     return _probe(clone(estimator).set_params(max_epochs=None), data, seed).independent
 
 
-def long_enough(model: Any) -> bool:
+def long_enough(model: BaseEstimator) -> bool:
     """Whether a fit took at least a third of the default training: before, residuals say nothing of the latents."""
     n_rows = model.settings_["n_train"] + model.settings_["n_held_out"]
     fitted = clone(model).set_params(n_latents=model.n_latents_)
@@ -272,7 +272,7 @@ def long_enough(model: Any) -> bool:
     return _long_enough(fitted, n_rows, model.n_epochs_ * part)
 
 
-def _long_enough(estimator: Any, n_rows: int, passes: float) -> bool:
+def _long_enough(estimator: BaseEstimator, n_rows: int, passes: float) -> bool:
     epochs, part = planned_epochs(clone(estimator).set_params(max_epochs=None), n_rows)
     return bool(passes * _PROBE_SHARE >= epochs * part)
 

@@ -6,16 +6,19 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 
 from unmix.errors import SettingError, StorageError
 from unmix.version import __version__
 
+Own = TypeVar("Own")
 
-def plain_settings(estimator: Any, seed: int) -> dict[str, object]:
+
+def plain_settings(estimator: BaseEstimator, seed: int) -> dict[str, object]:
     """Constructor words as JSON holds them, with the seed that the random state gave.
 
     Raises
@@ -54,8 +57,8 @@ def _plain(value: object) -> Any:
 
 
 def restored(
-    kind: Callable[..., Any], words: Mapping[str, object], check: Callable[[Any], None], where: str | Path
-) -> Any:
+    kind: Callable[..., Own], words: Mapping[str, object], check: Callable[[Own], None], where: str | Path
+) -> Own:
     """An estimator with saved words, after ``check``; ``where`` they are saved is what an error names.
 
     Raises
