@@ -233,19 +233,8 @@ class CGGAN(FittedFace[GANFit]):
             and what ``read_images`` returns bring their domains along.
         y : labels (n_samples,), table of auxiliary columns, or name of a column
             The domain of each row; at least two domains.
-        checkpoint : path, optional
-            File for the state of the training, written every few seconds and when it is interrupted.
-        resume : bool, default False
-            Go on from ``checkpoint``; the result equals that of an uninterrupted fit.
-
-        Raises
-        ------
-        DataError, DomainError, SettingError
-            Before training starts, with what was expected, what came and what to do.
-        StorageError
-            ``checkpoint`` cannot be written, or is that of other data or settings.
-        TrainingError
-            A loss became non-finite and stayed so.
+        checkpoint, resume
+            As in ``CGVAE.fit``, which raises the same errors.
         """
         self._check_words()
         seed = random_seed(self.random_state)

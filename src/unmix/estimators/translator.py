@@ -28,9 +28,8 @@ from unmix.estimators.prepare import as_images
 from unmix.estimators.progress import block_bar, say
 from unmix.estimators.translator_report import write_translator_report
 from unmix.files import as_path, file_to_write
-from unmix.fits.adversarial import errors_table
+from unmix.fits.adversarial import TranslatorFit, TranslatorSummary, errors_table
 from unmix.fits.fit import Fit
-from unmix.fits.translating import TranslatorFit, TranslatorSummary
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
 from unmix.models.cggan import FLOWS
@@ -180,19 +179,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             uint8 (n_images, height, width, channels), sides of 16 to 256 pixels, grey or in colour.
         y : labels (n_images,)
             The domain of each image; what ``read_images`` returns, and a path, bring them along.
-        checkpoint : path, optional
-            File for the state of the training, written every few seconds and when it is interrupted.
-        resume : bool, default False
-            Go on from ``checkpoint``; the result equals that of an uninterrupted fit.
-
-        Raises
-        ------
-        DataError, DomainError, SettingError
-            Before training starts, with what was expected, what came and what to do.
-        StorageError
-            ``checkpoint`` cannot be written, or is that of other data or settings.
-        TrainingError
-            The objective became non-finite and stayed so.
+        checkpoint, resume
+            As in ``CGVAE.fit``, which raises the same errors.
 
         Warns
         -----
