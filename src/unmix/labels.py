@@ -76,7 +76,7 @@ def label_column(
     columns = [] if values is None else _columns(values)
     shape = (len(columns[0][1]), *([len(columns)] if len(columns) > 1 else [])) if columns else ()
     if len(shape) != 1 or not shape[0] or n_rows not in (None, shape[0]):
-        expected = "one label a row" if n_rows is None else f"one label for each of {n_rows} {of}"
+        expected = "one label per row" if n_rows is None else f"one label for each of {n_rows} {of}"
         raise DomainError(f"{what} must hold {expected}; got {f'shape {shape}' if shape else 'none'}.")
     return _typed(columns[0][1], what, mixed=mixed)
 
@@ -124,7 +124,7 @@ def _columns(y: LabelsLike | None) -> list[tuple[str, Any]]:
         try:
             frame = nw.from_native(y, eager_only=True)
         except (nw.exceptions.DuplicateError, TypeError) as error:
-            raise DomainError(f"The domains cannot be read as a table: {error}. Pass one label a row.") from error
+            raise DomainError(f"The domains cannot be read as a table: {error}. Pass one label per row.") from error
         return [(str(name), frame[name].to_list()) for name in frame.columns]
     if nw.dependencies.is_into_series(y) or isinstance(y, pd.Index):
         y = pd.Series(y) if isinstance(y, pd.Index) else y
@@ -150,7 +150,7 @@ def _made_up(n_columns: int) -> list[str]:
 def _single(values: Any, name: object) -> Any:
     columns = _columns(values)
     if len(columns) != 1:
-        raise DomainError(f"Domain column {name_text(name)!r} holds {len(columns)} columns. Pass one label a row.")
+        raise DomainError(f"Domain column {name_text(name)!r} holds {len(columns)} columns. Pass one label per row.")
     return columns[0][1]
 
 
@@ -167,7 +167,7 @@ def _cells(y: LabelsLike | None) -> Any:
         inside = {len(cell) if row else 0 for cell, row in zip(cells, rows, strict=True)}
         if len(inside) > 1:
             raise DomainError(
-                "The domains are neither labels nor a table: rows differ in length. Pass one label a row."
+                "The domains are neither labels nor a table: rows differ in length. Pass one label per row."
             )
         if inside in (set(), {0}):
             return cells
@@ -178,10 +178,10 @@ def _cells(y: LabelsLike | None) -> Any:
     try:
         array = np.asarray(y)
     except Exception as error:
-        raise DomainError(f"The domains are neither labels nor a table: {error}. Pass one label a row.") from error
+        raise DomainError(f"The domains are neither labels nor a table: {error}. Pass one label per row.") from error
     if array.ndim not in (1, 2):
         came = f"an array of shape {array.shape}" if array.ndim else f"{type(y).__name__} {str(y)[:40]!r}"
-        raise DomainError(f"Expected one domain a row, as a list, an array or a table; got {came}.")
+        raise DomainError(f"Expected one domain per row, as a list, an array or a table; got {came}.")
     return array
 
 

@@ -129,7 +129,7 @@ def check_store(path: str | Path) -> Path:
 
 
 def _verdicts(latents: pd.DataFrame) -> pd.DataFrame:
-    """One row a latent; names of a block put together, since a cell of a stored table is no list."""
+    """One row per latent; names of a block put together, since a cell of a stored table is no list."""
     blocks = [" ".join(block) if isinstance(block, list | tuple) else "" for block in latents["block"]]
     needed = pd.to_numeric(latents["domains_needed"], errors="coerce").astype(float)
     return _writable(latents.assign(block=blocks, domains_needed=needed))

@@ -63,7 +63,7 @@ def run_ood(
     retry_failed: bool = False,
     on_row: Callable[[Row], None] | None = None,
 ) -> pd.DataFrame:
-    """Run what is missing in ``folder`` and return one row a kind, problem and method: ``score`` is R² in the target.
+    """Run what is missing in ``folder`` and return one row per kind, problem and method: ``score`` is R² in the target.
 
     A problem on which a method fails is left out, and computed again with ``retry_failed``.
 

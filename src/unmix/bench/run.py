@@ -267,7 +267,7 @@ def _fit_and_score(run: Run) -> Row:
 
 
 def _labels(data: MixingData) -> NDArray[np.generic] | None:
-    """One label a row: the finest categorical column, or None where u is continuous."""
+    """One label per row: the finest categorical column, or None where u is continuous."""
     if "continuous" in data.auxiliary.values():
         return None
     return data.domains.iloc[:, -1].to_numpy() if isinstance(data.domains, pd.DataFrame) else data.domains

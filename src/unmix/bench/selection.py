@@ -55,7 +55,7 @@ class Selection:
     sparsity : float or "auto", the strength of the penalty
     reason : str
     decided : bool, whether the data decided: at ``best`` no two features depend on each other given the latents
-    table : DataFrame, one row a fit
+    table : DataFrame, one row per fit
 
     The columns of ``table`` are those of ``CGVAE.selection_`` and ``sparsity``, ``halves`` (agreement of two fits, each
     on one half of the training rows) and ``seconds``.

@@ -168,7 +168,7 @@ def judge_translations(
     Returns
     -------
     DataFrame
-        One row a target domain and one for all: shares with 95 % intervals. Columns: ``to``, ``n`` (translated
+        One row per target domain and one for all: shares with 95 % intervals. Columns: ``to``, ``n`` (translated
         images), ``content``, ``content_low``, ``content_high``, the same of ``style``, and ``real_content``,
         ``real_style``: what the judges reach on real images.
 

@@ -94,7 +94,7 @@ def _bench_ood(out: Path, seeds: int | None, jobs: int, *, retry_failed: bool) -
 
 def _say_ood(row: Row) -> None:
     what = row["error"] or f"{row['cpu_seconds']:.0f} s"
-    typer.echo(f"problem {row['seed']}, {row['rows']} rows a domain: {what}", err=True)
+    typer.echo(f"problem {row['seed']}, {row['rows']} rows per domain: {what}", err=True)
 
 
 def run_select(

@@ -362,7 +362,7 @@ def _decode(
                 kept.append(file)
     if not kept:
         found = f"none of its {len(files)} files could be read" if files else "it holds no file"
-        raise DataError(f"No image in {source}: {found}. Expected {', '.join(FORMATS)}, in one folder a domain.")
+        raise DataError(f"No image in {source}: {found}. Expected {', '.join(FORMATS)}, in one folder per domain.")
     if skipped:
         named = "; ".join(f"{path} {reason}" for path, reason in [*skipped.items()][: 2 * _SHOWN])
         more = "" if len(skipped) <= 2 * _SHOWN else f"; and {len(skipped) - 2 * _SHOWN} more"
@@ -376,7 +376,7 @@ def _refuse_mixed(
 ) -> None:
     deep = [(path, own) for path, (_, own) in headers if own not in _CONVERTIBLE]
     if deep:
-        raise DataError(f"{deep[0][0]} has mode {deep[0][1]}, more than 8 bits a channel. Convert it to 8 bits first.")
+        raise DataError(f"{deep[0][0]} has mode {deep[0][1]}, more than 8 bits per channel. Convert it to 8 bits.")
     modes = {own: path for path, (_, own) in reversed(headers)}
     if mode is None and (len(modes) > 1 or not set(modes) <= set(MODES)):
         counts = Counter(own for _, (_, own) in headers)

@@ -177,7 +177,7 @@ def split_columns(
 
 
 def read_support(path: str | Path) -> pd.DataFrame:
-    """A support from a file: 0 and 1, one row a feature, one column a latent; a first column of text names features."""
+    """A support from a file: 0 and 1, features × latents; a first column of text holds the names of the features."""
     frame = read_table(path)
     first = frame.columns[0]
     if first not in frame.attrs[_CANDIDATES] or not pd.api.types.is_numeric_dtype(frame[first]):

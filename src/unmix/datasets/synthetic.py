@@ -170,7 +170,7 @@ def make_sparse_mixing(
     n_regions : int, default 2
         Regions of the nested domains.
     mixing : {"features", "flow", "dense"}
-        One network a feature; the same, made injective by a triangular support and monotone functions; or an injective
+        One network per feature; the same, injective by a triangular support and monotone functions; or an injective
         network in which every feature depends on every latent (``density``, ``structure`` do not apply).
     structure : {"random", "columns", "blocks", "overlapping"}
         Pairs drawn one by one; exactly ``round(density * n_features)`` features for each latent; disjoint groups of

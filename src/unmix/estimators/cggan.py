@@ -74,27 +74,27 @@ _OF_IMAGES: dict[str, object] = {
 
 @dataclass(eq=False, repr=False)
 class CGGAN(FittedFace[GANFit]):
-    r"""Generates, translates and reads rows or images of several domains through content and style latents (CG-GAN).
+    r"""GAN with content and style latents for rows or images: generates, encodes and translates them (CG-GAN).
 
     .. math:: z_c = \epsilon_c, \quad z_s = f_u(\epsilon_s; m), \quad x = G(z_c, z_s)
 
     Li, Fan, Zheng, Ng, Xie, Chen, Dong, Cai, Zhang: Synergy Between Sufficient Changes and Sparse Mixing Procedure
     for Disentangled Representation Learning, ICLR 2025, arXiv:2503.00639. f is monotone in every latent, the mask m
-    finds how many latents domains change (style), and the Jacobian term keeps the mixing sparse, of images that of
-    style.
+    finds how many latents domains change (style), and the Jacobian term keeps the mixing sparse (for images the mixing
+    of style).
 
     Parameters
     ----------
     n_latents : int, default 4
-        Content and style together. In images, rather 16 or more.
+        Content and style together. Use 16 or more for images.
     n_style : int, optional
-        How many latents may be style; the others are content from the start. Default: all, of images a quarter.
+        Number of latents that may be style; the others are content. Default: all; for images a quarter.
     hidden : sequence of int, default (128, 128)
         Widths of the dense networks; for images the last is the width of the modulation.
     channels : int, default 32
-        Channels at the full side of an image, twice as many below it.
+        Channels at full resolution, twice as many at lower resolutions.
     modulation : {"all", "colours"}, default "all"
-        What style does to an image. "all": it modulates every layer. "colours": content draws one grey picture, and
+        Effect of style on an image. "all": it modulates every layer. "colours": content draws one grey picture, and
         style gives it two colours; no domain changes a shape.
     flow : {"gaussian", "spline", False}, default "gaussian"
         f: location-scale, or a monotone spline. False: a plain conditional generator G(ε, u), as an ablation.
@@ -103,22 +103,22 @@ class CGGAN(FittedFace[GANFit]):
     mask_weight : float, default 0.04
     sparsity : float, optional
         α, weight of the Jacobian term: of ∂x/∂z on tables, of ∂x/∂z_s per pixel and colour on images. By default 0.03
-        on tables and 0.02 on images. 0: flow and mask alone.
+        on tables and 0.02 on images. 0: only flow and mask.
     penalty : {"log", "l1", "l2"}, optional
         Form of that term, as in ``CGVAE``; by default "log" on tables and "l1" on images.
     gradient_weight : float, default 0.2
         γ of the discriminator's gradient penalty (R1). On tables it falls to 0.03 of this over the second half of the
         adversarial steps.
     augment : bool, default True
-        Adaptive augmentation of what the discriminator sees; images only.
+        Adaptive augmentation of the discriminator's input; images only.
     max_steps : int, default 8000
         Adversarial steps.
     n_restarts : int, default 1
-        Starts, one after another; the one that gives the data back best after encoding them is kept, and of those
-        that do so within a tenth of the best, the one with fewest style latents. On rows of features one of several
-        ends in a local optimum, with content folded or taken for style.
+        Starts, trained one after another. The start with the smallest reconstruction error is kept or, among those
+        within a tenth of it, the one with the fewest style latents. On rows of features some starts end in a local
+        optimum, with content folded or taken for style.
     encoder_steps : int, default 1000
-        Steps in which the encoder, trained with the generator until then, learns to read the averaged one.
+        Steps in which the encoder is finally trained on the averaged generator.
     batch_size : int, default 256
     learning_rate : float, default 0.001
         Of Adam with betas (0, 0.99), falling linearly to 0.
@@ -128,25 +128,26 @@ class CGGAN(FittedFace[GANFit]):
         bfloat16 where possible, on CUDA only.
     device : {"auto", "cpu", "cuda", "mps"} or torch.device, default "auto"
     random_state : int, RandomState or None, default 0
-        An integer gives the same bits on the same CPU.
+        An integer gives bitwise identical results on the same CPU.
     verbose : {0, 1, 2}, default 1
 
     Attributes
     ----------
     content_, style_ : int arrays
-        Indices of the latents that no domain changes, and of the others: domains make at least a tenth of their
-        spread. With ``mask=False`` the candidates are style, whatever domains make of them.
+        Indices of the latents that no domain changes, and of the others: domains account for at least a tenth of their
+        spread. With ``mask=False`` all candidates are style.
     importance_ : float array (n_latents,)
-        Share of each latent's spread that domains make.
+        Share of each latent's spread that domains account for.
     mixing_ : float array (n_features, n_latents) or (side, side, colours, n_latents)
-        Mean of |∂x/∂z|, in standard deviations of a feature, or in grey levels of a pixel, for one of the latent.
+        Mean of |∂x/∂z|, in standard deviations of a feature, or in grey levels of a pixel, per standard deviation of
+        the latent.
     support_ : bool array (n_features, n_latents), tables only
         ``mixing_ >= 0.1``.
     history_ : DataFrame
-        One row a hundred steps of the start that is kept: mean of every term of discriminator, generator and encoder.
+        One row per hundred steps of the start that is kept: mean of every term of discriminator, generator and encoder.
     start_errors_ : float array (n_restarts,)
-        What the starts are compared by: mean squared difference between the data and what the averaged generator makes
-        of their latents, over the last block of steps; of rows in variances of a feature. Infinite where the
+        Reconstruction error of each start: mean squared difference between the data and the output of the averaged
+        generator for their latents, over the last block of steps; for rows in variances of a feature. Infinite if the
         training of a start failed.
     best_restart_ : int
         The start that is kept.
@@ -154,8 +155,8 @@ class CGGAN(FittedFace[GANFit]):
     n_features_in_, n_steps_ : int
     fit_seconds_ : float
 
-    Latents have mean 0 and standard deviation 1 over what the model generates; content comes before style, each in
-    order of total effect, and the feature that each drives most rises with it.
+    Latents have mean 0 and standard deviation 1 over generated rows. Content comes before style, each sorted by total
+    effect. The sign of a latent is such that the feature it drives most increases with it.
 
     Examples
     --------
@@ -230,7 +231,7 @@ class CGGAN(FittedFace[GANFit]):
         ----------
         X : table (n_samples, n_features) as in ``CGVAE``, or images in any form that ``read_images`` knows
             Images are uint8 (n_samples, side, side, colours) with sides of 16, 32, 64 or 128 pixels. A folder, a .zip
-            and what ``read_images`` returns bring their domains along.
+            and the result of ``read_images`` include their domains.
         y : labels (n_samples,), table of auxiliary columns, or name of a column
             The domain of each row; at least two domains.
         checkpoint, resume
@@ -293,7 +294,7 @@ class CGGAN(FittedFace[GANFit]):
         return self
 
     def transform(self, X: DataLike) -> NDArray[np.floating]:
-        """Latents (n_samples, n_latents), content before style; no domain is needed."""
+        """Latents (n_samples, n_latents), content before style; needs no domain."""
         check_is_fitted(self)
         return self._read(self._new_rows(X)).cpu().numpy()
 
@@ -302,9 +303,9 @@ class CGGAN(FittedFace[GANFit]):
     ) -> NDArray[np.number]:
         """Draw rows or images of one domain; the same ``random_state`` gives the same ε in every domain.
 
-        The generator makes whole rows, so that there is no observation noise to be added.
+        The generator draws complete rows, so no observation noise is added.
 
-        ``domain``: a label, or a mapping column → value where the model has several domain columns.
+        ``domain``: a label, or a mapping column → value if the model has several domain columns.
         """
         noise, design, _ = self._noise(n_samples, domain, random_state)
         with torch.no_grad():
@@ -317,8 +318,8 @@ class CGGAN(FittedFace[GANFit]):
         Parameters
         ----------
         X, y : rows or images and their domains, as in ``fit``
-            ε depends on the domain, so it is needed; what ``read_images`` returns brings it along.
-        to : the domain to move to: a label, a mapping column → value, or a table with one row for each row of X
+            The domains are needed, because ε depends on them; the result of ``read_images`` includes them.
+        to : target domain: a label, a mapping column → value, or a table with one row for each row of X
         """
         check_is_fitted(self)
         rows = self._labelled_rows(X, y)
@@ -330,7 +331,7 @@ class CGGAN(FittedFace[GANFit]):
     def inverse_transform(self, X: ArrayLike, domain: LabelsLike | None = None) -> NDArray[np.number]:
         """Rows (n_samples, n_features) or images of latents ``X`` (n_samples, n_latents), as ``transform`` gives them.
 
-        ``domain`` is needed with ``flow=False`` alone, where the generator is told it, and makes no difference else.
+        ``domain`` is needed only with ``flow=False``, where it is an input of the generator, and is ignored otherwise.
         """
         check_is_fitted(self)
         z = latent_matrix(X, self.fit_.latent_names)
@@ -348,15 +349,15 @@ class CGGAN(FittedFace[GANFit]):
         return self._read(rows), lambda z: self._decode(z, rows.design)
 
     def audit(self, X: DataLike, y: LabelsLike | None = None) -> Audit:
-        """Which latents these data identify, and why, as of the other models; of tables.
+        """Test which latents the data identify, and why, as for the other models; only for tables.
 
-        There is neither a posterior nor a density of the prior here: changes are measured by moments of the latents in
-        every domain, and as one start is kept, whether latents repeat is not known.
+        There is neither a posterior nor a density of the prior: changes are measured by moments of the latents in
+        every domain. Only one start is kept, so the agreement of starts is unknown.
 
         Parameters
         ----------
         X, y : rows and their domains, as in ``fit``
-            The fit holds no rows out and keeps none; pass rows that it has not seen.
+            The fit holds out no rows and keeps none; pass rows that it has not seen.
 
         Raises
         ------
@@ -368,7 +369,7 @@ class CGGAN(FittedFace[GANFit]):
         check_is_fitted(self)
         if self._of_images() or self.model_.config.flow is None:
             what = "images" if self._of_images() else "rows with flow=False"
-            raise DataError(f"The audit of a CGGAN is of rows and their latents; this one was fitted on {what}.")
+            raise DataError(f"CGGAN can only be audited on tables, with a flow; this one was fitted on {what}.")
         table, y = separate(X, y)
         rows = self._new_rows(table, y, with_domain=True)
         return audit_generator(self.fit_, rows, self.domain_schema_.groups(y, len(rows)))
@@ -382,9 +383,9 @@ class CGGAN(FittedFace[GANFit]):
         extractor: Extractor | None = None,
         judged: pd.DataFrame | None = None,
     ) -> Path:
-        """Write the page of this fit, one self-contained HTML file, and return its path.
+        """Write the report of this fit, one self-contained HTML file, and return its path.
 
-        Of a model of images: samples by domain, one noise in every domain, traversals, what each latent moves.
+        For images: samples by domain, the same noise in every domain, traversals, and the effect of each latent.
 
         Parameters
         ----------
@@ -392,15 +393,15 @@ class CGGAN(FittedFace[GANFit]):
         X, y : images and their domains, as in ``translate``, optional
             Some of each domain are shown translated, and FID and KID compare them with generated ones.
         extractor : optional
-            What makes the features of FID and KID, as ``image_features`` takes it. Default: an ``ImageClassifier``
-            trained for the page on the domains of ``X``; one that was never trained where only one domain is compared.
+            Feature extractor of FID and KID, as in ``image_features``. Default: an ``ImageClassifier`` trained for the
+            report on the domains of ``X``, or an untrained one if only one domain is compared.
         judged : DataFrame, optional
-            What ``judge_translations`` returned, to be shown.
+            Result of ``judge_translations``, to be shown.
         """
         check_is_fitted(self)
         path = file_to_write(path)
         if X is not None and not self._of_images():
-            raise SettingError("The page of a model of rows shows no rows: leave out X and y.")
+            raise SettingError("The report of a model of tables shows no rows: leave out X and y.")
         shown = None if X is None else labelled_images(X, y)
         if shown is not None:
             self._new_rows(*shown, with_domain=True)

@@ -74,7 +74,7 @@ class CEBRA(OwnState, TransformerMixin, BaseEstimator):
         """
         method = _cebra()
         if y is None:
-            raise DomainError("CEBRA contrasts rows by their domains; pass one label a row, or a table, as y.")
+            raise DomainError("CEBRA contrasts rows by their domains; pass one label per row, or a table, as y.")
         data = prepare(
             X,
             y,

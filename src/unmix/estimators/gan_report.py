@@ -76,7 +76,7 @@ def write_gan_report(
     bars = figures.importance_bars(model.importance_, names, MASK_THRESHOLD)
     tables += _starts(model)
     pictures += [
-        picture(bars, "One bar a latent: the share of its spread that domains make", "Content and style"),
+        picture(bars, "One bar per latent: the share of its spread that domains make", "Content and style"),
         picture(
             figures.term_curves(model.history_),
             "Losses of generator and discriminator by step",
@@ -249,7 +249,7 @@ def _judged_table(judged: pd.DataFrame) -> PageTable:
         raise DataError(f"judged lacks the columns {lacking}. Pass what unmix.images.judge_translations returned.")
     if judged.empty:
         raise DataError(
-            "judged has no rows. Pass what unmix.images.judge_translations returned, one row a target and all."
+            "judged has no rows. Pass what unmix.images.judge_translations returned, one row per target and all."
         )
     frame = pd.DataFrame({"to": judged["to"], "images": judged["n"]})
     for name in ("content", "style"):

@@ -1,4 +1,4 @@
-"""``unmix.DomainRegressor`` and ``unmix.DomainClassifier``: labels predicted in domains that were not there."""
+"""``unmix.DomainRegressor`` and ``unmix.DomainClassifier``: predict labels in domains that were not in the training."""
 
 from __future__ import annotations
 
@@ -60,16 +60,17 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         y : array (n_samples,)
             The label of each row.
         domains : labels (n_samples,) or table of them
-            The domain of each row. None: all rows are of one, which ``representation="latents"`` alone allows.
+            The domain of each row. None: all rows are of one domain; only allowed with ``representation="latents"``.
 
         Raises
         ------
         DomainError
-            One domain only, or a domain that a fitted model does not know.
+            Only one domain, or a domain that a fitted model does not know.
         DataError
-            The labels do not fit the rows, some are missing, or a class is in one domain alone.
+            The labels do not match the rows, some are missing, or a class occurs in only one domain.
         SettingError
-            The head has no ``fit`` and ``predict``, or is of the other kind; the representation is not one of those.
+            The head has no ``fit`` and ``predict``, or is a classifier instead of a regressor (or vice versa); or the
+            representation is unknown.
         """
         head = self._checked_head()
         model = self._fitted_model(X, domains)
@@ -104,7 +105,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         return self
 
     def represent(self, X: DataLike, domains: LabelsLike | None = None) -> Floats:
-        """What the head sees of rows (n_samples, n_columns): latents, content latents, or noise ε = F(z; u)."""
+        """Input of the head for rows (n_samples, n_columns): latents, content latents, or noise ε = F(z; u)."""
         check_is_fitted(self)
         if self.representation_ == "noise":
             if domains is None:
@@ -117,21 +118,21 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         return latents[:, self.content_] if self.representation_ == "content" else latents
 
     def predict(self, X: DataLike, domains: LabelsLike | None = None) -> NDArray[np.generic]:
-        """The label of every row (n_samples,).
+        """Predict the label of every row (n_samples,).
 
-        ``domains`` is needed where ``representation_`` is "noise" alone. Rows of a domain that the model does not know
-        are adapted to first: ``head.adapt(rows, domain=...)``.
+        ``domains`` is needed only if ``representation_`` is "noise"; a domain that the model does not know must then be
+        added first: ``head.adapt(rows, domain=...)``.
         """
         found: NDArray[np.generic] = self.head_at(X, domains, "predict")
         return found
 
     def head_at(self, X: DataLike, domains: LabelsLike | None, method: str) -> NDArray[Any]:
-        """What a method of the head gives for rows."""
+        """Call a method of the head on the representation of rows."""
         seen = self.represent(X, domains)
         return getattr(self.head_, method)(seen)
 
     def adapt(self, X: DataLike, *, domain: LabelsLike | None) -> Self:
-        """The same head over ``model.adapt(X, domain=domain)``; only ``representation_ = "noise"`` needs that."""
+        """The same head on ``model.adapt(X, domain=domain)``; only needed with ``representation_ = "noise"``."""
         check_is_fitted(self)
         result = copy.copy(self)
         result.model_ = self.model_.adapt(X, domain=domain)
@@ -150,7 +151,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             raise DataError(f"{type(self).__name__} requires y to be passed, but the target y is None: pass the label.")
         values = column_or_1d(y, warn=True)
         if not len(values):
-            raise DataError("y holds no labels (0 samples). Pass one label for each row.")
+            raise DataError("y holds no labels (0 samples). Pass one label per row.")
         if pd.isna(values).any():
             raise DataError(
                 f"Input y contains NaN: {int(pd.isna(values).sum())} of {len(values)} labels are missing. Fit on the "
@@ -163,8 +164,8 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         head = self._default_head() if self.head is None else self.head
         if not (hasattr(head, "fit") and hasattr(head, "predict")):
             raise SettingError(
-                f"head must be an estimator with fit and predict; got {type(head).__name__}. Pass one of scikit-learn, "
-                "such as HistGradientBoostingRegressor()."
+                f"head must be an estimator with fit and predict; got {type(head).__name__}. Pass a scikit-learn "
+                "estimator, such as HistGradientBoostingRegressor()."
             )
         if is_classifier(head) != is_classifier(self):
             kind = "classifier" if is_classifier(self) else "regressor"
@@ -183,7 +184,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
     def _check_groups(self, labels: NDArray[np.generic], groups: Ints) -> None:
         if self.representation == "auto" and len(np.unique(groups)) < 2:
             raise DomainError(
-                "All rows are of one domain, and the representation is chosen by leaving domains out. Pass domains, or "
+                "All rows are of one domain, but the representation is chosen by leaving domains out. Pass domains, or "
                 'representation="latents".'
             )
 
@@ -194,7 +195,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
     def _compare(
         self, head: BaseEstimator, known: dict[str, Floats], labels: NDArray[np.generic], groups: Ints
     ) -> pd.DataFrame:
-        """One row a representation and left-out domain (or tenth of the domains): the head's score there."""
+        """One row per representation and left-out domain (or tenth of the domains): the head's score there."""
         rows = []
         for train, left_out in self._folds(groups):
             where = " ".join(str(group) for group in np.unique(groups[left_out]))
@@ -217,28 +218,28 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
 
 
 class DomainRegressor(RegressorMixin, _DomainHead):
-    """A number predicted from latents, so that it holds in domains that were not there.
+    """Predict a number from latents, so that the prediction also holds in new domains.
 
     Parameters
     ----------
     model : estimator of unmix, optional
-        Fitted or not; a fitted one is used as it is. ``clone`` forgets fits: wrap one in scikit-learn's
+        Fitted or not; a fitted model is used as it is. ``clone`` discards fits: wrap the model in scikit-learn's
         ``FrozenEstimator`` to keep it in a search or cross-validation. Default: ``CGVAE(n_latents="auto")``.
     head : regressor of scikit-learn, optional
-        Default: a ridge regression on cubic splines of each latent, which goes on linearly outside the range.
+        Default: a ridge regression on cubic splines of each latent, which extrapolates linearly.
     representation : {"auto", "latents", "content", "noise"}, default "auto"
-        What the head sees: all latents; those whose mean and spread do not change between domains by more than 0.2; or
-        domain-normalised noise ε = F(z; u), for labels that go by a row's place in its own domain. "auto": the best
-        of these in training domains that are left out in turn (tenths of them, where they are more than ten). The
-        model has seen the features of the domains left out, not their labels.
+        Input of the head: all latents; those whose mean and spread do not change between domains by more than 0.2; or
+        domain-normalised noise ε = F(z; u), for labels that are relative to the domain. "auto": the best of these in
+        training domains that are left out in turn (tenths of them, if there are more than ten). The model has seen the
+        features of the domains left out, but not their labels.
 
     Attributes
     ----------
     representation_ : str
     choice_ : DataFrame, where ``representation="auto"``
-        One row a representation and left-out domain, numbered as in ``model_.domains_``: R², or accuracy, there.
+        One row per representation and left-out domain, numbered as in ``model_.domains_``: R², or accuracy, there.
     model_, head_ : the fitted model and head
-    content_ : int array, latents that do not change
+    content_ : int array, indices of the latents that do not change
 
     Examples
     --------
@@ -277,11 +278,11 @@ class DomainRegressor(RegressorMixin, _DomainHead):
 
 
 class DomainClassifier(ClassifierMixin, _DomainHead):
-    """A class predicted from latents, so that it holds in domains that were not there.
+    """Predict a class from latents, so that the prediction also holds in new domains.
 
     Parameters, attributes and methods are those of ``DomainRegressor``, with a classifier as head (default: a logistic
-    regression on cubic splines of each latent) and accuracy as score, and ``classes_``. Where the representation is
-    chosen each class must be in two domains or more.
+    regression on cubic splines of each latent), accuracy as score, and ``classes_``. With ``representation="auto"``
+    each class must occur in at least two domains.
 
     Examples
     --------
@@ -306,12 +307,12 @@ class DomainClassifier(ClassifierMixin, _DomainHead):
 
     @available_if(lambda self: self._has("predict_proba"))  # type: ignore[untyped-decorator]
     def predict_proba(self, X: DataLike, domains: LabelsLike | None = None) -> Floats:
-        """Probability of each class (n_samples, n_classes), where the head has it."""
+        """Probability of each class (n_samples, n_classes), if the head has ``predict_proba``."""
         return self.head_at(X, domains, "predict_proba")
 
     @available_if(lambda self: self._has("decision_function"))  # type: ignore[untyped-decorator]
     def decision_function(self, X: DataLike, domains: LabelsLike | None = None) -> Floats:
-        """The head's decision function, where it has one."""
+        """Decision function of the head, if it has one."""
         return self.head_at(X, domains, "decision_function")
 
     def _default_head(self) -> BaseEstimator:
@@ -332,8 +333,8 @@ class DomainClassifier(ClassifierMixin, _DomainHead):
             if len(lacking) or len(np.unique(labels[train])) < 2:
                 shown = listed([str(own) for own in lacking]) or "every class but one"
                 raise DataError(
-                    f"{shown} is a label of one domain alone, so that no head learns it where that domain is left out. "
-                    'Pass rows of it in other domains, or state representation="latents".'
+                    f"{shown} occurs in one domain only, so no head can learn it when that domain is left out. "
+                    'Pass rows of it in other domains, or representation="latents".'
                 )
 
     def _score(self, y: NDArray[np.generic], found: NDArray[np.generic]) -> float:

@@ -82,43 +82,43 @@ PAIR = Check(
 class CGVAEImages(CGVAE):
     r"""Latent factors of images from several domains: an autoencoder, and CG-VAE on its codes.
 
-    A convolutional VAE that knows no domains makes codes of the images; ``CGVAE`` finds the factors in the principal
-    components of the codes. The model is the composition: latents become components, codes, and images. Mixing, audit,
-    score and counterfactual checks are those of a table, whose features are the components ``c0``, ``c1``, …
+    A convolutional VAE, which ignores the domains, encodes the images; ``CGVAE`` finds the factors in the principal
+    components of the codes. The model is the composition of both: latents are decoded to components, codes, and images.
+    Mixing, audit, score and counterfactual checks refer to a table whose features are the components ``c0``, ``c1``, …
 
-    Where ``CGVAE`` takes ``X``, this takes a uint8 array (n_images, height, width, channels), a list of PIL images,
-    what ``read_images`` returns, or a path that it reads; the latter two bring their domains along. Images go in and
-    come out as 8 bits. Sides from 8 to 256 pixels; they are padded inside.
+    ``X`` is a uint8 array (n_images, height, width, channels), a list of PIL images, the result of ``read_images``, or
+    a path that it reads; the last two include their domains. Output images are uint8 too. Sides must have 8 to 256
+    pixels; images are padded internally.
 
     Parameters
     ----------
     n_latents : int or "auto", default 8
     autoencoder : pair (encode, decode), optional
-        A first stage of your own. Two functions: images (n, height, width, channels) uint8 to codes (n, n_codes), and
-        codes to images with numbers from 0 to 255. Or two ``torch.nn.Module``, whose images are (n, channels, height,
+        Your own first stage. Two functions: from images (n, height, width, channels) uint8 to codes (n, n_codes), and
+        from codes to images with numbers from 0 to 255. Or two ``torch.nn.Module``, for images (n, channels, height,
         width) from 0 to 1. It is not saved with the model: ``unmix.load(path).set_params(autoencoder=pair)``.
     n_codes : int, default 16
-        Codes of the first stage. Take more than there are factors: one that turns around takes two.
+        Codes of the first stage. Use more than there are factors: a cyclic factor, such as a hue, needs two.
     widths : sequence of int, optional
         Channels after each halving of the image. Default: 64 on a grid of at most 4 × 4, half of them at twice the
         side, 16 or more.
     max_epochs : int, optional
         Passes of each stage over the training images. Default: 4,000 steps of 64 images for the autoencoder, then
-        1,400 steps a latent.
+        1,400 steps per latent.
     hidden, n_restarts, batch_size, learning_rate, decoder, prior, sparsity, penalty, penalty_rows, \
 penalty_every, kl_weight, n_spare, likelihood
-        Of the second stage, as in ``CGVAE``. An entry of the mixing is a component of the codes.
+        Of the second stage, as in ``CGVAE``. Rows of the mixing are components of the codes.
     validation_fraction, early_stopping, auxiliary, min_domain_rows, device, random_state, verbose
-        As in ``CGVAE``; the images that are held out are so in both stages.
+        As in ``CGVAE``; both stages hold out the same images.
     missing : {"error"}
-        Images have no missing entries, nor is any component of their codes a count (``size_factors``).
+        Images have no missing entries. ``size_factors`` is not used, since components are not counts.
 
     Attributes
     ----------
     mixing_ : float array (n_components, n_latents)
-        Of the second stage; ``mixing_maps()`` says what a latent does to the pixels.
+        Of the second stage; ``mixing_maps()`` gives the effect of a latent on the pixels.
     autoencoder_ : pair (encode, decode)
-        The first stage, for further fits on the same images: it is what takes most of the time.
+        The first stage, for further fits on the same images, since its training takes most of the time.
     agreement_, restarts_, history_, best_restart_, domains_, stop_reason_, description_, …
         As in ``CGVAE``, of the second stage. ``fit_seconds_`` is that of both.
 
@@ -274,7 +274,7 @@ penalty_every, kl_weight, n_spare, likelihood
 
     @property
     def autoencoder_(self) -> tuple[Callable[[Images], NDArray[np.float64]], Callable[[NDArray[np.float64]], Images]]:
-        """Encoder and decoder of the first stage, which serve as ``autoencoder`` of another fit on the same images."""
+        """Encoder and decoder of the first stage; pass them as ``autoencoder`` of another fit on the same images."""
         check_is_fitted(self)
         first = self._first()[1]
         return first.encode, first.decode
@@ -300,9 +300,9 @@ penalty_every, kl_weight, n_spare, likelihood
     def translate(self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike, residual: bool = False) -> Images:
         """The same images as they would be in another domain, as in ``CGVAE``, but without the residual by default.
 
-        ``residual=True`` keeps what the latents leave of the codes, and lays what the codes leave of an image over the
-        result: good where domains differ in colour or light, ghosts where they move what is seen. An image that is
-        carried to its own domain then comes back as itself.
+        ``residual=True`` keeps the residuals of the codes and adds those of the image to the result. This works well if
+        domains differ in colour or light, but leaves ghosts if they move objects. An image that is translated to its
+        own domain is then returned unchanged.
         """
         moved = self._pictures(super().translate(X, y, to=to, residual=residual))
         if not residual:
@@ -320,9 +320,9 @@ penalty_every, kl_weight, n_spare, likelihood
         return super().score(X, y)
 
     def mixing_maps(self) -> NDArray[np.float64]:
-        """How much each latent moves each pixel (n_latents, height, width), mean over channels and some images.
+        """Effect of each latent on each pixel (n_latents, height, width), mean over channels and some images.
 
-        In grey levels (0 … 255) for one standard deviation of the latent, on images that were held out at fit.
+        In grey levels (0 … 255) per standard deviation of the latent, on images that were held out at fit.
         """
         check_is_fitted(self)
         found = self.description_.latents
@@ -335,7 +335,7 @@ penalty_every, kl_weight, n_spare, likelihood
         return maps
 
     def report(self, path: str | Path, X: DataLike | None = None, y: LabelsLike | None = None) -> Path:
-        """Write the image page: samples, one noise in all domains, traversals, what each latent moves.
+        """Write the image report: samples, the same noise in all domains, traversals, and the effect of each latent.
 
         With real images ``X`` and their domains ``y`` it also shows some of each domain translated to every domain.
         """

@@ -109,7 +109,7 @@ def separate(X: DataLike, y: LabelsLike | None, layer: str | None = None) -> tup
             table = split_columns(table, [], None, [])[0] if set(names).isdisjoint(table.columns) else as_table(X)
         return table, y
     if not nw.dependencies.is_into_dataframe(table):
-        raise DataError(f"y={y!r} names a column, but X is an array without column names. Pass one label a row as y.")
+        raise DataError(f"y={y!r} names a column, but X is an array without column names. Pass one label per row as y.")
     return split_columns(table, names, None, [])
 
 

@@ -119,14 +119,14 @@ def epoch_bar(verbose: int, max_epochs: int) -> Iterator[OnEpoch]:
             best = f"{min(objective):.3f}"
             bar.update(task, completed=epoch, best=best)
             if epoch % every == 0:
-                say(verbose, f"epoch {epoch}: held-out objective {best} (best start), nats a row", level=2)
+                say(verbose, f"epoch {epoch}: held-out objective {best} (best start), nats per row", level=2)
 
         yield on_epoch
 
 
 @contextmanager
 def block_bar(verbose: int, n_steps: int) -> Iterator[OnBlock]:
-    """A function to call after every block of steps of an adversarial run; ``verbose=2`` adds a line a tenth."""
+    """A function to call after every block of steps of an adversarial run; ``verbose=2`` adds a line per tenth."""
     columns = (TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
     with Progress(*columns, TimeRemainingColumn(), console=_console(), disable=verbose < 1) as bar:
         task = bar.add_task("training", total=n_steps)

@@ -132,7 +132,7 @@ def fit_rows(
 
 
 def gain(candidate: Candidate, other: Candidate) -> tuple[float, float]:
-    """By how many nats a row ``other`` is better, and the standard error of that, paired over the held-out rows."""
+    """By how many nats per row ``other`` is better, and the standard error of that, paired over the held-out rows."""
     difference = other.bounds - candidate.bounds
     if len(difference) < 2:
         return float("nan"), float("nan")

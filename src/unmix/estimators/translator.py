@@ -68,15 +68,15 @@ _EFFECT_ROWS = 32
 
 @dataclass(eq=False, repr=False)
 class ImageTranslator(FittedFace[TranslatorFit]):
-    r"""Carries images from domain to domain: content keeps its place, style is a small vector that domains move.
+    r"""Translates images between domains: content is a spatial map, style is a small vector that domains change.
 
     .. math:: x = G(c, z_s), \qquad z_s = f_u(\epsilon_s), \qquad c \sim q(c \mid T_u(x))
 
     First the means and covariances of the domains are made equal, in closed form: T_u is the Gaussian optimal transport
-    of domain u to the barycentre of all. From what it gives, an encoder reads content, a map of Gaussian latents. The
+    of domain u to the barycentre of all. From the result an encoder computes content, a map of Gaussian latents. The
     decoder draws it in the style z_s, whose distribution in each domain is the flow f of CG-GAN (Li et al., ICLR 2025,
-    arXiv:2503.00639). Trained by reconstruction and by bringing back what was carried to another domain; no player is
-    adversarial. Images of the same content in two domains are never needed.
+    arXiv:2503.00639). Training uses reconstruction and back-translation, and is not adversarial. Images of the same
+    content in two domains are not needed.
 
     Parameters
     ----------
@@ -90,11 +90,11 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         f: location-scale, or a monotone spline. False: style is N(0, I) in every domain, and the decoder is told the
         domain.
     mask_weight : float, default 0
-        Weight of the mask term of the paper, which presses the style latents that domains need to few.
+        Weight of the mask term of the paper, which reduces the number of style latents that domains change.
     sparsity : float, default 0
         Weight of the mean of |∂x/∂z_s| over pixels.
     back_translation : float, default 1
-        Weight of bringing back what was carried to another domain.
+        Weight of back-translation: images translated to another domain and back.
     max_steps : int, default 3000
     batch_size : int, default 32
     learning_rate : float, default 0.002
@@ -104,7 +104,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         bfloat16 where possible, on CUDA only.
     device : {"auto", "cpu", "cuda", "mps"} or torch.device, default "auto"
     random_state : int, RandomState or None, default 0
-        An integer gives the same bits on the same CPU.
+        An integer gives bitwise identical results on the same CPU.
     verbose : {0, 1, 2}, default 1
 
     Attributes
@@ -112,9 +112,9 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     domains_ : tuple of str
     image_shape_ : (height, width, channels)
     importance_ : float array (n_style,)
-        Share of each style latent's spread that domains make, as a standard deviation; 0 without a flow.
+        Share of each style latent's spread that domains account for, as a standard deviation; 0 without a flow.
     history_ : DataFrame
-        One row a hundred steps: mean of every term.
+        One row per hundred steps: mean of every term.
     n_features_in_, n_steps_ : int
     fit_seconds_ : float
 

@@ -58,7 +58,7 @@ TranslatorFit = Fit[FittedTranslator, TranslatorSummary]
 
 
 def errors_table(errors: ArrayLike, best: int) -> pd.DataFrame:
-    """One row a start: what it is compared by, and whether it was kept."""
+    """One row per start: what it is compared by, and whether it was kept."""
     values = np.asarray(errors, dtype=float)
     starts = np.arange(len(values))
     return pd.DataFrame({"start": starts, "error": values, "kept": starts == best})

@@ -139,7 +139,7 @@ class Fit(Generic[Model, OwnSummary]):
     schema : FeatureSchema or ImageSchema
     domains : DomainSchema
     history : DataFrame, the course of training
-    starts : DataFrame, one row a start
+    starts : DataFrame, one row per start
     best : int, the start that is kept
     summary : Summary, what the fit says of its rows
     seed : int

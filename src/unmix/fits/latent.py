@@ -33,8 +33,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _FILES = """model.safetensors  the kept start's parameters, and the arrays behind the report
-history.jsonl      held-out objective and its terms, one line an epoch and start
-restarts.csv       one line a start
+history.jsonl      held-out objective and its terms, one line per epoch and start
+restarts.csv       one line per start
 mixing.csv         features x latents: |dx/dz|, in {unit}
 effects.csv        how each domain moves each latent, with 95 % intervals"""
 
@@ -93,7 +93,7 @@ class LatentSummary(Summary):
         return np.median(found[reached], axis=0) if reached.any() else np.full(found.shape[1], np.nan)
 
     def effects_frame(self, domains: Sequence[str], latents: Sequence[str]) -> pd.DataFrame:
-        """How each domain moves each latent, one row a pair, with 95 % intervals; in units of the latent's spread."""
+        """How each domain moves each latent, one row per pair, with 95 % intervals; in units of the latent's spread."""
         found = self.description
         index = pd.MultiIndex.from_product([domains, latents], names=["domain", "latent"])
         names = [name for name in found.arrays() if name.startswith(("location", "spread"))]

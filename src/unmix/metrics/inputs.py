@@ -89,7 +89,7 @@ def domain_codes(domains: LabelsLike | None, n_rows: int) -> Ints:
 
 
 def labels(name: str, values: LabelsLike | None, n_rows: int | None = None) -> list[str]:
-    """One label a row, as text, so that 1, 1.0 and "1" are one label."""
+    """One label per row, as text, so that 1, 1.0 and "1" are one label."""
     return label_texts(values, name, n_rows)
 
 

@@ -68,7 +68,7 @@ class Score(float):
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a factor, or a domain where the score has one value for each."""
+        """One row per factor, or a domain where the score has one value for each."""
         first = {"domain": self.details["domain"]} if "domain" in self.details else {}
         frame = pd.DataFrame((first or {"factor": np.arange(len(self.per_factor))}) | {"score": self.per_factor})
         for name in ("assignment", "signs", "within_domain", "low", "high", "n"):
