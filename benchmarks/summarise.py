@@ -252,14 +252,15 @@ def _fits_in_words(path: Path) -> str:
     counts = audit_counts(path).set_index("fits").T.to_dict()
     own, others, few = counts["own"], counts["others"], counts["too few latents"]
     return (
-        f"The audit, on {own['problems']} default fits of the project's generator and {others['problems']} of data as "
-        f"other groups generate them, on seeds that no threshold was chosen on: of {own['named']} and "
-        f"{others['named']} latents called identified {own['named_right']} and {others['named_right']} correlate at "
-        f"0.95 or more with a true one; of {own['right_and_hold']} and {others['right_and_hold']} that do so and whose "
-        "conditions truly "
-        f"hold it names {own['of_these_named']} and {others['of_these_named']}. Of {few['problems']} fits with too few "
-        f"latents it finds {few['number_fails']} and calls {few['named']} latents of them identified; of the "
-        f"{own['problems'] + others['problems']} others it says so of {own['number_fails'] + others['number_fails']}."
+        f"The audit of {own['problems']} default fits of the project's generator and {others['problems']} fits of data "
+        "as other groups generate them, on seeds that no threshold was chosen on: of the latents that it calls "
+        f"identified, {own['named_right']} of {own['named']} and {others['named_right']} of {others['named']} "
+        "correlate at 0.95 or more with a true one; of the latents that do so and whose conditions truly hold, it "
+        f"calls {own['of_these_named']} of {own['right_and_hold']} and {others['of_these_named']} of "
+        f"{others['right_and_hold']} identified. It detects too few latents in {few['number_fails']} of "
+        f"{few['problems']} fits that have too few, and calls {few['named']} of their latents identified; it reports "
+        f"too few latents in {own['number_fails'] + others['number_fails']} of the "
+        f"{own['problems'] + others['problems']} other fits."
     )
 
 

@@ -92,7 +92,7 @@ def test_models_without_one_ignore_domains_and_say_so(name, frame, labels):
     assert model.sample(7).shape == (7, 5)
     with pytest.raises(DomainError, match=r"one prior for all domains; leave domain='a' out"):
         model.sample(7, domain="a")
-    with pytest.raises(DomainError, match=r"knows no counterfactual\. Use CGVAE, IVAE or IMSDA"):
+    with pytest.raises(DomainError, match=r"has no counterfactuals\. Use CGVAE, IVAE or IMSDA"):
         model.counterfactual(frame, labels, to="a")
 
 

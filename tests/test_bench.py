@@ -405,7 +405,7 @@ def test_intervals_and_margins():
 def test_time_to_reach_counts_the_runs_that_failed_to():
     rows = pd.DataFrame({"method": "a", "mcc": [0.99, 0.5, 0.98], "seconds": [10.0, 20.0, 30.0], "error": None})
     found = summary.time_to_reach(rows).iloc[0]
-    assert found[["runs", "reached", "seconds a run", "seconds to reach"]].tolist() == [3, 2, 20.0, 30.0]
+    assert found[["runs", "reached", "seconds per run", "seconds to reach"]].tolist() == [3, 2, 20.0, 30.0]
     assert np.isnan(summary.time_to_reach(rows.assign(mcc=0.1)).iloc[0]["seconds to reach"])
 
 

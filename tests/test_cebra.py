@@ -47,7 +47,7 @@ def test_cebra_gets_standardised_rows_and_labels(frame, labels):
     continuous, groups = CEBRA(2, auxiliary={"dose": "continuous"}).fit(frame, table).model_.labels
     assert continuous.shape == (600, 1)
     assert set(groups) == {0, 1, 2}
-    with pytest.raises(DomainError, match="pass one label a row, or a table, as y"):
+    with pytest.raises(DomainError, match="pass one label per row, or a table, as y"):
         CEBRA().fit(frame)
     with pytest.raises(SchemaError, match=r"fitted on the columns .*; got 3 columns"):
         model.transform(frame.iloc[:, :3])

@@ -176,12 +176,12 @@ def test_the_check_is_kept_with_the_fit(fitted, frame, labels, tmp_path):
     more = [fitted.check_counterfactuals(frame + 1e-2, labels) for _ in range(2)]
     np.testing.assert_array_equal(more[0].carried, 400)
     np.testing.assert_array_equal(more[0].p_value, more[1].p_value)
-    with pytest.raises(DataError, match="only together with their rows"):
+    with pytest.raises(DataError, match="passed without X"):
         fitted.check_counterfactuals(y=labels)
     with pytest.raises(DomainError, match="has one prior for all domains"):
         unmix.baselines.BetaVAE(**{**QUICK, "max_epochs": 1}).fit(frame).check_counterfactuals()
     alone = CGVAE(**{**QUICK, "max_epochs": 1, "validation_fraction": 0.0}).fit(frame, labels)
-    with pytest.raises(DataError, match="Pass rows that it has not seen"):
+    with pytest.raises(DataError, match="held no rows out. Pass new rows"):
         alone.check_counterfactuals()
 
 

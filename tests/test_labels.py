@@ -150,9 +150,9 @@ def test_labels_of_pandas_types():
         (["a", {1}, "b", "c"], r"holds a set \(\{1\}\) in row 1"),
         ([b"\xff"] * 4, "holds bytes that are not UTF-8"),
         ([["a"], ["a", "b"]] * 2, "neither labels nor a table: rows differ in length"),
-        ({"site": "a"}, "Expected one domain a row.*got str 'a'"),
-        ({"a", "b"}, "Expected one domain a row.*got set"),
-        (3, "Expected one domain a row.*got int '3'"),
+        ({"site": "a"}, "Expected one domain per row.*got str 'a'"),
+        ({"a", "b"}, "Expected one domain per row.*got set"),
+        (3, "Expected one domain per row.*got int '3'"),
         (np.zeros((4, 1, 1)), r"got an array of shape \(4, 1, 1\)"),
         (pd.DataFrame(np.zeros((4, 2)), columns=["a", "a"]), r"different names; \['a'\] occur more than once"),
         (pd.DataFrame(index=range(4)), "the domains have 0 columns"),
@@ -202,8 +202,8 @@ def test_numbers_as_text_may_be_a_quantity():
 def test_label_texts_counts_labels():
     assert label_texts(pd.DataFrame({"a": [1, 2]}), "y") == ["1", "2"]
     for values, message in (
-        (None, "y must hold one label a row; got none"),
-        ([], r"one label a row; got shape \(0,\)"),
+        (None, "y must hold one label per row; got none"),
+        ([], r"one label per row; got shape \(0,\)"),
         ([[1, 2], [2, 1]], r"got shape \(2, 2\)"),
     ):
         with pytest.raises(DomainError, match=message):

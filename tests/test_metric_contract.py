@@ -96,7 +96,7 @@ def test_every_metric_checks_its_arrays(name, normal):
         (SettingError, "method must be 'pearson' or 'spearman'", lambda z: metrics.mcc(z, z, method=None)),
         (SettingError, "threshold must be a number, 0 or more", lambda z: metrics.udr([z, z], threshold="x")),
         (DataError, "two or more arrays with the same rows; got NoneType", lambda z: metrics.udr(None)),
-        (DataError, "kl must hold one number a latent", lambda z: metrics.udr([z, z], kl=["a", "b"])),
+        (DataError, "kl must hold one number per latent", lambda z: metrics.udr([z, z], kl=["a", "b"])),
         (SettingError, "regressor must be one or several of .*got 3", lambda z: metrics.dci(z, z, regressor=3)),
         (SettingError, "discrete must be True, False", lambda z: metrics.mig(z, z, discrete=[[1], [2, 3]])),
         (
@@ -111,7 +111,7 @@ def test_every_metric_checks_its_arrays(name, normal):
         ),
         (DataError, "two or more arrays with the same rows", lambda z: metrics.udr([z, z[:9]])),
         (DataError, r"runs\[1\] holds values that are not finite", lambda z: metrics.udr([z, z / 0])),
-        (DataError, "kl must hold one number a latent for every run", lambda z: metrics.udr([z, z], kl=[[1.0], [1.0]])),
+        (DataError, "kl must hold one number per latent for every", lambda z: metrics.udr([z, z], kl=[[1.0], [1.0]])),
         (DataError, "0 and 1 only", lambda z: metrics.support_recovery(z, z)),
         (DataError, "same features as rows; got 2 and 3", lambda z: metrics.support_recovery(np.eye(2), np.eye(3))),
         (SettingError, "share of the largest entry", lambda z: metrics.support_recovery(np.eye(2), z[:2], threshold=1)),

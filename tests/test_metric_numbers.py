@@ -211,5 +211,5 @@ def test_whole_numbers_are_numbers_and_what_overflows_is_refused(pair):
         metrics.mcc(z, [[10**400, 1]] * 200)
     with pytest.raises(DataError, match="z_hat holds values that are not finite"):
         metrics.mcc(z, np.full(z.shape, np.longdouble("1e4000")))
-    with pytest.raises(DataError, match="kl must hold one number a latent for every run; some are not finite"):
+    with pytest.raises(DataError, match="kl must hold one number per latent for every run; some are not finite"):
         metrics.udr([pair[0]] * 2, kl=[[1.0, np.nan, 1.0]] * 2)

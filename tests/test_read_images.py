@@ -121,7 +121,7 @@ def colours_of_16_bits(form):
 @pytest.mark.parametrize("form", ["PPM", "PNG"])
 def test_colours_of_more_than_8_bits_are_refused(folder, form):
     (folder / "a" / "00.png").write_bytes(colours_of_16_bits(form))
-    with pytest.raises(DataError, match=r"a/00.png has mode RGB;16, more than 8 bits a channel"):
+    with pytest.raises(DataError, match=r"a/00.png has mode RGB;16, more than 8 bits per channel"):
         read_images(folder, on_error="skip")
 
 
@@ -354,5 +354,5 @@ def test_a_list_of_pictures():
         read_images([*pictures[:2], pictures[2].convert("L")])
     with pytest.raises(DataError, match=r"one size; got, as height×width, 8×9 \(2, .*Pass size="):
         read_images([*pictures[:2], pictures[2].resize((4, 4))])
-    with pytest.raises(DataError, match=r"\[0\] has mode I;16, more than 8 bits a channel"):
+    with pytest.raises(DataError, match=r"\[0\] has mode I;16, more than 8 bits per channel"):
         read_images([Image.fromarray(np.zeros((8, 8), np.uint16))])

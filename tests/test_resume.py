@@ -137,7 +137,7 @@ def test_the_estimator_resumes_to_the_bit(kind, tmp_path, always, frame, labels,
 
 @pytest.mark.parametrize("stop", [2, 8])
 def test_several_starts_keep_the_best_and_resume_to_the_bit(stop, tmp_path, always, frame, labels, monkeypatch):
-    """TINY takes six steps a start."""
+    """TINY takes six steps per start."""
     ones = [CGGAN(**{**TINY, "random_state": seed}).fit(frame, labels) for seed in (0, 1000)]
     errors = [one.history_["encoder_real"].iloc[-1] for one in ones]
     best = ones[int(np.argmin(errors))]

@@ -141,8 +141,8 @@ def test_all_hits_or_none_leave_room_for_what_the_images_did_not_show():
     ("message", "words"),
     [
         ("true must hold one label for each of 4 rows; got shape", {"true": [1, 2]}),
-        ("predicted must hold one label a row; got shape", {"predicted": [[1, 2], [2, 1]]}),
-        ("predicted must hold one label a row; got shape", {"predicted": []}),
+        ("predicted must hold one label per row; got shape", {"predicted": [[1, 2], [2, 1]]}),
+        ("predicted must hold one label per row; got shape", {"predicted": []}),
         (r"domains has missing values \(NaN\), first in rows \[1\]", {"domains": ["a", None, "b", "a"]}),
         ("source must hold one label for each of 4 rows", {"source": [1]}),
     ],

@@ -121,7 +121,7 @@ def _refuse_irregular(path: Path) -> None:
         raise StorageError(f"{path} is {what}, so it is not replaced. Choose the name of a file.")
 
 
-def json_ready(content: Any) -> Any:
+def json_ready(content: object) -> Any:
     """``content`` as strict JSON can hold it: arrays and sets as lists, a number that is not finite as null."""
     if isinstance(content, dict):
         return {str(key): json_ready(value) for key, value in content.items()}

@@ -6,13 +6,46 @@ everywhere or nowhere.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
+from narwhals.typing import IntoFrame, IntoSeries
+from numpy.typing import ArrayLike, NDArray
 
 _BFLOAT16 = "torch.bfloat16"
+
+
+class AnnDataLike(Protocol):
+    """AnnData, or what was read of it: a matrix, with a table of its rows."""
+
+    @property
+    def obs(self) -> pd.DataFrame: ...
+
+
+class ImagesLike(Protocol):
+    """What ``unmix.read_images`` and the image datasets return: images, and their domains where these are known."""
+
+    @property
+    def images(self) -> NDArray[np.uint8]: ...
+
+
+class SparseLike(Protocol):
+    """A sparse matrix or array of scipy."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def tocsr(self) -> Any: ...
+
+
+DataLike: TypeAlias = ArrayLike | IntoFrame | SparseLike | AnnDataLike | ImagesLike | Path | Sequence[object]
+"""Rows (``X``): an array, a table of any library, AnnData, the path of a file, or images where a model takes them."""
+
+LabelsLike: TypeAlias = ArrayLike | IntoFrame | IntoSeries | pd.Index | Mapping[str, object] | Sequence[object]
+"""Domains (``y``, ``to``): one label, or one a row, as list, array, column or table; or a mapping column → labels."""
 
 
 def familiar(values: Any) -> Any:
@@ -34,7 +67,7 @@ def familiar(values: Any) -> Any:
     return values
 
 
-def is_lazy(table: Any) -> bool:
+def is_lazy(table: object) -> bool:
     """Whether a table holds a query and no rows yet: polars, DuckDB, Dask, Ibis, PySpark."""
     try:
         return isinstance(nw.from_native(table, pass_through=True), nw.LazyFrame)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import narwhals as nw
@@ -23,10 +23,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.errors import DomainError
-from unmix.forms import familiar
+from unmix.forms import LabelsLike, familiar
 
 UNNAMED = "domain"
 """Name of a column of labels that came without one."""
+
+Plain: TypeAlias = bool | int | float | str | None
+"""A label as Python has it; None where it is missing."""
 
 _SHOWN = 5
 # What numpy writes for a missing label when it makes an array of text.
@@ -34,7 +37,7 @@ _TEXT_OF_MISSING = ("nan", "NaT")
 _INT64 = range(-(2**63), 2**63)
 
 
-def labels_frame(y: Any, n_rows: int, rows_of: str = "X") -> pd.DataFrame:
+def labels_frame(y: LabelsLike | None, n_rows: int, rows_of: str = "X") -> pd.DataFrame:
     """Any form of y as a frame with text column names and ``n_rows`` rows, as many as ``rows_of`` has.
 
     A column is int64 or float64 where all its labels are numbers, bool where all are True or False, else text.
@@ -61,8 +64,8 @@ def labels_frame(y: Any, n_rows: int, rows_of: str = "X") -> pd.DataFrame:
 
 
 def label_column(
-    values: Any, what: str, n_rows: int | None = None, *, of: str = "rows", mixed: bool = True
-) -> NDArray[Any]:
+    values: LabelsLike | None, what: str, n_rows: int | None = None, *, of: str = "rows", mixed: bool = True
+) -> NDArray[np.generic]:
     """One label for each of ``n_rows``, as a column of ``labels_frame``; ``what`` and ``of`` name both in errors.
 
     Raises
@@ -73,17 +76,17 @@ def label_column(
     columns = [] if values is None else _columns(values)
     shape = (len(columns[0][1]), *([len(columns)] if len(columns) > 1 else [])) if columns else ()
     if len(shape) != 1 or not shape[0] or n_rows not in (None, shape[0]):
-        expected = "one label a row" if n_rows is None else f"one label for each of {n_rows} {of}"
+        expected = "one label per row" if n_rows is None else f"one label for each of {n_rows} {of}"
         raise DomainError(f"{what} must hold {expected}; got {f'shape {shape}' if shape else 'none'}.")
     return _typed(columns[0][1], what, mixed=mixed)
 
 
-def label_texts(values: Any, what: str, n_rows: int | None = None, *, of: str = "rows") -> list[str]:
+def label_texts(values: LabelsLike | None, what: str, n_rows: int | None = None, *, of: str = "rows") -> list[str]:
     """Texts of a ``label_column``."""
     return [label_text(label) for label in label_column(values, what, n_rows, of=of).tolist()]
 
 
-def label_text(value: Any) -> str:
+def label_text(value: object) -> str:
     """Text of a label; 1, 1.0 and numpy's 1 are one label."""
     plain = value if isinstance(value, str) else _plain(value)
     if isinstance(plain, float) and plain.is_integer():
@@ -91,7 +94,7 @@ def label_text(value: Any) -> str:
     return str(plain)
 
 
-def name_text(name: Any) -> str:
+def name_text(name: object) -> str:
     """Text of a column's name; those of several levels are put together by " / "."""
     return " / ".join(map(str, name)) if isinstance(name, tuple) else str(name)
 
@@ -103,13 +106,14 @@ def natural_order(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(levels, key=(lambda level: (int(level), level)) if numeric else (lambda level: (0, level))))
 
 
-def _columns(y: Any) -> list[tuple[str, Any]]:
+def _columns(y: LabelsLike | None) -> list[tuple[str, Any]]:
     """Names and cells of the columns of ``y``; cells by position."""
     y = familiar(y)
     if isinstance(y, pd.MultiIndex):
         y = y.to_frame(index=False)
-    if not isinstance(y, Mapping) and hasattr(y, "to_pydict") and not nw.dependencies.is_into_dataframe(y):
-        y = y.to_pydict()
+    if not isinstance(y, Mapping) and not nw.dependencies.is_into_dataframe(y):
+        to_dict = getattr(y, "to_pydict", None)
+        y = to_dict() if to_dict else y
     if isinstance(y, Mapping):
         return [(name_text(name), _single(values, name)) for name, values in y.items()]
     if isinstance(y, pd.DataFrame):
@@ -120,22 +124,22 @@ def _columns(y: Any) -> list[tuple[str, Any]]:
         try:
             frame = nw.from_native(y, eager_only=True)
         except (nw.exceptions.DuplicateError, TypeError) as error:
-            raise DomainError(f"The domains cannot be read as a table: {error}. Pass one label a row.") from error
+            raise DomainError(f"The domains cannot be read as a table: {error}. Pass one label per row.") from error
         return [(str(name), frame[name].to_list()) for name in frame.columns]
     if nw.dependencies.is_into_series(y) or isinstance(y, pd.Index):
         y = pd.Series(y) if isinstance(y, pd.Index) else y
         name = nw.from_native(y, series_only=True).name
         cells = _pandas_cells(y) if isinstance(y, pd.Series) else nw.from_native(y, series_only=True).to_list()
         return [(name_text(name) if name else UNNAMED, cells)]
-    cells = _cells(y)
-    if isinstance(cells, np.ndarray) and cells.dtype.names:
-        return [(name, cells[name]) for name in cells.dtype.names]
-    if isinstance(cells, np.ndarray) and cells.ndim == 2:
-        return [(name, cells[:, k]) for k, name in enumerate(_made_up(cells.shape[1]))]
-    return [(UNNAMED, cells)]
+    read: Any = _cells(y)
+    if isinstance(read, np.ndarray) and read.dtype.names:
+        return [(name, read[name]) for name in read.dtype.names]
+    if isinstance(read, np.ndarray) and read.ndim == 2:
+        return [(name, read[:, k]) for k, name in enumerate(_made_up(read.shape[1]))]
+    return [(UNNAMED, read)]
 
 
-def _pandas_cells(series: pd.Series) -> Any:
+def _pandas_cells(series: pd.Series) -> NDArray[np.generic] | pd.api.extensions.ExtensionArray:
     return series.to_numpy() if isinstance(series.dtype, np.dtype) else series.array
 
 
@@ -143,26 +147,27 @@ def _made_up(n_columns: int) -> list[str]:
     return [UNNAMED] if n_columns == 1 else [f"u{k}" for k in range(n_columns)]
 
 
-def _single(values: Any, name: Any) -> Any:
+def _single(values: Any, name: object) -> Any:
     columns = _columns(values)
     if len(columns) != 1:
-        raise DomainError(f"Domain column {name_text(name)!r} holds {len(columns)} columns. Pass one label a row.")
+        raise DomainError(f"Domain column {name_text(name)!r} holds {len(columns)} columns. Pass one label per row.")
     return columns[0][1]
 
 
-def _cells(y: Any) -> Any:
+def _cells(y: LabelsLike | None) -> Any:
     """Labels that are no table: a list, a numpy array of one or two dimensions, or a pandas array."""
     if isinstance(y, pd.api.extensions.ExtensionArray):
         return y
-    if hasattr(y, "to_pylist"):
-        return y.to_pylist()
+    to_list = getattr(y, "to_pylist", None)
+    if to_list is not None:
+        return to_list()
     if isinstance(y, Sequence) and not isinstance(y, str | bytes):
         cells = list(y)
         rows = (isinstance(cell, list | tuple) or getattr(cell, "ndim", 0) == 1 for cell in cells)
         inside = {len(cell) if row else 0 for cell, row in zip(cells, rows, strict=True)}
         if len(inside) > 1:
             raise DomainError(
-                "The domains are neither labels nor a table: rows differ in length. Pass one label a row."
+                "The domains are neither labels nor a table: rows differ in length. Pass one label per row."
             )
         if inside in (set(), {0}):
             return cells
@@ -173,14 +178,14 @@ def _cells(y: Any) -> Any:
     try:
         array = np.asarray(y)
     except Exception as error:
-        raise DomainError(f"The domains are neither labels nor a table: {error}. Pass one label a row.") from error
+        raise DomainError(f"The domains are neither labels nor a table: {error}. Pass one label per row.") from error
     if array.ndim not in (1, 2):
         came = f"an array of shape {array.shape}" if array.ndim else f"{type(y).__name__} {str(y)[:40]!r}"
-        raise DomainError(f"Expected one domain a row, as a list, an array or a table; got {came}.")
+        raise DomainError(f"Expected one domain per row, as a list, an array or a table; got {came}.")
     return array
 
 
-def _typed(cells: Any, what: str, *, mixed: bool = True) -> NDArray[Any]:
+def _typed(cells: Any, what: str, *, mixed: bool = True) -> NDArray[np.generic]:
     """One column of labels in the type of its values; see ``labels_frame`` and ``label_column``."""
     kind = cells.dtype.kind if isinstance(cells, np.ndarray) else ""
     if kind in ("b", "i", "u") or (cells.dtype == np.float64 if kind == "f" else False):
@@ -217,10 +222,10 @@ def _typed(cells: Any, what: str, *, mixed: bool = True) -> NDArray[Any]:
     return np.array([label_text(value) for value in plain], dtype=object)
 
 
-def _plain_cells(cells: list[Any]) -> tuple[list[Any], dict[int, str]]:
+def _plain_cells(cells: Iterable[object]) -> tuple[list[Plain], dict[int, str]]:
     """``_plain`` of every cell, each different one read once; and the first cell that is no label."""
-    known: dict[tuple[type, Any], Any] = {}
-    plain: list[Any] = []
+    known: dict[tuple[type, object], Plain] = {}
+    plain: list[Plain] = []
     for row, cell in enumerate(cells):
         try:
             key = (type(cell), cell)
@@ -235,7 +240,7 @@ def _plain_cells(cells: list[Any]) -> tuple[list[Any], dict[int, str]]:
     return plain, {}
 
 
-def _plain(cell: Any) -> bool | int | float | str | None:
+def _plain(cell: Any) -> Plain:
     """A label as Python's own bool, int, float or str; None where it is missing. TypeError: what it is instead."""
     if isinstance(cell, bytes):
         try:
@@ -272,7 +277,7 @@ def _plain_number(cell: Any) -> int | float | None:
     return int(cell) if exact else number
 
 
-def _time_text(cell: Any) -> str | None:
+def _time_text(cell: object) -> str | None:
     if isinstance(cell, np.datetime64 | np.timedelta64):
         if np.isnat(cell):
             return None

@@ -16,6 +16,7 @@ from unmix.data.annotated import FILE, FOLDER, is_annotated
 from unmix.errors import DataError, SettingError, StorageError
 from unmix.estimators.base import LatentEstimator
 from unmix.files import as_path, folder_beside, replacing
+from unmix.forms import LabelsLike
 from unmix.version import __version__
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ __all__ = ["add_latents", "write"]
 _TOP = 20
 
 
-def add_latents(adata: AnnData, model: LatentEstimator, *, y: Any = None, key: str = "unmix") -> None:
+def add_latents(adata: AnnData, model: LatentEstimator, *, y: LabelsLike | None = None, key: str = "unmix") -> None:
     """Write the latents of ``adata`` and what the fit says of them into it.
 
     Variables are found by their names: ``adata`` may have more of them than the fit, and in another order. Everything
@@ -128,7 +129,7 @@ def check_store(path: str | Path) -> Path:
 
 
 def _verdicts(latents: pd.DataFrame) -> pd.DataFrame:
-    """One row a latent; names of a block put together, since a cell of a stored table is no list."""
+    """One row per latent; names of a block put together, since a cell of a stored table is no list."""
     blocks = [" ".join(block) if isinstance(block, list | tuple) else "" for block in latents["block"]]
     needed = pd.to_numeric(latents["domains_needed"], errors="coerce").astype(float)
     return _writable(latents.assign(block=blocks, domains_needed=needed))
@@ -136,7 +137,7 @@ def _verdicts(latents: pd.DataFrame) -> pd.DataFrame:
 
 def _writable(table: pd.DataFrame) -> pd.DataFrame:
     """Text and numbers alone, with text as index, as stores of AnnData hold tables."""
-    kept: dict[str, Any] = {}
+    kept: dict[str, object] = {}
     for name, own in table.items():
         numbers = pd.api.types.is_numeric_dtype(own)
         kept[str(name)] = own.to_numpy(dtype=float) if numbers else own.fillna("").astype(str).to_numpy(dtype=object)

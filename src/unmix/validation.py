@@ -23,15 +23,15 @@ class Check:
     expected: str
     holds: Callable[[Any], bool]
 
-    def need(self, name: str, value: Any) -> None:
+    def need(self, name: str, value: object) -> None:
         """Raise ``SettingError`` where ``value`` of the setting ``name`` does not hold."""
         if not self.holds(value):
             raise SettingError(f"{name} must be {self.expected}; got {value!r}.")
 
-    def or_else(self, value: Any, shown: str = "") -> Check:
+    def or_else(self, value: object, shown: str = "") -> Check:
         """The same with one value more, such as None."""
 
-        def holds(own: Any) -> bool:
+        def holds(own: object) -> bool:
             # An array equals a value in no single way.
             return own is value or (isinstance(own, str) and own == value) or self.holds(own)
 
@@ -48,7 +48,7 @@ def whole(least: int, most: int | None = None, of: str = "") -> Check:
     return Check(words, lambda value: is_whole(value, least) and value <= most)
 
 
-def one_of(known: Iterable[Any]) -> Check:
+def one_of(known: Iterable[object]) -> Check:
     """One of some words; ``known`` may be a table of them."""
     words = list(known)
     return Check(f"one of {words}", lambda value: isinstance(value, str) and value in words)
@@ -74,7 +74,7 @@ def _are(value: Any, holds: Callable[[Any], bool]) -> bool:
     return listed and getattr(value, "ndim", 1) == 1 and len(value) > 0 and all(map(holds, value))
 
 
-def need_all(owner: Any, checks: Mapping[str, Check]) -> None:
+def need_all(owner: object, checks: Mapping[str, Check]) -> None:
     """``need`` of attributes of ``owner``, by name."""
     for name, check in checks.items():
         check.need(name, getattr(owner, name))

@@ -62,9 +62,9 @@ class Finding:
         """Of the condition: C1, C2, C3, C4, invertibility, agreement, number_of_latents, rows or left_out_domains."""
         return code_of(self.condition)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The finding as strict JSON can hold it."""
-        result: dict[str, Any] = json_ready({"code": self.code, **asdict(self)})
+        result: dict[str, object] = json_ready({"code": self.code, **asdict(self)})
         return result
 
 

@@ -50,7 +50,7 @@ class HeldOutResiduals:
     place: Ints
     residuals: NDArray[np.float32]
 
-    def arrays(self) -> dict[str, Any]:
+    def arrays(self) -> dict[str, NDArray[np.int64] | NDArray[np.float32]]:
         return dict(vars(self))
 
 

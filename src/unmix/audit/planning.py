@@ -142,9 +142,9 @@ class Plan:
     simulations: int
     rows_needed: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As the command line prints it with ``--json``."""
-        result: dict[str, Any] = json_ready(
+        result: dict[str, object] = json_ready(
             {
                 "domains_needed": self.domains_needed,
                 "domains_needed_without_sparsity": self.domains_needed_without_sparsity,
@@ -369,12 +369,12 @@ def plan_typical(
     return plan(draws[typical][0], n_domains, **experiment), needs
 
 
-def _unused(name: str) -> dict[str, Any]:
+def _unused(name: str) -> dict[str, object]:
     reason = "No feature depends on it."
     return {"name": name, "verdict": "unsupported", "block": None, "domains_needed": None, "reason": reason}
 
 
-def _row(names: list[str], latent: int, block: list[int], needed: int, lost: bool, n_domains: int) -> dict[str, Any]:
+def _row(names: list[str], latent: int, block: list[int], needed: int, lost: bool, n_domains: int) -> dict[str, object]:
     others = [names[i] for i in block if i != latent]
     if lost:
         verdict, own, reason = "unsupported", None, "The features do not determine it, whatever the mixing's values."

@@ -98,7 +98,7 @@ class Audit:
         columns = ["condition", "verdict", "could_fail", "sentence"]
         return pd.DataFrame([{name: getattr(finding, name) for name in columns} for finding in self.findings])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything but the edges, as strict JSON can hold it.
 
         Verdicts ("identified", "block", "unsupported"; "holds", "fails", "cannot tell") and every ``code`` stay when
@@ -106,7 +106,7 @@ class Audit:
         """
         latents = self.latents.astype({"domains_needed": object}).to_dict("records")
         rows = [{k: None if v is pd.NA else v for k, v in row.items()} for row in latents]
-        result: dict[str, Any] = json_ready(
+        result: dict[str, object] = json_ready(
             {
                 "domains_needed": self.domains_needed,
                 "domains_needed_without_sparsity": self.domains_needed_without_sparsity,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +13,7 @@ from unmix.audit.input import AuditInput, Reconstruction, ResidualDependence, St
 from unmix.audit.result import Audit
 from unmix.audit.verdicts import audit_subject
 from unmix.errors import DataError
+from unmix.forms import LabelsLike
 from unmix.labels import label_texts
 from unmix.models.base import FittedModel
 
@@ -231,7 +231,7 @@ def _differences(decode: Callable[[Floats], ArrayLike], points: Floats, spread: 
     return np.stack(slopes, axis=2)
 
 
-def _labels(domains: Any, n_rows: int) -> tuple[list[str], NDArray[np.int64]]:
+def _labels(domains: LabelsLike | None, n_rows: int) -> tuple[list[str], NDArray[np.int64]]:
     given = ["all"] * n_rows if domains is None else label_texts(domains, "domains", n_rows, of="rows of z")
     labels, level = np.unique(np.array(given), return_inverse=True)
     return labels.tolist(), level.astype(np.int64)

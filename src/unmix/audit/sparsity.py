@@ -31,7 +31,6 @@ from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,7 +222,7 @@ def _finding(subject: AuditInput, support: Support, zeros: int, free: int, chanc
     pairs = support.needed() if support.credible else support.count.pairs
     separated = int((pairs[above] == 1).sum())
     needed, dense = int(pairs.max()), 2 * n + 1
-    evidence: dict[str, Any] = {
+    evidence: dict[str, object] = {
         "density": float(support.edges.mean()),
         "uncertain_edges": int(((support.probability > 0.1) & (support.probability < SURE)).sum()),
         "zeros": zeros,

@@ -128,9 +128,9 @@ def audit_subject(subject: AuditInput) -> Audit:
     )
 
 
-def _verdicts(found: _Evidence, mended: list[Remedy]) -> list[dict[str, Any]]:
+def _verdicts(found: _Evidence, mended: list[Remedy]) -> list[dict[str, object]]:
     names, needed = found.subject.names, found.support.needed().max(axis=1)
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, dict[str, object]] = {}
     for block in blocks(found.separated):
         for i in block:
             verdict, reason = _judge(found, i, block)
@@ -238,7 +238,7 @@ def _pairs(found: _Evidence) -> pd.DataFrame:
 
 def _row(
     name: str, verdict: str, reason: Said, block: list[str] | None = None, needed: int | None = None, remedy: str = ""
-) -> dict[str, Any]:
+) -> dict[str, object]:
     if needed is None:
         reason = Said(reason.code, f"It {reason}." if reason else "Nothing can be said about it.")
     return {
@@ -252,7 +252,7 @@ def _row(
     }
 
 
-def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _table(rows: list[dict[str, object]]) -> pd.DataFrame:
     table = pd.DataFrame(rows).astype({"domains_needed": "Int64"})
     table["block"] = pd.Series([row["block"] for row in rows], dtype=object)
     return table
@@ -272,7 +272,7 @@ def domain_effects(subject: AuditInput) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def _effect_words(subject: AuditInput, effects: pd.DataFrame) -> list[dict[str, Any]]:
+def _effect_words(subject: AuditInput, effects: pd.DataFrame) -> list[dict[str, object]]:
     """What every latent explains and how it differs between domains, in numbers and in words."""
     found = []
     for i, name in enumerate(subject.names):

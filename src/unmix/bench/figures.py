@@ -72,7 +72,7 @@ def numbers(table: pd.DataFrame, best: int) -> str:
             agreed.plot(at, own["agreement"], color=colour, marker="o")
             agreed.plot(at, own["halves"], color=colour, marker="s", linestyle="--")
         titles = (
-            "held-out bound, nats a row",
+            "held-out bound, nats per row",
             "largest correlation left\n(dotted: chance)",
             "agreement of starts\n(dashed: of halves of the rows)",
         )
@@ -116,7 +116,7 @@ def along(table: pd.DataFrame, axis: str, methods: Sequence[str]) -> str:
 
 
 def time_and_score(rows: pd.DataFrame, methods: Sequence[str]) -> str:
-    """MCC against seconds, one dot a run."""
+    """MCC against seconds, one dot per run."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -126,7 +126,7 @@ def time_and_score(rows: pd.DataFrame, methods: Sequence[str]) -> str:
             colour = _LINES[position % len(_LINES)]
             axes.plot(own["seconds"].clip(lower=0.05), own["mcc"], marker, color=colour, markersize=4, label=method)
         axes.set_xscale("log")
-        axes.set_xlabel("seconds a fit")
+        axes.set_xlabel("seconds per fit")
         axes.set_ylabel("MCC")
         axes.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
 

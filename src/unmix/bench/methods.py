@@ -10,8 +10,8 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA, FastICA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -21,7 +21,7 @@ from unmix.estimators.linear import JointDiagonalization
 from unmix.estimators.loading import ESTIMATORS
 
 _PLAIN = (str, int, float, list, tuple, type(None))
-_LINEAR: dict[str, tuple[type, dict[str, Any]]] = {
+_LINEAR: dict[str, tuple[type, dict[str, object]]] = {
     # With a tolerance of 1e-3 it can stop at a saddle, after one step.
     "FastICA": (FastICA, {"max_iter": 5000, "tol": 1e-6}),
     "JointDiagonalization": (JointDiagonalization, {}),
@@ -38,16 +38,16 @@ class Method:
 
     name: str
     estimator: str = "CGVAE"
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     domains: bool = True
 
     @property
-    def _kind(self) -> tuple[Any, dict[str, Any]]:
+    def _kind(self) -> tuple[type[BaseEstimator], dict[str, object]]:
         """Class, and settings of it that are others here than its own defaults."""
         return _LINEAR.get(self.estimator) or (_find(self.estimator), {})
 
     @property
-    def fixed_by(self) -> dict[str, Any]:
+    def fixed_by(self) -> dict[str, object]:
         """All that fixes what the method does: estimator, its settings with its defaults, length of its training."""
         kind, own = self._kind
         defaults = {name: word.default for name, word in inspect.signature(kind).parameters.items()}
@@ -56,7 +56,7 @@ class Method:
         settings = {**known, **own, **self.settings, **length}
         return {"estimator": self.estimator, "settings": settings, "domains": self.domains}
 
-    def build(self, n_latents: int, seed: int) -> Any:
+    def build(self, n_latents: int, seed: int) -> BaseEstimator:
         """An estimator that is not fitted yet, for one seed.
 
         Raises
@@ -105,7 +105,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def _find(name: str) -> Any:
+def _find(name: str) -> type[BaseEstimator]:
     if name in ESTIMATORS:
         return ESTIMATORS[name]
     module, separator, attribute = name.partition(":")

@@ -20,7 +20,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
@@ -34,6 +33,7 @@ from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler
 
 from unmix.bench.run import holding, read_rows, rows_of
+from unmix.bench.study import Row
 from unmix.datasets import make_sparse_mixing
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.domain_baselines import IMSDA
@@ -61,9 +61,9 @@ def run_ood(
     n_jobs: int = -1,
     kinds: Sequence[str] = KINDS,
     retry_failed: bool = False,
-    on_row: Callable[[dict[str, Any]], None] | None = None,
+    on_row: Callable[[Row], None] | None = None,
 ) -> pd.DataFrame:
-    """Run what is missing in ``folder`` and return one row a kind, problem and method: ``score`` is R² in the target.
+    """Run what is missing in ``folder`` and return one row per kind, problem and method: ``score`` is R² in the target.
 
     A problem on which a method fails is left out, and computed again with ``retry_failed``.
 
@@ -97,10 +97,17 @@ def run_ood(
     return pd.DataFrame(found, columns=["kind", "seed", "method", "score", "note"])
 
 
-def measure_ood(key: str, seed: int, n_rows: int, n_domains: int | None = None) -> dict[str, Any]:
+def measure_ood(key: str, seed: int, n_rows: int, n_domains: int | None = None) -> Row:
     """All methods on one problem with ``n_rows`` of each training domain, of which there are one less than domains."""
     before, started = torch.get_num_threads(), time.process_time()
-    row: dict[str, Any] = {"key": key, "seed": seed, "rows": n_rows, "results": [], "error": None, "unmix": __version__}
+    row: Row = {
+        "key": key,
+        "seed": seed,
+        "rows": n_rows,
+        "results": [],
+        "error": None,
+        "unmix": __version__,
+    }
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings():
@@ -113,7 +120,7 @@ def measure_ood(key: str, seed: int, n_rows: int, n_domains: int | None = None) 
     return row | {"cpu_seconds": round(time.process_time() - started, 1)}
 
 
-def _results(seed: int, n_rows: int, n_domains: int) -> list[dict[str, Any]]:
+def _results(seed: int, n_rows: int, n_domains: int) -> list[Row]:
     rng = np.random.default_rng(seed)
     data = make_sparse_mixing(
         n_latents=_LATENTS,
@@ -150,7 +157,7 @@ def _results(seed: int, n_rows: int, n_domains: int) -> list[dict[str, Any]]:
     baselines = _Baselines(data.x[train], np.asarray(data.domains)[train], y[train], seed)
     found = []
     for kind, (x, label) in targets.items():
-        predicted = baselines.predict(x)
+        predicted: dict[str, NDArray[np.generic]] = {**baselines.predict(x)}
         own = head if head.representation_ != "noise" else head.adapt(x, domain=n_domains - 1)
         places = np.full(len(x), n_domains - 1)
         predicted[OWN] = own.predict(x, places)

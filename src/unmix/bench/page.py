@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from unmix.bench import figures, summary
-from unmix.bench.study import Study
+from unmix.bench.study import Row, Study
 from unmix.files import as_path
 from unmix.report.parts import Picture, csv_address, fill, picture, table_html, write_html
 from unmix.version import __version__
@@ -16,7 +15,7 @@ from unmix.version import __version__
 _MOST_FAILURES = 20
 
 
-def write_page(study: Study, rows: list[dict[str, Any]], path: Path) -> dict[str, pd.DataFrame]:
+def write_page(study: Study, rows: list[Row], path: Path) -> dict[str, pd.DataFrame]:
     """Write the page of the finished ``rows`` of ``study`` to ``path``, and return its tables."""
     frame = pd.DataFrame(rows)
     axes, methods = study.axes, list(dict.fromkeys(frame["method"]))

@@ -1,6 +1,6 @@
 """Studies of the package. Their seeds start at 500; defaults were chosen on other seeds (0-404 and from 1000 on).
 
-``targets`` starts at 600: 330 steps a latent in place of 250 were chosen after eight latents had been seen on 500-504.
+``targets`` starts at 600: 330 steps per latent instead of 250 were chosen after looking at 8 latents on seeds 500-504.
 """
 
 from __future__ import annotations

@@ -26,9 +26,11 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 
 from unmix import metrics
-from unmix.bench.study import Run, Study
+from unmix.bench.study import Row, Run, Study
 from unmix.datasets import MixingData, make_sparse_mixing
 from unmix.errors import StorageError
 from unmix.files import as_path, json_ready
@@ -46,8 +48,8 @@ def run_study(
     n_jobs: int = -1,
     threads: int = 1,
     retry_failed: bool = False,
-    on_row: Callable[[dict[str, Any]], None] | None = None,
-) -> list[dict[str, Any]]:
+    on_row: Callable[[Row], None] | None = None,
+) -> list[Row]:
     """Run what is missing of ``study`` and return its rows, in the order of ``study.runs()``.
 
     Parameters
@@ -79,7 +81,7 @@ def run_study(
         return [done[run.key] for run in study.runs()]
 
 
-def rows_of(tasks: Iterable[Any], n_jobs: int, path: Path | None) -> Iterator[dict[str, Any]]:
+def rows_of(tasks: Iterable[Any], n_jobs: int, path: Path | None) -> Iterator[Row]:
     """What joblib's ``tasks`` return, as they finish, each on the disk at ``path`` before it is handed on."""
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
     with _sigterm_raises(), _ending(parallel(tasks)) as measured:
@@ -90,7 +92,7 @@ def rows_of(tasks: Iterable[Any], n_jobs: int, path: Path | None) -> Iterator[di
 
 
 @contextmanager
-def _ending(rows: Generator[dict[str, Any]]) -> Iterator[Generator[dict[str, Any]]]:
+def _ending(rows: Generator[Row]) -> Iterator[Generator[Row]]:
     """Rows of joblib's workers; however the block is left, what the workers still hold is ended, not waited for."""
     try:
         yield rows
@@ -117,7 +119,7 @@ def _exit_of_sigterm(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def missing_runs(study: Study, rows: Mapping[str, Mapping[str, Any]], *, retry_failed: bool = False) -> list[Run]:
+def missing_runs(study: Study, rows: Mapping[str, Mapping[str, object]], *, retry_failed: bool = False) -> list[Run]:
     """Runs of ``study`` that have no row yet, or with ``retry_failed`` one that holds an error.
 
     Raises
@@ -134,9 +136,9 @@ def missing_runs(study: Study, rows: Mapping[str, Mapping[str, Any]], *, retry_f
     return [run for run in runs if run.key not in rows or (retry_failed and rows[run.key]["error"])]
 
 
-def measure(run: Run, threads: int = 1) -> dict[str, Any]:
+def measure(run: Run, threads: int = 1) -> Row:
     """One run: draw the problem, fit on its rows, score on 2,000 fresh ones; a failure is a row with ``error``."""
-    row: dict[str, Any] = {
+    row: Row = {
         "key": run.key,
         "method": run.method.name,
         "seed": run.seed,
@@ -157,12 +159,12 @@ def measure(run: Run, threads: int = 1) -> dict[str, Any]:
     return row
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> Any:
     """What stands in a row: a list, such as a support, as text."""
     return json.dumps(value) if isinstance(value, list) else value
 
 
-def read_rows(path: Path) -> dict[str, dict[str, Any]]:
+def read_rows(path: Path) -> dict[str, Row]:
     """Rows by key; a last line that a crash has cut short is dropped, and a later row replaces an earlier one.
 
     Raises
@@ -176,7 +178,7 @@ def read_rows(path: Path) -> dict[str, dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(f"{path} cannot be read: {error}.") from error
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Row] = {}
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
@@ -195,7 +197,7 @@ def read_rows(path: Path) -> dict[str, dict[str, Any]]:
 def estimate_seconds(runs: Iterable[Run], n_jobs: int, threads: int = 1) -> float:
     """About how long ``runs`` will take: a short probe of each method and size, scaled to a whole fit."""
     total = 0.0
-    known: dict[tuple[Any, ...], float] = {}
+    known: dict[tuple[object, ...], float] = {}
     for run in runs:
         problem = run.whole_problem()
         kind = (run.method.name, problem["n_latents"], problem["n_features"], problem["n_samples"])
@@ -231,7 +233,7 @@ def _draw(run: Run) -> MixingData:
     return make_sparse_mixing(**problem, random_state=run.seed)
 
 
-def _build(run: Run, data: MixingData) -> Any:
+def _build(run: Run, data: MixingData) -> BaseEstimator:
     """The method's estimator, told the kinds of the domain columns where it asks for them."""
     model = run.method.build(data.z.shape[1], run.seed)
     if run.method.domains and data.auxiliary and hasattr(model, "auxiliary"):
@@ -239,13 +241,13 @@ def _build(run: Run, data: MixingData) -> Any:
     return model
 
 
-def _domains(data: MixingData, run: Run, rows: slice) -> Any:
+def _domains(data: MixingData, run: Run, rows: slice) -> pd.DataFrame | NDArray[np.generic] | None:
     if not run.method.domains:
         return None
     return data.domains.iloc[rows] if isinstance(data.domains, pd.DataFrame) else data.domains[rows]
 
 
-def _fit_and_score(run: Run) -> dict[str, Any]:
+def _fit_and_score(run: Run) -> Row:
     data = _draw(run)
     train, test = slice(0, -TEST_ROWS), slice(-TEST_ROWS, None)
     model = _build(run, data)
@@ -264,18 +266,18 @@ def _fit_and_score(run: Run) -> dict[str, Any]:
     }
 
 
-def _labels(data: MixingData) -> Any:
-    """One label a row: the finest categorical column, or None where u is continuous."""
+def _labels(data: MixingData) -> NDArray[np.generic] | None:
+    """One label per row: the finest categorical column, or None where u is continuous."""
     if "continuous" in data.auxiliary.values():
         return None
     return data.domains.iloc[:, -1].to_numpy() if isinstance(data.domains, pd.DataFrame) else data.domains
 
 
-def scores(data: MixingData, latents: Any, test: slice, model: Any) -> dict[str, Any]:
+def scores(data: MixingData, latents: NDArray[np.floating], test: slice, model: BaseEstimator) -> Row:
     """What is measured on the fresh rows: MCC, linear R², support where the method has a mixing, agreement."""
     labels = _labels(data)
     found = metrics.mcc(data.z[test], latents, domains=None if labels is None else labels[test])
-    row: dict[str, Any] = {
+    row: Row = {
         "mcc": float(found),
         "low": found.interval[0],
         "high": found.interval[1],
@@ -340,7 +342,7 @@ def _lock(descriptor: int) -> None:
                 raise
 
 
-def append_row(path: Path, row: dict[str, Any]) -> None:
+def append_row(path: Path, row: Row) -> None:
     """Add one line, on the disk when this returns; what a crash left of an unfinished row is cut off first."""
     line = json.dumps(json_ready(row), allow_nan=False)
     try:
@@ -373,9 +375,9 @@ def _whole_rows(file: BinaryIO) -> tuple[int, bytes]:
     return end, b"\n"
 
 
-def _row(line: str) -> dict[str, Any]:
+def _row(line: str) -> Row:
     """The row of a line; ValueError, KeyError or TypeError where it is none."""
-    row: dict[str, Any] = json.loads(line)
+    row: Row = json.loads(line)
     if not isinstance(row["key"], str):
         raise TypeError(f"its key is {row['key']!r}")
     return row

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
@@ -26,6 +25,7 @@ from unmix.audit.agreement import agreement
 from unmix.audit.input import ResidualDependence
 from unmix.bench.figures import numbers
 from unmix.bench.run import holding, read_rows, rows_of
+from unmix.bench.study import Row
 from unmix.data.batches import split_rows
 from unmix.errors import SettingError
 from unmix.estimators.cgvae import CGVAE
@@ -33,6 +33,7 @@ from unmix.estimators.prepare import Prepared
 from unmix.estimators.progress import OnRow
 from unmix.estimators.selection import Candidate, Choice, components_of, decide, fit_rows, gain, prepared
 from unmix.files import as_path
+from unmix.forms import DataLike, LabelsLike
 from unmix.nets.state import in_own_state
 from unmix.numbers import is_whole
 from unmix.report.parts import csv_address, fill, picture, table_html, write_html
@@ -54,7 +55,7 @@ class Selection:
     sparsity : float or "auto", the strength of the penalty
     reason : str
     decided : bool, whether the data decided: at ``best`` no two features depend on each other given the latents
-    table : DataFrame, one row a fit
+    table : DataFrame, one row per fit
 
     The columns of ``table`` are those of ``CGVAE.selection_`` and ``sparsity``, ``halves`` (agreement of two fits, each
     on one half of the training rows) and ``seconds``.
@@ -94,8 +95,8 @@ class Selection:
 
 @in_own_state
 def select(
-    X: Any,
-    y: Any = None,
+    X: DataLike,
+    y: LabelsLike | None = None,
     *,
     n_latents: int | Iterable[int] | None = None,
     sparsity: float | str | Iterable[float | str] = "auto",
@@ -173,7 +174,7 @@ def select(
     return _chosen([done[key] for key in keys])
 
 
-def _numbers(asked: Any, data: Prepared) -> list[int]:
+def _numbers(asked: int | Iterable[int] | None, data: Prepared) -> list[int]:
     """The numbers of latents, ascending and each once."""
     n_features = len(data.features.names)
     if asked is None:
@@ -190,7 +191,7 @@ def _numbers(asked: Any, data: Prepared) -> list[int]:
     return sorted({int(own) for own in found})
 
 
-def _measure(estimator: CGVAE, data: Prepared, seed: int, key: str) -> dict[str, Any]:
+def _measure(estimator: CGVAE, data: Prepared, seed: int, key: str) -> Row:
     """One row: a fit on the training rows, and one on each half of them."""
     started = time.perf_counter()
     before = torch.get_num_threads()
@@ -220,15 +221,15 @@ def _measure(estimator: CGVAE, data: Prepared, seed: int, key: str) -> dict[str,
     }
 
 
-def _candidate(row: dict[str, Any]) -> Candidate:
+def _candidate(row: Row) -> Candidate:
     residual = ResidualDependence.from_dict(row["residual"])
     repeated = float("nan") if row["agreement"] is None else row["agreement"]
     return Candidate(row["n_latents"], np.array(row["bounds"]), residual, row["r2"], row["vanished"], repeated)
 
 
-def _chosen(rows: list[dict[str, Any]]) -> Selection:
+def _chosen(rows: list[Row]) -> Selection:
     """The number by ``decide`` for each strength; of strengths as good as the best the one whose halves agree most."""
-    choices: dict[float | str, tuple[Choice, dict[str, Any]]] = {}
+    choices: dict[float | str, tuple[Choice, Row]] = {}
     tables = []
     for strength in dict.fromkeys(row["sparsity"] for row in rows):
         own = [row for row in rows if row["sparsity"] == strength]
@@ -244,7 +245,7 @@ def _chosen(rows: list[dict[str, Any]]) -> Selection:
     return Selection(choice.n_latents, kept["sparsity"], choice.reason, choice.decided, table)
 
 
-def _within(row: dict[str, Any], best: dict[str, Any]) -> bool:
+def _within(row: Row, best: Row) -> bool:
     """The rule of one standard error, with that of the paired difference."""
     mean, error = gain(_candidate(row), _candidate(best))
     return mean <= error

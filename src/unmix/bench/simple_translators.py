@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from unmix.errors import DomainError
+from unmix.forms import LabelsLike
 from unmix.labels import label_text, label_texts, natural_order
 from unmix.models.transport import GaussianTransport
 
@@ -26,14 +27,14 @@ class SimpleTranslator(ABC):
 
     domains_: tuple[str, ...]
 
-    def fit(self, images: Images, domains: Any) -> Self:
+    def fit(self, images: Images, domains: LabelsLike | None) -> Self:
         labels = np.array(label_texts(domains, "domains", len(images), of="images"))
         self.domains_ = natural_order(labels.tolist())
         places = np.array([self.domains_.index(label) for label in labels])
         self._learn(_flat(images), places)
         return self
 
-    def translate(self, images: Images, domains: Any, *, to: Any) -> Images:
+    def translate(self, images: Images, domains: LabelsLike | None, *, to: LabelsLike) -> Images:
         labels = label_texts(domains, "domains", len(images), of="images")
         unknown = sorted({*labels, label_text(to)} - {*self.domains_})
         if unknown:

@@ -27,10 +27,10 @@ import inspect
 import itertools
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from unmix.bench.methods import METHODS, Method
 from unmix.datasets import make_sparse_mixing
@@ -46,6 +46,10 @@ _OPTIONS = {
 _STUDY_KEYS = ("name", "seeds", "problem", "block", "method")
 _BLOCK_KEYS = ("methods", "grid", "seeds")
 _METHOD_KEYS = ("estimator", "settings", "domains")
+
+
+Row: TypeAlias = dict[str, Any]
+"""What a run measured, one line of a file of results."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Study:
     name: str
     blocks: Sequence[Block]
     seeds: Sequence[int]
-    problem: Mapping[str, Any] = field(default_factory=dict)
+    problem: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _whole_numbers(self.seeds):
@@ -179,7 +183,7 @@ def read_study(path: str | Path, *, allow_import: bool = False) -> Study:
     return Study(str(content.get("name", path.stem)), blocks, content.get("seeds", [0]), problem)
 
 
-def _table(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _table(content: Mapping[str, object], key: str) -> Mapping[str, Any]:
     found = content.get(key, {})
     if not isinstance(found, Mapping):
         raise SettingError(f"{key} must be a table of names and values; got {found!r}.")
@@ -193,11 +197,11 @@ def _list(content: Mapping[str, Any], key: str) -> Sequence[Any]:
     return found
 
 
-def _is_list(found: Any) -> bool:
+def _is_list(found: object) -> bool:
     return isinstance(found, Sequence) and not isinstance(found, str)
 
 
-def _whole_numbers(found: Any) -> bool:
+def _whole_numbers(found: Sequence[object]) -> bool:
     return (
         _is_list(found)
         and bool(found)
@@ -214,7 +218,7 @@ def _varying(runs: Sequence[Run]) -> list[str]:
     return [name for name, seen in values.items() if len(seen) > 1]
 
 
-def _method(name: str, entry: Mapping[str, Any]) -> Method:
+def _method(name: str, entry: Mapping[str, object]) -> Method:
     _check_known(f"key of method {name!r}", entry, _METHOD_KEYS)
     base = METHODS.get(name, Method(name))
     estimator, domains = entry.get("estimator", base.estimator), entry.get("domains", base.domains)
@@ -225,7 +229,7 @@ def _method(name: str, entry: Mapping[str, Any]) -> Method:
     return Method(name, estimator, {**base.settings, **_table(entry, "settings")}, domains)
 
 
-def _check_known(what: str, given: Any, known: Any) -> None:
+def _check_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise SettingError(f"Unknown {what} in the study: {unknown}. Known: {sorted(known)}.")

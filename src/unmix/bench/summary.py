@@ -73,7 +73,7 @@ def time_to_reach(rows: pd.DataFrame, level: float = REACHED) -> pd.DataFrame:
     found = []
     for method, own in finished(rows).groupby("method", sort=False):
         reached = int((own["mcc"] >= level).sum())
-        entry = {"method": method, "runs": len(own), "reached": reached, "seconds a run": own["seconds"].median()}
+        entry = {"method": method, "runs": len(own), "reached": reached, "seconds per run": own["seconds"].median()}
         found.append(entry | {"seconds to reach": own["seconds"].sum() / reached if reached else np.nan})
     return pd.DataFrame(found).round(1)
 

@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 from unmix.errors import DataError, SettingError
 from unmix.estimators.features import ImageClassifier
 from unmix.estimators.prepare import as_images
+from unmix.forms import DataLike, LabelsLike
 from unmix.labels import label_column, label_text
 from unmix.metrics import content_accuracy, style_accuracy
 from unmix.metrics.inputs import labels
@@ -71,9 +72,9 @@ class Judges:
 
 
 def train_judges(
-    images: Any,
+    images: DataLike,
     content: ArrayLike,
-    domains: ArrayLike | None,
+    domains: LabelsLike | None,
     held_out: ArrayLike,
     *,
     width: int = 32,
@@ -97,32 +98,32 @@ def train_judges(
     SettingError
         ``width`` or ``max_epochs`` is impossible.
     """
-    table, domains = as_images(images, domains)
-    images = table.images
+    table, own = as_images(images, domains)
+    pixels = table.images
     try:
         held = np.asarray(held_out)
     except ValueError:
         held = np.array(None)
-    if held.dtype != bool or held.shape != (len(images),) or held.all() or not held.any():
+    if held.dtype != bool or held.shape != (len(pixels),) or held.all() or not held.any():
         raise DataError(
-            f"held_out must be True for some and False for others of {len(images)} images; got {held.dtype} of shape "
+            f"held_out must be True for some and False for others of {len(pixels)} images; got {held.dtype} of shape "
             f"{held.shape} with {np.count_nonzero(held)} True. Pass a mask such as np.arange(n) % 5 == 0."
         )
     fitted, real = [], []
-    for name, values in (("content", content), ("domains", domains)):
-        words = np.array(labels(name, values, len(images)))
-        judge = ImageClassifier(width=width, max_epochs=max_epochs).fit(images[~held], words[~held])
+    for name, values in (("content", content), ("domains", own)):
+        words = np.array(labels(name, values, len(pixels)))
+        judge = ImageClassifier(width=width, max_epochs=max_epochs).fit(pixels[~held], words[~held])
         fitted.append(judge)
-        real.append(float(np.mean(judge.predict(images[held]) == words[held])))
+        real.append(float(np.mean(judge.predict(pixels[held]) == words[held])))
     return Judges(*fitted, *real)
 
 
 def compare_translations(
-    models: Mapping[str, Any],
+    models: Mapping[str, BaseEstimator],
     judges: Judges,
-    images: Any,
+    images: DataLike,
     content: ArrayLike,
-    domains: ArrayLike | None,
+    domains: LabelsLike | None,
     truth: Mapping[str, NDArray[np.uint8]],
 ) -> pd.DataFrame:
     """``judge_translations`` of several models by name, beside the distance to what is true.
@@ -154,7 +155,7 @@ def compare_translations(
 
 
 def judge_translations(
-    model: Any, judges: Judges, images: Any, content: ArrayLike, domains: ArrayLike | None
+    model: BaseEstimator, judges: Judges, images: DataLike, content: ArrayLike, domains: LabelsLike | None
 ) -> pd.DataFrame:
     """Translate every image to every other domain, and let the judges read what comes out.
 
@@ -167,7 +168,7 @@ def judge_translations(
     Returns
     -------
     DataFrame
-        One row a target domain and one for all: shares with 95 % intervals. Columns: ``to``, ``n`` (translated
+        One row per target domain and one for all: shares with 95 % intervals. Columns: ``to``, ``n`` (translated
         images), ``content``, ``content_low``, ``content_high``, the same of ``style``, and ``real_content``,
         ``real_style``: what the judges reach on real images.
 
@@ -187,12 +188,12 @@ def judge_translations(
             "model must be a fitted CGGAN, or have domains_ and translate(images, domains, to=...); got "
             f"{type(model).__name__}."
         )
-    table, domains = as_images(images, domains)
-    images = table.images
+    table, labelled = as_images(images, domains)
+    pixels = table.images
     words, own = (
-        np.array(labels(name, part, len(images))) for name, part in (("content", content), ("domains", domains))
+        np.array(labels(name, part, len(pixels))) for name, part in (("content", content), ("domains", labelled))
     )
-    given = label_column(domains, "domains", len(images))
+    given = label_column(labelled, "domains", len(pixels))
     known = set(map(label_text, judges.content.classes_))
     unknown = sorted(set(map(str, words)) - known)
     if unknown:
@@ -205,7 +206,7 @@ def judge_translations(
         moved = np.flatnonzero(own != target)
         if not len(moved):
             continue
-        made = model.translate(images[moved], given[moved], to=target)
+        made = model.translate(pixels[moved], given[moved], to=target)
         places.append(moved)
         targets += [target] * len(moved)
         kept.append(judges.content.predict(made))

@@ -1,6 +1,6 @@
 """The command line: fit, select, transform, adapt, translate, audit, plan, report, demo, bench.
 
-Here stand words and options; what a command does is imported when it runs, so that help comes at once.
+This module defines commands and options; the code of a command is imported when it runs, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     # Nothing is to be stripped: what looks like a colour is part of a name, and is shown as such.
     context_settings={"color": True},
-    help="unmix: latent factors behind data from several domains, and whether to believe them.",
+    help="unmix: latent factors behind data from several domains, and whether they are identifiable.",
 )
 
 _FIT_EXAMPLES = """Examples:
@@ -104,7 +104,7 @@ _path_option = partial(typer.Option, parser=file_path)
 _Domain = Annotated[list[str] | None, typer.Option(help="Categorical domain column; may be repeated.")]
 _Within = Annotated[list[str] | None, typer.Option(help="Nested domain column, as COLUMN:PARENT.")]
 _Continuous = Annotated[list[str] | None, typer.Option(help="Continuous auxiliary column; may be repeated.")]
-_Feature = Annotated[list[str] | None, typer.Option(help="Feature column. Default: all that are left.")]
+_Feature = Annotated[list[str] | None, typer.Option(help="Feature column; may be repeated. Default: all others.")]
 _Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
 _Missing = Annotated[str | None, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")]
 
@@ -122,7 +122,7 @@ def fit(
     table: Annotated[
         Path,
         _path_argument(
-            help="A .csv, .tsv, .parquet, .h5ad or .zarr, or a folder of .parquet; of images a folder, .zip or list."
+            help="A .csv, .tsv, .parquet, .h5ad or .zarr, or a folder of .parquet; for images a folder, .zip or list."
         ),
     ],
     out: Annotated[Path, _path_option(help="Run folder for model, tables and report.")],
@@ -143,16 +143,19 @@ def fit(
         typer.Option(help="gaussian (default), student, negative_binomial, poisson, bernoulli, or auto."),
     ] = None,
     size_factors: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Sizes of rows of counts. Default: their totals.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column with the size of each row of counts. Default: the row totals."),
     ] = None,
     nuisance: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Technical batches, whose effects are no latents.")
+        str | None, typer.Option(metavar="COLUMN", help="Technical batches, whose effects are not latents.")
     ] = None,
-    restarts: Annotated[int | None, typer.Option(help="Starts: trained together, by CGGAN one after another.")] = None,
+    restarts: Annotated[
+        int | None, typer.Option(help="Number of starts, trained together (CGGAN: one after another).")
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Most epochs. Default: 330 steps a latent, 2,000 or more; with CGVAEImages, 4,000 and then 1,400 a "
+            help="Maximum epochs. Default: 330 steps per latent, at least 2,000; CGVAEImages: 4,000, then 1,400 per "
             "latent."
         ),
     ] = None,
@@ -161,23 +164,25 @@ def fit(
     write: Annotated[
         Path | None, _path_option(help="Of .h5ad and .zarr: write the data with latents here, .h5ad or .zarr.")
     ] = None,
-    min_domain_rows: Annotated[int, typer.Option(help="Smallest domain that is accepted.")] = 10,
+    min_domain_rows: Annotated[int, typer.Option(help="Minimum number of rows per domain.")] = 10,
     method: Annotated[str | None, typer.Option(help="Images: ImageTranslator (default), CGVAEImages or CGGAN.")] = None,
     size: Annotated[
         int | None, typer.Option(min=1, help="Images: scale to this side, from 16 to 256. CGGAN: 16, 32, 64, 128.")
     ] = None,
     mode: Annotated[str | None, typer.Option(help="Images: convert to L (grey) or RGB.")] = None,
-    on_error: Annotated[str | None, typer.Option(help="Images: raise, or skip what cannot be read.")] = None,
+    on_error: Annotated[
+        str | None, typer.Option(help="Images: raise an error for files that cannot be read, or skip them.")
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
-            min=1, help="ImageTranslator and CGGAN: steps; CGGAN then takes an eighth as many of the encoder alone."
+            min=1, help="ImageTranslator and CGGAN: steps; CGGAN adds an eighth as many for the encoder alone."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     verbose: Annotated[int, typer.Option(help="0, 1 or 2.")] = 1,
 ) -> None:
     """Learn latent factors from a table, or from images, and write model, tables and report into a run folder."""
@@ -238,15 +243,15 @@ def select(
         list[float] | None, typer.Option(help="Weight of the sparse-mixing penalty; may be repeated.")
     ] = None,
     out: Annotated[
-        Path | None, _path_option(help="Folder for rows, table and page; finished fits in it are kept.")
+        Path | None, _path_option(help="Folder for rows, table and report; finished fits in it are kept.")
     ] = None,
     jobs: Annotated[int, typer.Option(help="Processes. -1: one for each core.")] = 1,
     restarts: Annotated[int | None, typer.Option(help="Starts of each fit.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs of each fit.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Maximum epochs of each fit.")] = None,
     missing: _Missing = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
 ) -> None:
-    """How many latents do the data hold? Whole fits, compared without any truth."""
+    """Choose the number of latents: full fits, compared without known factors."""
     from unmix.cli.studies import run_select
 
     kinds = _kinds(domain, within, continuous)
@@ -266,17 +271,25 @@ def select(
 def transform(
     run: Annotated[Path, _path_argument(help="Run folder of unmix fit, or of model.save.")],
     table: Annotated[
-        Path, _path_argument(help="A file with the model's feature columns; others come along. Or a folder of images.")
+        Path,
+        _path_argument(
+            help="A file with the model's feature columns (other columns are copied), or a folder of images."
+        ),
     ],
     out: Annotated[Path, _path_option(help="File to write: .csv or .parquet.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
-    on_error: Annotated[str | None, typer.Option(help="Images: raise, or skip what cannot be read.")] = None,
+    on_error: Annotated[
+        str | None, typer.Option(help="Images: raise an error for files that cannot be read, or skip them.")
+    ] = None,
     novelty: Annotated[
-        bool, typer.Option("--novelty", help="Tables: say how far the rows lie outside what the fit saw, and write it.")
+        bool,
+        typer.Option(
+            "--novelty", help="Tables: also print and write how far the rows lie outside the data of the fit."
+        ),
     ] = False,
 ) -> None:
-    """Latents of new rows; no domain is needed."""
+    """Write the latents of new rows; needs no domain."""
     from unmix.cli.images import transform_file
 
     transform_file(run, table, out, device=device, overwrite=overwrite, on_error=on_error, novelty=novelty)
@@ -285,9 +298,9 @@ def transform(
 @app.command(epilog=_ADAPT_EXAMPLES)
 def adapt(
     run: Annotated[
-        Path, _path_argument(help="Run folder of unmix fit on a table, or of model.save. It stays as it is.")
+        Path, _path_argument(help="Run folder of unmix fit on a table, or of model.save. It is not changed.")
     ],
-    table: Annotated[Path, _path_argument(help="Rows of the new domains, 10 or more of each, and none of known ones.")],
+    table: Annotated[Path, _path_argument(help="Rows of the new domains only, at least 10 of each.")],
     out: Annotated[Path, _path_option(help="Folder for the run that knows the new domains too.")],
     domain: Annotated[
         list[str] | None,
@@ -296,7 +309,7 @@ def adapt(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
 ) -> None:
-    """Make a fitted model know a new domain: only its prior is learnt, from few rows."""
+    """Add a new domain to a fitted model: learns only its prior, from few rows."""
     from unmix.cli.new_domains import adapt_run
 
     adapt_run(run, table, domain or [], out, overwrite=overwrite, device=device)
@@ -305,13 +318,15 @@ def adapt(
 @app.command(epilog="Example:\n\n  unmix translate runs/photos summer_photos --to winter --out as_winter")
 def translate(
     run: Annotated[Path, _path_argument(help="Run folder of unmix fit on images, or of model.save.")],
-    images: Annotated[Path, _path_argument(help="Images in one folder a domain, a .zip of them, or a list.")],
-    to: Annotated[str, typer.Option(help="The domain to carry them to.")],
+    images: Annotated[Path, _path_argument(help="Images in one folder per domain, a .zip of them, or a list.")],
+    to: Annotated[str, typer.Option(help="The target domain.")],
     out: Annotated[Path, _path_option(help="New folder for the PNG files, each under the path of its image.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    on_error: Annotated[str | None, typer.Option(help="Images: raise, or skip what cannot be read.")] = None,
+    on_error: Annotated[
+        str | None, typer.Option(help="Images: raise an error for files that cannot be read, or skip them.")
+    ] = None,
 ) -> None:
-    """Images as they would be in another domain."""
+    """Write images as they would be in another domain."""
     from unmix.cli.images import translate_images
 
     translate_images(run, images, to, out, device=device, on_error=on_error)
@@ -323,12 +338,13 @@ def audit(
     table: Annotated[
         Path | None, _path_argument(metavar="[DATA]", help="Rows to audit on. Default: those held out at fit.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
     leave_one_out: Annotated[
-        bool, typer.Option("--leave-one-out", help="With the fit's own rows: fit again without each domain in turn.")
+        bool,
+        typer.Option("--leave-one-out", help="With the rows of the fit: also fit again without each domain in turn."),
     ] = False,
 ) -> None:
-    """Which latents the data identify, and why: a verdict for every latent and every condition of the theory."""
+    """Print which latents the data identify, and why: a verdict for every latent and every condition of the theory."""
     from unmix.cli.runs import audit_run
 
     audit_run(run, table, as_json=as_json, leave_one_out=leave_one_out)
@@ -344,20 +360,20 @@ def plan(
     latents: Annotated[int, typer.Option(help="With --density: number of latents.")] = 4,
     features: Annotated[int, typer.Option(help="With --density: number of features.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="With --density: seed of the drawn supports.")] = 0,
-    rows: Annotated[int | None, typer.Option(help="Rows of every domain. Assumed: 100.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Rows per domain. Assumed: 100.")] = None,
     noise: Annotated[
-        float | None, typer.Option(help="Noise of a feature, in units of what the latents make of it. Assumed: 0.3.")
+        float | None, typer.Option(help="Noise of a feature, relative to its variation by the latents. Assumed: 0.3.")
     ] = None,
     shift: Annotated[
-        float | None, typer.Option(help="By how much means vary between domains, in spreads of a latent. Assumed: 0.5.")
+        float | None, typer.Option(help="Variation of means between domains, in spreads of a latent. Assumed: 0.5.")
     ] = None,
     scale: Annotated[
-        float | None, typer.Option(help="By how much logarithms of spreads vary between domains. Assumed: 0.25.")
+        float | None, typer.Option(help="Variation of log spreads between domains. Assumed: 0.25.")
     ] = None,
-    simulations: Annotated[int, typer.Option(help="Experiments to simulate; 0: the count alone.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    simulations: Annotated[int, typer.Option(help="Experiments to simulate; 0: only the count.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
 ) -> None:
-    """Before any data exist: which latents would a support and a number of domains identify?"""
+    """Print which latents a planned support and number of domains would identify, before any data exist."""
     from unmix.cli.runs import plan_support
 
     experiment = {"rows": rows, "noise": noise, "shift": shift, "scale": scale, "simulations": simulations}
@@ -369,7 +385,7 @@ def report(
     run: Annotated[Path, _path_argument(help="Run folder of unmix fit, or of model.save.")],
     out: Annotated[Path | None, _path_option(help="File to write. Default: report.html in the run folder.")] = None,
 ) -> None:
-    """Write the report of a fitted model again; of a model of images without what the run did not keep."""
+    """Write the report of a fitted model again; for image models without the images, which a run does not keep."""
     from unmix.cli.runs import report_run
 
     report_run(run, out)
@@ -379,14 +395,14 @@ def report(
 def demo(
     out: Annotated[Path, _path_option(help="Run folder.")] = Path("unmix-demo"),
     latents: Annotated[int | None, typer.Option(help="Number of latent factors. Default: 4.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default: 330 steps a latent, 2,000 or more.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Maximum epochs. Default: 330 steps per latent.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     images: Annotated[bool, typer.Option("--images", help="Characters in six typefaces.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="With --images: training steps.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
 ) -> None:
-    """The whole way on protein signalling under nine conditions (Sachs et al. 2005), or on images, in minutes."""
+    """Fit and report on protein signalling under nine conditions (Sachs et al. 2005), or on images, in minutes."""
     from unmix.cli.runs import demo_images_run, demo_run
 
     if images:
@@ -402,17 +418,19 @@ def bench(
     study: Annotated[
         str, typer.Argument(help="quick, targets, claim, violation, penalty, scale, ood, or a study file (.toml).")
     ],
-    out: Annotated[Path, _path_option(help="Folder for rows, tables and page; finished runs in it are kept.")],
+    out: Annotated[Path, _path_option(help="Folder for rows, tables and report; finished runs in it are kept.")],
     seeds: Annotated[int | None, typer.Option(min=1, help="Data seeds of a study that comes with the package.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes. -1: one for each core.")] = -1,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what ended in an error.")] = False,
-    estimate: Annotated[bool, typer.Option(help="Probe first how long it will take.")] = True,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed fits again.")] = False,
+    estimate: Annotated[bool, typer.Option(help="First estimate how long it will take.")] = True,
     allow_import: Annotated[
         bool,
-        typer.Option("--allow-import", help="Import the estimators that a study file names: this runs their code."),
+        typer.Option(
+            "--allow-import", help="Allow importing the estimators that a study file names; this runs their code."
+        ),
     ] = False,
 ) -> None:
-    """Compare methods on generated problems with a known answer; goes on where it stopped when started again."""
+    """Compare methods on generated problems with known latents; resumes when started again."""
     from unmix.cli.studies import run_bench
 
     run_bench(study, out, seeds, jobs, retry_failed=retry_failed, estimate=estimate, allow_import=allow_import)
@@ -429,7 +447,7 @@ def about(
 
 
 def main() -> None:
-    """Run the command line; what went wrong is one message and an exit code, never a traceback."""
+    """Run the command line; an error is one message and an exit code, never a traceback."""
     warnings.showwarning = _show_warning
     with printable_output():
         try:
@@ -439,7 +457,7 @@ def main() -> None:
             sys.exit(2)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     # While a bar is drawn, rich takes what is printed and would obey its control sequences.
     typer.echo(printable(f"{category.__name__}: {message}"), err=True)
 

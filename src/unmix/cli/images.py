@@ -10,10 +10,12 @@ from typing import Any
 
 import pandas as pd
 import typer
+from sklearn.base import BaseEstimator
 
 from unmix.cli.runs import claim, train, transform_table, write_results
 from unmix.data.image_files import holds_images
 from unmix.data.images import ImageTable, of_images, read_images
+from unmix.data.pictures import Images
 from unmix.data.tables import with_latents, write_table
 from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.cggan import CGGAN
@@ -91,7 +93,7 @@ def transform_file(
     return transform_table(model, run, source, out, novelty=novelty)
 
 
-def _transform_images(model: Any, source: Path, out: Path, on_error: str | None) -> None:
+def _transform_images(model: BaseEstimator, source: Path, out: Path, on_error: str | None) -> None:
     """Write the latents of images beside their paths and domains."""
     table = _read_as(model, source, on_error)
     latents = model.transform(_labelled_as(model, table))
@@ -124,7 +126,7 @@ def translate_images(
     typer.echo(f"{len(table)} images → {out}")
 
 
-def _labelled_as(model: Any, table: ImageTable) -> Any:
+def _labelled_as(model: BaseEstimator, table: ImageTable) -> ImageTable | Images:
     """``table``; images alone where a translator, which finds domains itself, knows none of those that they lie in."""
     if not isinstance(model, ImageTranslator) or set(model.domains_) & set(table.domains.tolist()):
         return table
@@ -150,7 +152,7 @@ def _names(table: ImageTable) -> list[str]:
     return names
 
 
-def _read_as(model: Any, source: Path, on_error: str | None) -> ImageTable:
+def _read_as(model: BaseEstimator, source: Path, on_error: str | None) -> ImageTable:
     """Images in the size and mode of those that the model was fitted on."""
     height, width, channels = model.schema_.shape
     mode = "L" if channels == 1 else "RGB"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import typer
@@ -39,7 +38,7 @@ def adapt_run(run: Path, table: Path, domain: Sequence[str], out: Path, *, overw
 
 def _labels(frame: pd.DataFrame, given: Sequence[str], names: Sequence[str], table: Path) -> pd.DataFrame:
     """The model's domain columns for every row: those of the file, or COLUMN=VALUE for all rows."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for item in given:
         column, separator, value = item.partition("=")
         if item in frame.columns:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import typer
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 
 from unmix import datasets
 from unmix.audit.planning import plan, plan_typical
@@ -42,6 +43,7 @@ from unmix.estimators.loading import load
 from unmix.estimators.translator import ImageTranslator
 from unmix.files import check_replaceable, names_in
 from unmix.fits.storage import DONE, FILES, add_files, holds_model, refuse_foreign
+from unmix.forms import AnnDataLike, DataLike, LabelsLike
 from unmix.scverse import add_latents, check_store
 from unmix.scverse import write as write_store
 from unmix.train.checkpoint import is_checkpoint
@@ -98,14 +100,16 @@ def _store(table: Path, layer: str | None, write: Path | None, *, overwrite: boo
 
 
 def _columns_of(
-    source: Any, layer: str | None, domain: Sequence[str], feature: Sequence[str] | None, drop: Sequence[str]
+    source: AnnDataLike, layer: str | None, domain: Sequence[str], feature: Sequence[str] | None, drop: Sequence[str]
 ) -> tuple[Annotated, pd.DataFrame | None, pd.DataFrame]:
     """``read_columns`` of AnnData: the variables stay one matrix, sparse where it is."""
     x = annotated(source, layer)
     obs = _observations(x)
     for name in domain:
         if name not in x.obs:
-            raise DataError(f"There is no column {name!r} in .obs; it has {listed(source.obs.columns, 20) or 'none'}.")
+            raise DataError(
+                f"There is no column {name!r} in .obs; it has {listed([*source.obs.columns], 20) or 'none'}."
+            )
     known = {*x.names, *obs}
     lost = [name for name in drop if name not in known]
     if lost:
@@ -123,12 +127,12 @@ def _observations(x: Annotated) -> pd.DataFrame:
     return obs.reset_index(drop=True)
 
 
-def beside_features(frame: pd.DataFrame, x: Any) -> pd.DataFrame:
+def beside_features(frame: pd.DataFrame, x: pd.DataFrame | Annotated) -> pd.DataFrame:
     """The columns of a file beside those of the features ``x``, which of AnnData are none of them."""
     return frame if isinstance(x, Annotated) else frame.drop(columns=list(x.columns))
 
 
-def transform_table(model: Any, run: Path, table: Path, out: Path, *, novelty: bool = False) -> None:
+def transform_table(model: BaseEstimator, run: Path, table: Path, out: Path, *, novelty: bool = False) -> None:
     """Write the latents of a file's rows beside its other columns, on request with how novel each row is."""
     _needs_table(model, run)
     frame, x = _read_for(model, table)
@@ -287,7 +291,9 @@ def demo_images_run(out: Path, steps: int | None, seed: int, *, overwrite: bool,
     typer.echo(f"Real held-out images: character {judges.real_content:.3f}, typeface {judges.real_style:.3f}.")
 
 
-def train(model: LatentEstimator | CGGAN | ImageTranslator, x: Any, y: Any, out: Path, *, resume: bool) -> None:
+def train(
+    model: LatentEstimator | CGGAN | ImageTranslator, x: DataLike, y: LabelsLike | None, out: Path, *, resume: bool
+) -> None:
     """Fit with a checkpoint in the run folder; ctrl-C leaves it there and says how to go on."""
     checkpoint = out / CHECKPOINT
     try:
@@ -304,11 +310,11 @@ def train(model: LatentEstimator | CGGAN | ImageTranslator, x: Any, y: Any, out:
 
 
 def write_results(
-    model: Any,
-    x: Any,
+    model: BaseEstimator,
+    x: DataLike,
     out: Path,
     tables: Mapping[str, pd.DataFrame] | None = None,
-    write_report: Callable[[Path], Any] | None = None,
+    write_report: Callable[[Path], object] | None = None,
     beside: pd.DataFrame | None = None,
     judges: Mapping[str, ImageClassifier] | None = None,
 ) -> None:
@@ -328,11 +334,11 @@ def write_results(
 
 
 def _write(
-    model: Any,
-    x: Any,
+    model: BaseEstimator,
+    x: DataLike,
     out: Path,
     tables: Mapping[str, pd.DataFrame],
-    write_report: Callable[[Path], Any],
+    write_report: Callable[[Path], object],
     beside: pd.DataFrame | None,
     judges: Mapping[str, ImageClassifier],
 ) -> list[str]:
@@ -382,7 +388,7 @@ def read_for_model(model: LatentEstimator, run: Path, path: Path) -> tuple[pd.Da
     return _read_for(model, path)
 
 
-def _needs_table(model: Any, run: Path) -> None:
+def _needs_table(model: BaseEstimator, run: Path) -> None:
     if of_images(model.schema_):
         raise SchemaError(
             f"{run} was fitted on images, not on a table. Pass a folder or .zip of images to unmix transform or "
@@ -390,12 +396,12 @@ def _needs_table(model: Any, run: Path) -> None:
         )
 
 
-def _latents(model: Any, x: Any) -> tuple[NDArray[Any], list[str]]:
+def _latents(model: BaseEstimator, x: DataLike) -> tuple[NDArray[np.floating], list[str]]:
     """Latents of ``x`` and their names."""
     return model.transform(_as_fitted(model, x)), [str(name) for name in model.get_feature_names_out()]
 
 
-def _as_fitted(model: Any, x: Any) -> Any:
+def _as_fitted(model: BaseEstimator, x: DataLike) -> DataLike:
     """A frame as the model was fitted: without names where there were none."""
     return x.to_numpy() if isinstance(x, pd.DataFrame) and not model.schema_.named else x
 
@@ -431,7 +437,7 @@ def _read_for(model: LatentEstimator, path: Path) -> tuple[pd.DataFrame, Any]:
     return frame, frame[found]
 
 
-def _attempt(write: Callable[[], Any]) -> None:
+def _attempt(write: Callable[[], object]) -> None:
     """A note that may fail to be written without hiding what it is about."""
     try:
         write()

@@ -15,7 +15,7 @@ from unmix.bench.page import write_page
 from unmix.bench.presets import PRESETS
 from unmix.bench.run import ROWS, claim_rows, estimate_seconds, missing_runs, read_rows, run_study
 from unmix.bench.selection import SELECTED, select
-from unmix.bench.study import Study, read_study
+from unmix.bench.study import Row, Study, read_study
 from unmix.data.tables import read_columns, write_table
 from unmix.errors import SettingError, StorageError
 from unmix.estimators.cgvae import CGVAE
@@ -92,9 +92,9 @@ def _bench_ood(out: Path, seeds: int | None, jobs: int, *, retry_failed: bool) -
     typer.echo(f"\nrows    {out / OOD}\ntables  {out / _SCORES}, {out / _OOD_TABLE}")
 
 
-def _say_ood(row: dict[str, Any]) -> None:
+def _say_ood(row: Row) -> None:
     what = row["error"] or f"{row['cpu_seconds']:.0f} s"
-    typer.echo(f"problem {row['seed']}, {row['rows']} rows a domain: {what}", err=True)
+    typer.echo(f"problem {row['seed']}, {row['rows']} rows per domain: {what}", err=True)
 
 
 def run_select(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from scipy import sparse
 
 from unmix.data.columns import listed, refuse_duplicates
 from unmix.errors import DataError, SchemaError
+from unmix.forms import AnnDataLike
 
 FOLDER, FILE = ".zarr", ".h5ad"
 
@@ -70,7 +71,7 @@ class Annotated:
         return Annotated(values, tuple(names), self.obs, self.layer)
 
 
-def is_annotated(source: Any) -> bool:
+def is_annotated(source: object) -> TypeGuard[Any]:
     """Whether ``source`` is AnnData, or was read from it.
 
     Raises
@@ -94,7 +95,7 @@ def is_store(path: Path) -> bool:
     return path.name.lower().endswith((FILE, FOLDER))
 
 
-def annotated(source: Any, layer: str | None = None) -> Annotated:
+def annotated(source: AnnDataLike, layer: str | None = None) -> Annotated:
     """The matrix of AnnData that features are read from, ``X`` or a layer.
 
     Raises
@@ -104,18 +105,17 @@ def annotated(source: Any, layer: str | None = None) -> Annotated:
     """
     if isinstance(source, Annotated):
         return source
-    if layer is not None and layer not in source.layers:
-        raise DataError(
-            f"There is no layer {layer!r}; the AnnData object has {listed([*source.layers], 20) or 'none'}."
-        )
-    values = source.X if layer is None else source.layers[layer]
+    whole: Any = source
+    if layer is not None and layer not in whole.layers:
+        raise DataError(f"There is no layer {layer!r}; the AnnData object has {listed([*whole.layers], 20) or 'none'}.")
+    values = whole.X if layer is None else whole.layers[layer]
     if values is None:
-        other = f', or name a layer: layer="{next(iter(source.layers))}"' if len(source.layers) else ""
+        other = f', or name a layer: layer="{next(iter(whole.layers))}"' if len(whole.layers) else ""
         raise DataError(f"The AnnData object has no X, and X holds the features. Put them there{other}.")
-    return Annotated(_in_memory(values), tuple(map(str, source.var_names)), source.obs, layer)
+    return Annotated(_in_memory(values), tuple(map(str, whole.var_names)), whole.obs, layer)
 
 
-def read_store(path: Path) -> Any:
+def read_store(path: Path) -> AnnDataLike:
     """AnnData in a .h5ad or .zarr.
 
     Raises

@@ -7,8 +7,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
+
+from unmix.forms import SparseLike
 
 Floats = NDArray[np.float64]
 
@@ -27,7 +29,7 @@ class Cells:
         self._moved = dict(moved or {})
 
     @classmethod
-    def of(cls, matrix: Any) -> Cells:
+    def of(cls, matrix: Cells | ArrayLike | SparseLike) -> Cells:
         """``matrix`` itself where it is ``Cells`` already."""
         return matrix if isinstance(matrix, cls) else cls(matrix)
 
@@ -40,9 +42,9 @@ class Cells:
         return self.shape[0]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         """That of the numbers as they came."""
-        found: np.dtype[Any] = self._values.dtype
+        found: np.dtype[np.generic] = self._values.dtype
         return found
 
     @property
@@ -109,7 +111,9 @@ class Cells:
             # A finite sum has finite summands: one pass and no array beside the data.
             return bool(np.isfinite(stored.sum()) or np.isfinite(stored).all())
 
-    def where(self, holds: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def where(
+        self, holds: Callable[[NDArray[np.generic]], NDArray[np.bool_]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows and columns, row by row, of entries for which ``holds``; absent entries of a sparse matrix are none."""
         if not self.is_sparse:
             rows, columns = np.nonzero(holds(self._values))

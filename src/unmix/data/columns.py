@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import narwhals as nw
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from unmix.data.cells import Cells
 from unmix.data.schema import FeatureSchema
 from unmix.errors import DataError, SchemaError
+from unmix.forms import DataLike
 from unmix.labels import name_text
 from unmix.numbers import reads_as_number
 
@@ -48,7 +51,7 @@ def row_names(n_levels: int, taken: Collection[str]) -> list[str]:
     return [free] if n_levels == 1 else [f"{free}{level}" for level in range(n_levels)]
 
 
-def column_names(table: Any) -> tuple[str, ...] | None:
+def column_names(table: DataLike) -> tuple[str, ...] | None:
     """Names of a frame's columns; None of an array and of a frame without names."""
     if hasattr(table, "obs") and hasattr(table, "names"):
         return tuple(table.names)
@@ -58,7 +61,7 @@ def column_names(table: Any) -> tuple[str, ...] | None:
     return tuple(names) if names and all(isinstance(name, str) for name in names) else None
 
 
-def check_columns(matrix: Any, table: Any, schema: FeatureSchema) -> None:
+def check_columns(matrix: Cells | NDArray[np.float64], table: DataLike, schema: FeatureSchema) -> None:
     """Refuse the columns of the fit in another order, others in their place, and another number of them.
 
     ``matrix``, or ``Cells``, are the numbers of ``table``.
@@ -71,7 +74,7 @@ def check_columns(matrix: Any, table: Any, schema: FeatureSchema) -> None:
         )
 
 
-def unlike(matrix: Any, table: Any, names: Sequence[str] | None, n_columns: int) -> str:
+def unlike(matrix: Cells | NDArray[np.float64], table: DataLike, names: Sequence[str] | None, n_columns: int) -> str:
     """What the columns of a table are where they are not ``names``, in this order; "" where they are.
 
     Where columns have no names, they are 0, 1, … by their places; an array may stand for any names.

@@ -51,7 +51,7 @@ def read_delimited(
     names, saved, empty = _names(path, header, cells, features or ())
     may_be = [name for k, name in enumerate(names) if k not in saved and k not in empty]
     numbers = (set(may_be) - others if features is None else set(features)) - text
-    columns: dict[str, Any] = {}
+    columns: dict[str, object] = {}
     for k, name in enumerate(names):
         if k not in empty:
             found = _numbers(cells.column(k)) if name in numbers else None
@@ -187,7 +187,7 @@ def _refuse_ragged(path: Path, separator: str, header: list[str]) -> None:
     raise DataError(f"{said} {mend}")
 
 
-def _numbers(column: pa.ChunkedArray) -> NDArray[Any] | None:
+def _numbers(column: pa.ChunkedArray) -> NDArray[np.generic] | None:
     """Numbers of a column of text, NaN where one of pandas' words for a missing value stands; None if others are."""
     trimmed = pc.utf8_trim_whitespace(column)
     present = pc.if_else(pc.is_in(trimmed, value_set=_MISSING), None, trimmed)

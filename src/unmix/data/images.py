@@ -63,7 +63,7 @@ class ImageTable:
 
 
 def read_images(
-    source: Any,
+    source: object,
     domains: ArrayLike | None = None,
     *,
     size: int | tuple[int, int] | None = None,
@@ -198,7 +198,7 @@ class ImageSchema:
         levels = np.rint(255 * (np.asarray(x) * self.std + self.mean)).clip(0, 255)
         return levels.astype(np.uint8).reshape(-1, *self.shape)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod
@@ -233,7 +233,7 @@ def of_images(schema: FeatureSchema | ImageSchema) -> bool:
     return isinstance(schema, ImageSchema | CodeSchema)
 
 
-def _checked_settings(size: Any, mode: str | None, on_error: str, limit: Any) -> tuple[int, int] | None:
+def _checked_settings(size: object, mode: str | None, on_error: str, limit: object) -> tuple[int, int] | None:
     if mode is not None and mode not in MODES:
         raise SettingError(f'mode must be "L" (grey), "RGB" (colour) or None; got {mode!r}.')
     if on_error not in ("raise", "skip"):
@@ -289,7 +289,7 @@ def _from_array(source: Any, domains: ArrayLike | None, shape: tuple[int, int] |
     return ImageTable(images, labels, tuple(f"[{place}]" for place in range(len(images))))
 
 
-def _from_pictures(pictures: Sequence[Any], shape: tuple[int, int] | None, mode: str | None) -> Images:
+def _from_pictures(pictures: Sequence[Image.Image], shape: tuple[int, int] | None, mode: str | None) -> Images:
     """Pictures of Pillow as one array (n_images, height, width, channels)."""
     others = sorted({type(own).__name__ for own in pictures if not isinstance(own, Image.Image)})
     if others:
@@ -331,7 +331,7 @@ def _decode(
     skipped: dict[str, str] = {}
     kept: list[ImageFile] = []
 
-    def attempt(file: ImageFile, action: Callable[[Image.Image], Any]) -> Any:
+    def attempt(file: ImageFile, action: Callable[[Image.Image], object]) -> Any:
         try:
             with file.read() as stream, opened(stream) as picture:
                 return action(picture)
@@ -362,7 +362,7 @@ def _decode(
                 kept.append(file)
     if not kept:
         found = f"none of its {len(files)} files could be read" if files else "it holds no file"
-        raise DataError(f"No image in {source}: {found}. Expected {', '.join(FORMATS)}, in one folder a domain.")
+        raise DataError(f"No image in {source}: {found}. Expected {', '.join(FORMATS)}, in one folder per domain.")
     if skipped:
         named = "; ".join(f"{path} {reason}" for path, reason in [*skipped.items()][: 2 * _SHOWN])
         more = "" if len(skipped) <= 2 * _SHOWN else f"; and {len(skipped) - 2 * _SHOWN} more"
@@ -376,7 +376,7 @@ def _refuse_mixed(
 ) -> None:
     deep = [(path, own) for path, (_, own) in headers if own not in _CONVERTIBLE]
     if deep:
-        raise DataError(f"{deep[0][0]} has mode {deep[0][1]}, more than 8 bits a channel. Convert it to 8 bits first.")
+        raise DataError(f"{deep[0][0]} has mode {deep[0][1]}, more than 8 bits per channel. Convert it to 8 bits.")
     modes = {own: path for path, (_, own) in reversed(headers)}
     if mode is None and (len(modes) > 1 or not set(modes) <= set(MODES)):
         counts = Counter(own for _, (_, own) in headers)

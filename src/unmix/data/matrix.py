@@ -15,6 +15,7 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 import pandas as pd
+from narwhals.typing import IntoDataFrame
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils import check_array
@@ -23,7 +24,7 @@ from unmix.data.annotated import Annotated
 from unmix.data.cells import Cells, Floats
 from unmix.data.columns import listed, refuse_duplicates
 from unmix.errors import DataError
-from unmix.forms import familiar
+from unmix.forms import DataLike, familiar
 from unmix.numbers import reads_as_number
 
 _SHOWN = 5
@@ -37,12 +38,12 @@ class _NumberError(DataError, TypeError):
     """A cell of a kind that is no number at all; scikit-learn's estimators raise TypeError for it."""
 
 
-def numeric_matrix(table: Any) -> Floats:
+def numeric_matrix(table: DataLike) -> Floats:
     """``read_cells`` as one float64 matrix (n_samples, n_features)."""
     return read_cells(table).rows(slice(None))
 
 
-def read_cells(table: Any) -> Cells:
+def read_cells(table: DataLike) -> Cells:
     """The numbers of a table, in the type that they came in; missing ones are NaN.
 
     Raises
@@ -50,7 +51,10 @@ def read_cells(table: Any) -> Cells:
     DataError
         A column is not numeric, the table is empty, names repeat, or the array is not two-dimensional.
     """
-    table = familiar(table)
+    return _cells_of(familiar(table))
+
+
+def _cells_of(table: Any) -> Cells:
     if isinstance(table, Annotated):
         refuse_duplicates(table.names)
         table = table.values
@@ -159,7 +163,7 @@ def _refuse_where(
     )
 
 
-def _from_rows(rows: Sequence[Any]) -> NDArray[Any]:
+def _from_rows(rows: Sequence[object]) -> NDArray[np.generic]:
     """A list of rows as an array; text in it stays beside the numbers, to be named."""
     try:
         found = np.asarray(rows)
@@ -195,7 +199,7 @@ def _from_pandas(frame: pd.DataFrame) -> Any:
     return _stacked(columns, refused, len(frame))
 
 
-def _from_frame(table: Any) -> Floats:
+def _from_frame(table: IntoDataFrame) -> Floats:
     try:
         frame = nw.from_native(table, eager_only=True)
     except nw.exceptions.DuplicateError:
@@ -217,7 +221,7 @@ def _from_frame(table: Any) -> Floats:
     return _stacked(columns, refused, len(frame))
 
 
-def _from_objects(array: NDArray[Any]) -> NDArray[Any]:
+def _from_objects(array: NDArray[np.generic]) -> NDArray[np.generic]:
     """An array of objects as numbers; of what is none, scikit-learn gets all that it would not take for a number."""
     numbers, other = _numbers(array.ravel())
     if not other.any():
@@ -231,7 +235,7 @@ def _from_objects(array: NDArray[Any]) -> NDArray[Any]:
     raise DataError(said) if known else _NumberError(said)
 
 
-def _take(name: str, cells: NDArray[Any], columns: dict[str, Floats], refused: dict[str, str]) -> None:
+def _take(name: str, cells: NDArray[np.generic], columns: dict[str, Floats], refused: dict[str, str]) -> None:
     numbers, other = _numbers(cells)
     columns[name] = numbers
     if other.any():
@@ -249,7 +253,7 @@ def _stacked(columns: Mapping[str, Floats], refused: Mapping[str, str], n_rows: 
     return np.column_stack([*columns.values()]) if columns else np.empty((n_rows, 0))
 
 
-def _numbers(cells: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
+def _numbers(cells: NDArray[np.generic]) -> tuple[Floats, NDArray[np.bool_]]:
     """Objects as numbers, NaN where one is missing, and where there are others."""
     missing = np.array([cell is None or cell is pd.NA for cell in cells], dtype=bool)
     # numpy counts its timedelta64 among the whole numbers.
@@ -260,24 +264,24 @@ def _numbers(cells: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
     return found, ~missing & ~known
 
 
-def _first(cells: NDArray[Any], other: NDArray[np.bool_]) -> int:
+def _first(cells: NDArray[np.generic], other: NDArray[np.bool_]) -> int:
     """The first place in ``other``, rather one that does not even read as a number."""
     places = np.flatnonzero(other).tolist()
     return next((k for k in places if not (isinstance(cells[k], str) and reads_as_number(cells[k]))), places[0])
 
 
-def _what(cell: Any) -> str:
+def _what(cell: object) -> str:
     kind = "text" if isinstance(cell, str) else "a date or time" if isinstance(cell, _DATES) else type(cell).__name__
     return f"{kind} ({str(cell)[:40]!r})"
 
 
-def _refuse_kind(dtype: np.dtype[Any]) -> None:
+def _refuse_kind(dtype: np.dtype[np.generic]) -> None:
     if dtype.kind not in "biuf":
         what = "Complex data not supported" if dtype.kind == "c" else "Dates, durations and objects are no numbers"
         raise DataError(f"{what}: Input X is an array of {dtype}. Convert it to numbers first.")
 
 
-def _refuse_empty(matrix: NDArray[Any]) -> None:
+def _refuse_empty(matrix: NDArray[np.generic]) -> None:
     for axis, what in ((0, "sample(s)"), (1, "feature(s)")):
         if matrix.shape[axis] == 0:
             raise DataError(

@@ -24,6 +24,7 @@ from sklearn.decomposition import PCA
 from unmix.data.cells import Cells, Floats
 from unmix.data.sizes import COUNTS
 from unmix.errors import DataError
+from unmix.forms import LabelsLike
 from unmix.labels import label_texts
 
 _PSEUDO = 1.0
@@ -43,7 +44,7 @@ class Nuisance:
     def learn(
         cls,
         source: str,
-        labels: Any,
+        labels: LabelsLike | None,
         cells: Cells,
         inputs: NDArray[np.float32],
         kinds: Sequence[str],
@@ -76,7 +77,7 @@ class Nuisance:
         effects = np.clip(difference - inside / slope, -_MOST_EFFECT, _MOST_EFFECT)
         return cls(source, tuple(levels.tolist()), tuple(map(tuple, effects.tolist())))
 
-    def offsets(self, labels: Any, n_rows: int) -> Floats:
+    def offsets(self, labels: LabelsLike | None, n_rows: int) -> Floats:
         """Effect (rows, features) on η of the batch of every row.
 
         Raises

@@ -59,7 +59,7 @@ def _deep(picture: Image.Image) -> str:
     for decoder, _, _, words in getattr(picture, "tile", ()):
         parts = words if isinstance(words, tuple) else (words,)
         above = decoder.startswith("ppm") and any(isinstance(part, int) and part > 255 for part in parts)
-        # "BGR;16" is a BMP with 5 or 6 bits a channel.
+        # "BGR;16" is a BMP with 5 or 6 bits per channel.
         if above or any(isinstance(part, str) and ";16" in part and part[0] != "B" for part in parts):
             return "" if ";16" in picture.mode else ";16"
     return ""

@@ -165,7 +165,7 @@ class FeatureSchema:
         result: Floats = standardised * np.array(self.scale) + np.array(self.center)
         return np.where(self.continuous, result, standardised) if self.kinds else result
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         absent = {"kinds", "sizes"} if not self.kinds else set()
         absent |= {name for name in ("layer", "nuisance") if getattr(self, name) is None}
         return {name: value for name, value in asdict(self).items() if name not in absent}

@@ -77,7 +77,7 @@ class SizeFactors:
         result: Floats = np.nansum(part, axis=1) / np.maximum(seen, 1e-12)
         return result
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod

@@ -17,6 +17,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from narwhals.typing import IntoDataFrame
 from numpy.typing import NDArray
 from pyarrow import dataset, parquet
 
@@ -25,7 +26,7 @@ from unmix.data.columns import SAVED_INDEX, listed, refuse_duplicates, row_names
 from unmix.data.delimited import SEPARATORS, read_delimited
 from unmix.errors import DataError, warn
 from unmix.files import as_path, replacing
-from unmix.forms import familiar
+from unmix.forms import AnnDataLike, DataLike, familiar
 from unmix.labels import name_text
 from unmix.numbers import reads_as_number
 
@@ -35,7 +36,7 @@ _Read = tuple[pd.DataFrame, list[str], str]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def as_table(source: Any, layer: str | None = None) -> Any:
+def as_table(source: DataLike, layer: str | None = None) -> Any:
     """A path becomes a pandas frame, AnnData (a .h5ad or .zarr too) ``Annotated``; else see ``familiar``.
 
     Columns of a frame get text names; one whose columns are called 0, 1, … in this order has no names, as an array has
@@ -51,7 +52,7 @@ def as_table(source: Any, layer: str | None = None) -> Any:
     return text_names(source) if isinstance(source, pd.DataFrame) else source
 
 
-def read_annotated(path: str | Path) -> Any:
+def read_annotated(path: str | Path) -> AnnDataLike:
     """AnnData in a .h5ad or .zarr; see ``read_table`` for what is raised."""
     path = as_path(path)
     if not path.exists():
@@ -142,7 +143,7 @@ def read_columns(
     return x, y, frame.drop(columns=list(x.columns))
 
 
-def candidates(table: Any) -> list[str]:
+def candidates(table: IntoDataFrame) -> list[str]:
     """Columns of a table that may be features: all, but of one from ``read_table`` not those that name the rows.
 
     These are a nameless first column and a saved index; of .h5ad the observations' columns.
@@ -155,7 +156,7 @@ def candidates(table: Any) -> list[str]:
 
 
 def split_columns(
-    table: Any, domain: Sequence[str], features: Sequence[str] | None, drop: Sequence[str]
+    table: IntoDataFrame, domain: Sequence[str], features: Sequence[str] | None, drop: Sequence[str]
 ) -> tuple[Any, Any]:
     """Features and domain columns of one table. Without ``features``: every other one of the ``candidates``."""
     refuse_duplicates([str(name) for name in getattr(table, "column_names", table.columns)])
@@ -176,7 +177,7 @@ def split_columns(
 
 
 def read_support(path: str | Path) -> pd.DataFrame:
-    """A support from a file: 0 and 1, one row a feature, one column a latent; a first column of text names features."""
+    """A support from a file: 0 and 1, features × latents; a first column of text holds the names of the features."""
     frame = read_table(path)
     first = frame.columns[0]
     if first not in frame.attrs[_CANDIDATES] or not pd.api.types.is_numeric_dtype(frame[first]):
@@ -193,7 +194,7 @@ def read_support(path: str | Path) -> pd.DataFrame:
     return values.astype(int)
 
 
-def with_latents(others: pd.DataFrame, latents: NDArray[Any], names: Sequence[str]) -> pd.DataFrame:
+def with_latents(others: pd.DataFrame, latents: NDArray[np.floating], names: Sequence[str]) -> pd.DataFrame:
     """A table's own columns, then the latents of the same rows, paired by position.
 
     A column that is called like a latent gets another name.
@@ -233,7 +234,7 @@ def csv_text(frame: pd.DataFrame) -> str:
     return safe.to_csv(index=False, lineterminator="\r\n") if "\r" in text else text
 
 
-def _harmless(cell: Any) -> Any:
+def _harmless(cell: object) -> object:
     if isinstance(cell, int | float | np.number) or not str(cell).startswith(_FORMULA):
         return cell
     text = str(cell)

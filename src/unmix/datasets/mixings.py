@@ -1,6 +1,6 @@
 r"""True mixings g: latents to noiseless features, with exact derivatives.
 
-Features (and the sparse flow), one small network a feature, of its parents only:
+Features (and the sparse flow), one small network per feature, of its parents only:
 
 .. math:: g_k(z) = \Big(\sum_i a_{ki} z_i + \sum_h c_{kh} \tanh\big(\sum_i b_{khi} z_i + b_{kh}\big)
           - \mu_k\Big) / \sigma_k

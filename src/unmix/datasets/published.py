@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -266,7 +266,7 @@ def _shapes3d_factors(labels: NDArray[np.float64], path: Path) -> pd.DataFrame:
     if not np.isin(labels[:, 4], (0, 1, 2, 3)).all():
         raise DataError(f"{path.name}: the shape in labels is not 0, 1, 2 or 3 everywhere. Expected {_SHAPES3D}.")
     names = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "angle")
-    factors: dict[str, Any] = dict(zip(names, labels.T, strict=True))
+    factors: dict[str, object] = dict(zip(names, labels.T, strict=True))
     factors["shape"] = pd.Categorical.from_codes(
         labels[:, 4].astype(int), dtype=pd.CategoricalDtype([*_SHAPES3D_SHAPES])
     )
@@ -280,13 +280,20 @@ def _existing(path: str | PathLike[str], source: str) -> Path:
     return path
 
 
-def _check_keys(content: Any, keys: tuple[str, ...], path: Path, source: str) -> None:
+def _check_keys(content: Mapping[str, object], keys: tuple[str, ...], path: Path, source: str) -> None:
     absent = [key for key in keys if key not in content]
     if absent:
         raise DataError(f"{path.name} has no {absent}; it holds {sorted(content)}. Expected {source}.")
 
 
-def _check_arrays(images: Any, shape: tuple[int, ...], labels: Any, n_factors: int, path: Path, source: str) -> None:
+def _check_arrays(
+    images: NDArray[np.generic],
+    shape: tuple[int, ...],
+    labels: NDArray[np.generic],
+    n_factors: int,
+    path: Path,
+    source: str,
+) -> None:
     right = labels.shape == (*images.shape[:1], n_factors) and images.shape == (*images.shape[:1], *shape)
     if not right or images.dtype != np.uint8:
         raise DataError(

@@ -18,7 +18,6 @@ covers 0 … 0.8 of the colour circle and does not close.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,7 +103,7 @@ def make_sprites(
     domains = draw_domains(rng, n_samples, n_domains)
     limit = 0.4 * min(PERIODS[shape] for shape in shapes)
     ranges = {**_RANGES, "angle": (-limit, limit)}
-    factors: dict[str, Any] = {}
+    factors: dict[str, object] = {}
     for name, distribution in draw_factors(rng, n_classes, changing, n_domains).items():
         drawn = distribution.draw(rng, domains)
         if name == "shape":

@@ -11,6 +11,7 @@ them, one ``random_state`` gives the same problem in all that the option does no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -169,7 +170,7 @@ def make_sparse_mixing(
     n_regions : int, default 2
         Regions of the nested domains.
     mixing : {"features", "flow", "dense"}
-        One network a feature; the same, made injective by a triangular support and monotone functions; or an injective
+        One network per feature; the same, injective by a triangular support and monotone functions; or an injective
         network in which every feature depends on every latent (``density``, ``structure`` do not apply).
     structure : {"random", "columns", "blocks", "overlapping"}
         Pairs drawn one by one; exactly ``round(density * n_features)`` features for each latent; disjoint groups of
@@ -287,7 +288,7 @@ _WORDS = {
 }
 
 
-def _check(settings: dict[str, Any]) -> None:
+def _check(settings: Mapping[str, Any]) -> None:
     """Every setting by itself, and those that exclude each other."""
     checks = dict.fromkeys(_WHOLE, whole(0)) | dict.fromkeys(_NUMBERS, NUMBER) | {"guaranteed": FLAG}
     for name, check in checks.items():
@@ -324,7 +325,7 @@ def _check(settings: dict[str, Any]) -> None:
         )
 
 
-def _check_ranges(settings: dict[str, Any]) -> None:
+def _check_ranges(settings: Mapping[str, Any]) -> None:
     n_latents = settings["n_latents"]
     ranges = [
         ("n_unchanging", settings["n_unchanging"] <= n_latents, f"between 0 and n_latents = {n_latents}"),

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from unmix.data.batches import Rows
 from unmix.distributions.likelihood import Likelihood, Noise, NoiseCourse
-from unmix.distributions.quantiles import carried, normal_residuals
+from unmix.distributions.quantiles import Frozen, carried, normal_residuals
 
 Floats = NDArray[np.float64]
 
@@ -65,7 +65,7 @@ class _Discrete(Likelihood):
         return result
 
     @abstractmethod
-    def distribution(self, predictor: Floats) -> Any:
+    def distribution(self, predictor: Floats) -> Frozen:
         """The frozen scipy distribution of the one start of a fitted model."""
 
     @abstractmethod
@@ -204,7 +204,7 @@ class Counts(_Discrete):
         drawn = torch.randint(_QUANTILES, (n_rows, 1), generator=generator)
         return self.quantiles[0, 0][drawn.to(self.quantiles.device)]
 
-    def distribution(self, predictor: Floats) -> Any:
+    def distribution(self, predictor: Floats) -> Frozen:
         mean = np.exp(predictor)
         if self.noise is None:
             return stats.poisson(mean)
@@ -296,7 +296,7 @@ class Bernoulli(_Discrete):
         yes = self.mean(output)
         return yes * (1.0 - yes) / self.scale[0]
 
-    def distribution(self, predictor: Floats) -> Any:
+    def distribution(self, predictor: Floats) -> Frozen:
         return stats.bernoulli(1.0 / (1.0 + np.exp(-predictor)))
 
     def moments(self, predictor: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,19 +7,34 @@ x' = F'⁻¹(u) has the distribution of η', and x' = x where η' = η.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 Floats = NDArray[np.float64]
+
+
+class Frozen(Protocol):
+    """A frozen discrete distribution of scipy."""
+
+    args: tuple[ArrayLike, ...]
+    dist: Callable[..., Frozen]
+
+    def rvs(self, *, size: tuple[int, ...], random_state: np.random.Generator) -> Floats: ...
+    def mean(self) -> Floats: ...
+    def pmf(self, k: Floats) -> Floats: ...
+    def cdf(self, k: Floats) -> Floats: ...
+    def sf(self, k: Floats) -> Floats: ...
+
 
 _SAME = 1e-6
 _LEAST = 1e-300
 
 
-def carried(x: Floats, own: Any, moved: Any, change: Floats, rng: np.random.Generator) -> Floats:
+def carried(x: Floats, own: Frozen, moved: Frozen, change: Floats, rng: np.random.Generator) -> Floats:
     """``x`` of the frozen scipy distribution ``own``, carried to ``moved``; as it is where ``change`` is 0."""
     result = x.copy()
     share, upper = rng.random(x.shape), x >= own.mean()
@@ -33,20 +48,20 @@ def carried(x: Floats, own: Any, moved: Any, change: Floats, rng: np.random.Gene
     return result
 
 
-def normal_residuals(x: Floats, own: Any, rng: np.random.Generator) -> Floats:
+def normal_residuals(x: Floats, own: Frozen, rng: np.random.Generator) -> Floats:
     """Φ⁻¹(u) of every entry."""
     low, high = _tails(x, own, rng.random(x.shape))
     result: Floats = np.where(low < 0.5, ndtri(np.maximum(low, _LEAST)), -ndtri(np.maximum(high, _LEAST)))
     return result
 
 
-def _tails(x: Floats, own: Any, share: Floats) -> tuple[Floats, Floats]:
+def _tails(x: Floats, own: Frozen, share: Floats) -> tuple[Floats, Floats]:
     """u and 1 - u, each without loss where it is small."""
     mass = own.pmf(x)
     return own.cdf(x) - share * mass, own.sf(x) + share * mass
 
 
-def _at(distribution: Any, place: NDArray[np.bool_]) -> Any:
+def _at(distribution: Frozen, place: NDArray[np.bool_]) -> Frozen:
     """A frozen distribution of some entries of its parameters."""
     parameters = [np.broadcast_to(part, place.shape)[place] for part in distribution.args]
     return distribution.dist(*parameters)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 
 from unmix.audit.counterfactuals import CounterfactualCheck
 from unmix.audit.describe import Description, encode_rows
@@ -24,6 +25,7 @@ from unmix.data.images import of_images
 from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError
 from unmix.fits.latent import LatentFit
+from unmix.forms import DataLike, LabelsLike
 from unmix.models.adapting import LearntEffects, domain_prior, learn_effects, moments, set_effects, widened
 from unmix.models.base import FittedModel
 
@@ -33,7 +35,7 @@ Ints = NDArray[np.int64]
 LEAST_ROWS = 10
 
 
-def adapted(estimator: Any, X: Any, domain: Any) -> Any:
+def adapted(estimator: BaseEstimator, X: DataLike | None, domain: LabelsLike) -> BaseEstimator:
     """A copy of ``estimator`` that knows the domain, or domains, of the rows ``X``."""
     old: DomainSchema = estimator.domain_schema_
     if not estimator.uses_domains or domain_prior(estimator.model_) is None:
@@ -73,7 +75,7 @@ def adapted(estimator: Any, X: Any, domain: Any) -> Any:
     )
 
 
-def _frame_of(schema: DomainSchema, table: Any, domain: Any, n_rows: int) -> pd.DataFrame:
+def _frame_of(schema: DomainSchema, table: DataLike | None, domain: LabelsLike, n_rows: int) -> pd.DataFrame:
     """The domain columns of every row; a text that names a domain column of the table stands for that column."""
     names = [column.name for column in schema.columns]
     if table is not None and nw.dependencies.is_into_dataframe(table):
@@ -90,7 +92,7 @@ def _frame_of(schema: DomainSchema, table: Any, domain: Any, n_rows: int) -> pd.
     return schema.rows_of(domain, n_rows)
 
 
-def _fresh(estimator: Any, schema: DomainSchema) -> FittedModel:
+def _fresh(estimator: BaseEstimator, schema: DomainSchema) -> FittedModel:
     """A model of the size that the domains of ``schema`` ask for."""
     model: FittedModel = estimator._untrained(
         estimator.schema_, schema, {"seed": estimator.seed_, "n_latents": estimator.n_latents_}
@@ -122,7 +124,7 @@ def _known_levels(old: DomainSchema, schema: DomainSchema, new: Ints) -> list[In
 
 
 def _copied(
-    estimator: Any,
+    estimator: BaseEstimator,
     model: FittedModel,
     schema: DomainSchema,
     places: Ints,
@@ -131,7 +133,7 @@ def _copied(
     groups: Ints,
     new: Ints,
     learnt: LearntEffects | None,
-) -> Any:
+) -> BaseEstimator:
     fit: LatentFit = estimator.fit_
     old, first = fit.summary, len(fit.domains.domains)
     found = [moments(model, design[groups == group], new, learnt) for group in range(first, len(schema.domains))]

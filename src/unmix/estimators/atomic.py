@@ -13,7 +13,7 @@ def atomic(fit: Fit) -> Fit:
     """``fit`` without what an earlier one learnt; whatever it raises, ctrl-C too, all attributes are as before."""
 
     @wraps(fit)
-    def whole(self: Any, *arguments: Any, **words: Any) -> Any:
+    def whole(self: Any, *arguments: Any, **words: object) -> Any:
         before = self.__dict__
         # As in scikit-learn what is learnt ends in an underscore.
         self.__dict__ = {name: value for name, value in before.items() if not name.endswith("_")}

@@ -1,4 +1,4 @@
-"""The scikit-learn face that every model of unmix shares: fit, transform, sample, counterfactual, report, save."""
+"""The scikit-learn interface of all models with a posterior: fit, transform, sample, translate, audit, report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
@@ -34,6 +35,7 @@ from unmix.estimators.atomic import atomic
 from unmix.estimators.face import FittedFace, Learnt
 from unmix.estimators.left_out import left_out_finding
 from unmix.estimators.prepare import (
+    KindWords,
     Prepared,
     as_fitted,
     beside_features,
@@ -52,6 +54,7 @@ from unmix.files import as_path, file_to_write
 from unmix.fits.audited import NewRows, audit_fit, new_rows
 from unmix.fits.latent import LatentFit, LatentSummary, finish_fit
 from unmix.fits.words import plain_settings
+from unmix.forms import DataLike, LabelsLike
 from unmix.models.base import FittedModel, LatentModel
 from unmix.report.html import write_report
 from unmix.train.devices import pick_device
@@ -66,9 +69,9 @@ SCORE_DRAWS = 8
 
 @dataclass(eq=False, repr=False)
 class LatentEstimator(FittedFace[LatentFit]):
-    """Abstract estimator with the constructor words that all share; a subclass states its own words and its network.
+    """Abstract estimator with the common constructor parameters; a subclass adds its own parameters and its network.
 
-    A subclass is a dataclass too (``eq=False, repr=False``), so that its fields are its constructor words.
+    A subclass is a dataclass too (``eq=False, repr=False``), so that its fields are its constructor parameters.
     """
 
     checks: ClassVar[Mapping[str, Check]] = {}
@@ -95,7 +98,7 @@ class LatentEstimator(FittedFace[LatentFit]):
     adapted_ = Learnt[tuple[str, ...]](lambda fit: fit.summary.adapted)
     selection_ = Learnt[pd.DataFrame](lambda fit: fit.summary.selection)
 
-    n_latents: int = 4
+    n_latents: int | str = 4
     _: KW_ONLY
     hidden: Sequence[int] = (64, 64)
     n_restarts: int = 4
@@ -107,13 +110,13 @@ class LatentEstimator(FittedFace[LatentFit]):
     auxiliary: Mapping[str, str] | None = None
     missing: str = "error"
     min_domain_rows: int = 10
-    device: Any = "auto"
+    device: str | torch.device = "auto"
     random_state: RandomLike = 0
     verbose: int = 1
 
     @property
     def counterfactuals_(self) -> CounterfactualCheck | None:
-        """What ``check_counterfactuals`` found at fit; None where the model ignores domains or no row was held out."""
+        """Result of ``check_counterfactuals`` at fit; None if the model ignores domains or no row was held out."""
         check_is_fitted(self)
         return self.fit_.summary.counterfactuals
 
@@ -126,13 +129,13 @@ class LatentEstimator(FittedFace[LatentFit]):
         return self._network(data.features, data.domains, seed, self.n_restarts)
 
     def _check_settings(self) -> None:
-        """Raise ``SettingError`` for settings of the subclass that cannot be together; ``checks`` looks at each."""
+        """Raise ``SettingError`` for settings of the subclass that exclude each other; ``checks`` is for each alone."""
 
     @atomic
     def fit(
         self,
-        X: Any,
-        y: Any = None,
+        X: DataLike,
+        y: LabelsLike | None = None,
         *,
         layer: str | None = None,
         checkpoint: str | Path | None = None,
@@ -144,34 +147,34 @@ class LatentEstimator(FittedFace[LatentFit]):
         ----------
         X : array or table (n_samples, n_features)
             numpy, scipy.sparse, pandas, polars, Arrow, torch, AnnData, or the path of a .csv, .tsv (either may end in
-            .gz), .parquet (a file or a folder of them), .h5ad or .zarr. Features are all columns but ``y``; of AnnData
-            the variables, while ``y`` names a column of ``.obs``. A nameless first column of a .csv or .tsv, and a
-            saved index, hold names of the rows. ``docs/reading.md`` has the rules.
+            .gz), .parquet (a file or a folder of them), .h5ad or .zarr. All columns except ``y`` are features; for
+            AnnData, features are the variables, and ``y`` names a column of ``.obs``. A nameless first column of a
+            .csv or .tsv, and a saved index, hold names of the rows. ``docs/reading.md`` has the rules.
         y : labels (n_samples,), table of auxiliary columns (n_samples, n_columns), or names of columns; optional
-            The domain of each row, paired by position; one name, or a list of them. None: one domain, and only sparsity
-            can identify anything. A model that ignores domains uses it for the held-out split and the tables of effects
-            alone.
+            The domain of each row, paired by position; one name, or a list of names. None: a single domain, so that
+            only sparsity can identify latents. A model that ignores domains uses ``y`` only for the held-out split and
+            the tables of effects.
         layer : str, optional
-            Of AnnData: the layer to read, in place of ``.X``. The model remembers it, and reads the same layer of
-            whatever AnnData it is given later, with the variables of the fit found by their names.
+            For AnnData: the layer to read instead of ``.X``. The model reads the same layer from AnnData that it is
+            given later, and finds the variables of the fit by name.
         checkpoint : path, optional
-            File for the state of the training, written every few seconds and when it is interrupted.
+            File for the state of the training, written every few seconds and on interruption.
         resume : bool, default False
-            Go on from ``checkpoint``; the result equals that of an uninterrupted fit.
+            Continue from ``checkpoint``; the result equals that of an uninterrupted fit.
 
         Raises
         ------
         DataError, DomainError, SettingError
-            Before training starts, with what was expected, what came and what to do.
+            Before training starts; the message says what was expected, what came and what to do.
         StorageError
-            ``checkpoint`` cannot be written, or is that of other data or settings.
+            ``checkpoint`` cannot be written, or belongs to other data or settings.
         TrainingError
             The objective became non-finite and stayed so.
 
         Warns
         -----
         DataWarning
-            Values, columns or a table that are probably not what they seem; ``docs/reading.md`` has the rules.
+            Suspicious values or columns, such as codes for missing values; ``docs/reading.md`` has the rules.
         """
         self._check_words()
         seed = random_seed(self.random_state)
@@ -198,28 +201,28 @@ class LatentEstimator(FittedFace[LatentFit]):
         self._finish(data, network, train, held_out, result, words)
         return self
 
-    def transform(self, X: Any) -> NDArray[Any]:
-        """Posterior means of the latents (n_samples, n_latents); no domain is needed."""
+    def transform(self, X: DataLike) -> NDArray[np.floating]:
+        """Posterior means of the latents (n_samples, n_latents); needs no domain."""
         check_is_fitted(self)
         table = as_table(X, self._layer())
         return with_row_names(self, self._encode(table, self._new_rows(table, given=X)), table)
 
-    def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
+    def inverse_transform(self, X: ArrayLike) -> NDArray[np.number]:
         """Features (n_samples, n_features), in the data's units, of latents ``X`` (n_samples, n_latents).
 
-        Latents are posterior means, which noise shrinks toward the mean; that is taken off first, so that of rows the
-        inverse of their latents is what the mixing can say of them, as with PCA. The columns of a table are called as
-        those that ``transform`` gives, z0, z1, …, in this order.
+        Posterior means are shrunk toward the mean because of noise. This shrinkage is undone first, so that
+        ``inverse_transform(transform(X))`` reconstructs ``X``, as with PCA. A table must have the columns that
+        ``transform`` returns, z0, z1, …, in this order.
         """
         check_is_fitted(self)
         z = latent_matrix(X, [str(name) for name in self.get_feature_names_out()])
         return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()) @ self.model_.expansion)
 
-    def domain_noise(self, X: Any, y: Any = None) -> Floats:
-        """ε = F(z; u) of rows and their domains (n_samples, n_latents): their latents, standard normal in each domain.
+    def domain_noise(self, X: DataLike, y: LabelsLike | None = None) -> Floats:
+        """ε = F(z; u) of rows and their domains (n_samples, n_latents): latents mapped to N(0, 1) within each domain.
 
-        What is left of a row's latents when that is taken off which its domain makes of them: its place in its domain.
-        ``counterfactual`` carries rows at the same ε.
+        ε is the position of a row relative to its domain, without the effect of the domain itself. ``translate`` moves
+        rows to another domain at the same ε.
         """
         self._needs_domain_prior()
         rows = self._labelled_rows(X, y)
@@ -230,11 +233,11 @@ class LatentEstimator(FittedFace[LatentFit]):
                 parts.append(self.model_.prior(own.design).to_noise(z)[0].cpu().double().numpy())
         return np.concatenate(parts)
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: DataLike, y: LabelsLike | None = None) -> float:
         """Bound on the log-likelihood of ``X`` given its domains: mean per row, in nats, in the data's units.
 
-        Pass rows that were not used in ``fit``. The expectation under the posterior uses eight fixed draws. Of rows
-        with missing entries it is that of the entries they have.
+        Pass rows that were not used in ``fit``. The expectation under the posterior uses eight fixed draws. Missing
+        entries are left out.
         """
         check_is_fitted(self)
         rows = self._labelled_rows(X, y)
@@ -247,10 +250,12 @@ class LatentEstimator(FittedFace[LatentFit]):
                 total -= float((observed * log_scale).sum())
         return total / len(rows)
 
-    def sample(self, n_samples: int = 1, domain: Any = None, random_state: RandomLike = 0) -> NDArray[Any]:
+    def sample(
+        self, n_samples: int = 1, domain: LabelsLike | None = None, random_state: RandomLike = 0
+    ) -> NDArray[np.number]:
         """Draw rows (n_samples, n_features) of one domain from the model, observation noise included.
 
-        ``domain``: a label, or a mapping column → value where the model has several domain columns; none in a model
+        ``domain``: a label, or a mapping column → value if the model has several domain columns; None for a model
         that ignores domains.
         """
         z, generator = self._draw(n_samples, domain, random_state)
@@ -260,31 +265,35 @@ class LatentEstimator(FittedFace[LatentFit]):
             drawn = self.model_.likelihood.sample(output, generator, sizes).cpu().double().numpy()
         return self.schema_.restore(drawn).astype(self.schema_.dtype, copy=False)
 
-    def _draw(self, n_samples: int, domain: Any, random_state: RandomLike) -> tuple[torch.Tensor, torch.Generator]:
+    def _draw(
+        self, n_samples: int, domain: LabelsLike | None, random_state: RandomLike
+    ) -> tuple[torch.Tensor, torch.Generator]:
         """Latents of one domain, and the generator that drew them."""
         noise, design, generator = self._noise(n_samples, domain, random_state)
         with torch.no_grad():
             return self.model_.prior(design).from_noise(noise), generator
 
-    def translate(self, X: Any, y: Any = None, *, to: Any, residual: bool = True) -> NDArray[Any]:
+    def translate(
+        self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike, residual: bool = True
+    ) -> NDArray[np.number]:
         """The same rows as they would be in another domain (n_samples, n_features).
 
-        Every latent is carried through the prior's maps, ε = F(z; u), z' = F⁻¹(ε; u'), and each feature moves by what
-        the mixing makes of that: x' = ĝ(z') + (x - ĝ(z)). What the latents do not say of a row, x - ĝ(z), is the
-        observation noise; its spread is the same in every domain, and so it is kept as it is. A row that is carried to
-        its own domain comes back as itself, and a feature that no changing latent drives stays as it is.
+        The prior's maps transport each latent, ε = F(z; u), z' = F⁻¹(ε; u'), and each feature changes by the effect on
+        the mixing: x' = ĝ(z') + (x - ĝ(z)). The residual x - ĝ(z) is observation noise, whose spread is the same in
+        every domain, so it is kept. A row that is translated to its own domain is returned unchanged, and so is a
+        feature that depends on no latent that changes.
 
         Parameters
         ----------
         X, y : rows and their domains, as in ``fit``
-        to : the domain to move to: a label, a mapping column → value, or a table with one row for each row of X
+        to : target domain: a label, a mapping column → value, or a table with one row for each row of X
         residual : bool, default True
-            False: ĝ(z') alone, the mean of such rows; it varies less than rows do. Missing entries
-            (``missing="mask"``) have no residual: they come back as ĝ(z') either way.
+            False: return ĝ(z'), the mean of such rows, which varies less than rows do. Missing entries
+            (``missing="mask"``) have no residual: they are ĝ(z') in both cases.
 
         See Also
         --------
-        check_counterfactuals : whether rows that are carried to a domain look like rows of that domain.
+        check_counterfactuals : whether rows that are translated to a domain look like rows of that domain.
         """
         self._needs_domain_prior()
         FLAG.need("residual", residual)
@@ -301,36 +310,37 @@ class LatentEstimator(FittedFace[LatentFit]):
             carried = carried + np.where(self.schema_.continuous, self._offsets(X), 0.0)
         return self.schema_.restore(carried).astype(self.schema_.dtype, copy=False)
 
-    def _offsets(self, X: Any) -> Floats:
+    def _offsets(self, X: DataLike) -> Floats:
         """What the batch of every row of ``X`` adds to η (rows, features)."""
         nuisance = self.schema_.nuisance
         table = as_table(X) if not hasattr(X, "obs") else X
-        batches = beside_features(table, table, None, nuisance.source)[1].batches
+        batches: Any = beside_features(table, table, None, nuisance.source)[1].batches
         offsets: Floats = nuisance.offsets(batches, len(batches))
         return offsets
 
-    def check_counterfactuals(self, X: Any = None, y: Any = None) -> CounterfactualCheck:
-        """Whether rows that are carried to a domain look like rows of that domain, feature by feature.
+    def check_counterfactuals(self, X: DataLike | None = None, y: LabelsLike | None = None) -> CounterfactualCheck:
+        """Test whether rows that are translated to a domain look like rows of that domain, feature by feature.
 
-        To every domain the rows of all others are carried as by ``translate``, and compared with its own by
-        two-sample Kolmogorov-Smirnov tests. Where the model is right, 95 of 100 such tables reject nothing.
+        For every domain, the rows of all other domains are translated to it, as by ``translate``, and compared with
+        its own rows by two-sample Kolmogorov-Smirnov tests. If the model is right, 95 of 100 such tables reject
+        nothing.
 
         Parameters
         ----------
         X, y : rows and their domains, as in ``fit``; optional
-            Default: the rows that were held out at fit. More rows that the fit has not seen show smaller differences.
+            Default: the rows that were held out at fit. With more new rows smaller differences can be detected.
 
         Returns
         -------
         CounterfactualCheck
-            ``to_frame()``: one row a domain and feature, with the distance, that of the rows before they are carried,
-            difference of means, ratio of spreads, and p-values; printed, it is a few sentences.
+            ``to_frame()``: one row per domain and feature, with the distance after and before translation, difference
+            of means, ratio of spreads, and p-values; printing it gives a short summary.
 
         Raises
         ------
         SchemaError, DomainError, DataError
-            The rows have other columns than the model, or domains that it does not know; or no rows are given and the
-            fit held none out.
+            The rows have other columns than the model, or unknown domains; or no rows are given and the fit held none
+            out.
         """
         self._needs_domain_prior()
         if X is not None:
@@ -338,27 +348,27 @@ class LatentEstimator(FittedFace[LatentFit]):
             _warn(new.notes)
             return check_counterfactuals(self.model_, new.rows, new.groups, self.domains_, self.schema_.names)
         if y is not None:
-            raise DataError("Domains come only together with their rows: pass X and y, or nothing.")
+            raise DataError("y was passed without X. Pass both X and y, or neither.")
         found = self.fit_.summary.counterfactuals
         if found is None:
-            raise DataError("The fit kept nothing to compare. Pass rows that it has not seen, and their domains.")
+            raise DataError("The fit held no rows out. Pass new rows and their domains as X and y.")
         return found
 
-    def adapt(self, X: Any = None, *, domain: Any) -> Self:
-        """A fitted estimator that knows a new domain as well; this one stays as it is.
+    def adapt(self, X: DataLike | None = None, *, domain: LabelsLike) -> Self:
+        """Return a fitted estimator with a further domain; this estimator is not changed.
 
-        Only the prior of the new domain is learnt: encoder, decoder and all other domains keep their bits, so
-        ``transform`` gives the same latents as before. Its effects are shrunk to the mean domain, as strongly as the
-        known domains are alike (``docs/new_domains.md``).
+        Only the prior of the new domain is learnt: encoder, decoder and all other domains are copied exactly, so
+        ``transform`` gives the same latents as before. The effects are shrunk toward the mean domain, more strongly the
+        more alike the known domains are (``docs/new_domains.md``).
 
         Parameters
         ----------
         X : array or table (n_samples, n_features), optional
-            Rows of the new domain, 10 or more. None where there is nothing to learn: a new combination of known levels,
-            whose effects add up, or a value of a continuous column beyond its range.
+            Rows of the new domain, at least 10. None if there is nothing to learn: for a new combination of known
+            levels, whose effects add up, or for a value of a continuous column beyond its range.
         domain : label, mapping of column name to value, or table
-            The new domain: one for all rows, or one label, or row of a table, for each. Nested columns are given with
-            their parents. The name of a domain column that ``X`` has stands for the labels in it.
+            The new domain: one for all rows, or one label (or row of a table) per row. Nested columns need their
+            parents. If ``X`` is a table with domain columns, the name of such a column can be passed instead.
 
         Returns
         -------
@@ -376,7 +386,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         Warns
         -----
         DataWarning
-            A continuous column is outside its range: what follows is an extrapolation.
+            A continuous column is outside its range, so that the prior is extrapolated.
 
         Examples
         --------
@@ -392,29 +402,29 @@ class LatentEstimator(FittedFace[LatentFit]):
         result: Self = adapted(self, X, domain)
         return result
 
-    def novelty(self, X: Any, y: Any = None) -> Novelty:
-        """How far rows, and whole new domains, lie outside what the fit saw, and whether that matters.
+    def novelty(self, X: DataLike, y: LabelsLike | None = None) -> Novelty:
+        """Test how far rows and whole new domains lie outside the data of the fit, and whether that matters.
 
-        In two parts: latents beyond those of the known domains, which is what new domains are, and features that are
-        not what the mixing of the fit makes of the latents, after which the latents mean nothing
-        (``docs/new_domains.md``). Both are calibrated on the rows that were held out at fit.
+        There are two parts: latents beyond those of the known domains, which is normal for new domains, and features
+        that the mixing of the fit does not explain, in which case the latents mean nothing (``docs/new_domains.md``).
+        Both are calibrated on the rows that were held out at fit.
 
         Parameters
         ----------
         X : rows, as in ``transform``
         y : labels (n_samples,) or table of them, optional
-            Which rows are of one domain, known or not; each domain is tested. None: all rows are of one.
+            The domain of each row, known or not; each domain is tested. None: all rows are of one domain.
 
         Returns
         -------
         Novelty
-            ``domains`` and ``rows``, two tables with p-values; ``new_mixing``, ``new_latents``; printed, it is a
+            ``domains`` and ``rows``, two tables with p-values; ``new_mixing``, ``new_latents``; printing it gives a
             sentence or two on each domain.
 
         Raises
         ------
         DataError
-            The fit held no rows out, or the model was saved before it kept what this takes.
+            The fit held no rows out, or the model was saved by an older version.
         DomainError
             The encoder takes the domain (``IVAE``).
         SchemaError
@@ -431,35 +441,35 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_is_fitted(self)
         return novel_rows.novelty_of(self, X, y)
 
-    def audit(self, X: Any = None, y: Any = None, *, leave_one_out: bool = False) -> Audit:
-        """Which latents these data identify, and why: a verdict for every latent and for every condition of the theory.
+    def audit(self, X: DataLike | None = None, y: LabelsLike | None = None, *, leave_one_out: bool = False) -> Audit:
+        """Test which latents the data identify, and why: a verdict for every latent and every condition of the theory.
 
         Parameters
         ----------
         X, y : rows and their domains, as in ``fit``; optional
-            Default: the rows that were held out at fit, and with them the training rows of domains that have at least
-            90, where training does not bias the tests.
+            Default: the rows that were held out at fit, and also the training rows of domains that have at least 90
+            of them, where training does not bias the tests.
         leave_one_out : bool, default False
-            Fit again without each domain of ``X`` in turn, and say in a further finding, "left-out domains", which
-            latents are not found again. Pass all rows of the fit; it takes as many fits as there are domains.
+            Also fit again without each domain of ``X`` in turn, and report in a further finding, "left-out domains",
+            which latents are not found again. Pass all rows of the fit; it takes as many fits as there are domains.
 
         Warns
         -----
         DataWarning
-            Rows are given that the fit was trained on, that are unlike those of the fit, on which features do not vary,
-            or of combinations of domain levels that were not there; ``notes`` of the result say the same.
+            The rows were used in training, are unlike those of the fit, have features that do not vary, or have new
+            combinations of domain levels; ``notes`` of the result say the same.
 
         Returns
         -------
         Audit
-            ``latents`` (one row a latent: verdict, block, domains needed, reason), ``findings`` (one for each
-            condition), ``to_frame()``, ``to_dict()``; printed, it is a page of text. ``docs/audit.md`` says how to read
-            it.
+            ``latents`` (one row per latent: verdict, block, domains needed, reason), ``findings`` (one for each
+            condition), ``to_frame()``, ``to_dict()``; printing it gives a page of text. ``docs/audit.md`` explains how
+            to read it.
 
         Raises
         ------
         SchemaError, DomainError, DataError
-            The rows have other columns than the model, a domain that it does not know, or none that it knows.
+            The rows have other columns than the model, an unknown domain, or no known domain.
 
         Examples
         --------
@@ -472,14 +482,14 @@ class LatentEstimator(FittedFace[LatentFit]):
         """
         check_is_fitted(self)
         if X is None and y is not None:
-            raise DataError("audit takes domains only together with their rows: audit(X, y), or audit() alone.")
+            raise DataError("y was passed without X. Use audit(X, y), or audit().")
         if leave_one_out and X is None:
-            raise DataError("Leaving domains out takes the rows of the fit: audit(X, y, leave_one_out=True).")
+            raise DataError("leave_one_out needs the rows of the fit: audit(X, y, leave_one_out=True).")
         new = None if X is None else self._audited_rows(X, y)
         found = audit_fit(self.fit_, new)
         if new is not None:
             _warn(new.notes)
-        if leave_one_out:
+        if leave_one_out and X is not None:
             found = replace(found, findings=[*found.findings, left_out_finding(self, X, y)])
         return found
 
@@ -491,15 +501,15 @@ class LatentEstimator(FittedFace[LatentFit]):
     def mixing_frame(self, *, signed: bool = False) -> pd.DataFrame:
         """``mixing_`` with feature names as rows and latent names as columns.
 
-        ``signed=True``: loadings, the mean over rows of ∂x/∂z itself, in standard deviations of the feature for one of
-        the latent. They are smaller than ``mixing_`` where a feature rises with a latent in some rows and falls in
-        others.
+        ``signed=True``: loadings, the mean over rows of ∂x/∂z with its sign, in standard deviations of the feature per
+        standard deviation of the latent. They are smaller than ``mixing_`` if a feature rises with a latent in some
+        rows and falls in others.
         """
         check_is_fitted(self)
         return loadings.mixing_frame(self.description_, self.schema_.names, self.get_feature_names_out(), signed=signed)
 
     def top_features(self, n: int = 10) -> pd.DataFrame:
-        """The ``n`` features that each latent drives most, one row a latent and feature.
+        """The ``n`` features that each latent drives most, one row per latent and feature.
 
         Columns: ``latent``, ``rank`` from 1, ``feature``, ``mixing``, and ``loading``, which is signed.
         """
@@ -507,11 +517,11 @@ class LatentEstimator(FittedFace[LatentFit]):
         return loadings.top_features(self.description_, self.schema_.names, self.get_feature_names_out(), n)
 
     def explained_variance_frame(self) -> pd.DataFrame:
-        """Share of the features' variance that each latent accounts for in each domain, one row a pair.
+        """Share of the features' variance that each latent accounts for in each domain, one row per pair.
 
-        ``within``: ``explained_variance_ratio_`` times the latent's variance inside the domain; ``shift``: times the
-        square of how far its mean lies from that over all rows. Weighed by the rows of the domains, both together
-        are about ``explained_variance_ratio_``.
+        ``within``: ``explained_variance_ratio_`` times the variance of the latent in the domain; ``shift``: times the
+        squared difference of its mean from the mean over all rows. Weighted by the rows of the domains, the sum of
+        both is about ``explained_variance_ratio_``.
         """
         check_is_fitted(self)
         return loadings.explained_variance_frame(
@@ -519,11 +529,11 @@ class LatentEstimator(FittedFace[LatentFit]):
         )
 
     def effects_frame(self) -> pd.DataFrame:
-        """How each domain moves each latent, one row a pair, with 95 % intervals; in units of the latent's spread."""
+        """How each domain moves each latent, one row per pair, with 95 % intervals; in units of the latent's spread."""
         check_is_fitted(self)
         return self.fit_.summary.effects_frame(self.domains_, self.fit_.latent_names)
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
         tags.input_tags.sparse = True
@@ -535,7 +545,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_is_fitted(self)
         if not self.uses_domains:
             raise DomainError(
-                f"{type(self).__name__} has one prior for all domains, so it knows no counterfactual. "
+                f"{type(self).__name__} has one prior for all domains, so it has no counterfactuals. "
                 "Use CGVAE, IVAE or IMSDA."
             )
 
@@ -548,8 +558,8 @@ class LatentEstimator(FittedFace[LatentFit]):
         need_all(self, {**COMMON, **self.checks})
         self._check_settings()
 
-    def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> FittedModel:
-        asked: Any = self.n_latents
+    def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, object]) -> FittedModel:
+        asked = self.n_latents
         numbered = clone(self).set_params(n_latents=fitted["n_latents"] if asked == "auto" else asked)
         return FittedModel(numbered._network(features, domains, fitted["seed"], 1).single(0))
 
@@ -563,7 +573,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         train: Rows,
         held_out: Rows,
         result: TrainingResult,
-        words: dict[str, Any],
+        words: dict[str, object],
     ) -> None:
         """Take what the training found; ``words`` are the settings that it had."""
         self.fit_ = finish_fit(
@@ -580,12 +590,12 @@ class LatentEstimator(FittedFace[LatentFit]):
         )
         conclude(self.verbose, self.fit_)
 
-    def _prepare(self, X: Any, y: Any, seed: int) -> Prepared:
+    def _prepare(self, X: DataLike, y: LabelsLike | None, seed: int) -> Prepared:
         """Checked data of a fit."""
         return prepare(
             X,
             y,
-            n_latents=self.n_latents,
+            n_latents=int(self.n_latents),
             missing=self.missing,
             auxiliary=self.auxiliary,
             min_domain_rows=self.min_domain_rows,
@@ -593,20 +603,22 @@ class LatentEstimator(FittedFace[LatentFit]):
             **self._kinds(),
         )
 
-    def _kinds(self) -> dict[str, Any]:
+    def _kinds(self) -> KindWords:
         """What a subclass says of the features' likelihoods, as ``prepare`` takes it."""
         return {}
 
-    def _traversed(self, X: Any, y: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[Any]]]:
+    def _traversed(
+        self, X: DataLike, y: LabelsLike | None
+    ) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[np.number]]]:
         rows = self._labelled_rows(X, y) if self.reads_domains else self._new_rows(as_table(X))
         z = torch.from_numpy(mean_latents(self.model_, rows)).float().to(self._device())
         return z, lambda other: self._decode(other @ self.model_.expansion)
 
-    def _labelled_rows(self, X: Any, y: Any) -> Rows:
+    def _labelled_rows(self, X: DataLike, y: LabelsLike | None) -> Rows:
         """New rows with their domains, where the model uses them."""
         return self._new_rows(*separate(X, y, self._layer()), with_domain=self.uses_domains, given=X)
 
-    def _audited(self, X: Any, y: Any) -> tuple[Rows, Any]:
+    def _audited(self, X: DataLike, y: LabelsLike | None) -> tuple[Rows, Any]:
         """New rows, and their domains as given."""
         table, y = separate(X, y, self._layer())
         return self._new_rows(table, y, with_domain=True, given=X), y
@@ -615,12 +627,14 @@ class LatentEstimator(FittedFace[LatentFit]):
         """The layer of AnnData that the model was fitted on."""
         return getattr(self.schema_, "layer", None)
 
-    def _audited_rows(self, X: Any, y: Any) -> NewRows:
+    def _audited_rows(self, X: DataLike, y: LabelsLike | None) -> NewRows:
         """Rows for an audit, their domains, and what is to be said of them."""
         rows, y = self._audited(X, y)
         return new_rows(self.fit_, rows, self.domain_schema_.groups(y, len(rows)))
 
-    def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False, given: Any = None) -> Rows:
+    def _new_rows(
+        self, table: DataLike, y: LabelsLike | None = None, *, with_domain: bool = False, given: DataLike | None = None
+    ) -> Rows:
         """Rows of new data, after the schema has been enforced; the model's own domain columns may be among them.
 
         ``given`` is what the user passed, which may have more than the ``table`` of features.
@@ -643,11 +657,11 @@ class LatentEstimator(FittedFace[LatentFit]):
         encoded = self.domain_schema_.encode(y, len(cells)) if with_domain else None
         return rows_for(cells, self.schema_, self.domain_schema_, encoded, masked, beside).to(self._device())
 
-    def _encode(self, table: Any, rows: Rows) -> NDArray[Any]:
+    def _encode(self, table: DataLike, rows: Rows) -> NDArray[np.floating]:
         """Posterior means of ``rows``, in the type that ``table`` asks for."""
         return mean_latents(self.model_, rows).astype(output_dtype(table), copy=False)
 
-    def _decode(self, z: torch.Tensor) -> NDArray[Any]:
+    def _decode(self, z: torch.Tensor) -> NDArray[np.number]:
         result = np.empty((len(z), self.n_features_in_), dtype=self.schema_.dtype)
         with torch.no_grad():
             for place in blocks(len(z), self.n_features_in_):

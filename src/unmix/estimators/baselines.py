@@ -1,7 +1,7 @@
 """Published models beside CG-VAE that ignore the domains, each an estimator with the same face.
 
 The constructor words that are not explained at a class are those of ``unmix.CGVAE``, with the same meaning and, unless
-stated, the same default; by default ``max_epochs`` comes to 350 steps a latent and at least 2,800. All have diagonal
+stated, the same default; by default ``max_epochs`` comes to 350 steps per latent and at least 2,800. All have diagonal
 posteriors, a dense decoder (``SparseVAE``: a masked one) and these two words:
 
 activation : {"silu", "leaky_relu"}

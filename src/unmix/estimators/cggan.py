@@ -24,6 +24,7 @@ from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError, SettingError
 from unmix.estimators.atomic import atomic
 from unmix.estimators.face import FittedFace, Learnt
+from unmix.estimators.features import Extractor
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
 from unmix.estimators.gan_report import write_gan_report
 from unmix.estimators.prepare import as_fitted, labelled_images, latent_matrix, rows_for, separate
@@ -33,6 +34,7 @@ from unmix.fits.adversarial import GANFit, GANSummary, errors_table
 from unmix.fits.audited import audit_generator
 from unmix.fits.fit import Fit
 from unmix.fits.words import plain_settings
+from unmix.forms import DataLike, LabelsLike
 from unmix.models.cggan import FLOWS, MODULATIONS, CGGANConfig, CGGANNetwork
 from unmix.models.fitted_gan import FittedGAN
 from unmix.objectives.sparsity import PENALTIES
@@ -56,7 +58,7 @@ from unmix.validation import (
 
 Ints = NDArray[np.int64]
 
-_OF_IMAGES: dict[str, Any] = {
+_OF_IMAGES: dict[str, object] = {
     "sparsity": 0.02,
     "penalty": "l1",
     "penalty_rows": 8,
@@ -72,27 +74,27 @@ _OF_IMAGES: dict[str, Any] = {
 
 @dataclass(eq=False, repr=False)
 class CGGAN(FittedFace[GANFit]):
-    r"""Generates, translates and reads rows or images of several domains through content and style latents (CG-GAN).
+    r"""GAN with content and style latents for rows or images: generates, encodes and translates them (CG-GAN).
 
     .. math:: z_c = \epsilon_c, \quad z_s = f_u(\epsilon_s; m), \quad x = G(z_c, z_s)
 
     Li, Fan, Zheng, Ng, Xie, Chen, Dong, Cai, Zhang: Synergy Between Sufficient Changes and Sparse Mixing Procedure
     for Disentangled Representation Learning, ICLR 2025, arXiv:2503.00639. f is monotone in every latent, the mask m
-    finds how many latents domains change (style), and the Jacobian term keeps the mixing sparse, of images that of
-    style.
+    finds how many latents domains change (style), and the Jacobian term keeps the mixing sparse (for images the mixing
+    of style).
 
     Parameters
     ----------
     n_latents : int, default 4
-        Content and style together. In images, rather 16 or more.
+        Content and style together. Use 16 or more for images.
     n_style : int, optional
-        How many latents may be style; the others are content from the start. Default: all, of images a quarter.
+        Number of latents that may be style; the others are content. Default: all; for images a quarter.
     hidden : sequence of int, default (128, 128)
         Widths of the dense networks; for images the last is the width of the modulation.
     channels : int, default 32
-        Channels at the full side of an image, twice as many below it.
+        Channels at full resolution, twice as many at lower resolutions.
     modulation : {"all", "colours"}, default "all"
-        What style does to an image. "all": it modulates every layer. "colours": content draws one grey picture, and
+        Effect of style on an image. "all": it modulates every layer. "colours": content draws one grey picture, and
         style gives it two colours; no domain changes a shape.
     flow : {"gaussian", "spline", False}, default "gaussian"
         f: location-scale, or a monotone spline. False: a plain conditional generator G(ε, u), as an ablation.
@@ -101,22 +103,22 @@ class CGGAN(FittedFace[GANFit]):
     mask_weight : float, default 0.04
     sparsity : float, optional
         α, weight of the Jacobian term: of ∂x/∂z on tables, of ∂x/∂z_s per pixel and colour on images. By default 0.03
-        on tables and 0.02 on images. 0: flow and mask alone.
+        on tables and 0.02 on images. 0: only flow and mask.
     penalty : {"log", "l1", "l2"}, optional
         Form of that term, as in ``CGVAE``; by default "log" on tables and "l1" on images.
     gradient_weight : float, default 0.2
         γ of the discriminator's gradient penalty (R1). On tables it falls to 0.03 of this over the second half of the
         adversarial steps.
     augment : bool, default True
-        Adaptive augmentation of what the discriminator sees; images only.
+        Adaptive augmentation of the discriminator's input; images only.
     max_steps : int, default 8000
         Adversarial steps.
     n_restarts : int, default 1
-        Starts, one after another; the one that gives the data back best after encoding them is kept, and of those
-        that do so within a tenth of the best, the one with fewest style latents. On rows of features one of several
-        ends in a local optimum, with content folded or taken for style.
+        Starts, trained one after another. The start with the smallest reconstruction error is kept or, among those
+        within a tenth of it, the one with the fewest style latents. On rows of features some starts end in a local
+        optimum, with content folded or taken for style.
     encoder_steps : int, default 1000
-        Steps in which the encoder, trained with the generator until then, learns to read the averaged one.
+        Steps in which the encoder is finally trained on the averaged generator.
     batch_size : int, default 256
     learning_rate : float, default 0.001
         Of Adam with betas (0, 0.99), falling linearly to 0.
@@ -126,25 +128,26 @@ class CGGAN(FittedFace[GANFit]):
         bfloat16 where possible, on CUDA only.
     device : {"auto", "cpu", "cuda", "mps"} or torch.device, default "auto"
     random_state : int, RandomState or None, default 0
-        An integer gives the same bits on the same CPU.
+        An integer gives bitwise identical results on the same CPU.
     verbose : {0, 1, 2}, default 1
 
     Attributes
     ----------
     content_, style_ : int arrays
-        Indices of the latents that no domain changes, and of the others: domains make at least a tenth of their
-        spread. With ``mask=False`` the candidates are style, whatever domains make of them.
+        Indices of the latents that no domain changes, and of the others: domains account for at least a tenth of their
+        spread. With ``mask=False`` all candidates are style.
     importance_ : float array (n_latents,)
-        Share of each latent's spread that domains make.
+        Share of each latent's spread that domains account for.
     mixing_ : float array (n_features, n_latents) or (side, side, colours, n_latents)
-        Mean of |∂x/∂z|, in standard deviations of a feature, or in grey levels of a pixel, for one of the latent.
+        Mean of |∂x/∂z|, in standard deviations of a feature, or in grey levels of a pixel, per standard deviation of
+        the latent.
     support_ : bool array (n_features, n_latents), tables only
         ``mixing_ >= 0.1``.
     history_ : DataFrame
-        One row a hundred steps of the start that is kept: mean of every term of discriminator, generator and encoder.
+        One row per hundred steps of the start that is kept: mean of every term of discriminator, generator and encoder.
     start_errors_ : float array (n_restarts,)
-        What the starts are compared by: mean squared difference between the data and what the averaged generator makes
-        of their latents, over the last block of steps; of rows in variances of a feature. Infinite where the
+        Reconstruction error of each start: mean squared difference between the data and the output of the averaged
+        generator for their latents, over the last block of steps; for rows in variances of a feature. Infinite if the
         training of a start failed.
     best_restart_ : int
         The start that is kept.
@@ -152,8 +155,8 @@ class CGGAN(FittedFace[GANFit]):
     n_features_in_, n_steps_ : int
     fit_seconds_ : float
 
-    Latents have mean 0 and standard deviation 1 over what the model generates; content comes before style, each in
-    order of total effect, and the feature that each drives most rises with it.
+    Latents have mean 0 and standard deviation 1 over generated rows. Content comes before style, each sorted by total
+    effect. The sign of a latent is such that the feature it drives most increases with it.
 
     Examples
     --------
@@ -214,34 +217,25 @@ class CGGAN(FittedFace[GANFit]):
     auxiliary: Mapping[str, str] | None = None
     min_domain_rows: int = 10
     mixed_precision: bool = False
-    device: Any = "auto"
+    device: str | torch.device = "auto"
     random_state: RandomLike = 0
     verbose: int = 1
 
     @atomic
-    def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+    def fit(
+        self, X: DataLike, y: LabelsLike | None = None, *, checkpoint: str | Path | None = None, resume: bool = False
+    ) -> Self:
         """Learn generator, discriminator and encoder from rows of several domains.
 
         Parameters
         ----------
         X : table (n_samples, n_features) as in ``CGVAE``, or images in any form that ``read_images`` knows
             Images are uint8 (n_samples, side, side, colours) with sides of 16, 32, 64 or 128 pixels. A folder, a .zip
-            and what ``read_images`` returns bring their domains along.
+            and the result of ``read_images`` include their domains.
         y : labels (n_samples,), table of auxiliary columns, or name of a column
             The domain of each row; at least two domains.
-        checkpoint : path, optional
-            File for the state of the training, written every few seconds and when it is interrupted.
-        resume : bool, default False
-            Go on from ``checkpoint``; the result equals that of an uninterrupted fit.
-
-        Raises
-        ------
-        DataError, DomainError, SettingError
-            Before training starts, with what was expected, what came and what to do.
-        StorageError
-            ``checkpoint`` cannot be written, or is that of other data or settings.
-        TrainingError
-            A loss became non-finite and stayed so.
+        checkpoint, resume
+            As in ``CGVAE.fit``, which raises the same errors.
         """
         self._check_words()
         seed = random_seed(self.random_state)
@@ -299,31 +293,33 @@ class CGGAN(FittedFace[GANFit]):
         say(self.verbose, f"{len(self.style_)} of {self.n_latents} latents are style; {result.seconds:.0f} s")
         return self
 
-    def transform(self, X: Any) -> NDArray[Any]:
-        """Latents (n_samples, n_latents), content before style; no domain is needed."""
+    def transform(self, X: DataLike) -> NDArray[np.floating]:
+        """Latents (n_samples, n_latents), content before style; needs no domain."""
         check_is_fitted(self)
         return self._read(self._new_rows(X)).cpu().numpy()
 
-    def sample(self, n_samples: int = 1, domain: Any = None, random_state: RandomLike = 0) -> NDArray[Any]:
+    def sample(
+        self, n_samples: int = 1, domain: LabelsLike | None = None, random_state: RandomLike = 0
+    ) -> NDArray[np.number]:
         """Draw rows or images of one domain; the same ``random_state`` gives the same ε in every domain.
 
-        The generator makes whole rows, so that there is no observation noise to be added.
+        The generator draws complete rows, so no observation noise is added.
 
-        ``domain``: a label, or a mapping column → value where the model has several domain columns.
+        ``domain``: a label, or a mapping column → value if the model has several domain columns.
         """
         noise, design, _ = self._noise(n_samples, domain, random_state)
         with torch.no_grad():
             z = self.model_.from_noise(noise, design)
         return self._decode(z, design)
 
-    def translate(self, X: Any, y: Any = None, *, to: Any) -> NDArray[Any]:
+    def translate(self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike) -> NDArray[np.number]:
         """The same rows or images as they would be in another domain: the same ε, another u.
 
         Parameters
         ----------
         X, y : rows or images and their domains, as in ``fit``
-            ε depends on the domain, so it is needed; what ``read_images`` returns brings it along.
-        to : the domain to move to: a label, a mapping column → value, or a table with one row for each row of X
+            The domains are needed, because ε depends on them; the result of ``read_images`` includes them.
+        to : target domain: a label, a mapping column → value, or a table with one row for each row of X
         """
         check_is_fitted(self)
         rows = self._labelled_rows(X, y)
@@ -332,10 +328,10 @@ class CGGAN(FittedFace[GANFit]):
             z = self.model_.from_noise(self.model_.to_noise(self._read(rows), rows.design), target)
         return self._decode(z, target)
 
-    def inverse_transform(self, X: ArrayLike, domain: Any = None) -> NDArray[Any]:
+    def inverse_transform(self, X: ArrayLike, domain: LabelsLike | None = None) -> NDArray[np.number]:
         """Rows (n_samples, n_features) or images of latents ``X`` (n_samples, n_latents), as ``transform`` gives them.
 
-        ``domain`` is needed with ``flow=False`` alone, where the generator is told it, and makes no difference else.
+        ``domain`` is needed only with ``flow=False``, where it is an input of the generator, and is ignored otherwise.
         """
         check_is_fitted(self)
         z = latent_matrix(X, self.fit_.latent_names)
@@ -346,20 +342,22 @@ class CGGAN(FittedFace[GANFit]):
         design = self._no_domain(len(z)) if domain is None else self._design(domain, len(z))
         return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()), design)
 
-    def _traversed(self, X: Any, y: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[Any]]]:
+    def _traversed(
+        self, X: DataLike, y: LabelsLike | None
+    ) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[np.number]]]:
         rows = self._labelled_rows(X, y)
         return self._read(rows), lambda z: self._decode(z, rows.design)
 
-    def audit(self, X: Any, y: Any = None) -> Audit:
-        """Which latents these data identify, and why, as of the other models; of tables.
+    def audit(self, X: DataLike, y: LabelsLike | None = None) -> Audit:
+        """Test which latents the data identify, and why, as for the other models; only for tables.
 
-        There is neither a posterior nor a density of the prior here: changes are measured by moments of the latents in
-        every domain, and as one start is kept, whether latents repeat is not known.
+        There is neither a posterior nor a density of the prior: changes are measured by moments of the latents in
+        every domain. Only one start is kept, so the agreement of starts is unknown.
 
         Parameters
         ----------
         X, y : rows and their domains, as in ``fit``
-            The fit holds no rows out and keeps none; pass rows that it has not seen.
+            The fit holds out no rows and keeps none; pass rows that it has not seen.
 
         Raises
         ------
@@ -371,17 +369,23 @@ class CGGAN(FittedFace[GANFit]):
         check_is_fitted(self)
         if self._of_images() or self.model_.config.flow is None:
             what = "images" if self._of_images() else "rows with flow=False"
-            raise DataError(f"The audit of a CGGAN is of rows and their latents; this one was fitted on {what}.")
+            raise DataError(f"CGGAN can only be audited on tables, with a flow; this one was fitted on {what}.")
         table, y = separate(X, y)
         rows = self._new_rows(table, y, with_domain=True)
         return audit_generator(self.fit_, rows, self.domain_schema_.groups(y, len(rows)))
 
     def report(
-        self, path: str | Path, X: Any = None, y: Any = None, *, extractor: Any = None, judged: Any = None
+        self,
+        path: str | Path,
+        X: DataLike | None = None,
+        y: LabelsLike | None = None,
+        *,
+        extractor: Extractor | None = None,
+        judged: pd.DataFrame | None = None,
     ) -> Path:
-        """Write the page of this fit, one self-contained HTML file, and return its path.
+        """Write the report of this fit, one self-contained HTML file, and return its path.
 
-        Of a model of images: samples by domain, one noise in every domain, traversals, what each latent moves.
+        For images: samples by domain, the same noise in every domain, traversals, and the effect of each latent.
 
         Parameters
         ----------
@@ -389,18 +393,17 @@ class CGGAN(FittedFace[GANFit]):
         X, y : images and their domains, as in ``translate``, optional
             Some of each domain are shown translated, and FID and KID compare them with generated ones.
         extractor : optional
-            What makes the features of FID and KID, as ``image_features`` takes it. Default: an ``ImageClassifier``
-            trained for the page on the domains of ``X``; one that was never trained where only one domain is compared.
+            Feature extractor of FID and KID, as in ``image_features``. Default: an ``ImageClassifier`` trained for the
+            report on the domains of ``X``, or an untrained one if only one domain is compared.
         judged : DataFrame, optional
-            What ``judge_translations`` returned, to be shown.
+            Result of ``judge_translations``, to be shown.
         """
         check_is_fitted(self)
         path = file_to_write(path)
         if X is not None and not self._of_images():
-            raise SettingError("The page of a model of rows shows no rows: leave out X and y.")
-        shown = None
-        if X is not None:
-            shown = labelled_images(X, y)
+            raise SettingError("The report of a model of tables shows no rows: leave out X and y.")
+        shown = None if X is None else labelled_images(X, y)
+        if shown is not None:
             self._new_rows(*shown, with_domain=True)
         return write_gan_report(self, path, shown, extractor, judged)
 
@@ -444,7 +447,7 @@ class CGGAN(FittedFace[GANFit]):
             return int(self.n_style)
         return max(1, int(self.n_latents) // 4) if images else int(self.n_latents)
 
-    def _new_rows(self, X: Any, y: Any = None, *, with_domain: bool = False) -> Rows:
+    def _new_rows(self, X: DataLike, y: LabelsLike | None = None, *, with_domain: bool = False) -> Rows:
         schema, domains = self.schema_, self.domain_schema_
         if isinstance(schema, ImageSchema):
             images = gan_images(X, schema.shape)
@@ -458,7 +461,7 @@ class CGGAN(FittedFace[GANFit]):
         encoded = domains.encode(y, len(matrix)) if with_domain else None
         return rows_for(matrix, schema, domains, encoded, False).to(self._device())
 
-    def _labelled_rows(self, X: Any, y: Any) -> Rows:
+    def _labelled_rows(self, X: DataLike, y: LabelsLike | None) -> Rows:
         """New rows or images with their domains."""
         X, y = labelled_images(X, y) if self._of_images() else (X, y)
         return self._new_rows(X, y, with_domain=True)
@@ -467,7 +470,7 @@ class CGGAN(FittedFace[GANFit]):
         """A design matrix for a generator that does not look at it."""
         return torch.zeros(n_rows, self.domain_schema_.n_design, device=self._device())
 
-    def _decode(self, z: torch.Tensor, design: torch.Tensor) -> NDArray[Any]:
+    def _decode(self, z: torch.Tensor, design: torch.Tensor) -> NDArray[np.number]:
         """Rows in the data's units, or uint8 images."""
         whole, schema = self.model_.generated(z, design).numpy(), self.schema_
         return whole if isinstance(schema, ImageSchema) else schema.restore(whole.astype(float)).astype(schema.dtype)

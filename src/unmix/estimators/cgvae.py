@@ -16,11 +16,12 @@ from unmix.data.schema import FeatureSchema
 from unmix.errors import warn
 from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator
-from unmix.estimators.prepare import Prepared, in_layer
+from unmix.estimators.prepare import KindWords, Prepared, in_layer
 from unmix.estimators.progress import say
 from unmix.estimators.selection import choose_latents, long_enough, suffices
 from unmix.estimators.settings import LIKELIHOOD, NUISANCE, SIZE_FACTORS
 from unmix.fits.words import plain_settings
+from unmix.forms import DataLike, LabelsLike
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
 from unmix.objectives.sparsity import PENALTIES
@@ -30,18 +31,18 @@ from unmix.validation import AT_LEAST_ZERO, Check, one_of, random_seed, whole
 
 @dataclass(eq=False, repr=False)
 class CGVAE(LatentEstimator):
-    r"""Latent factors of data from several domains, by changing priors and sparse mixing (CG-VAE).
+    r"""Latent factors of data from several domains, by priors that change and a sparse mixing (CG-VAE).
 
     .. math:: \min\; -E_q \log p(x \mid z) + \beta\,[E_q \log q(z \mid x) - E_q \log p(z \mid u)]
               + \alpha \sum_{ki} \rho(w_{ki}), \quad w_{ki} = E\,|\partial \hat x_k / \partial z_i|\, \mathrm{sd}(z_i)
 
     Li, Fan, Zheng, Ng, Xie, Chen, Dong, Cai, Zhang: Synergy Between Sufficient Changes and Sparse Mixing Procedure
-    for Disentangled Representation Learning, ICLR 2025, arXiv:2503.00639. Features are standardised inside.
+    for Disentangled Representation Learning, ICLR 2025, arXiv:2503.00639. Features are standardised internally.
 
     Parameters
     ----------
     n_latents : int or "auto", default 4
-        Number of latent factors, at most the number of features; "auto" lets the data decide (``docs/select.md``).
+        Number of latent factors, at most the number of features; "auto" chooses it from the data (``docs/select.md``).
     hidden : sequence of int, default (64, 64)
         Widths of the encoder, and of the dense decoder.
     decoder : {"dense", "feature"}, default "dense"
@@ -50,68 +51,69 @@ class CGVAE(LatentEstimator):
     prior : {"gaussian", "spline"}, default "gaussian"
         p(z | u): location-scale, or location-scale and a monotone spline for domains that are not Gaussian.
     sparsity : "auto" or float, default "auto"
-        α, in nats a row for an entry of one standard deviation under L1. Starts rise to all of it, half of it or late,
-        in turn, and end at a fifth; they are compared at the end. "auto" rises to 0.5 and ends where an entry costs
-        what the Bayesian information criterion charges for two parameters (one in tables of fewer rows than five times
-        the features). 0: changes alone.
+        α, in nats per row for an entry of one standard deviation under L1. It rises during the training to this value
+        (in some starts to half of it, or later) and ends at a fifth, where starts are compared. "auto": it rises to 0.5
+        and ends where an entry costs as much as two parameters in the Bayesian information criterion (one parameter
+        if there are fewer rows than five times the features). 0: only changes identify the latents.
     penalty : {"log", "l1", "l2"}, default "log"
         Form of the penalty on the entries w of the mixing: 0.05 log(1 + w / 0.05), nearly a count of the entries; L1,
         as in the paper; or squared, for comparison.
     penalty_rows : int, default 32
-        Rows of each batch at which the Jacobian of the dense decoder is taken: an unbiased estimate of its mean.
+        Rows of each batch at which the Jacobian of the dense decoder is computed: an unbiased estimate of its mean.
     penalty_every : int, default 2
-        The penalty is due in every so many-th step and weighs as many times as much there.
+        The penalty is computed only in every ``penalty_every``-th step, with ``penalty_every`` times the weight.
     kl_weight : float, default 1.0
         β. 1 keeps the evidence lower bound (ELBO).
     n_restarts : int, default 4
-        Starts trained together; the best is chosen by held-out objective and agreement. The first and the third begin
-        at probabilistic PCA, turned to what domains and sparsity ask for; with fewer rows than five times the features
-        all do.
+        Number of starts, trained together; the best is chosen by held-out objective and agreement. The first and the
+        third begin at probabilistic PCA, rotated to fit domains and sparsity; all do if there are fewer rows than five
+        times the features.
     max_epochs : int, optional
-        Passes over the training rows. Default: 330 steps a latent and at least 2,000, in at most 1,000 passes; where
-        20 passes are more steps than that, an epoch is a twentieth of the steps and not a pass.
+        Passes over the training rows. Default: 330 steps per latent and at least 2,000, in at most 1,000 passes; if
+        20 passes are more steps than that, an epoch is a twentieth of the steps instead of a pass.
     n_spare : int, default 2
-        Latents more than asked that train along for a third of the training, in all starts but the linear one, and are
-        then dropped. They keep a feature that folds a latent from taking a latent's place.
+        Additional latents that are trained for a third of the training, in all starts except the linear one, and are
+        then dropped. Without them a feature that rises and falls along a latent can take the place of another latent.
     batch_size : int, default 128
     learning_rate : float, default 0.01
-        Peak of a warm-up and cosine schedule (Adam), for up to 16 features; of d it is multiplied by (16 / d)^½.
+        Peak of a warm-up and cosine schedule (Adam). With d > 16 features it is multiplied by (16 / d)^½.
     validation_fraction : float, default 0.1
         Share of every domain that is held out, the same rows for every ``random_state``; early stopping, choice of
-        start and all reported numbers but the mixing use it.
+        start and all reported numbers except the mixing use it.
     early_stopping : bool, default True
-        Stop when no start has improved on held-out rows for a fifth of ``max_epochs``, counted from where the
-        schedules end. Those of starts at random weights take four fifths of the training, so it stops early only where
-        all starts are linear.
+        Stop when no start has improved on held-out rows for a fifth of ``max_epochs``, counted from the end of the
+        schedules. Schedules of starts at random weights take four fifths of the training, so that training stops early
+        only if all starts are linear.
     auxiliary : mapping of column name to {"categorical", "continuous", "within <column>"}, optional
         Kinds of the domain columns. Undeclared: text, booleans and whole numbers of at most 50 values are
         categorical, and this is printed; other numbers must be declared.
     likelihood : {"gaussian", "auto", "student", "poisson", "negative_binomial", "bernoulli"} or mapping
-        What the features are: continuous, continuous with wild rows (t, its degrees learnt), counts without or with a
-        dispersion of each feature, yes (1) and no (0). A mapping of feature names to these; others are Gaussian. "auto"
-        takes columns of 0 and 1 for yes and no, and whole numbers for counts where the whole table looks like counts;
-        what it takes is printed before training. ``docs/likelihoods.md`` has the rules and what the mixing then means.
+        Distribution of the features: continuous; continuous with outliers (Student t, degrees of freedom learnt);
+        counts without or with a dispersion per feature; binary (0 or 1). In a mapping from feature names to these,
+        features that are not named are Gaussian. "auto": columns of 0 and 1 are binary, and whole numbers are counts if
+        the whole table looks like counts; the choice is printed before training. ``docs/likelihoods.md`` has the rules
+        and the meaning of the mixing.
     size_factors : {"total"}, column name or None, default "total"
-        Sizes of rows of counts: their total over its median, a column of the table (of ``.obs`` of AnnData) that is no
-        feature then, or all alike.
+        Sizes of rows of counts: their total divided by its median; a column of the table (of ``.obs`` of AnnData),
+        which is then not a feature; or None, the same for all.
     nuisance : column name, optional
-        Technical batches: what they do to each feature is added to it, and no latent has to. It may be the column of
-        domains. Rows to come need the column as well.
+        Technical batches, whose effects are added to each feature, so that no latent has to explain them. It may be the
+        column of domains. New rows need the column as well.
     missing : {"error", "mask"}, default "error"
-        What to do with NaN: refuse, or leave those entries out of the likelihood.
+        What to do with NaN: raise an error, or leave those entries out of the likelihood.
     min_domain_rows : int, default 10
-        Smallest domain that is accepted.
+        Minimum number of rows per domain.
     device : {"auto", "cpu", "cuda", "mps"} or torch.device, default "auto"
     random_state : int, RandomState or None, default 0
-        An integer gives the same bits on the same CPU.
+        An integer gives bitwise identical results on the same CPU.
     verbose : {0, 1, 2}, default 1
-        Silent; a summary and one progress bar; a line every tenth of the training as well.
+        Silent; a summary and a progress bar; also a line every tenth of the training.
 
     Attributes
     ----------
     mixing_ : float array (n_features, n_latents)
-        Mean over rows of |∂x/∂z|, in standard deviations of the feature for one standard deviation of the latent; of
-        counts the log fold change of their expectation, of yes and no the change of the log-odds.
+        Mean over rows of |∂x/∂z|, in standard deviations of the feature per standard deviation of the latent; for
+        counts the log fold change of their expectation, for binary features the change of the log-odds.
     support_ : bool array (n_features, n_latents)
         ``mixing_ >= 0.1``.
     explained_variance_ratio_ : float array (n_latents,)
@@ -121,14 +123,14 @@ class CGVAE(LatentEstimator):
     latents_agreement_ : float array (n_latents,)
         For each latent the median correlation with its partner in the other starts; NaN with one start.
     restarts_, history_ : DataFrame
-        One row a start; one row an epoch and start.
+        One row per start; one row per epoch and start.
     best_restart_ : int
     n_latents_ : int
     residual_dependence_ : ResidualDependence
         The two features that depend on each other most, given the latents: ``correlation``, ``limit``, ``features``. A
-        ``DataWarning`` says so where ``n_latents`` is too small.
+        ``DataWarning`` is issued if it shows that ``n_latents`` is too small.
     residual_audited_ : ResidualDependence
-        The same as the audit takes it, where two features may have less in common.
+        The same as used by the audit, which also counts dependences of smaller shared variance.
     selection_ : DataFrame, where ``n_latents="auto"``
         One row for each number of latents that was tried.
     domains_ : tuple of str
@@ -138,8 +140,8 @@ class CGVAE(LatentEstimator):
     description_ : Description
         The arrays behind the report.
 
-    Latents come in order of the variance they explain, with mean 0 and standard deviation 1 over the training rows, and
-    the feature that each drives most rises with it.
+    Latents are sorted by the variance they explain and have mean 0 and standard deviation 1 over the training rows. The
+    sign of each is such that the feature it drives most increases with it.
 
     Examples
     --------
@@ -170,7 +172,7 @@ class CGVAE(LatentEstimator):
     steps_per_latent: ClassVar[int] = 330
     least_steps: ClassVar[int] = 2_000
 
-    n_latents: Any = 4
+    n_latents: int | str = 4
     decoder: str = "dense"
     prior: str = "gaussian"
     sparsity: float | str = "auto"
@@ -186,8 +188,8 @@ class CGVAE(LatentEstimator):
     @atomic
     def fit(
         self,
-        X: Any,
-        y: Any = None,
+        X: DataLike,
+        y: LabelsLike | None = None,
         *,
         layer: str | None = None,
         checkpoint: str | Path | None = None,
@@ -215,18 +217,18 @@ class CGVAE(LatentEstimator):
         return self
 
     def _warned(self) -> Self:
-        """Say where a training of some length has left features that depend on each other."""
+        """Warn if a training of sufficient length has left features that depend on each other."""
         found = self.residual_dependence_
         if found.exceeds(STRONG) and self.n_latents_ < self.n_features_in_ and long_enough(self):
             first, second = found.features
             warn(
                 f"The features {first!r} and {second!r} still depend on each other given {self.n_latents_} latents "
-                f"(rank correlation {found.correlation:.2f} of what the latents leave): these are too few. Try "
+                f"(rank correlation of residuals {found.correlation:.2f}): these are too few latents. Try "
                 f'n_latents={self.n_latents_ + 1} or more, or n_latents="auto".'
             )
         return self
 
-    def _kinds(self) -> dict[str, Any]:
+    def _kinds(self) -> KindWords:
         return {"likelihood": self.likelihood, "size_factors": self.size_factors, "nuisance": self.nuisance}
 
     def planned_epochs(self, n_samples: int) -> float:

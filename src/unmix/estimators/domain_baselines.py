@@ -19,6 +19,7 @@ from unmix.errors import SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import separate, with_row_names
 from unmix.estimators.settings import OF_VAE, vae_words
+from unmix.forms import DataLike, LabelsLike
 from unmix.models.base import LatentModel
 from unmix.models.imsda import IMSDAConfig, IMSDANetwork
 from unmix.models.ivae import PRIOR_MEANS, IVAEConfig, IVAENetwork
@@ -68,7 +69,7 @@ class IVAE(LatentEstimator):
     noise_std: float | None = 0.1
     prior_mean: str = "zero"
 
-    def transform(self, X: Any, y: Any = None) -> NDArray[Any]:
+    def transform(self, X: DataLike, y: LabelsLike | None = None) -> NDArray[np.floating]:
         """Means of q(z | x, u), (n_samples, n_latents).
 
         Parameters
@@ -84,7 +85,7 @@ class IVAE(LatentEstimator):
         table, y = separate(X, y, self._layer())
         return with_row_names(self, self._encode(table, self._new_rows(table, y, with_domain=True)), table)
 
-    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> NDArray[Any]:
+    def fit_transform(self, X: DataLike, y: LabelsLike | None = None, **fit_params: Any) -> NDArray[np.floating]:
         """``fit(X, y)``, then ``transform(X, y)``."""
         return self.fit(X, y, **fit_params).transform(X, y)
 
@@ -150,7 +151,7 @@ class IMSDA(LatentEstimator):
         return IMSDANetwork(IMSDAConfig(**words, n_style=int(self.n_style), kl_weight=float(self.kl_weight)))
 
     def _check_settings(self) -> None:
-        if self.n_style > self.n_latents:
+        if self.n_style > int(self.n_latents):
             raise SettingError(
                 f"n_style must be a whole number from 1 to n_latents = {self.n_latents}; got {self.n_style!r}. "
                 "For no style at all use BetaVAE(kl_weight=1)."

@@ -18,6 +18,7 @@ from unmix.data.tables import as_table
 from unmix.errors import DomainError, SettingError
 from unmix.estimators.atomic import atomic
 from unmix.estimators.prepare import output_dtype, prepare
+from unmix.forms import DataLike, LabelsLike
 from unmix.nets.state import OwnState
 from unmix.validation import RandomLike, random_seed
 
@@ -58,10 +59,10 @@ class CEBRA(OwnState, TransformerMixin, BaseEstimator):
     min_domain_rows: int = 10
     device: str = "cuda_if_available"
     random_state: RandomLike = 0
-    options: Mapping[str, Any] | None = None
+    options: Mapping[str, object] | None = None
 
     @atomic
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: DataLike, y: LabelsLike | None = None) -> Self:
         """Learn an embedding in which rows of the same domain lie close together.
 
         Raises
@@ -73,7 +74,7 @@ class CEBRA(OwnState, TransformerMixin, BaseEstimator):
         """
         method = _cebra()
         if y is None:
-            raise DomainError("CEBRA contrasts rows by their domains; pass one label a row, or a table, as y.")
+            raise DomainError("CEBRA contrasts rows by their domains; pass one label per row, or a table, as y.")
         data = prepare(
             X,
             y,
@@ -102,7 +103,7 @@ class CEBRA(OwnState, TransformerMixin, BaseEstimator):
         self.n_features_in_ = len(data.features.names)
         return self
 
-    def transform(self, X: Any) -> NDArray[Any]:
+    def transform(self, X: DataLike) -> NDArray[np.floating]:
         """Embedding (n_samples, n_latents)."""
         check_is_fitted(self)
         table = as_table(X)

@@ -18,13 +18,14 @@ from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.errors import DataError, DomainError, StorageError
 from unmix.files import as_path, names_in
-from unmix.fits.fit import Fit, Kind, kinds
+from unmix.fits.fit import AnyFit, Kind, kinds
 from unmix.fits.storage import holds_model
+from unmix.forms import DataLike, LabelsLike
 from unmix.nets.state import OwnState
 from unmix.validation import NUMBERS, RandomLike, random_seed, whole
 
 Value = TypeVar("Value")
-OwnFit = TypeVar("OwnFit", bound=Fit[Any, Any])
+OwnFit = TypeVar("OwnFit", bound=AnyFit)
 
 
 class Learnt(Generic[Value]):
@@ -37,10 +38,10 @@ class Learnt(Generic[Value]):
         self.name = name
 
     @overload
-    def __get__(self, estimator: None, owner: Any = None) -> Self: ...
+    def __get__(self, estimator: None, owner: type | None = None) -> Self: ...
     @overload
-    def __get__(self, estimator: object, owner: Any = None) -> Value: ...
-    def __get__(self, estimator: Any, owner: Any = None) -> Any:
+    def __get__(self, estimator: object, owner: type | None = None) -> Value: ...
+    def __get__(self, estimator: Any, owner: type | None = None) -> Any:
         if estimator is None:
             return self
         check_is_fitted(estimator)
@@ -49,7 +50,7 @@ class Learnt(Generic[Value]):
             raise AttributeError(f"This {type(estimator).__name__} has no {self.name}: the fit found none.")
         return found
 
-    def __set__(self, estimator: Any, value: Any) -> None:
+    def __set__(self, estimator: object, value: object) -> None:
         raise AttributeError(f"{self.name} is read from the fit and cannot be set.")
 
 
@@ -64,7 +65,7 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
     domains_ = Learnt[tuple[str, ...]](lambda fit: fit.domains.domains)
     n_features_in_ = Learnt[int](lambda fit: fit.schema.n_features)
     feature_names_in_ = Learnt(lambda fit: np.array(fit.schema.names, dtype=object) if fit.schema.named else None)
-    fitted_params_ = Learnt[dict[str, Any]](lambda fit: fit.parameters)
+    fitted_params_ = Learnt[dict[str, object]](lambda fit: fit.parameters)
     n_latents_ = Learnt[int](lambda fit: fit.model.n_latents)
     restarts_ = Learnt[pd.DataFrame](lambda fit: fit.starts)
     history_ = Learnt[pd.DataFrame](lambda fit: fit.history)
@@ -96,16 +97,18 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
         return self.fit_.to_folder(path)
 
     @abstractmethod
-    def translate(self, X: Any, y: Any = None, *, to: Any) -> NDArray[Any]:
+    def translate(self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike) -> NDArray[np.number]:
         """The same rows or images as they would be in another domain."""
 
-    def counterfactual(self, X: Any, y: Any = None, *, to: Any, **words: Any) -> NDArray[Any]:
+    def counterfactual(
+        self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike, **words: object
+    ) -> NDArray[np.number]:
         """``translate``, by another name."""
         return self.translate(X, y, to=to, **words)
 
     def traverse(
-        self, X: Any, y: Any = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)
-    ) -> NDArray[Any]:
+        self, X: DataLike, y: LabelsLike | None = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)
+    ) -> NDArray[np.number]:
         """Rows or images (n_values, n_samples, …) of ``X`` with one latent set to each of ``values``.
 
         ``values`` are in standard deviations of the latent; ``y`` are the domains of ``X``, as in ``translate``, which
@@ -119,7 +122,9 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
         return np.stack([decode(torch.where(column, float(value), z)) for value in values])
 
     @abstractmethod
-    def _traversed(self, X: Any, y: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[Any]]]:
+    def _traversed(
+        self, X: DataLike, y: LabelsLike | None
+    ) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[np.number]]]:
         """Latents of rows, and what decodes others of the same rows."""
 
     def mixing_frame(self) -> pd.DataFrame:
@@ -136,7 +141,7 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
         return hasattr(self, "fit_")
 
     def _noise(
-        self, n_samples: int, domain: Any, random_state: RandomLike
+        self, n_samples: int, domain: LabelsLike | None, random_state: RandomLike
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Generator]:
         """ε and the design matrix for rows of one domain, and the generator that drew ε."""
         check_is_fitted(self)
@@ -147,7 +152,7 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
         design = self._design(domain, n_samples)
         return torch.randn(n_samples, self.n_latents_, generator=generator).to(self._device()), design, generator
 
-    def _design(self, domain: Any, n_rows: int) -> torch.Tensor:
+    def _design(self, domain: LabelsLike | None, n_rows: int) -> torch.Tensor:
         """Design matrix of ``n_rows`` rows in one stated domain; without columns where the model ignores domains."""
         schema = self.domain_schema_ if self.uses_domains else DomainSchema()
         if domain is None and schema.columns:

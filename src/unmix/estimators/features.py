@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from unmix.estimators.atomic import atomic
 from unmix.estimators.prepare import as_images
 from unmix.files import as_path
 from unmix.fits.words import plain_settings, restored
+from unmix.forms import DataLike, LabelsLike
 from unmix.labels import label_column, label_text
 from unmix.models.features import FeatureNetwork, extract, fingerprint
 from unmix.nets.state import OwnState, in_own_state
@@ -71,7 +72,7 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
     random_state: RandomLike = 0
 
     @atomic
-    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
+    def fit(self, X: DataLike, y: ArrayLike | None = None) -> Self:
         """Learn labels ``y`` (n_images,) of images ``X``, in any form that ``read_images`` knows or that it returns.
 
         Without ``y``: the domains that ``X`` brings along, as text.
@@ -84,8 +85,8 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
             A setting is impossible.
         """
         self._check_settings()
-        table, y = as_images(X, y)
-        images, labels = table.images, _labels(y, len(table))
+        table, own = as_images(X, y)
+        images, labels = table.images, _labels(own, len(table))
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise DataError(f"A classifier needs two classes or more; all labels are {classes[0]!r}.")
@@ -106,20 +107,20 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
         self.name_ = f"cnn-{self.width}{kind}-of-{len(classes)}-classes-{fingerprint(network)}"
         return self
 
-    def predict(self, X: Any) -> NDArray[Any]:
+    def predict(self, X: DataLike) -> NDArray[np.generic]:
         """The most probable label of every image."""
         images = self._images(X)
-        labels: NDArray[Any] = self.classes_[extract(self.network_, images).argmax(axis=1)]
+        labels: NDArray[np.generic] = self.classes_[extract(self.network_, images).argmax(axis=1)]
         return labels
 
-    def score(self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> float:
+    def score(self, X: DataLike, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy on labels ``y`` (n_images,) or the domains that ``X`` brings along; 1 and "1" are one label."""
         check_is_fitted(self)
-        table, y = as_images(X, y)
-        true, read = ([label_text(label) for label in own] for own in (_labels(y, len(table)), self.predict(table)))
+        table, own = as_images(X, y)
+        true, read = ([label_text(label) for label in part] for part in (_labels(own, len(table)), self.predict(table)))
         return float(accuracy_score(true, read, sample_weight=sample_weight))
 
-    def features(self, X: Any) -> NDArray[np.float64]:
+    def features(self, X: DataLike) -> NDArray[np.float64]:
         """Last hidden layer (n_images, 2 · width)."""
         images = self._images(X)
         return extract(_Features(self.network_), images)
@@ -139,7 +140,7 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
         tensors, header = read_state(as_path(path), "Fit and save the classifier again.")
         try:
             judge = restored(cls, dict(header["settings"]), cls._check_settings, path)
-            judge.fitted_params_ = plain_settings(judge, judge.random_state)
+            judge.fitted_params_ = plain_settings(judge, random_seed(judge.random_state))
             judge.network_ = FeatureNetwork(
                 header["channels"], len(header["classes"]), judge.width, instance_norm=judge.instance_norm
             )
@@ -161,7 +162,7 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
         counts = dict.fromkeys(("width", "max_epochs", "batch_size"), whole(1))
         need_all(self, {**counts, "learning_rate": POSITIVE, "instance_norm": FLAG})
 
-    def _images(self, X: Any) -> NDArray[np.uint8]:
+    def _images(self, X: DataLike) -> NDArray[np.uint8]:
         check_is_fitted(self)
         images = as_images(X)[0].images
         channels = self.network_.convolutions[0].in_channels
@@ -170,10 +171,14 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
         return images
 
 
-def _labels(y: Any, n_images: int) -> NDArray[Any]:
+def _labels(y: LabelsLike | None, n_images: int) -> NDArray[np.generic]:
     """Labels (n_images,), all text or all numbers."""
     labels = label_column(y, "y", n_images, of="images", mixed=False)
     return labels.astype(str) if labels.dtype == object else labels
+
+
+Extractor: TypeAlias = ImageClassifier | nn.Module
+"""What makes features of images: a fitted classifier, or a module from images in 0 … 1."""
 
 
 class _Features(nn.Module):
@@ -186,7 +191,7 @@ class _Features(nn.Module):
 
 
 @in_own_state
-def image_features(extractor: ImageClassifier | nn.Module, images: Any) -> tuple[NDArray[np.float64], str]:
+def image_features(extractor: Extractor, images: DataLike) -> tuple[NDArray[np.float64], str]:
     """Features (n_images, n_features) and the name of what made them, as ``metrics.fid`` and the others take them.
 
     ``extractor`` is a fitted ``ImageClassifier``, or any module from images (batch, channels, height, width) in

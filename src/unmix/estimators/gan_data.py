@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +17,18 @@ from unmix.data.schema import FeatureSchema
 from unmix.errors import DataError, DomainError, SchemaError
 from unmix.estimators.prepare import as_images, prepare
 from unmix.files import as_path
+from unmix.forms import DataLike, LabelsLike
 from unmix.nets.gan_images import SIDES
 
 
 def prepare_gan(
-    X: Any, y: Any, *, n_latents: int, auxiliary: Mapping[str, str] | None, min_domain_rows: int, seed: int
+    X: DataLike,
+    y: LabelsLike | None,
+    *,
+    n_latents: int,
+    auxiliary: Mapping[str, str] | None,
+    min_domain_rows: int,
+    seed: int,
 ) -> tuple[FeatureSchema | ImageSchema, DomainSchema, Rows]:
     """Schemas of the features and of the domains, and all rows."""
     if not _is_images(X):
@@ -45,7 +51,7 @@ def prepare_gan(
     return ImageSchema.of_range(images.shape[1:]), domains, gan_image_rows(images, domains, encoded)
 
 
-def _is_images(X: Any) -> bool:
+def _is_images(X: DataLike) -> bool:
     """Whether ``X`` is meant as images: by its ``images``, its dimensions, arrays in a list, or a path to some."""
     if hasattr(X, "images"):
         return True
@@ -54,7 +60,7 @@ def _is_images(X: Any) -> bool:
     return getattr(X, "ndim", 2) > 2 or (isinstance(X, list) and len(X) > 0 and getattr(X[0], "ndim", 1) > 1)
 
 
-def gan_images(X: Any, fitted: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
+def gan_images(X: DataLike, fitted: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
     """The images of ``X``, in any form that ``read_images`` knows, with sides that the networks take.
 
     For a model that was ``fitted`` on images of that shape: of the same.

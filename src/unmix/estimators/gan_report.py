@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from unmix.data.images import ImageTable
+from unmix.data.pictures import Images
 from unmix.errors import DataError, SettingError
-from unmix.estimators.features import ImageClassifier, image_features, untrained_features
+from unmix.estimators.features import Extractor, ImageClassifier, image_features, untrained_features
+from unmix.forms import LabelsLike
 from unmix.labels import labels_frame
 from unmix.metrics import Score, fid, kid
 from unmix.models.cggan import MASK_THRESHOLD
@@ -41,7 +44,11 @@ _REAL = ("real_content", "real_style")
 
 
 def write_gan_report(
-    model: Any, path: Path, shown: tuple[ImageTable, Any] | None, extractor: Any, judged: pd.DataFrame | None
+    model: Any,
+    path: Path,
+    shown: tuple[ImageTable, LabelsLike] | None,
+    extractor: Extractor | None,
+    judged: pd.DataFrame | None,
 ) -> Path:
     """Write the page of ``model``; the images of ``shown``, with their domains, are translated and compared."""
     if extractor is not None:
@@ -69,7 +76,7 @@ def write_gan_report(
     bars = figures.importance_bars(model.importance_, names, MASK_THRESHOLD)
     tables += _starts(model)
     pictures += [
-        picture(bars, "One bar a latent: the share of its spread that domains make", "Content and style"),
+        picture(bars, "One bar per latent: the share of its spread that domains make", "Content and style"),
         picture(
             figures.term_curves(model.history_),
             "Losses of generator and discriminator by step",
@@ -97,7 +104,7 @@ def write_gan_report(
     return path
 
 
-def _check_extractor(model: Any, shown: tuple[ImageTable, Any] | None, extractor: Any) -> None:
+def _check_extractor(model: Any, shown: tuple[ImageTable, LabelsLike] | None, extractor: Extractor | None) -> None:
     """Refuse what makes no features, before the page is begun."""
     if not model._of_images():
         raise SettingError("extractor makes features of images; this model was fitted on a table. Leave it out.")
@@ -123,7 +130,7 @@ def _latents(model: Any) -> list[tuple[int, str]]:
     return list(enumerate(map(str, model.get_feature_names_out())))
 
 
-def _maps(model: Any) -> Any:
+def _maps(model: Any) -> NDArray[np.float64]:
     return model.mixing_.mean(axis=2).transpose(2, 0, 1)
 
 
@@ -138,7 +145,7 @@ def _drawn(model: Any, names: list[str]) -> list[ImageSection]:
     ]
 
 
-def _traversed(model: Any) -> Any:
+def _traversed(model: Any) -> Images:
     """One drawn image a latent, with that latent set to one value after the other; no encoder comes in between."""
     design = model._design(model.domains_[0], SHOWN)
     noise = torch.randn(SHOWN, model.n_latents, generator=torch.Generator().manual_seed(0))[:1].repeat(SHOWN, 1)
@@ -149,14 +156,16 @@ def _traversed(model: Any) -> Any:
     return np.stack([model._decode(torch.where(column, steps, z), design) for column in columns])
 
 
-def _translated(model: Any, table: ImageTable, y: Any, groups: Any) -> ImageSection:
+def _translated(model: Any, table: ImageTable, y: LabelsLike | None, groups: NDArray[np.int64]) -> ImageSection:
     chosen, words = some_of_each(groups, model.domains_)
     first, own = table.images[chosen], labels_frame(y, len(table)).iloc[chosen]
     moved = [model.translate(first, own, to=domain) for domain in model.domains_]
     return translated_section(first, moved, model.domains_, words)
 
 
-def _distances(model: Any, table: ImageTable, groups: Any, extractor: Any) -> PageTable | str:
+def _distances(
+    model: Any, table: ImageTable, groups: NDArray[np.int64], extractor: Extractor | None
+) -> PageTable | str:
     """FID and KID of as many generated images as there are real ones, domain by domain; or why there are none."""
     found = [np.flatnonzero(groups == group) for group in range(len(model.domains_))]
     compared = [group for group, rows in enumerate(found) if len(rows) >= _LEAST_COMPARED]
@@ -193,7 +202,9 @@ def _distances(model: Any, table: ImageTable, groups: Any, extractor: Any) -> Pa
     return PageTable("Are generated images like real ones?", text, frame)
 
 
-def _features(both: Any, labels: Any, extractor: Any) -> tuple[Any, str, str]:
+def _features(
+    both: Images, labels: NDArray[np.str_], extractor: Extractor | None
+) -> tuple[NDArray[np.float64], str, str]:
     """Features of real images, which ``labels`` name, and then of generated ones; who made them, and how it came."""
     if extractor is not None:
         return *image_features(extractor, both), ", as passed"
@@ -230,7 +241,7 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _judged_table(judged: Any) -> PageTable:
+def _judged_table(judged: pd.DataFrame) -> PageTable:
     if not isinstance(judged, pd.DataFrame):
         raise DataError(f"judged must be the table that unmix.images.judge_translations returned; got {judged!r}.")
     lacking = [name for name in (*_JUDGED, *_REAL) if name not in judged]
@@ -238,7 +249,7 @@ def _judged_table(judged: Any) -> PageTable:
         raise DataError(f"judged lacks the columns {lacking}. Pass what unmix.images.judge_translations returned.")
     if judged.empty:
         raise DataError(
-            "judged has no rows. Pass what unmix.images.judge_translations returned, one row a target and all."
+            "judged has no rows. Pass what unmix.images.judge_translations returned, one row per target and all."
         )
     frame = pd.DataFrame({"to": judged["to"], "images": judged["n"]})
     for name in ("content", "style"):

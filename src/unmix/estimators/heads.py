@@ -1,4 +1,4 @@
-"""``unmix.DomainRegressor`` and ``unmix.DomainClassifier``: labels predicted in domains that were not there."""
+"""``unmix.DomainRegressor`` and ``unmix.DomainClassifier``: predict labels in domains that were not in the training."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from unmix.data.images import ImageSchema
 from unmix.errors import DataError, DomainError, SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cgvae import CGVAE
+from unmix.forms import DataLike, LabelsLike
+from unmix.labels import labels_frame
 from unmix.validation import one_of
 
 Floats = NDArray[np.float64]
@@ -42,12 +44,14 @@ _ALPHAS = np.logspace(-3, 3, 13)
 class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
     """What regressor and classifier share: the representation, its choice, and rows of new domains."""
 
-    def __init__(self, model: Any = None, head: Any = None, *, representation: str = "auto") -> None:
+    def __init__(
+        self, model: BaseEstimator | None = None, head: BaseEstimator | None = None, *, representation: str = "auto"
+    ) -> None:
         self.model = model
         self.head = head
         self.representation = representation
 
-    def fit(self, X: Any, y: ArrayLike, *, domains: Any = None) -> Self:
+    def fit(self, X: DataLike, y: ArrayLike, *, domains: LabelsLike | None = None) -> Self:
         """Learn the latents of ``X`` unless the model is fitted, and a head from them to the label ``y``.
 
         Parameters
@@ -56,16 +60,17 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         y : array (n_samples,)
             The label of each row.
         domains : labels (n_samples,) or table of them
-            The domain of each row. None: all rows are of one, which ``representation="latents"`` alone allows.
+            The domain of each row. None: all rows are of one domain; only allowed with ``representation="latents"``.
 
         Raises
         ------
         DomainError
-            One domain only, or a domain that a fitted model does not know.
+            Only one domain, or a domain that a fitted model does not know.
         DataError
-            The labels do not fit the rows, some are missing, or a class is in one domain alone.
+            The labels do not match the rows, some are missing, or a class occurs in only one domain.
         SettingError
-            The head has no ``fit`` and ``predict``, or is of the other kind; the representation is not one of those.
+            The head has no ``fit`` and ``predict``, or is a classifier instead of a regressor (or vice versa); or the
+            representation is unknown.
         """
         head = self._checked_head()
         model = self._fitted_model(X, domains)
@@ -99,8 +104,8 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             self.feature_names_in_ = model.feature_names_in_
         return self
 
-    def represent(self, X: Any, domains: Any = None) -> Floats:
-        """What the head sees of rows (n_samples, n_columns): latents, content latents, or noise ε = F(z; u)."""
+    def represent(self, X: DataLike, domains: LabelsLike | None = None) -> Floats:
+        """Input of the head for rows (n_samples, n_columns): latents, content latents, or noise ε = F(z; u)."""
         check_is_fitted(self)
         if self.representation_ == "noise":
             if domains is None:
@@ -112,23 +117,22 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         latents = _latents(self.model_, X, domains)
         return latents[:, self.content_] if self.representation_ == "content" else latents
 
-    def predict(self, X: Any, domains: Any = None) -> NDArray[Any]:
-        """The label of every row (n_samples,).
+    def predict(self, X: DataLike, domains: LabelsLike | None = None) -> NDArray[np.generic]:
+        """Predict the label of every row (n_samples,).
 
-        ``domains`` is needed where ``representation_`` is "noise" alone. Rows of a domain that the model does not know
-        are adapted to first: ``head.adapt(rows, domain=...)``.
+        ``domains`` is needed only if ``representation_`` is "noise"; a domain that the model does not know must then be
+        added first: ``head.adapt(rows, domain=...)``.
         """
-        found: NDArray[Any] = self.head_at(X, domains, "predict")
+        found: NDArray[np.generic] = self.head_at(X, domains, "predict")
         return found
 
-    def head_at(self, X: Any, domains: Any, method: str) -> NDArray[Any]:
-        """What a method of the head gives for rows."""
+    def head_at(self, X: DataLike, domains: LabelsLike | None, method: str) -> NDArray[Any]:
+        """Call a method of the head on the representation of rows."""
         seen = self.represent(X, domains)
-        found: NDArray[Any] = getattr(self.head_, method)(seen)
-        return found
+        return getattr(self.head_, method)(seen)
 
-    def adapt(self, X: Any, *, domain: Any) -> Self:
-        """The same head over ``model.adapt(X, domain=domain)``; only ``representation_ = "noise"`` needs that."""
+    def adapt(self, X: DataLike, *, domain: LabelsLike | None) -> Self:
+        """The same head on ``model.adapt(X, domain=domain)``; only needed with ``representation_ = "noise"``."""
         check_is_fitted(self)
         result = copy.copy(self)
         result.model_ = self.model_.adapt(X, domain=domain)
@@ -139,15 +143,15 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         given = self._default_head() if self.head is None else self.head
         return hasattr(getattr(self, "head_", given), method)
 
-    def _more_labels(self, y: NDArray[Any]) -> NDArray[Any]:
+    def _more_labels(self, y: NDArray[np.generic]) -> NDArray[np.generic]:
         return y
 
-    def _labels(self, y: Any) -> NDArray[Any]:
+    def _labels(self, y: LabelsLike | None) -> NDArray[np.generic]:
         if y is None:
             raise DataError(f"{type(self).__name__} requires y to be passed, but the target y is None: pass the label.")
         values = column_or_1d(y, warn=True)
         if not len(values):
-            raise DataError("y holds no labels (0 samples). Pass one label for each row.")
+            raise DataError("y holds no labels (0 samples). Pass one label per row.")
         if pd.isna(values).any():
             raise DataError(
                 f"Input y contains NaN: {int(pd.isna(values).sum())} of {len(values)} labels are missing. Fit on the "
@@ -155,20 +159,20 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             )
         return self._more_labels(values)
 
-    def _checked_head(self) -> Any:
+    def _checked_head(self) -> BaseEstimator:
         one_of(("auto", *REPRESENTATIONS)).need("representation", self.representation)
         head = self._default_head() if self.head is None else self.head
         if not (hasattr(head, "fit") and hasattr(head, "predict")):
             raise SettingError(
-                f"head must be an estimator with fit and predict; got {type(head).__name__}. Pass one of scikit-learn, "
-                "such as HistGradientBoostingRegressor()."
+                f"head must be an estimator with fit and predict; got {type(head).__name__}. Pass a scikit-learn "
+                "estimator, such as HistGradientBoostingRegressor()."
             )
         if is_classifier(head) != is_classifier(self):
             kind = "classifier" if is_classifier(self) else "regressor"
             raise SettingError(f"{type(self).__name__} takes a {kind} as head; got {type(head).__name__}.")
         return head
 
-    def _fitted_model(self, X: Any, domains: Any) -> Any:
+    def _fitted_model(self, X: DataLike, domains: LabelsLike | None) -> BaseEstimator:
         model = CGVAE(n_latents="auto", verbose=0) if self.model is None else self.model
         frozen = isinstance(model, FrozenEstimator)
         model = model.estimator if frozen else model
@@ -177,10 +181,10 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         fitted = frozen or _is_fitted(model)
         return model if fitted else clone(model).fit(X, domains)
 
-    def _check_groups(self, labels: NDArray[Any], groups: Ints) -> None:
+    def _check_groups(self, labels: NDArray[np.generic], groups: Ints) -> None:
         if self.representation == "auto" and len(np.unique(groups)) < 2:
             raise DomainError(
-                "All rows are of one domain, and the representation is chosen by leaving domains out. Pass domains, or "
+                "All rows are of one domain, but the representation is chosen by leaving domains out. Pass domains, or "
                 'representation="latents".'
             )
 
@@ -188,8 +192,10 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         n_domains = len(np.unique(groups))
         yield from GroupKFold(min(n_domains, _MOST_FOLDS)).split(groups, groups=groups)
 
-    def _compare(self, head: Any, known: dict[str, Floats], labels: NDArray[Any], groups: Ints) -> pd.DataFrame:
-        """One row a representation and left-out domain (or tenth of the domains): the head's score there."""
+    def _compare(
+        self, head: BaseEstimator, known: dict[str, Floats], labels: NDArray[np.generic], groups: Ints
+    ) -> pd.DataFrame:
+        """One row per representation and left-out domain (or tenth of the domains): the head's score there."""
         rows = []
         for train, left_out in self._folds(groups):
             where = " ".join(str(group) for group in np.unique(groups[left_out]))
@@ -200,11 +206,11 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         return pd.DataFrame(rows)
 
     @abstractmethod
-    def _default_head(self) -> Any:
+    def _default_head(self) -> BaseEstimator:
         """What takes the representation where no head is given."""
 
     @abstractmethod
-    def _score(self, y: NDArray[Any], found: NDArray[Any]) -> float:
+    def _score(self, y: NDArray[np.generic], found: NDArray[np.generic]) -> float:
         """How well ``found`` agrees with ``y``: higher is better."""
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -212,28 +218,28 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
 
 
 class DomainRegressor(RegressorMixin, _DomainHead):
-    """A number predicted from latents, so that it holds in domains that were not there.
+    """Predict a number from latents, so that the prediction also holds in new domains.
 
     Parameters
     ----------
     model : estimator of unmix, optional
-        Fitted or not; a fitted one is used as it is. ``clone`` forgets fits: wrap one in scikit-learn's
+        Fitted or not; a fitted model is used as it is. ``clone`` discards fits: wrap the model in scikit-learn's
         ``FrozenEstimator`` to keep it in a search or cross-validation. Default: ``CGVAE(n_latents="auto")``.
     head : regressor of scikit-learn, optional
-        Default: a ridge regression on cubic splines of each latent, which goes on linearly outside the range.
+        Default: a ridge regression on cubic splines of each latent, which extrapolates linearly.
     representation : {"auto", "latents", "content", "noise"}, default "auto"
-        What the head sees: all latents; those whose mean and spread do not change between domains by more than 0.2; or
-        domain-normalised noise ε = F(z; u), for labels that go by a row's place in its own domain. "auto": the best
-        of these in training domains that are left out in turn (tenths of them, where they are more than ten). The
-        model has seen the features of the domains left out, not their labels.
+        Input of the head: all latents; those whose mean and spread do not change between domains by more than 0.2; or
+        domain-normalised noise ε = F(z; u), for labels that are relative to the domain. "auto": the best of these in
+        training domains that are left out in turn (tenths of them, if there are more than ten). The model has seen the
+        features of the domains left out, but not their labels.
 
     Attributes
     ----------
     representation_ : str
     choice_ : DataFrame, where ``representation="auto"``
-        One row a representation and left-out domain, numbered as in ``model_.domains_``: R², or accuracy, there.
+        One row per representation and left-out domain, numbered as in ``model_.domains_``: R², or accuracy, there.
     model_, head_ : the fitted model and head
-    content_ : int array, latents that do not change
+    content_ : int array, indices of the latents that do not change
 
     Examples
     --------
@@ -249,14 +255,16 @@ class DomainRegressor(RegressorMixin, _DomainHead):
     (225,)
     """
 
-    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: Any = None) -> float:
+    def score(
+        self, X: DataLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: LabelsLike | None = None
+    ) -> float:
         """R² of ``predict(X, domains)``."""
         return float(r2_score(y, self.predict(X, domains), sample_weight=sample_weight))
 
-    def _default_head(self) -> Any:
+    def _default_head(self) -> BaseEstimator:
         return make_pipeline(StandardScaler(), _splines(), RidgeCV(_ALPHAS))
 
-    def _more_labels(self, y: NDArray[Any]) -> NDArray[Any]:
+    def _more_labels(self, y: NDArray[np.generic]) -> NDArray[np.generic]:
         try:
             values = np.asarray(y, dtype=float)
         except (TypeError, ValueError) as error:
@@ -265,16 +273,16 @@ class DomainRegressor(RegressorMixin, _DomainHead):
             raise DataError("Input y contains infinity. Correct or drop those rows.")
         return values
 
-    def _score(self, y: NDArray[Any], found: NDArray[Any]) -> float:
+    def _score(self, y: NDArray[np.generic], found: NDArray[np.generic]) -> float:
         return float(max(r2_score(y, found), -1.0)) if len(y) > 1 else float("nan")
 
 
 class DomainClassifier(ClassifierMixin, _DomainHead):
-    """A class predicted from latents, so that it holds in domains that were not there.
+    """Predict a class from latents, so that the prediction also holds in new domains.
 
     Parameters, attributes and methods are those of ``DomainRegressor``, with a classifier as head (default: a logistic
-    regression on cubic splines of each latent) and accuracy as score, and ``classes_``. Where the representation is
-    chosen each class must be in two domains or more.
+    regression on cubic splines of each latent), accuracy as score, and ``classes_``. With ``representation="auto"``
+    each class must occur in at least two domains.
 
     Examples
     --------
@@ -286,35 +294,37 @@ class DomainClassifier(ClassifierMixin, _DomainHead):
     ((600, 2), array([False,  True]))
     """
 
-    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: Any = None) -> float:
+    def score(
+        self, X: DataLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: LabelsLike | None = None
+    ) -> float:
         """Accuracy of ``predict(X, domains)``."""
         return float(accuracy_score(y, self.predict(X, domains), sample_weight=sample_weight))
 
     @property
-    def classes_(self) -> NDArray[Any]:
-        classes: NDArray[Any] = self.head_.classes_
+    def classes_(self) -> NDArray[np.generic]:
+        classes: NDArray[np.generic] = self.head_.classes_
         return classes
 
     @available_if(lambda self: self._has("predict_proba"))  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: Any, domains: Any = None) -> Floats:
-        """Probability of each class (n_samples, n_classes), where the head has it."""
+    def predict_proba(self, X: DataLike, domains: LabelsLike | None = None) -> Floats:
+        """Probability of each class (n_samples, n_classes), if the head has ``predict_proba``."""
         return self.head_at(X, domains, "predict_proba")
 
     @available_if(lambda self: self._has("decision_function"))  # type: ignore[untyped-decorator]
-    def decision_function(self, X: Any, domains: Any = None) -> Floats:
-        """The head's decision function, where it has one."""
+    def decision_function(self, X: DataLike, domains: LabelsLike | None = None) -> Floats:
+        """Decision function of the head, if it has one."""
         return self.head_at(X, domains, "decision_function")
 
-    def _default_head(self) -> Any:
+    def _default_head(self) -> BaseEstimator:
         return make_pipeline(StandardScaler(), _splines(), LogisticRegression(max_iter=1_000))
 
-    def _more_labels(self, y: NDArray[Any]) -> NDArray[Any]:
+    def _more_labels(self, y: NDArray[np.generic]) -> NDArray[np.generic]:
         check_classification_targets(y)
         if len(np.unique(y)) < 2:
             raise DataError(f"A classifier takes two classes or more; y has one class only: {y[0]!r}.")
         return y
 
-    def _check_groups(self, labels: NDArray[Any], groups: Ints) -> None:
+    def _check_groups(self, labels: NDArray[np.generic], groups: Ints) -> None:
         super()._check_groups(labels, groups)
         if self.representation != "auto":
             return
@@ -323,11 +333,11 @@ class DomainClassifier(ClassifierMixin, _DomainHead):
             if len(lacking) or len(np.unique(labels[train])) < 2:
                 shown = listed([str(own) for own in lacking]) or "every class but one"
                 raise DataError(
-                    f"{shown} is a label of one domain alone, so that no head learns it where that domain is left out. "
-                    'Pass rows of it in other domains, or state representation="latents".'
+                    f"{shown} occurs in one domain only, so no head can learn it when that domain is left out. "
+                    'Pass rows of it in other domains, or representation="latents".'
                 )
 
-    def _score(self, y: NDArray[Any], found: NDArray[Any]) -> float:
+    def _score(self, y: NDArray[np.generic], found: NDArray[np.generic]) -> float:
         return float(accuracy_score(y, found))
 
 
@@ -335,7 +345,7 @@ def _splines() -> SplineTransformer:
     return SplineTransformer(n_knots=6, knots="quantile", extrapolation="linear", include_bias=False)
 
 
-def _is_fitted(model: Any) -> bool:
+def _is_fitted(model: BaseEstimator) -> bool:
     try:
         check_is_fitted(model)
     except Exception:
@@ -343,22 +353,22 @@ def _is_fitted(model: Any) -> bool:
     return True
 
 
-def _takes_domains(model: Any) -> bool:
+def _takes_domains(model: BaseEstimator) -> bool:
     return "y" in inspect.signature(model.transform).parameters
 
 
-def _has_noise(model: Any) -> bool:
+def _has_noise(model: BaseEstimator) -> bool:
     """Whether ε = F(z; u) is there, and a new domain can be adapted to."""
     images = isinstance(getattr(model, "schema_", None), ImageSchema)
     return isinstance(model, LatentEstimator) and model.uses_domains and not images and not _takes_domains(model)
 
 
-def _latents(model: Any, X: Any, domains: Any) -> Floats:
+def _latents(model: BaseEstimator, X: DataLike, domains: LabelsLike | None) -> Floats:
     found = model.transform(X, domains) if _takes_domains(model) else model.transform(X)
     return np.asarray(found, dtype=float)
 
 
-def _noise(model: Any, X: Any, domains: Any) -> Floats:
+def _noise(model: BaseEstimator, X: DataLike, domains: LabelsLike | None) -> Floats:
     if not isinstance(model, LatentEstimator):
         raise SettingError(
             f'representation="noise" takes a model with a prior of each domain, such as CGVAE; got '
@@ -367,7 +377,7 @@ def _noise(model: Any, X: Any, domains: Any) -> Floats:
     return model.domain_noise(X, domains)
 
 
-def _groups(model: Any, domains: Any, n_rows: int) -> Ints:
+def _groups(model: BaseEstimator, domains: LabelsLike | None, n_rows: int) -> Ints:
     """A number for each domain, that of ``model.domains_`` where the model has them."""
     schema = getattr(model, "domain_schema_", None)
     if domains is None:
@@ -380,11 +390,11 @@ def _groups(model: Any, domains: Any, n_rows: int) -> Ints:
                 "use adapt: model.adapt(rows, domain=...)."
             )
         return groups
-    labels = pd.DataFrame(domains).astype(str).agg(" · ".join, axis=1)
+    labels = labels_frame(domains, n_rows).astype(str).agg(" · ".join, axis=1)
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def _content(model: Any, latents: Floats, groups: Ints) -> Ints:
+def _content(model: BaseEstimator, latents: Floats, groups: Ints) -> Ints:
     """Latents whose mean and log-spread vary between domains by no more than 0.2, chance aside."""
     if hasattr(model, "content_"):
         return np.asarray(model.content_, dtype=np.int64)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from unmix.audit.describe import mean_latents
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.images import CodeSchema
@@ -26,6 +27,7 @@ from unmix.estimators.prepare import Prepared, as_images, labelled_images, prepa
 from unmix.estimators.progress import epoch_bar, say
 from unmix.files import as_path, file_to_write
 from unmix.fits.words import plain_settings
+from unmix.forms import DataLike, LabelsLike
 from unmix.labels import labels_frame
 from unmix.models.base import FittedModel
 from unmix.models.image_autoencoder import (
@@ -36,7 +38,7 @@ from unmix.models.image_autoencoder import (
     TrainedAutoencoder,
     default_widths,
 )
-from unmix.models.own_autoencoder import OwnAutoencoder
+from unmix.models.own_autoencoder import OwnAutoencoder, Part
 from unmix.report.images import (
     REACH,
     SHOWN,
@@ -80,43 +82,43 @@ PAIR = Check(
 class CGVAEImages(CGVAE):
     r"""Latent factors of images from several domains: an autoencoder, and CG-VAE on its codes.
 
-    A convolutional VAE that knows no domains makes codes of the images; ``CGVAE`` finds the factors in the principal
-    components of the codes. The model is the composition: latents become components, codes, and images. Mixing, audit,
-    score and counterfactual checks are those of a table, whose features are the components ``c0``, ``c1``, …
+    A convolutional VAE, which ignores the domains, encodes the images; ``CGVAE`` finds the factors in the principal
+    components of the codes. The model is the composition of both: latents are decoded to components, codes, and images.
+    Mixing, audit, score and counterfactual checks refer to a table whose features are the components ``c0``, ``c1``, …
 
-    Where ``CGVAE`` takes ``X``, this takes a uint8 array (n_images, height, width, channels), a list of PIL images,
-    what ``read_images`` returns, or a path that it reads; the latter two bring their domains along. Images go in and
-    come out as 8 bits. Sides from 8 to 256 pixels; they are padded inside.
+    ``X`` is a uint8 array (n_images, height, width, channels), a list of PIL images, the result of ``read_images``, or
+    a path that it reads; the last two include their domains. Output images are uint8 too. Sides must have 8 to 256
+    pixels; images are padded internally.
 
     Parameters
     ----------
     n_latents : int or "auto", default 8
     autoencoder : pair (encode, decode), optional
-        A first stage of your own. Two functions: images (n, height, width, channels) uint8 to codes (n, n_codes), and
-        codes to images with numbers from 0 to 255. Or two ``torch.nn.Module``, whose images are (n, channels, height,
+        Your own first stage. Two functions: from images (n, height, width, channels) uint8 to codes (n, n_codes), and
+        from codes to images with numbers from 0 to 255. Or two ``torch.nn.Module``, for images (n, channels, height,
         width) from 0 to 1. It is not saved with the model: ``unmix.load(path).set_params(autoencoder=pair)``.
     n_codes : int, default 16
-        Codes of the first stage. Take more than there are factors: one that turns around takes two.
+        Codes of the first stage. Use more than there are factors: a cyclic factor, such as a hue, needs two.
     widths : sequence of int, optional
         Channels after each halving of the image. Default: 64 on a grid of at most 4 × 4, half of them at twice the
         side, 16 or more.
     max_epochs : int, optional
         Passes of each stage over the training images. Default: 4,000 steps of 64 images for the autoencoder, then
-        1,400 steps a latent.
+        1,400 steps per latent.
     hidden, n_restarts, batch_size, learning_rate, decoder, prior, sparsity, penalty, penalty_rows, \
 penalty_every, kl_weight, n_spare, likelihood
-        Of the second stage, as in ``CGVAE``. An entry of the mixing is a component of the codes.
+        Of the second stage, as in ``CGVAE``. Rows of the mixing are components of the codes.
     validation_fraction, early_stopping, auxiliary, min_domain_rows, device, random_state, verbose
-        As in ``CGVAE``; the images that are held out are so in both stages.
+        As in ``CGVAE``; both stages hold out the same images.
     missing : {"error"}
-        Images have no missing entries, nor is any component of their codes a count (``size_factors``).
+        Images have no missing entries. ``size_factors`` is not used, since components are not counts.
 
     Attributes
     ----------
     mixing_ : float array (n_components, n_latents)
-        Of the second stage; ``mixing_maps()`` says what a latent does to the pixels.
+        Of the second stage; ``mixing_maps()`` gives the effect of a latent on the pixels.
     autoencoder_ : pair (encode, decode)
-        The first stage, for further fits on the same images: it is what takes most of the time.
+        The first stage, for further fits on the same images, since its training takes most of the time.
     agreement_, restarts_, history_, best_restart_, domains_, stop_reason_, description_, …
         As in ``CGVAE``, of the second stage. ``fit_seconds_`` is that of both.
 
@@ -148,14 +150,14 @@ penalty_every, kl_weight, n_spare, likelihood
     steps_per_latent: ClassVar[int] = 1_400
     least_steps: ClassVar[int] = 2_800
 
-    n_latents: Any = 8
-    autoencoder: Any = None
+    n_latents: int | str = 8
+    autoencoder: tuple[Part, Part] | str | None = None
     n_codes: int = 16
     widths: Sequence[int] | None = None
 
     @atomic
     def fit(  # type: ignore[override]  # images have no layers
-        self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False
+        self, X: DataLike, y: LabelsLike | None = None, *, checkpoint: str | Path | None = None, resume: bool = False
     ) -> Self:
         self._check_words()
         if self.autoencoder == OWN:
@@ -272,7 +274,7 @@ penalty_every, kl_weight, n_spare, likelihood
 
     @property
     def autoencoder_(self) -> tuple[Callable[[Images], NDArray[np.float64]], Callable[[NDArray[np.float64]], Images]]:
-        """Encoder and decoder of the first stage, which serve as ``autoencoder`` of another fit on the same images."""
+        """Encoder and decoder of the first stage; pass them as ``autoencoder`` of another fit on the same images."""
         check_is_fitted(self)
         first = self._first()[1]
         return first.encode, first.decode
@@ -283,24 +285,24 @@ penalty_every, kl_weight, n_spare, likelihood
             "again: model.set_params(autoencoder=(encode, decode))."
         )
 
-    def transform(self, X: Any) -> NDArray[Any]:
+    def transform(self, X: DataLike) -> NDArray[np.floating]:
         """Posterior means of the latents (n_images, n_latents); no domain is needed."""
         check_is_fitted(self)
-        return self._encode(None, self._new_rows(X))
+        return mean_latents(self.model_, self._new_rows(X))
 
-    def sample(self, n_samples: int = 1, domain: Any = None, random_state: RandomLike = 0) -> NDArray[Any]:
+    def sample(self, n_samples: int = 1, domain: LabelsLike | None = None, random_state: RandomLike = 0) -> Images:
         """Images (n_samples, height, width, channels) of one domain, without observation noise.
 
         The same ``random_state`` gives the same noise ε in every domain: images that differ in their domain alone.
         """
         return self._decode(self._draw(n_samples, domain, random_state)[0])
 
-    def translate(self, X: Any, y: Any = None, *, to: Any, residual: bool = False) -> NDArray[Any]:
+    def translate(self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike, residual: bool = False) -> Images:
         """The same images as they would be in another domain, as in ``CGVAE``, but without the residual by default.
 
-        ``residual=True`` keeps what the latents leave of the codes, and lays what the codes leave of an image over the
-        result: good where domains differ in colour or light, ghosts where they move what is seen. An image that is
-        carried to its own domain then comes back as itself.
+        ``residual=True`` keeps the residuals of the codes and adds those of the image to the result. This works well if
+        domains differ in colour or light, but leaves ghosts if they move objects. An image that is translated to its
+        own domain is then returned unchanged.
         """
         moved = self._pictures(super().translate(X, y, to=to, residual=residual))
         if not residual:
@@ -310,7 +312,7 @@ penalty_every, kl_weight, n_spare, likelihood
         result: Images = (moved + left).clip(0, 255).astype(np.uint8)
         return result
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: DataLike, y: LabelsLike | None = None) -> float:
         """Bound on the log-likelihood of the components of the codes given the domains: mean per image, in nats.
 
         Values compare between fits on the same codes only, such as those of one ``autoencoder``.
@@ -318,9 +320,9 @@ penalty_every, kl_weight, n_spare, likelihood
         return super().score(X, y)
 
     def mixing_maps(self) -> NDArray[np.float64]:
-        """How much each latent moves each pixel (n_latents, height, width), mean over channels and some images.
+        """Effect of each latent on each pixel (n_latents, height, width), mean over channels and some images.
 
-        In grey levels (0 … 255) for one standard deviation of the latent, on images that were held out at fit.
+        In grey levels (0 … 255) per standard deviation of the latent, on images that were held out at fit.
         """
         check_is_fitted(self)
         found = self.description_.latents
@@ -332,8 +334,8 @@ penalty_every, kl_weight, n_spare, likelihood
             maps[latent] = np.abs(above - below).mean((0, 3)) / (2 * _STEP)
         return maps
 
-    def report(self, path: str | Path, X: Any = None, y: Any = None) -> Path:
-        """Write the image page: samples, one noise in all domains, traversals, what each latent moves.
+    def report(self, path: str | Path, X: DataLike | None = None, y: LabelsLike | None = None) -> Path:
+        """Write the image report: samples, the same noise in all domains, traversals, and the effect of each latent.
 
         With real images ``X`` and their domains ``y`` it also shows some of each domain translated to every domain.
         """
@@ -381,18 +383,20 @@ penalty_every, kl_weight, n_spare, likelihood
         same = np.stack([self.sample(SHOWN, domain=domain) for domain in self.domains_])
         return [*domain_sections(own, same, self.domains_), *of_latents], []
 
-    def _traversed(self, X: Any, y: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[Any]]]:
+    def _traversed(self, X: DataLike, y: LabelsLike | None) -> tuple[torch.Tensor, Callable[[torch.Tensor], Images]]:
         z = torch.from_numpy(self.transform(X).astype(np.float32)).to(self._device())
-        return z, lambda other: self.inverse_transform(other.cpu().double().numpy())
+        return z, lambda other: np.asarray(self.inverse_transform(other.cpu().double().numpy()), dtype=np.uint8)
 
-    def _labelled_rows(self, X: Any, y: Any) -> Rows:
+    def _labelled_rows(self, X: DataLike, y: LabelsLike | None) -> Rows:
         return self._new_rows(X, y, with_domain=True)
 
-    def _audited(self, X: Any, y: Any) -> tuple[Rows, Any]:
+    def _audited(self, X: DataLike, y: LabelsLike | None) -> tuple[Rows, Any]:
         table, y = labelled_images(X, y)
         return self._new_rows(table, y, with_domain=True), y
 
-    def _new_rows(self, table: Any, y: Any = None, *, with_domain: bool = False, given: Any = None) -> Rows:
+    def _new_rows(
+        self, table: DataLike, y: LabelsLike | None = None, *, with_domain: bool = False, given: DataLike | None = None
+    ) -> Rows:
         found, y = as_images(table, y)
         if found.images.shape[1:] != self.schema_.shape:
             raise SchemaError(
@@ -403,7 +407,7 @@ penalty_every, kl_weight, n_spare, likelihood
         table = _named(frame.components(first.encode(found.images)))
         return super()._new_rows(table, y, with_domain=with_domain, given=table)
 
-    def _decode(self, z: torch.Tensor) -> NDArray[Any]:
+    def _decode(self, z: torch.Tensor) -> Images:
         return self._pictures(super()._decode(z))
 
     def _pictures(self, components: NDArray[Any]) -> Images:

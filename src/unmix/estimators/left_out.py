@@ -6,17 +6,20 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
 
 from unmix.audit.finding import Finding
 from unmix.audit.left_out import check_left_out
 from unmix.data.domains import DomainSchema
 from unmix.errors import DataError, DomainError, UnmixError
 from unmix.estimators.prepare import separate
+from unmix.forms import DataLike, LabelsLike
 from unmix.labels import labels_frame
 
 
-def left_out_finding(estimator: Any, X: Any, y: Any) -> Finding:
+def left_out_finding(estimator: BaseEstimator, X: DataLike, y: LabelsLike | None) -> Finding:
     """Whether latents of ``X`` are found again by fits without each of its domains."""
     table, y = separate(X, y)
     rows = estimator._new_rows(table)
@@ -42,7 +45,7 @@ def left_out_finding(estimator: Any, X: Any, y: Any) -> Finding:
     return check_left_out(latents, without, [str(own) for own in estimator.get_feature_names_out()], failed)
 
 
-def _encoded(estimator: Any, table: Any, frame: Any) -> Any:
+def _encoded(estimator: BaseEstimator, table: DataLike, frame: pd.DataFrame | None) -> NDArray[np.float64]:
     try:
         return np.asarray(estimator.transform(table), dtype=float)
     except DomainError as error:
@@ -52,5 +55,5 @@ def _encoded(estimator: Any, table: Any, frame: Any) -> Any:
         ) from error
 
 
-def _taken(table: Any, kept: Any) -> Any:
+def _taken(table: Any, kept: NDArray[np.int64]) -> DataLike:
     return table[kept] if isinstance(table, np.ndarray) else table.iloc[kept] if hasattr(table, "iloc") else table[kept]

@@ -10,16 +10,18 @@ variances change differently between domains, and is what a nonlinear model has 
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from unmix.errors import DataError
+from unmix.forms import LabelsLike
 from unmix.labels import label_texts
 from unmix.nets.state import OwnState
 from unmix.objectives.rotation import Moments, best_map
@@ -62,7 +64,7 @@ class JointDiagonalization(OwnState, TransformerMixin, BaseEstimator):
         self.n_components = n_components
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: LabelsLike | None = None) -> Self:
         """Learn from rows ``X`` (n_samples, n_features) and their domains ``y`` (n_samples,); None: one domain."""
         rows: NDArray[np.float64] = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         labels = np.zeros(len(rows), np.int64)
@@ -99,7 +101,7 @@ class JointDiagonalization(OwnState, TransformerMixin, BaseEstimator):
         result: NDArray[np.float64] = np.asarray(X, dtype=np.float64) @ self.mixing_.T + self.mean_
         return result
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
         return tags

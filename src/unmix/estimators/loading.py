@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from unmix.estimators import baselines, cggan, cgvae, domain_baselines, images, translator
 from unmix.estimators.base import LatentEstimator
 from unmix.fits.fit import Fit, kinds
@@ -18,7 +20,7 @@ ESTIMATORS: dict[str, type[LatentEstimator]] = {
 
 
 @in_own_state
-def load(path: str | Path, *, device: Any = "auto") -> Any:
+def load(path: str | Path, *, device: str | torch.device = "auto") -> Any:
     """Read an estimator back from a folder that ``save`` wrote; it need not be trained on the same device.
 
     Raises

@@ -21,7 +21,7 @@ def mixing_frame(found: Description, features: Sequence[str], latents: Iterable[
 
 
 def top_features(found: Description, features: Sequence[str], latents: Iterable[str], n: int) -> pd.DataFrame:
-    """The ``n`` features that each latent drives most, one row a latent and feature."""
+    """The ``n`` features that each latent drives most, one row per latent and feature."""
     if not is_whole(n, 1):
         raise SettingError(f"n must be a whole number ≥ 1; got {n!r}.")
     named = [*latents]

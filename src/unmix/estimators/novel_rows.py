@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+
+from sklearn.base import BaseEstimator
 
 from unmix.audit.novelty import Novelty, novelty
 from unmix.data.images import of_images
 from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError
+from unmix.forms import DataLike, LabelsLike
 from unmix.labels import label_text, labels_frame
 
 _ALL = "these rows"
 
 
-def novelty_of(estimator: Any, X: Any, y: Any) -> Novelty:
+def novelty_of(estimator: BaseEstimator, X: DataLike, y: LabelsLike | None) -> Novelty:
     """The comparison of new rows with those held out at fit; ``y`` says which rows are of one domain."""
     if "y" in inspect.signature(estimator.transform).parameters:
         raise DomainError(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.base import TransformerMixin
 from sklearn.utils._set_output import _get_output_config
 
 from unmix.data.annotated import Annotated, is_annotated, is_store
@@ -29,10 +30,18 @@ from unmix.data.suspects import without_suspects
 from unmix.data.tables import as_table, read_annotated, read_table, split_columns
 from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
 from unmix.files import as_path
-from unmix.forms import familiar
+from unmix.forms import AnnDataLike, DataLike, LabelsLike, familiar
 
 # The same rows are held out for every random_state, so that fits differ by their starts alone.
 _SPLIT_SEED = 0
+
+
+class KindWords(TypedDict, total=False):
+    """What ``prepare`` is told of the features' likelihoods."""
+
+    likelihood: str | Mapping[str, str]
+    size_factors: str | None
+    nuisance: str | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Prepared:
     groups: NDArray[np.int64]
     order: NDArray[np.int64]
     n_train: int
-    table: Any
+    table: DataLike | None
 
     @property
     def train(self) -> NDArray[np.int64]:
@@ -62,7 +71,7 @@ class Prepared:
         return np.arange(self.n_train, len(self.groups))
 
 
-def in_layer(X: Any, layer: str | None) -> Any:
+def in_layer(X: DataLike, layer: str | None) -> Any:
     """``X`` with the layer read that ``fit`` is told to take; ``X`` itself without one.
 
     Raises
@@ -78,7 +87,7 @@ def in_layer(X: Any, layer: str | None) -> Any:
     return table
 
 
-def separate(X: Any, y: Any, layer: str | None = None) -> tuple[Any, Any]:
+def separate(X: DataLike, y: LabelsLike | None, layer: str | None = None) -> tuple[Any, Any]:
     """Features and domains. A text ``y`` names a column of the table (or of ``.obs`` of AnnData), a list several.
 
     A name may also be one of a pandas index. ``layer`` is the one that is read of AnnData.
@@ -100,33 +109,35 @@ def separate(X: Any, y: Any, layer: str | None = None) -> tuple[Any, Any]:
             table = split_columns(table, [], None, [])[0] if set(names).isdisjoint(table.columns) else as_table(X)
         return table, y
     if not nw.dependencies.is_into_dataframe(table):
-        raise DataError(f"y={y!r} names a column, but X is an array without column names. Pass one label a row as y.")
+        raise DataError(f"y={y!r} names a column, but X is an array without column names. Pass one label per row as y.")
     return split_columns(table, names, None, [])
 
 
-def _separate_annotated(X: Any, y: Any, names: Sequence[str], layer: str | None) -> tuple[Any, Any]:
+def _separate_annotated(
+    X: AnnDataLike, y: LabelsLike | None, names: Sequence[str], layer: str | None
+) -> tuple[Any, Any]:
     obs = X.obs
     if not isinstance(y, str) and not _are_columns([*names], obs):
         _warn_of_indices(obs, y)
         return as_table(X, layer), y
     lacking = [name for name in names if name not in obs]
     if lacking:
-        raise DataError(f"There is no column {lacking[0]!r} in .obs; it has {listed(obs.columns, 20) or 'none'}.")
+        raise DataError(f"There is no column {lacking[0]!r} in .obs; it has {listed([*obs.columns], 20) or 'none'}.")
     return as_table(X, layer), obs[[*names]]
 
 
-def _texts(y: Any) -> list[str]:
+def _texts(y: LabelsLike | None) -> list[str]:
     """The texts of a list that holds nothing else: labels, or names of columns."""
     return list(y) if isinstance(y, list | tuple) and all(isinstance(name, str) for name in y) else []
 
 
-def _are_columns(names: list[str], table: Any) -> bool:
+def _are_columns(names: list[str], table: DataLike) -> bool:
     """Whether ``names`` are those of columns and not labels, one a row."""
     frame = _frame(table) if names else None
     return frame is not None and len(names) != len(frame) and not set(names).isdisjoint(frame.columns)
 
 
-def _frame(table: Any) -> Any:
+def _frame(table: DataLike) -> Any:
     """A table as narwhals sees it; None for an array, and where names repeat."""
     if not nw.dependencies.is_into_dataframe(table):
         return None
@@ -136,7 +147,7 @@ def _frame(table: Any) -> Any:
         return None
 
 
-def _warn_of_indices(X: Any, y: Any) -> None:
+def _warn_of_indices(X: DataLike, y: LabelsLike | None) -> None:
     if not (isinstance(X, pd.DataFrame) and isinstance(y, pd.Series | pd.DataFrame)) or len(X) != len(y):
         return
     if not X.index.equals(y.index):
@@ -144,7 +155,7 @@ def _warn_of_indices(X: Any, y: Any) -> None:
         warn(said)
 
 
-def as_fitted(table: Any, features: FeatureSchema, domains: DomainSchema) -> Any:
+def as_fitted(table: DataLike, features: FeatureSchema, domains: DomainSchema) -> Any:
     """A table of new rows with the variables of AnnData aligned by their names, and without a frame's domain columns.
 
     The model's own domain columns may stand among those of a frame; arrays pass unchanged.
@@ -158,8 +169,8 @@ def as_fitted(table: Any, features: FeatureSchema, domains: DomainSchema) -> Any
 
 
 def prepare(
-    X: Any,
-    y: Any,
+    X: DataLike,
+    y: LabelsLike | None,
     *,
     n_latents: int,
     missing: str,
@@ -206,12 +217,12 @@ def prepare(
     return Prepared(features, domains, rows, groups[order], order, len(train), header(table))
 
 
-def header(table: Any) -> Any:
+def header(table: DataLike) -> Any:
     """What scikit-learn reads names off: a frame without rows in place of ``Annotated``, else ``table``."""
     return pd.DataFrame(columns=list(table.names)) if isinstance(table, Annotated) else table
 
 
-def as_images(X: Any, y: Any = None) -> tuple[ImageTable, Any]:
+def as_images(X: DataLike, y: LabelsLike | None = None) -> tuple[ImageTable, LabelsLike | None]:
     """Images and domains from an array and ``y``, a path, or an object with ``images`` and ``domains``.
 
     Where ``y`` is None: the domains that a path or an object brings along, and None for an array.
@@ -221,7 +232,7 @@ def as_images(X: Any, y: Any = None) -> tuple[ImageTable, Any]:
     return table, (table.domains if y is None and carries else y)
 
 
-def labelled_images(X: Any, y: Any = None) -> tuple[ImageTable, Any]:
+def labelled_images(X: DataLike, y: LabelsLike | None = None) -> tuple[ImageTable, LabelsLike]:
     """``as_images`` where the domains are needed."""
     table, y = as_images(X, y)
     if y is None:
@@ -233,7 +244,13 @@ def labelled_images(X: Any, y: Any = None) -> tuple[ImageTable, Any]:
 
 
 def prepare_images(
-    X: Any, y: Any, *, auxiliary: Mapping[str, str] | None, min_domain_rows: int, validation_fraction: float, seed: int
+    X: DataLike,
+    y: LabelsLike | None,
+    *,
+    auxiliary: Mapping[str, str] | None,
+    min_domain_rows: int,
+    validation_fraction: float,
+    seed: int,
 ) -> Prepared:
     """``prepare`` for images: they stay 8 bits, and all pixels have one centre and one scale."""
     table, y = as_images(X, y)
@@ -263,7 +280,7 @@ def image_rows(
     return ImageRows.from_images(images, features.mean, features.std, others)
 
 
-def latent_matrix(X: Any, names: Sequence[str]) -> NDArray[np.float64]:
+def latent_matrix(X: DataLike, names: Sequence[str]) -> NDArray[np.float64]:
     """Latents (n_samples, n_latents) from an array, or from a table with the columns ``names``, in this order."""
     table = as_table(X)
     expected = f"inverse_transform takes latents of shape (n_samples, {len(names)})"
@@ -278,14 +295,14 @@ def latent_matrix(X: Any, names: Sequence[str]) -> NDArray[np.float64]:
     return matrix
 
 
-def with_row_names(estimator: Any, latents: NDArray[Any], table: Any) -> Any:
+def with_row_names(estimator: TransformerMixin, latents: NDArray[np.floating], table: DataLike) -> Any:
     """``latents``, with the names of AnnData's rows where ``set_output`` asks for pandas."""
     if isinstance(table, Annotated) and _get_output_config("transform", estimator)["dense"] == "pandas":
         return pd.DataFrame(latents, index=table.obs.index, columns=estimator.get_feature_names_out())
     return latents
 
 
-def output_dtype(table: Any) -> str:
+def output_dtype(table: DataLike) -> str:
     """float32 in, float32 out; everything else comes back as float64."""
     frame = _frame(table)
     if frame is None:
@@ -355,10 +372,10 @@ class Beside:
     """Columns beside the features: the ``sizes`` of rows (rows,) and the labels of their ``batches``."""
 
     sizes: NDArray[np.float64] | None = None
-    batches: Any = None
+    batches: LabelsLike | None = None
 
 
-def beside_features(X: Any, table: Any, sizes: str | None, nuisance: str | None) -> tuple[Any, Beside]:
+def beside_features(X: DataLike | None, table: DataLike, sizes: str | None, nuisance: str | None) -> tuple[Any, Beside]:
     """The table without the columns that ``sizes`` and ``nuisance`` name, and these; ``X`` may have them as well.
 
     ``X`` is what the user passed: a table with the column of domains, or AnnData, whose ``.obs`` they are in then.
@@ -371,13 +388,13 @@ def beside_features(X: Any, table: Any, sizes: str | None, nuisance: str | None)
     return table, Beside(None if own is None else numeric_matrix(own)[:, 0], batches)
 
 
-def _beside(X: Any, table: Any, name: str | None, what: str) -> Any:
+def _beside(X: DataLike | None, table: DataLike, name: str | None, what: str) -> Any:
     """The column ``name`` as a table of one column; None without a name."""
     if name is None:
         return None
     if isinstance(X, str | Path) and is_store(as_path(X)):
         X = table
-    places = [X.obs] if is_annotated(X) else [table, X]
+    places: list[Any] = [X.obs] if is_annotated(X) else [table, X]
     frames = [frame for frame in map(_frame, places) if frame is not None]
     for frame in frames:
         if name in frame.columns:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, Any, cast
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from sklearn.base import BaseEstimator
 
 from unmix.audit.agreement import REPEATS
 from unmix.data.kinds import announced
@@ -23,7 +24,7 @@ from unmix.terminal import printable
 
 OnEpoch = Callable[[int, list[float]], None]
 OnBlock = Callable[[int, dict[str, float]], None]
-OnRow = Callable[[dict[str, Any]], None]
+OnRow = Callable[[Mapping[str, Any]], None]
 
 
 class _Patient:
@@ -63,7 +64,7 @@ def say(verbose: int, text: str, level: int = 1) -> None:
         _console(highlight=False, soft_wrap=True).print(printable(text), markup=False)
 
 
-def announce(estimator: Any, data: Prepared, device: torch.device) -> None:
+def announce(estimator: BaseEstimator, data: Prepared, device: torch.device) -> None:
     """What a fit is about to do: rows, features, starts, and the kind of every domain column."""
     columns = [column.describe() for column in data.domains.columns] or ["none: one domain, only sparsity identifies"]
     n_held_out = len(data.held_out)
@@ -118,14 +119,14 @@ def epoch_bar(verbose: int, max_epochs: int) -> Iterator[OnEpoch]:
             best = f"{min(objective):.3f}"
             bar.update(task, completed=epoch, best=best)
             if epoch % every == 0:
-                say(verbose, f"epoch {epoch}: held-out objective {best} (best start), nats a row", level=2)
+                say(verbose, f"epoch {epoch}: held-out objective {best} (best start), nats per row", level=2)
 
         yield on_epoch
 
 
 @contextmanager
 def block_bar(verbose: int, n_steps: int) -> Iterator[OnBlock]:
-    """A function to call after every block of steps of an adversarial run; ``verbose=2`` adds a line a tenth."""
+    """A function to call after every block of steps of an adversarial run; ``verbose=2`` adds a line per tenth."""
     columns = (TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
     with Progress(*columns, TimeRemainingColumn(), console=_console(), disable=verbose < 1) as bar:
         task = bar.add_task("training", total=n_steps)
@@ -149,7 +150,7 @@ def run_bar(n_runs: int, n_done: int) -> Iterator[OnRow]:
     with Progress(*columns, TextColumn("{task.fields[last]}", markup=False), console=_console()) as bar:
         task = bar.add_task("runs", total=n_runs, completed=n_done, last="")
 
-        def on_row(row: dict[str, Any]) -> None:
+        def on_row(row: Mapping[str, Any]) -> None:
             found = row["error"] or f"MCC {row['mcc']:.3f}"
             bar.update(task, advance=1, last=printable(f"{row['method']}: {found}"[:60].replace("\n", " ")))
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 
 from unmix.audit.describe import chunks
 from unmix.audit.input import ResidualDependence, stratify
@@ -27,6 +27,7 @@ from unmix.estimators.base import SCORE_DRAWS, LatentEstimator
 from unmix.estimators.prepare import Prepared, prepare
 from unmix.estimators.settings import planned_epochs
 from unmix.fits.choice import finish_starts
+from unmix.forms import DataLike, LabelsLike
 from unmix.train.devices import pick_device
 from unmix.train.fit import fit as train_model
 
@@ -131,7 +132,7 @@ def fit_rows(
 
 
 def gain(candidate: Candidate, other: Candidate) -> tuple[float, float]:
-    """By how many nats a row ``other`` is better, and the standard error of that, paired over the held-out rows."""
+    """By how many nats per row ``other`` is better, and the standard error of that, paired over the held-out rows."""
     difference = other.bounds - candidate.bounds
     if len(difference) < 2:
         return float("nan"), float("nan")
@@ -200,7 +201,7 @@ def table_of(candidates: Sequence[Candidate]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def choose_latents(estimator: LatentEstimator, X: Any, y: Any, seed: int) -> Choice:
+def choose_latents(estimator: LatentEstimator, X: DataLike, y: LabelsLike | None, seed: int) -> Choice:
     """The number of latents of ``CGVAE(n_latents="auto")``, by short fits with the estimator's other settings.
 
     The first has as many latents as principal components stand out of shuffled data. From there the number falls as
@@ -263,7 +264,7 @@ def suffices(estimator: LatentEstimator, data: Prepared, seed: int) -> bool:
     return _probe(clone(estimator).set_params(max_epochs=None), data, seed).independent
 
 
-def long_enough(model: Any) -> bool:
+def long_enough(model: BaseEstimator) -> bool:
     """Whether a fit took at least a third of the default training: before, residuals say nothing of the latents."""
     n_rows = model.settings_["n_train"] + model.settings_["n_held_out"]
     fitted = clone(model).set_params(n_latents=model.n_latents_)
@@ -271,7 +272,7 @@ def long_enough(model: Any) -> bool:
     return _long_enough(fitted, n_rows, model.n_epochs_ * part)
 
 
-def _long_enough(estimator: Any, n_rows: int, passes: float) -> bool:
+def _long_enough(estimator: BaseEstimator, n_rows: int, passes: float) -> bool:
     epochs, part = planned_epochs(clone(estimator).set_params(max_epochs=None), n_rows)
     return bool(passes * _PROBE_SHARE >= epochs * part)
 
@@ -303,7 +304,7 @@ def _eigenvalues(rows: Floats) -> Floats:
     return result
 
 
-def prepared(estimator: LatentEstimator, X: Any, y: Any) -> Prepared:
+def prepared(estimator: LatentEstimator, X: DataLike, y: LabelsLike | None) -> Prepared:
     """The checked data of a fit, whatever the number of latents."""
     return prepare(
         X,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypedDict
 
 from unmix.data.domains import DomainSchema
 from unmix.data.kinds import KINDS
@@ -49,7 +49,20 @@ NUISANCE = Check(
 OF_VAE: dict[str, Check] = {"activation": one_of(ACTIVATIONS), "noise_std": POSITIVE.or_else(None)}
 
 
-def planned_epochs(estimator: Any, n_samples: int) -> tuple[int, float]:
+class Trained(Protocol):
+    """What the length of a training is read off."""
+
+    n_latents: int | str
+    max_epochs: int | None
+    batch_size: int
+    learning_rate: float
+    validation_fraction: float
+    early_stopping: bool
+    steps_per_latent: ClassVar[int]
+    least_steps: ClassVar[int]
+
+
+def planned_epochs(estimator: Trained, n_samples: int) -> tuple[int, float]:
     """Epochs and the part of the rows that each takes: ``max_epochs`` whole ones, or the default number of steps.
 
     These are ``steps_per_latent`` for each latent, and ``least_steps`` at least. Where 20 passes over the rows are
@@ -58,12 +71,12 @@ def planned_epochs(estimator: Any, n_samples: int) -> tuple[int, float]:
     if estimator.max_epochs is not None:
         return int(estimator.max_epochs), 1.0
     n_batches = max(1, round(n_samples * (1 - estimator.validation_fraction) / estimator.batch_size))
-    steps = max(estimator.steps_per_latent * estimator.n_latents, estimator.least_steps)
+    steps = max(estimator.steps_per_latent * int(estimator.n_latents), estimator.least_steps)
     batches = min(n_batches, math.ceil(steps / _LEAST_EPOCHS))
     return min(math.ceil(steps / batches), _MOST_EPOCHS), batches / n_batches
 
 
-def training_settings(estimator: Any, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
+def training_settings(estimator: Trained, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
     """What the training loop is told."""
     epochs, part = planned_epochs(estimator, n_samples)
     patience = max(10, round(_PATIENCE_SHARE * epochs)) if estimator.early_stopping and has_held_out else None
@@ -77,9 +90,22 @@ def training_settings(estimator: Any, n_samples: int, seed: int, has_held_out: b
     )
 
 
-def vae_words(
-    estimator: Any, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int
-) -> dict[str, Any]:
+class VAEWords(TypedDict):
+    """Fields of ``VAEConfig``, which all baselines share."""
+
+    n_latents: int
+    n_features: int
+    n_design: int
+    interactions: bool
+    masked: bool
+    hidden: tuple[int, ...]
+    activation: str
+    noise_std: float | None
+    n_starts: int
+    seed: int
+
+
+def vae_words(estimator: Any, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> VAEWords:
     """Fields of ``VAEConfig``, which all baselines share."""
     return {
         "n_latents": int(estimator.n_latents),

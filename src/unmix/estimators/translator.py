@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema, ImageTable, check_images
 from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
@@ -27,10 +28,10 @@ from unmix.estimators.prepare import as_images
 from unmix.estimators.progress import block_bar, say
 from unmix.estimators.translator_report import write_translator_report
 from unmix.files import as_path, file_to_write
-from unmix.fits.adversarial import errors_table
+from unmix.fits.adversarial import TranslatorFit, TranslatorSummary, errors_table
 from unmix.fits.fit import Fit
-from unmix.fits.translating import TranslatorFit, TranslatorSummary
 from unmix.fits.words import plain_settings
+from unmix.forms import DataLike, LabelsLike
 from unmix.models.cggan import FLOWS
 from unmix.models.cggan import as_images as as_pixels
 from unmix.models.features import FeatureNetwork
@@ -67,15 +68,15 @@ _EFFECT_ROWS = 32
 
 @dataclass(eq=False, repr=False)
 class ImageTranslator(FittedFace[TranslatorFit]):
-    r"""Carries images from domain to domain: content keeps its place, style is a small vector that domains move.
+    r"""Translates images between domains: content is a spatial map, style is a small vector that domains change.
 
     .. math:: x = G(c, z_s), \qquad z_s = f_u(\epsilon_s), \qquad c \sim q(c \mid T_u(x))
 
     First the means and covariances of the domains are made equal, in closed form: T_u is the Gaussian optimal transport
-    of domain u to the barycentre of all. From what it gives, an encoder reads content, a map of Gaussian latents. The
+    of domain u to the barycentre of all. From the result an encoder computes content, a map of Gaussian latents. The
     decoder draws it in the style z_s, whose distribution in each domain is the flow f of CG-GAN (Li et al., ICLR 2025,
-    arXiv:2503.00639). Trained by reconstruction and by bringing back what was carried to another domain; no player is
-    adversarial. Images of the same content in two domains are never needed.
+    arXiv:2503.00639). Training uses reconstruction and back-translation, and is not adversarial. Images of the same
+    content in two domains are not needed.
 
     Parameters
     ----------
@@ -89,11 +90,11 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         f: location-scale, or a monotone spline. False: style is N(0, I) in every domain, and the decoder is told the
         domain.
     mask_weight : float, default 0
-        Weight of the mask term of the paper, which presses the style latents that domains need to few.
+        Weight of the mask term of the paper, which reduces the number of style latents that domains change.
     sparsity : float, default 0
         Weight of the mean of |∂x/∂z_s| over pixels.
     back_translation : float, default 1
-        Weight of bringing back what was carried to another domain.
+        Weight of back-translation: images translated to another domain and back.
     max_steps : int, default 3000
     batch_size : int, default 32
     learning_rate : float, default 0.002
@@ -103,7 +104,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         bfloat16 where possible, on CUDA only.
     device : {"auto", "cpu", "cuda", "mps"} or torch.device, default "auto"
     random_state : int, RandomState or None, default 0
-        An integer gives the same bits on the same CPU.
+        An integer gives bitwise identical results on the same CPU.
     verbose : {0, 1, 2}, default 1
 
     Attributes
@@ -111,9 +112,9 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     domains_ : tuple of str
     image_shape_ : (height, width, channels)
     importance_ : float array (n_style,)
-        Share of each style latent's spread that domains make, as a standard deviation; 0 without a flow.
+        Share of each style latent's spread that domains account for, as a standard deviation; 0 without a flow.
     history_ : DataFrame
-        One row a hundred steps: mean of every term.
+        One row per hundred steps: mean of every term.
     n_features_in_, n_steps_ : int
     fit_seconds_ : float
 
@@ -155,8 +156,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     learning_rate: float = 2e-3
     min_domain_rows: int = 10
     mixed_precision: bool = False
-    device: Any = "auto"
-    random_state: Any = 0
+    device: str | torch.device = "auto"
+    random_state: RandomLike = 0
     verbose: int = 1
 
     summary_type: ClassVar[type[TranslatorSummary]] = TranslatorSummary
@@ -167,7 +168,9 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     n_steps_ = Learnt[int](lambda fit: fit.summary.n_steps)
 
     @atomic
-    def fit(self, X: Any, y: Any = None, *, checkpoint: str | Path | None = None, resume: bool = False) -> Self:
+    def fit(
+        self, X: DataLike, y: LabelsLike | None = None, *, checkpoint: str | Path | None = None, resume: bool = False
+    ) -> Self:
         """Learn from images of two or more domains; no image needs a partner in another domain.
 
         Parameters
@@ -176,19 +179,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             uint8 (n_images, height, width, channels), sides of 16 to 256 pixels, grey or in colour.
         y : labels (n_images,)
             The domain of each image; what ``read_images`` returns, and a path, bring them along.
-        checkpoint : path, optional
-            File for the state of the training, written every few seconds and when it is interrupted.
-        resume : bool, default False
-            Go on from ``checkpoint``; the result equals that of an uninterrupted fit.
-
-        Raises
-        ------
-        DataError, DomainError, SettingError
-            Before training starts, with what was expected, what came and what to do.
-        StorageError
-            ``checkpoint`` cannot be written, or is that of other data or settings.
-        TrainingError
-            The objective became non-finite and stayed so.
+        checkpoint, resume
+            As in ``CGVAE.fit``, which raises the same errors.
 
         Warns
         -----
@@ -259,7 +251,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         say(self.verbose, f"{result.seconds:.0f} s")
         return self
 
-    def transform(self, X: Any, y: Any = None) -> Floats:
+    def transform(self, X: DataLike, y: LabelsLike | None = None) -> Floats:
         """Content (n_images, n_content · cells of the grid), carried to what all domains have in common.
 
         Without ``y`` the domain of each image is that of ``predict_domain``.
@@ -268,18 +260,25 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         content: Floats = self.model_.content(x, groups).cpu().numpy()
         return content
 
-    def style(self, X: Any) -> Floats:
+    def style(self, X: DataLike) -> Floats:
         """Style ε (n_images, n_style): what each image's style has of its own within its domain; N(0, I) in each."""
         check_is_fitted(self)
         found: Floats = self.model_.noise(self._pixels(X)).cpu().numpy()
         return found
 
-    def predict_domain(self, X: Any) -> NDArray[np.str_]:
+    def predict_domain(self, X: DataLike) -> NDArray[np.str_]:
         """The domain (n_images,) that a small classifier, trained beside the model, finds in each image."""
         check_is_fitted(self)
         return np.array(self.domains_)[self.model_.found(self._pixels(X)).cpu().numpy()]
 
-    def translate(self, X: Any, y: Any = None, *, to: Any = None, style_of: Any = None) -> Images:
+    def translate(
+        self,
+        X: DataLike,
+        y: LabelsLike | None = None,
+        *,
+        to: LabelsLike | None = None,
+        style_of: DataLike | tuple[DataLike, LabelsLike] | None = None,
+    ) -> Images:
         """The same images as they would be in another domain, or in the style of other images.
 
         Parameters
@@ -299,8 +298,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             target = self._places(to, len(x))
             noise = self._middle(target)
         else:
-            paired = isinstance(style_of, tuple) and len(style_of) == 2
-            given = style_of if paired else (style_of, None)
+            given: Any = style_of if isinstance(style_of, tuple) and len(style_of) == 2 else (style_of, None)
             other, target, _ = self._source(*given)
             noise = self.model_.noise(other)
             if len(other) not in (1, len(x)):
@@ -308,7 +306,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             noise, target = noise.expand(len(x), -1), target.expand(len(x))
         return self._drawn(self.model_.content(x, groups), noise, target)
 
-    def decode(self, content: ArrayLike, domain: Any, style: ArrayLike | None = None) -> Images:
+    def decode(self, content: ArrayLike, domain: LabelsLike | None, style: ArrayLike | None = None) -> Images:
         """Images of content as ``transform`` gives it, in a domain (or one for each row).
 
         ``style`` ε (n_images, n_style), as ``style`` gives it; default: 0, the middle of the domain.
@@ -321,7 +319,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             raise DataError(f"There are {len(z)} rows of content and {len(own)} of style. Pass as many of both.")
         return self._drawn(z, own, groups)
 
-    def sample(self, n_samples: int = 1, domain: Any = None, random_state: RandomLike = 0) -> Images:
+    def sample(self, n_samples: int = 1, domain: LabelsLike | None = None, random_state: RandomLike = 0) -> Images:
         """Draw images of one domain; the same ``random_state`` gives the same content and ε in every domain.
 
         Content comes from a mixture of Gaussians fitted to that of the training images.
@@ -336,7 +334,9 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         noise = torch.randn(n_samples, int(self.n_style), generator=source).to(content)
         return self._drawn(content, noise, groups)
 
-    def traverse(self, X: Any, y: Any = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)) -> Images:
+    def traverse(
+        self, X: DataLike, y: LabelsLike | None = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)
+    ) -> Images:
         """Images (n_values, n_images, …) of ``X`` with one style latent ε set to each of ``values``, others 0."""
         check_is_fitted(self)
         whole(0, int(self.n_style) - 1).need("latent", latent)
@@ -345,12 +345,19 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         column = torch.arange(noise.shape[1], device=noise.device) == latent
         return np.stack([decode(torch.where(column, float(value), noise)) for value in values])
 
-    def _traversed(self, X: Any, y: Any) -> tuple[Tensor, Callable[[Tensor], Images]]:
+    def _traversed(self, X: DataLike, y: LabelsLike | None) -> tuple[Tensor, Callable[[Tensor], Images]]:
         x, groups, _ = self._source(X, y)
         content = self.model_.content(x, groups)
         return self._middle(groups), lambda noise: self._drawn(content, noise, groups)
 
-    def report(self, path: str | Path, X: Any = None, y: Any = None, *, judged: Any = None) -> Path:
+    def report(
+        self,
+        path: str | Path,
+        X: DataLike | None = None,
+        y: LabelsLike | None = None,
+        *,
+        judged: pd.DataFrame | None = None,
+    ) -> Path:
         """Write the page of this fit, one self-contained HTML file, and return its path.
 
         Parameters
@@ -363,7 +370,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         """
         check_is_fitted(self)
         path = file_to_write(path)
-        shown: tuple[ImageTable, Any] | None = None
+        shown: tuple[ImageTable, NDArray[np.int64]] | None = None
         if X is not None:
             _, groups, table = self._source(X, y)
             shown = (table, groups.cpu().numpy())
@@ -397,7 +404,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         config = self._config(features.shape, len(domains.domains), fitted["seed"])
         return FittedTranslator(config, {name: tuple(sizes) for name, sizes in fitted["sizes"].items()})
 
-    def _source(self, X: Any, y: Any) -> tuple[Tensor, Tensor, ImageTable]:
+    def _source(self, X: DataLike, y: LabelsLike | None) -> tuple[Tensor, Tensor, ImageTable]:
         """Pixels and places of the domains, found where none are given, and the images."""
         check_is_fitted(self)
         table, y = as_images(X, y)
@@ -405,7 +412,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         groups = self.model_.found(x) if y is None else self._places(y, len(x))
         return x, groups, table
 
-    def _pixels(self, X: Any) -> Tensor:
+    def _pixels(self, X: DataLike) -> Tensor:
         images = as_images(X)[0].images
         if images.shape[1:] != self.image_shape_:
             raise SchemaError(
@@ -414,7 +421,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             )
         return torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.model_.means.device)
 
-    def _places(self, labels: Any, n_rows: int) -> Tensor:
+    def _places(self, labels: LabelsLike | None, n_rows: int) -> Tensor:
         schema = self.domain_schema_
         codes = schema.encode(schema.rows_of(labels, n_rows), n_rows).codes[:, 0]
         return torch.from_numpy(codes).to(self.model_.means.device)
@@ -457,7 +464,7 @@ def _check_sides(images: Images) -> None:
         )
 
 
-def _expected_seconds(network: TranslatorNetwork, rows: Any, settings: AdversarialSettings) -> float:
+def _expected_seconds(network: TranslatorNetwork, rows: Rows, settings: AdversarialSettings) -> float:
     """Seconds of the training, by a few steps of a copy, all terms among them."""
     trial = copy.deepcopy(network)
     every = network.config.steps

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from unmix.data.images import ImageTable
 from unmix.errors import DataError
@@ -29,7 +30,7 @@ _REACH = 2.0
 
 
 def write_translator_report(
-    model: Any, path: Path, shown: tuple[ImageTable, Any] | None, judged: pd.DataFrame | None
+    model: Any, path: Path, shown: tuple[ImageTable, NDArray[np.int64]] | None, judged: pd.DataFrame | None
 ) -> Path:
     """Write the page of ``model``; the images of ``shown``, with the places of their domains, are translated."""
     tables = [] if judged is None else [_judged_table(judged)]
@@ -77,7 +78,7 @@ def _found(model: Any, judged: pd.DataFrame | None) -> str:
     return f"{said}. {learnt}"
 
 
-def _of_images(model: Any, table: ImageTable, groups: Any) -> list[ImageSection]:
+def _of_images(model: Any, table: ImageTable, groups: NDArray[np.int64]) -> list[ImageSection]:
     chosen, words = some_of_each(groups, model.domains_)
     labels = [model.domains_[group] for group in groups[chosen]]
     first = table.images[chosen]
@@ -91,7 +92,7 @@ def _of_images(model: Any, table: ImageTable, groups: Any) -> list[ImageSection]
     return [*sections, ImageSection("What each style latent does", text, lines, names)]
 
 
-def _judged_table(judged: Any) -> PageTable:
+def _judged_table(judged: pd.DataFrame) -> PageTable:
     if not isinstance(judged, pd.DataFrame) or judged.empty or not set(_COLUMNS) <= set(judged):
         raise DataError(
             f"judged must be a table with the columns {list(_COLUMNS)}, as unmix.images.judge_translations returns it; "

@@ -1,4 +1,4 @@
-"""What a fit of a ``CGGAN`` says of its rows, and what its folder holds of that."""
+"""What a fit of a ``CGGAN`` or an ``ImageTranslator`` says of its rows, and what its folder holds of that."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from unmix.fits.fit import Fit, Parts, Saved, Summary
 from unmix.models.fitted_gan import FittedGAN
+from unmix.models.fitted_translator import FittedTranslator
 
-_FILES = """model.safetensors  averaged generator, encoder, frame of the latents, and the mixing
+_OF_GAN = """model.safetensors  averaged generator, encoder, frame of the latents, and the mixing
 history.jsonl      terms of discriminator, generator and encoder, one line a block of steps"""
+_OF_TRANSLATOR = """\
+model.safetensors  averaged encoders and decoder, flow of style, transports, prior of content, the mixing
+history.jsonl      terms of the objective, one line a block of steps"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +34,7 @@ class GANSummary(Summary):
 
     def write(self, fit: Fit[Any, Any], folder: Path) -> Parts:
         scalars = {"n_steps": self.n_steps, "start_errors": fit.starts["error"].tolist()}
-        return Parts({"mixing": self.effects}, scalars, _FILES)
+        return Parts({"mixing": self.effects}, scalars, _OF_GAN)
 
     @classmethod
     def read(cls, saved: Saved) -> tuple[Self, pd.DataFrame, int]:
@@ -41,10 +45,20 @@ class GANSummary(Summary):
         return cls(saved.arrays["mixing"], saved.scalars["n_steps"]), errors_table(errors, best), best
 
 
+class TranslatorSummary(GANSummary):
+    """``effects`` are the mean of |∂x/∂ε| of style (height, width, colours, n_style), in grey levels."""
+
+    def write(self, fit: Fit[Any, Any], folder: Path) -> Parts:
+        scalars = {"n_steps": self.n_steps, "sizes": {name: list(own) for name, own in fit.model.sizes.items()}}
+        return Parts({"mixing": self.effects}, scalars, _OF_TRANSLATOR)
+
+
 GANFit = Fit[FittedGAN, GANSummary]
+TranslatorFit = Fit[FittedTranslator, TranslatorSummary]
 
 
-def errors_table(errors: Any, best: int) -> pd.DataFrame:
-    """One row a start: what it is compared by, and whether it was kept."""
-    starts = np.arange(len(errors))
-    return pd.DataFrame({"start": starts, "error": np.asarray(errors, dtype=float), "kept": starts == best})
+def errors_table(errors: ArrayLike, best: int) -> pd.DataFrame:
+    """One row per start: what it is compared by, and whether it was kept."""
+    values = np.asarray(errors, dtype=float)
+    starts = np.arange(len(values))
+    return pd.DataFrame({"start": starts, "error": values, "kept": starts == best})

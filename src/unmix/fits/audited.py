@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from unmix.data.batches import Rows
 from unmix.data.schema import FeatureSchema
 from unmix.errors import DomainError
 from unmix.fits.adversarial import GANFit
-from unmix.fits.fit import Fit
+from unmix.fits.fit import AnyFit
 from unmix.fits.latent import LatentFit
 
 
@@ -90,7 +89,7 @@ def new_rows(fit: LatentFit, rows: Rows, groups: NDArray[np.int64]) -> NewRows:
     return NewRows(rows, groups, kept, tuple(notes))
 
 
-def _need_known(fit: Fit[Any, Any], groups: NDArray[np.int64]) -> None:
+def _need_known(fit: AnyFit, groups: NDArray[np.int64]) -> None:
     if (groups < 0).all():
         raise DomainError(
             "No row is of a combination of domain levels that was there at fit. Known: "

@@ -104,7 +104,7 @@ def _expansion(model: FittedModel, rows: Rows) -> Tensor:
 
 
 def restarts_table(result: TrainingResult, agreed: Agreement, best: int) -> pd.DataFrame:
-    """One row a start: what it reached, and whether it was kept."""
+    """One row per start: what it reached, and whether it was kept."""
     rows = []
     for start, objective in enumerate(result.objective):
         terms = {f"held_out_{name}": value for name, value in result.terms[start].items()}

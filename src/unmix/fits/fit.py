@@ -59,8 +59,8 @@ Command line:  unmix transform {name} photos --out latents.csv
 class Parts:
     """What a summary keeps in the folder of its fit: arrays, scalars, and a line on each of its files."""
 
-    arrays: dict[str, Any]
-    scalars: dict[str, Any]
+    arrays: Mapping[str, NDArray[Any]]
+    scalars: Mapping[str, object]
     files: str
 
 
@@ -70,7 +70,7 @@ class Saved:
 
     folder: Path
     scalars: dict[str, Any]
-    arrays: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
     features: tuple[str, ...]
     domains: tuple[str, ...]
     n_starts: int
@@ -101,7 +101,7 @@ class Kind(ABC):
     uses_domains: ClassVar[bool] = True
     summary_type: ClassVar[type[Summary]]
 
-    def __init_subclass__(cls, **words: Any) -> None:
+    def __init_subclass__(cls, **words: object) -> None:
         super().__init_subclass__(**words)
         if cls.__module__.partition(".")[0] == __name__.partition(".")[0]:
             _KINDS[cls.__name__] = cls
@@ -123,8 +123,8 @@ def kinds() -> dict[str, type[Kind]]:
     return {name: kind for name, kind in _KINDS.items() if not inspect.isabstract(kind)}
 
 
-Model = TypeVar("Model", bound=Framed)
-OwnSummary = TypeVar("OwnSummary", bound=Summary)
+Model = TypeVar("Model", bound=Framed, covariant=True)
+OwnSummary = TypeVar("OwnSummary", bound=Summary, covariant=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +139,7 @@ class Fit(Generic[Model, OwnSummary]):
     schema : FeatureSchema or ImageSchema
     domains : DomainSchema
     history : DataFrame, the course of training
-    starts : DataFrame, one row a start
+    starts : DataFrame, one row per start
     best : int, the start that is kept
     summary : Summary, what the fit says of its rows
     seed : int
@@ -147,7 +147,7 @@ class Fit(Generic[Model, OwnSummary]):
     """
 
     kind: type[Kind]
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, object]
     model: Model
     schema: FeatureSchema | ImageSchema
     domains: DomainSchema
@@ -175,7 +175,7 @@ class Fit(Generic[Model, OwnSummary]):
         return folder
 
     @classmethod
-    def from_folder(cls, path: str | Path, device: Any = "auto") -> Fit[Any, Any]:
+    def from_folder(cls, path: str | Path, device: str | torch.device = "auto") -> AnyFit:
         """The fit that ``to_folder`` wrote, its model on ``device``.
 
         Raises
@@ -209,7 +209,7 @@ class Fit(Generic[Model, OwnSummary]):
         (folder / "README.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
 
     @classmethod
-    def _read(cls, folder: Path) -> Fit[Any, Any]:
+    def _read(cls, folder: Path) -> AnyFit:
         """The fit on the CPU; a file of another shape raises whatever comes of that."""
         known = kinds()
         config, schemas = read_config(folder, known)
@@ -230,6 +230,9 @@ class Fit(Generic[Model, OwnSummary]):
         return Fit(kind, parameters, model, schema, domains, history, starts, best, summary, seed, seconds)
 
 
+AnyFit = Fit[Framed, Summary]
+
+
 def _schema_of(raw: dict[str, Any]) -> FeatureSchema | ImageSchema:
     if "image_shape" in raw:
         # Folders of CG-GAN had the shape alone: it sees pixels from -1 to 1.
@@ -239,7 +242,7 @@ def _schema_of(raw: dict[str, Any]) -> FeatureSchema | ImageSchema:
     return FeatureSchema.from_dict(raw) if "names" in raw else ImageSchema.from_dict(raw)
 
 
-def _parted(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _parted(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, NDArray[Any]]]:
     """The state of the model, and the arrays of the summary."""
     state = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
     return state, {key: value.numpy() for key, value in tensors.items() if not key.startswith("model/")}

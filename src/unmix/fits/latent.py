@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,7 @@ from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
+from unmix.data.images import ImageSchema
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import write_table
 from unmix.fits.choice import finish_starts, restarts_table
@@ -32,8 +33,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _FILES = """model.safetensors  the kept start's parameters, and the arrays behind the report
-history.jsonl      held-out objective and its terms, one line an epoch and start
-restarts.csv       one line a start
+history.jsonl      held-out objective and its terms, one line per epoch and start
+restarts.csv       one line per start
 mixing.csv         features x latents: |dx/dz|, in {unit}
 effects.csv        how each domain moves each latent, with 95 % intervals"""
 
@@ -92,7 +93,7 @@ class LatentSummary(Summary):
         return np.median(found[reached], axis=0) if reached.any() else np.full(found.shape[1], np.nan)
 
     def effects_frame(self, domains: Sequence[str], latents: Sequence[str]) -> pd.DataFrame:
-        """How each domain moves each latent, one row a pair, with 95 % intervals; in units of the latent's spread."""
+        """How each domain moves each latent, one row per pair, with 95 % intervals; in units of the latent's spread."""
         found = self.description
         index = pd.MultiIndex.from_product([domains, latents], names=["domain", "latent"])
         names = [name for name in found.arrays() if name.startswith(("location", "spread"))]
@@ -115,7 +116,9 @@ class LatentSummary(Summary):
             scalars["adapted"] = list(self.adapted)
         if self.selection is not None:
             write_table(self.selection, folder / SELECTION)
-        arrays = {f"description/{key}": value for key, value in self.description.arrays().items()}
+        arrays: dict[str, NDArray[Any]] = {
+            f"description/{key}": value for key, value in self.description.arrays().items()
+        }
         arrays["training_rows"] = self.training_rows
         if self.residuals is not None:
             arrays |= {f"residuals/{key}": value for key, value in self.residuals.arrays().items()}
@@ -155,11 +158,11 @@ LatentFit = Fit[FittedModel, LatentSummary]
 
 def finish_fit(
     kind: type[Kind],
-    parameters: dict[str, Any],
+    parameters: Mapping[str, Any],
     network: LatentModel,
     result: TrainingResult,
     *,
-    schema: Any,
+    schema: FeatureSchema | ImageSchema,
     domains: DomainSchema,
     train: Rows,
     held_out: Rows | None,
@@ -219,5 +222,5 @@ def tables(fit: LatentFit) -> dict[str, pd.DataFrame]:
     }
 
 
-def _under(part: str, arrays: dict[str, Any]) -> dict[str, Any]:
+def _under(part: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {key.removeprefix(part): value for key, value in arrays.items() if key.startswith(part)}

@@ -40,7 +40,7 @@ FILES = (
 )
 
 
-def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
+def write_folder(path: Path, write: Callable[[Path], object]) -> None:
     """Write the folder of a model, by a function that takes a path; other files stay unless they are in the way."""
     with folder_beside(path) as beside:
         write(beside)
@@ -48,7 +48,7 @@ def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
         _take_place(path, beside, {"finished": finished, "files": {}, "written": {}})
 
 
-def add_files(path: Path, writers: Mapping[str, Callable[[Path], Any]]) -> None:
+def add_files(path: Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
     """Write further files into the folder of a model, such as its report, by functions that take a path."""
     with folder_beside(path / DONE) as beside:
         for name, write in writers.items():
@@ -162,7 +162,7 @@ def read_config(folder: Path, kinds: Iterable[str]) -> tuple[dict[str, Any], dic
     return config, schema
 
 
-def _check_sums(folder: Path, done: dict[str, Any], written_as: Any) -> None:
+def _check_sums(folder: Path, done: dict[str, Any], written_as: object) -> None:
     """Whether the files are those that were saved; folders of format 2 have the sum of the tensors, or none."""
     if written_as == _UNSUMMED and "files" not in done:
         sums = {MODEL: done["sha256"]} if "sha256" in done else {}
@@ -200,12 +200,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sum_of(done: dict[str, Any]) -> str:
+def _sum_of(done: dict[str, object]) -> str:
     """The sum of ``done.json``, but for its own."""
     content = {name: value for name, value in done.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Strict JSON: a number that is not finite becomes null."""
     path.write_text(json.dumps(json_ready(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 
 from unmix.errors import SettingError, StorageError
 from unmix.version import __version__
 
+Own = TypeVar("Own")
 
-def plain_settings(estimator: Any, seed: int) -> dict[str, Any]:
+
+def plain_settings(estimator: BaseEstimator, seed: int) -> dict[str, object]:
     """Constructor words as JSON holds them, with the seed that the random state gave.
 
     Raises
@@ -22,7 +26,7 @@ def plain_settings(estimator: Any, seed: int) -> dict[str, Any]:
     SettingError
         For a word that could not be saved with the model: called before training, for afterwards is too late.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in {**estimator.get_params(deep=False), "random_state": seed}.items():
         try:
             found[name] = _plain(value)
@@ -34,7 +38,7 @@ def plain_settings(estimator: Any, seed: int) -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, torch.device | str):
         return str(value)
     if isinstance(value, np.generic | np.ndarray):
@@ -52,7 +56,9 @@ def _plain(value: Any) -> Any:
     raise TypeError
 
 
-def restored(kind: Callable[..., Any], words: Mapping[str, Any], check: Callable[[Any], None], where: Any) -> Any:
+def restored(
+    kind: Callable[..., Own], words: Mapping[str, object], check: Callable[[Own], None], where: str | Path
+) -> Own:
     """An estimator with saved words, after ``check``; ``where`` they are saved is what an error names.
 
     Raises

@@ -130,7 +130,7 @@ def _informative(latents: list[Floats], kl: Sequence[ArrayLike] | Floats | None,
     if kl is None:
         spreads = [_spread(run) for run in latents]
         return [alive(run) & (own > threshold**0.5 * own.max()) for run, own in zip(latents, spreads, strict=True)]
-    said, expected = "one number a latent for every run", [run.shape[1:] for run in latents]
+    said, expected = "one number per latent for every run", [run.shape[1:] for run in latents]
     divergences = [as_array("kl", run, said, float) for run in kl] if isinstance(kl, Iterable) else []
     if [run.shape for run in divergences] != expected:
         raise DataError(f"kl must hold {said}, shapes {expected}; got {[run.shape for run in divergences]}.")

@@ -21,7 +21,7 @@ instance normalisation of its feature maps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -345,7 +345,7 @@ def _mean_score(
     names: tuple[str, ...],
     parts: Sequence[tuple[Floats, Floats]],
     details: dict[str, Any],
-    settings: dict[str, Any],
+    settings: Mapping[str, object],
     low: float = -np.inf,
 ) -> Score:
     """The mean over domains; ``boots`` (n_bootstrap, n_domains)."""

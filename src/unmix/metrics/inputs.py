@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from unmix import errors
 from unmix.errors import DataError, DomainError, MetricWarning, SettingError
-from unmix.forms import familiar
+from unmix.forms import LabelsLike, familiar
 from unmix.labels import label_text, label_texts, labels_frame
 from unmix.validation import whole
 
@@ -21,7 +21,7 @@ Bools = NDArray[np.bool_]
 Discrete = bool | Sequence[int] | Sequence[bool] | Bools | Ints
 
 
-def as_array(name: str, values: Any, expected: str, dtype: Any = None) -> NDArray[Any]:
+def as_array(name: str, values: object, expected: str, dtype: type | None = None) -> NDArray[Any]:
     """``np.asarray``; a DataError where that fails, and for a masked entry, whose value numpy would take for one."""
     values = familiar(values)
     if _masked(values):
@@ -33,7 +33,7 @@ def as_array(name: str, values: Any, expected: str, dtype: Any = None) -> NDArra
         raise DataError(f"{name} must hold {expected}. ({error})") from error
 
 
-def _masked(values: Any) -> bool:
+def _masked(values: object) -> bool:
     if isinstance(values, np.ma.MaskedArray):
         return bool(np.ma.is_masked(values))
     return isinstance(values, list | tuple) and any(map(_masked, values))
@@ -73,7 +73,7 @@ def factor_pair(
     return z, w, classes, varying_factors(z)
 
 
-def domain_codes(domains: Any, n_rows: int) -> Ints:
+def domain_codes(domains: LabelsLike | None, n_rows: int) -> Ints:
     """A number 0, 1, … for the domain of each row: labels in any form that ``fit`` takes, or a table of them."""
     if _masked(domains):
         raise DomainError("domains has masked entries. Leave their rows out, or label them.")
@@ -88,8 +88,8 @@ def domain_codes(domains: Any, n_rows: int) -> Ints:
     return np.array([numbers[label] for label in labels], dtype=np.int64)
 
 
-def labels(name: str, values: ArrayLike, n_rows: int | None = None) -> list[str]:
-    """One label a row, as text, so that 1, 1.0 and "1" are one label."""
+def labels(name: str, values: LabelsLike | None, n_rows: int | None = None) -> list[str]:
+    """One label per row, as text, so that 1, 1.0 and "1" are one label."""
     return label_texts(values, name, n_rows)
 
 

@@ -25,6 +25,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 
 from unmix.errors import SettingError
+from unmix.forms import LabelsLike
 from unmix.metrics.inputs import (
     Floats,
     Ints,
@@ -63,7 +64,7 @@ def mcc(
     z_hat: ArrayLike,
     *,
     method: Literal["pearson", "spearman"] = "pearson",
-    domains: Any = None,
+    domains: LabelsLike | None = None,
     split: bool = True,
     n_bootstrap: int = 200,
     random_state: int = 0,

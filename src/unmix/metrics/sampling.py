@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
 from unmix.metrics.information import bins
@@ -98,7 +98,7 @@ def factor_vae_score(
     1.0
     """
 
-    def fit_and_score(latents: Floats, draws: list[list[Ints]]) -> tuple[Floats, dict[str, Any]]:
+    def fit_and_score(latents: Floats, draws: list[list[Ints]]) -> tuple[Floats, dict[str, NDArray[Any]]]:
         still = [[latents[rows].var(axis=1).argmin(axis=1) for rows in factor] for factor in draws]
         votes = np.stack([np.bincount(fitted, minlength=latents.shape[1]) for fitted, _ in still])
         named = votes.argmax(axis=0)
@@ -166,7 +166,7 @@ def beta_vae_score(
     True
     """
 
-    def fit_and_score(latents: Floats, draws: list[list[Ints]]) -> tuple[Floats, dict[str, Any]]:
+    def fit_and_score(latents: Floats, draws: list[list[Ints]]) -> tuple[Floats, dict[str, NDArray[Any]]]:
         # Each pair lies within one group, so that its two rows share the value of the factor.
         half = group_size
         steps = [
@@ -282,7 +282,7 @@ def _robustness(codes: Ints, latents: Floats) -> tuple[float, Floats]:
 
 
 def _from_groups(
-    fit_and_score: Callable[[Floats, list[list[Ints]]], tuple[Floats, dict[str, Any]]],
+    fit_and_score: Callable[[Floats, list[list[Ints]]], tuple[Floats, dict[str, NDArray[Any]]]],
     z_true: ArrayLike,
     z_hat: ArrayLike,
     discrete: Discrete,
@@ -319,7 +319,7 @@ def _from_groups(
         value = float("nan") if not usable.any() else 1.0 if latents.size else 0.0
         return Score(value, np.where(usable, value, np.nan), (value, value), value, {}, settings)
 
-    def run(c: Ints, a: Floats) -> tuple[Floats, dict[str, Any]]:
+    def run(c: Ints, a: Floats) -> tuple[Floats, dict[str, NDArray[Any]]]:
         scale = a.std(axis=0)
         draws = [
             [_groups(rng, column, max(1, n_votes // c.shape[1]), group_size * rows_each) for _ in range(2)]

@@ -11,12 +11,12 @@ A score :math:`s` comes with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from unmix.metrics.inputs import Floats, Ints
 
@@ -41,7 +41,7 @@ class Score(float):
     interval: tuple[float, float]
     chance: float
     details: dict[str, Any]
-    settings: dict[str, Any]
+    settings: Mapping[str, object]
 
     def __new__(
         cls,
@@ -50,7 +50,7 @@ class Score(float):
         interval: tuple[float, float],
         chance: float,
         details: dict[str, Any],
-        settings: dict[str, Any],
+        settings: Mapping[str, object],
     ) -> Score:
         score = super().__new__(cls, value)
         score.per_factor, score.interval, score.chance = per_factor, interval, chance
@@ -68,7 +68,7 @@ class Score(float):
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a factor, or a domain where the score has one value for each."""
+        """One row per factor, or a domain where the score has one value for each."""
         first = {"domain": self.details["domain"]} if "domain" in self.details else {}
         frame = pd.DataFrame((first or {"factor": np.arange(len(self.per_factor))}) | {"score": self.per_factor})
         for name in ("assignment", "signs", "within_domain", "low", "high", "n"):
@@ -77,7 +77,9 @@ class Score(float):
         return frame
 
 
-def domain_details(names: Sequence[str], intervals: Sequence[tuple[float, float]], rows: ArrayLike) -> dict[str, Any]:
+def domain_details(
+    names: Sequence[str], intervals: Sequence[tuple[float, float]], rows: ArrayLike
+) -> dict[str, NDArray[np.generic]]:
     """What ``details`` say of values by domain: names, ends of the intervals, numbers of rows."""
     low, high = ([float(ends[side]) for ends in intervals] for side in (0, 1))
     return {"domain": list(names), "low": low, "high": high, "n": np.asarray(rows).astype(int).tolist()}

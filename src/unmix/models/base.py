@@ -40,7 +40,7 @@ class LatentModel(nn.Module, ABC):
         self.n_latents: int = config.n_latents
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, object], prefix: str, *args: Any, **kwargs: Any) -> None:
         # Models saved before there was a likelihood have its noise themselves.
         if (own := f"{prefix}log_noise") in state_dict:
             state_dict[f"{prefix}likelihood.noise.log"] = state_dict.pop(own)
@@ -153,7 +153,7 @@ class FittedModel(Framed):
         self.inner = inner
         self.register_buffer("expansion", torch.eye(inner.n_latents))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, object], prefix: str, *args: Any, **kwargs: Any) -> None:
         # Models saved before there was an expansion decode the means as they are.
         state_dict.setdefault(f"{prefix}expansion", torch.eye(self.n_latents))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -111,7 +111,7 @@ SCHEDULES = (_STRONG, _HALF, _HALF, Schedule(_GENTLE, drop=1))
 class CGVAEConfig:
     """Everything that fixes the networks and the objective; ``hidden`` are the widths of encoder and dense decoder.
 
-    ``decoder``: "dense" (one network, L1 of its Jacobian) or "feature" (one small network a feature, group penalty).
+    ``decoder``: "dense" (one network, L1 of its Jacobian) or "feature" (one small network per feature, group penalty).
     ``sparsity`` and ``kl_weight`` are α and β; the starts take the ``schedules`` in turn. ``noise_floor``, in standard
     deviations of the features, falls to 0 at ``narrowed``; until then ``spare`` latents more than ``n_latents`` train.
     At each share of the training in ``turned`` the latents are turned to what domains and sparsity ask for.

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -179,7 +179,7 @@ class FittedTranslator(Framed):
         return zip(*(own.split(step) for own in tensors), strict=True)
 
 
-def _mixture(common: Any, seed: int) -> tuple[GaussianMixture, Any]:
+def _mixture(common: NDArray[np.float64], seed: int) -> tuple[GaussianMixture, NDArray[np.float64]]:
     """A mixture of Gaussians on the leading directions of content (rows, n_content), and these directions."""
     n_directions = min(_MIXTURE_DIRECTIONS, common.shape[1], len(common) - 1)
     reduced = PCA(n_directions, random_state=seed).fit(common)

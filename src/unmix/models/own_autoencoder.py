@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from unmix.data.pictures import Images
@@ -15,7 +15,9 @@ from unmix.errors import SettingError
 from unmix.numbers import is_whole
 
 Floats = NDArray[np.float64]
-Part = Callable[[Any], Any] | nn.Module
+Part = Callable[[Any], ArrayLike] | nn.Module
+
+Found = TypeVar("Found")
 
 _AT_ONCE = 256
 _TRIED = 4
@@ -60,7 +62,7 @@ class OwnAutoencoder:
                 f"The decoder of autoencoder= must give images {some.shape} of their codes; got shape {np.shape(back)}."
             )
 
-    def _tried(self, word: str, call: Callable[[Any], Any], values: Any) -> Any:
+    def _tried(self, word: str, call: Callable[[Any], Found], values: Any) -> Found:
         try:
             return call(values)
         except SettingError:

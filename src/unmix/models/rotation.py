@@ -32,7 +32,7 @@ def rotate_latents(
     """Turn the latents that are ``alive`` (starts, latents) in every start that gains by it.
 
     The decoder's first layer and the mean of q(z | x) become exactly those of ``z' = B z``; the covariance of q and
-    the prior's parameters are fitted to it. ``cost``: nats a row for an entry of the mixing. ``linear``: only these
+    the prior's parameters are fitted to it. ``cost``: nats per row for an entry of the mixing. ``linear``: only these
     starts, whose decoders are linear and whose priors are not yet set.
     """
     posterior = model.encode(rows.x, rows.observed)

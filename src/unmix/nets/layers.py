@@ -44,7 +44,7 @@ class LinearPath(nn.Module):
             x = x.expand(len(self.weight), -1, -1)
         return torch.baddbmm(y, x, self.weight)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, object], prefix: str, *args: Any, **kwargs: Any) -> None:
         if self.weight is not None:
             state_dict.setdefault(f"{prefix}weight", torch.zeros_like(self.weight))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

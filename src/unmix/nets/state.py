@@ -40,7 +40,7 @@ def in_own_state(function: Function) -> Function:
     """``function`` within ``own_state``."""
 
     @wraps(function)
-    def inside(*arguments: Any, **words: Any) -> Any:
+    def inside(*arguments: Any, **words: object) -> Any:
         with own_state():
             return function(*arguments, **words)
 
@@ -50,7 +50,7 @@ def in_own_state(function: Function) -> Function:
 class OwnState:
     """A class whose subclasses run all their public methods within ``own_state``."""
 
-    def __init_subclass__(cls, **words: Any) -> None:
+    def __init_subclass__(cls, **words: object) -> None:
         super().__init_subclass__(**words)
         for name, own in list(vars(cls).items()):
             if name.startswith("_"):

@@ -1,4 +1,4 @@
-r"""The evidence lower bound (ELBO) of the VAE, term by term, in nats a row.
+r"""The evidence lower bound (ELBO) of the VAE, term by term, in nats per row.
 
 .. math:: -\mathrm{ELBO} = -E_q \log p(x \mid z) + \beta\,[E_q \log q(z \mid x) - E_q \log p(z \mid u)]
 

@@ -83,7 +83,7 @@ class Moments:
 
 
 def rotation_objective(turns: Tensor, moments: Moments, cost: float) -> Tensor:
-    """``F`` (candidates,) in nats a row of maps B (candidates, latents, latents), each entry worth ``cost`` λ."""
+    """``F`` (candidates,) in nats per row of maps B (candidates, latents, latents), each entry worth ``cost`` λ."""
     variance = _variances(turns, moments.within[:, None])
     divergence = 0.5 * (moments.shares @ variance.log().sum(-1)) - torch.linalg.slogdet(turns)[1]
     if cost == 0:

@@ -245,7 +245,7 @@ def starts_agreement(found: Description, best: int, latents: Sequence[str]) -> s
 
 
 def training_curves(history: pd.DataFrame, best: int, best_epoch: int) -> str:
-    """Held-out objective with the final weights, one line a start; the dot is the state that was kept."""
+    """Held-out objective with the final weights, one line per start; the dot is the state that was kept."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -268,14 +268,14 @@ def training_curves(history: pd.DataFrame, best: int, best_epoch: int) -> str:
             margin = 0.05 * max(high - low, 1e-3)
             axes.set_ylim(low - margin, high + margin)
         axes.set_xlabel("epoch")
-        axes.set_ylabel("objective (nats a row; lower is better)")
+        axes.set_ylabel("objective (nats per row; lower is better)")
         axes.legend(frameon=False)
 
     return draw_svg(draw, _WIDTH, 2.8)
 
 
 def importance_bars(importance: Floats, latents: Sequence[str], threshold: float) -> str:
-    """Share of each latent's spread that domains make; below the line a latent is content."""
+    """Share of each latent's spread that domains make; below the line per latent is content."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

@@ -96,7 +96,7 @@ def render(fit: LatentFit, audit: Audit) -> str:
         else None,
         curves=picture(
             figures.training_curves(fit.history, fit.best, int(fit.starts["best_epoch"][fit.best])),
-            "Held-out objective by epoch, one line a start",
+            "Held-out objective by epoch, one line per start",
         ),
         n_features_shown=min(len(features), figures.MOST_LABELLED),
         n_domains_shown=min(len(domains), figures.MOST_DOMAINS),

@@ -10,7 +10,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -143,7 +142,7 @@ def render_images(content: ImageReportContent) -> str:
     return fill("unmix.report", "images.html", content=content, grids=grids)
 
 
-def image_grid(images: Any, path: str | Path | None = None, *, zoom: int = 1) -> Images:
+def image_grid(images: Images | Sequence[Images], path: str | Path | None = None, *, zoom: int = 1) -> Images:
     """Many images as one, with white lines between them; with ``path`` also as a PNG file.
 
     Parameters

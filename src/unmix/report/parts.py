@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,7 +78,7 @@ def write_html(text: str, path: Path) -> None:
         beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def fill(package: str, template: str, **values: Any) -> str:
+def fill(package: str, template: str, **values: object) -> str:
     """The template of that name in ``package``, filled in; everything is escaped, a missing value is an error."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["code"] = as_code

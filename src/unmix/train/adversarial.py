@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,7 +64,7 @@ def fit_adversarial(
     on_block: OnBlock | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
-    schema: Any = None,
+    schema: object = None,
     beside: str | None = None,
 ) -> AdversarialResult:
     """Train ``model`` in place, until the last of its phases has ended.
@@ -211,7 +210,7 @@ class AdversarialRun(Run[_Progress]):
         self.model.after(phase.name, step, self.settings.batch_size)
         return terms
 
-    def _precision(self) -> AbstractContextManager[Any]:
+    def _precision(self) -> AbstractContextManager[object]:
         if self.settings.mixed_precision and self.device.type == "cuda":
             return torch.autocast("cuda", dtype=torch.bfloat16)
         return nullcontext()

@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from unmix.data.batches import Rows
 from unmix.errors import SettingError, StorageError
@@ -31,7 +31,7 @@ _LONGEST_HEADER = 100_000_000
 _NUMBERS_HASHED = 2**24
 
 
-def write_state(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+def write_state(path: Path, tensors: dict[str, Tensor], header: dict[str, object]) -> None:
     """Write beside ``path``, then replace it: a crash leaves the old file or the new one."""
     values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     content = save(values, metadata={"unmix": json.dumps({"format": FORMAT, **header}), "sha256": _BLANK})
@@ -88,7 +88,7 @@ class Checkpoint:
     digest: str
     beside: str | None = None
 
-    def write(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+    def write(self, tensors: dict[str, Tensor], progress: dict[str, object]) -> None:
         write_state(self.path, tensors, {"run": self.digest, "beside": self.beside, "progress": progress})
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -109,9 +109,9 @@ class Checkpoint:
 
 def checkpoint_of(
     path: Path | None,
-    model: Any,
-    settings: Any,
-    schema: Any,
+    model: nn.Module,
+    settings: object,
+    schema: object,
     rows: tuple[Rows, ...],
     *,
     resume: bool,

@@ -60,7 +60,7 @@ class TrainingSettings:
 
 @dataclass
 class TrainingResult:
-    """``history``: one row an epoch and start; the rest per start. ``failed`` starts hold the best state they had.
+    """``history``: one row per epoch and start; the rest per start. ``failed`` starts hold the best state they had.
 
     ``objective`` and its unweighted ``terms`` are those of the kept states on held-out rows, mean of 16 draws.
     ``blocks`` (blocks, starts): the objective without penalties on parts of the held-out rows, for its standard error.
@@ -100,7 +100,7 @@ def fit(
     on_epoch: OnEpoch | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
-    schema: Any = None,
+    schema: object = None,
 ) -> TrainingResult:
     """Train ``model`` in place; at the end every start holds its best state on the held-out rows.
 

@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -135,9 +135,9 @@ def source_of(seed: int, turn: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + turn) % 2**63)
 
 
-def moments(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Any]:
+def moments(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:
     """What Adam keeps of a parameter, made beforehand so that it can be kept and restored from the first step on."""
-    state: dict[str, Any] = optimizer.state[parameter]
+    state: dict[str, Tensor] = optimizer.state[parameter]
     if not state:
         state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)

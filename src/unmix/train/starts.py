@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from unmix.data.batches import Rows
 from unmix.errors import StorageError, TrainingError
@@ -30,7 +30,7 @@ def fit_starts(
     on_block: OnBlock | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
-    schema: Any = None,
+    schema: object = None,
 ) -> tuple[Model, AdversarialResult, int, list[float]]:
     """``fit_adversarial`` from several starts, one after another: the simplest of the models that end with least error.
 
