@@ -8,8 +8,9 @@ from sklearn.decomposition import PCA
 from unmix import CGVAE, datasets
 from unmix.baselines import BetaVAE
 from unmix.data.batches import Rows
+from unmix.metrics import mcc
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
-from unmix.models.linear import principal_factors
+from unmix.models.linear import principal_factors, weakest_component
 
 # Loadings of equal length that overlap: principal components are their sum and their difference.
 MIXING = np.array([[1.0, 1.0, 1.0, 1.0, 0.3, 0.0], [0.0, 0.3, 1.0, 1.0, 1.0, 1.0]])
@@ -135,3 +136,34 @@ def test_a_start_that_failed_says_nothing_of_whether_latents_repeat():
     np.testing.assert_array_equal(model.latents_agreement_, found[others[1]])
     model.restarts_.loc[others[1], "held_out_objective"] = np.inf
     assert np.isnan(model.latents_agreement_).all()
+
+
+def test_the_noise_begins_below_the_weakest_component_that_is_to_be_described():
+    x, domains, _ = linear_data()
+    x = np.column_stack([x[:, 0], x[:, 0] + 0.1 * x[:, 5]])
+    x = (x - x.mean(0)) / x.std(0)
+    rows = as_rows(x, domains)
+    weakest = np.linalg.eigvalsh(np.cov(x.T))[0] ** 0.5
+    assert weakest_component(rows.x, 2, 0) == pytest.approx(weakest, rel=1e-4)
+    assert weakest_component(rows.x, 5, 0) == pytest.approx(weakest, rel=1e-4)
+    assert weakest_component(rows.x[:, [0, 0]], 2, 0) == 0.005
+    network = CGVAENetwork(CGVAEConfig(n_latents=2, n_features=2, n_design=3, spare=0, n_starts=4))
+    network.begin(rows, rows)
+    likelihood = network.likelihood
+    assert likelihood.noise.course.at(0.0) == pytest.approx(weakest / 2, rel=1e-4)
+    begun = likelihood.noise.log[2].exp()
+    torch.testing.assert_close(begun, torch.full_like(begun, weakest / 5), rtol=1e-4, atol=0)
+    strong = as_rows(linear_data()[0], domains)
+    network = CGVAENetwork(CGVAEConfig(n_latents=2, n_features=6, n_design=3))
+    network.begin(strong, strong)
+    assert network.likelihood.noise.course.at(0.0) == 0.5
+
+
+def test_factors_beside_a_much_stronger_one_are_found():
+    """Three readings of nearly the same thing, without noise: two of three factors make 1 % of the variance."""
+    rng = np.random.default_rng(0)
+    domains = np.repeat(np.arange(6), 200)
+    z = rng.laplace(size=(1200, 3)) * rng.uniform(0.3, 2.0, (6, 3))[domains]
+    x = z @ np.array([[1.0, 1.0, 1.0], [1.0, 1.15, 0.9], [1.0, 0.9, 1.2]]).T
+    model = CGVAE(n_latents=3, n_restarts=1, max_epochs=40, verbose=0).fit(x, domains)
+    assert mcc(z, model.transform(x)) > 0.98

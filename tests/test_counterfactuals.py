@@ -181,7 +181,7 @@ def test_the_check_is_kept_with_the_fit(fitted, frame, labels, tmp_path):
     with pytest.raises(DomainError, match="has one prior for all domains"):
         unmix.baselines.BetaVAE(**{**QUICK, "max_epochs": 1}).fit(frame).check_counterfactuals()
     alone = CGVAE(**{**QUICK, "max_epochs": 1, "validation_fraction": 0.0}).fit(frame, labels)
-    with pytest.raises(DataError, match="held no rows out. Pass new rows"):
+    with pytest.raises(DataError, match="held no rows out"):
         alone.check_counterfactuals()
 
 

@@ -235,6 +235,11 @@ class Counts(_Discrete):
         if self.noise is not None:
             self.noise.release()
 
+    def lower_floor(self, most: float) -> None:
+        self.course = self.course.lowered(most)
+        if self.noise is not None:
+            self.noise.lower_floor(most)
+
     def _begin_noise(self, start: int, x: Tensor, seen: Tensor, mean: Tensor) -> None:
         if self.noise is not None:
             beyond = (seen * ((x - mean).square() - mean)).sum(0) / (seen * mean.square()).sum(0).clamp_min(1e-6)

@@ -123,6 +123,10 @@ class Mixed(Likelihood):
         for part, _ in self._own():
             part.release()
 
+    def lower_floor(self, most: float) -> None:
+        for part, _ in self._own():
+            part.lower_floor(most)
+
     def refit(self, drawn: Iterable[tuple[Rows, Tensor]]) -> None:
         parts = [*drawn]
         for part, own in self._own():

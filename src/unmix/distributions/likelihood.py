@@ -110,6 +110,9 @@ class Likelihood(nn.Module, ABC):
     def release(self) -> None:
         """Before the training: the number of latents is enough, so that features need not share parameters first."""
 
+    def lower_floor(self, most: float) -> None:
+        """Before the training: let no floor under a noise be above ``most``, in units of η."""
+
     def refit(self, drawn: Iterable[tuple[Rows, Tensor]]) -> None:
         """Set own parameters to the best for rows and outputs (batch, features) of draws from q(z | x)."""
 
@@ -136,6 +139,10 @@ class NoiseCourse:
         if progress >= self.narrowed or self.floor == 0:
             return 0.0
         return self.floor * (1.0 - progress / self.narrowed)
+
+    def lowered(self, most: float) -> NoiseCourse:
+        """The course with a floor of at most ``most``."""
+        return replace(self, floor=min(self.floor, most))
 
 
 class Noise(nn.Module):
@@ -178,6 +185,9 @@ class Noise(nn.Module):
     def release(self) -> None:
         """Let each feature have its own part from the start."""
         self.course = replace(self.course, released=0.0)
+
+    def lower_floor(self, most: float) -> None:
+        self.course = self.course.lowered(most)
 
     def of_start(self, start: int) -> dict[str, Tensor]:
         return {"noise.log": self.std()[start : start + 1].log().detach()}
@@ -231,6 +241,9 @@ class Gaussian(Likelihood):
 
     def release(self) -> None:
         self.noise.release()
+
+    def lower_floor(self, most: float) -> None:
+        self.noise.lower_floor(most)
 
     @torch.no_grad()
     def refit(self, drawn: Iterable[tuple[Rows, Tensor]]) -> None:

@@ -16,9 +16,10 @@ start the model behaves like factor analysis: two features that share a small di
 that drives one feature is declared noise. Later each feature has its own for half of its variance and the shared one
 for the other half. Where the number of latents is enough, as a short fit tells (``CGVAE``), that danger is small, and
 each has its half from the start: a common noise asks of all features that they fit alike, and mixes latents for that.
-After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise
-falls to 0: with small noise the reconstruction outweighs everything else so early that encoder and decoder settle on
-latents that are mixed with each other.
+After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise falls to 0: with small
+noise the reconstruction outweighs everything else so early that encoder and decoder settle on latents that are mixed
+with each other. It begins at half a standard deviation, or at half of that of the weakest principal component that the
+latents are to describe: factors below the floor would be taken for noise, and are hardly ever found again.
 
 **Starts.** They take turns (``beginnings``, ``SCHEDULES``). One begins at probabilistic PCA (``models/linear.py``),
 turned to what domains and sparsity ask for, and keeps its best state from before the first step on: on held-out rows
@@ -55,7 +56,7 @@ from unmix.distributions.kinds import likelihood_of
 from unmix.distributions.likelihood import Likelihood, NoiseCourse
 from unmix.distributions.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
 from unmix.models.base import LatentModel
-from unmix.models.linear import principal_factors
+from unmix.models.linear import principal_factors, weakest_component
 from unmix.models.rotation import rotate_latents
 from unmix.nets.decoder import Decoder, DenseDecoder, FeatureDecoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
@@ -71,6 +72,7 @@ _ENTRY_COST = 6.0
 _NARROWING_ROWS = 256
 _LEAST_VARIANCE = 1e-12
 _START_SEED = 0
+_FLOOR_SHARE = 0.5
 _FINAL_SHARE = 0.2
 _FEATURES_AT_FULL_RATE = 16
 _LEAST_ROWS_A_FEATURE = 5
@@ -113,8 +115,9 @@ class CGVAEConfig:
 
     ``decoder``: "dense" (one network, L1 of its Jacobian) or "feature" (one small network per feature, group penalty).
     ``sparsity`` and ``kl_weight`` are α and β; the starts take the ``schedules`` in turn. ``noise_floor``, in standard
-    deviations of the features, falls to 0 at ``narrowed``; until then ``spare`` latents more than ``n_latents`` train.
-    At each share of the training in ``turned`` the latents are turned to what domains and sparsity ask for.
+    deviations of the features (at most half of that of the weakest principal component to be described), falls to 0 at
+    ``narrowed``; until then ``spare`` latents more than ``n_latents`` train. At each share of the training in
+    ``turned`` the latents are turned to what domains and sparsity ask for.
 
     The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, "" at
     random weights; with none there are no linear paths. Until ``released`` the features share all of the noise's
@@ -194,16 +197,19 @@ class CGVAENetwork(LatentModel):
             one = float(PENALTIES[config.penalty](torch.ones(1, 1, 1)))
             self.final_sparsity = min(_by_evidence(len(train), self._wide) / one, _FINAL_SHARE * config.sparsity)
         kinds = {start: self._kind(start) for start in range(self.n_starts) if self._kind(start)}
+        if kinds:
+            weakest = weakest_component(train.x, config.n_latents, _START_SEED)
+            self.likelihood.lower_floor(_FLOOR_SHARE * weakest)
         for kind in dict.fromkeys(kinds.values()):
             own = [start for start, other in kinds.items() if other == kind]
-            self._begin_linear(kind, own, train, some)
+            self._begin_linear(kind, own, train, some, weakest)
         return any(kind == "linear" for kind in kinds.values())
 
-    def _begin_linear(self, kind: str, starts: list[int], train: Rows, some: Rows) -> None:
+    def _begin_linear(self, kind: str, starts: list[int], train: Rows, some: Rows, weakest: float) -> None:
         """Starts at probabilistic PCA, its latents turned to what domains and sparsity ask for."""
         config = self.config
         n = min(self.n_latents if kind == "spare" else config.n_latents, config.n_features, len(train))
-        found = principal_factors(train.x, n, _START_SEED)
+        found = principal_factors(train.x, n, _START_SEED, weakest)
         encoding = found.encoding.new_zeros(config.n_features, self.n_latents)
         weight = found.weight.new_zeros(self.n_latents, config.n_features)
         factor = torch.eye(self.n_latents, device=weight.device)

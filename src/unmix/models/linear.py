@@ -12,6 +12,7 @@ objective of that model before its first step.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 _LEAST_NOISE = 0.05
+_LEAST_SHARE = 0.2
+_WEAKEST = 0.005
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,22 @@ class LinearFactors:
     noise: float
 
 
-def principal_factors(x: Tensor, n_latents: int, seed: int) -> LinearFactors:
-    """Probabilistic PCA of standardised features ``x`` (rows, features), missing entries 0."""
+def weakest_component(x: Tensor, n_latents: int, seed: int) -> float:
+    """Standard deviation of the last of ``n_latents`` principal components of ``x`` (rows, features), or 0.005."""
+    found = PCA(min(n_latents, *x.shape), random_state=seed % 2**32).fit(x.detach().cpu().numpy())
+    return max(float(found.explained_variance_[-1]) ** 0.5, _WEAKEST)
+
+
+def principal_factors(x: Tensor, n_latents: int, seed: int, weakest: float = math.inf) -> LinearFactors:
+    """Probabilistic PCA of standardised features ``x`` (rows, features), missing entries 0.
+
+    The noise is at least 0.05, or a fifth of the standard deviation of the ``weakest`` component to be described.
+    """
     rows = x.detach().cpu().numpy()
     found = PCA(n_latents, random_state=seed % 2**32).fit(rows)
     values = torch.from_numpy(np.asarray(found.explained_variance_, dtype=np.float64))
     total = float(rows.var(axis=0, dtype=np.float64).sum())
-    variance = max((total - float(values.sum())) / rows.shape[1], _LEAST_NOISE**2)
+    variance = max((total - float(values.sum())) / rows.shape[1], min(_LEAST_NOISE, _LEAST_SHARE * weakest) ** 2)
     axes = torch.from_numpy(np.asarray(found.components_, dtype=np.float64))
     weight = (values - variance).clamp_min(0.05 * variance).sqrt().unsqueeze(-1) * axes
     covariance = torch.linalg.inv(torch.eye(n_latents, dtype=torch.float64) + weight @ weight.T / variance)
