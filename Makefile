@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-images test check clean
+.PHONY: demo demo-images test quick check clean
 
 demo: .venv/demo
 	$(BIN)/unmix demo --out unmix-demo --overwrite
@@ -12,6 +12,9 @@ demo-images: .venv/demo
 
 test: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+
+quick: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal -m "not slow"
 
 check: .venv/test
 	$(BIN)/ruff check .

@@ -18,6 +18,13 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUICK = {"n_latents": 2, "n_restarts": 2, "max_epochs": 4, "verbose": 0}
 
 
+def pytest_collection_modifyitems(items):
+    """Examples of the docs fit models: they are slow."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker("slow")
+
+
 def one_hot_rows(n=60, n_features=4, n_domains=3, seed=0):
     """Random rows that come from the domains in turn, as a network takes them."""
     x = torch.randn(n, n_features, generator=torch.Generator().manual_seed(seed))

@@ -61,6 +61,7 @@ def test_only_the_new_domain_is_learnt_and_the_model_stays_as_it_was(fitted, fra
     assert wider.score(frame, labels) == fitted.score(frame, labels)
 
 
+@pytest.mark.slow
 def test_the_wider_model_does_all_that_a_fitted_one_does(wider, rows, frame, labels, tmp_path):
     assert wider.sample(5, domain="K").shape == (5, 5)
     there = wider.counterfactual(frame, labels, to="K")
@@ -82,6 +83,7 @@ def test_the_wider_model_does_all_that_a_fitted_one_does(wider, rows, frame, lab
     assert loaded.adapt(rows * 0.9, domain="L").adapted_ == ("K", "L")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", ["gaussian", "spline"])
 def test_moments_of_many_rows_are_found_and_few_rows_stay_near_the_mean_domain(prior):
     """Draws of the model itself with effects that are known."""
@@ -133,6 +135,7 @@ def crossed():
     return x, y
 
 
+@pytest.mark.slow
 def test_a_new_combination_of_known_levels_takes_no_rows(crossed):
     x, y = crossed
     seen = ~((y["drug"] == "d1") & (y["line"] == "l2"))
@@ -159,6 +162,7 @@ def test_a_new_combination_of_known_levels_takes_no_rows(crossed):
     assert not domain_prior(both.model_).inner[:, 2].any()
 
 
+@pytest.mark.slow
 def test_nested_columns_take_a_new_site_of_a_known_region_and_of_a_new_one(crossed):
     x, y = crossed
     y = pd.DataFrame({"region": np.where(y["line"] == "l0", "north", "south"), "site": y["line"] + y["drug"]})
@@ -172,6 +176,7 @@ def test_nested_columns_take_a_new_site_of_a_known_region_and_of_a_new_one(cross
         model.adapt(x[:30], domain={"site": "K"})
 
 
+@pytest.mark.slow
 def test_a_continuous_column_reaches_further_with_a_warning():
     data = unmix.datasets.make_sparse_mixing(
         n_latents=2, n_features=5, n_domains=3, n_samples=600, auxiliary="continuous"
@@ -239,6 +244,7 @@ def test_rows_of_an_unknown_domain_are_sent_to_adapt(fitted, rows):
         fitted.adapt(domain="K")
 
 
+@pytest.mark.slow
 def test_unmix_adapt_writes_a_run(fitted, rows, tmp_path):
     run, out, file = tmp_path / "run", tmp_path / "wider", tmp_path / "new.csv"
     fitted.save(run)

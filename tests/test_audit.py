@@ -47,6 +47,7 @@ def test_changes_identify_a_dense_mixing_and_sparsity_is_denied():
     assert audit.pairs["condition"][0] == pytest.approx(np.median(singular[:, 0] / singular[:, -1]), rel=0.2)
 
 
+@pytest.mark.slow
 def test_too_few_domains_leave_a_block_and_the_remedy_counts():
     audit = audit_of(*problem(DENSE, 5))
     assert verdicts(audit) == ["block"] * 3
@@ -72,6 +73,7 @@ def test_too_few_domains_leave_a_block_and_the_remedy_counts():
     assert verdicts(audit_of(*problem(DENSE, 5 + extra + 1))) == ["identified"] * 3
 
 
+@pytest.mark.slow
 def test_shuffled_labels_are_no_change():
     stub, z, labels = problem(DENSE, 8)
     for seed in range(2):
@@ -88,6 +90,7 @@ def test_shuffled_labels_are_no_change():
     assert "changes" not in set(shuffled.pairs["route"])
 
 
+@pytest.mark.slow
 def test_what_an_encoder_makes_of_the_label_is_no_change():
     """Latents that move with shuffled labels as much as with the true ones move by the label alone."""
     stub, z, labels = problem(DENSE, 8, "mean", kind=Told)
@@ -104,6 +107,7 @@ def test_what_an_encoder_makes_of_the_label_is_no_change():
         ] == ["z0", "z1", "z2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_domains", [2, 4, 9])
 def test_shuffled_labels_seldom_look_like_a_change(n_domains):
     """5 % of the audits may name a changing latent; none may say that changes hold."""
@@ -119,6 +123,7 @@ def test_shuffled_labels_seldom_look_like_a_change(n_domains):
     assert named <= 2
 
 
+@pytest.mark.slow
 def test_the_rank_of_the_changes_has_its_level_and_some_power():
     """Means alone have rank n, also where 2n + 1 domains are there; means and scales all of 2n, most of the time."""
     full, beyond = 0, 0
@@ -231,6 +236,7 @@ def test_a_fold_far_out_comes_back_in_part_only():
     assert 0.7 < back["z0"] < 0.95 < back["z1"]
 
 
+@pytest.mark.slow
 def test_dependence_within_domains():
     stub, z, labels = problem(SPARSE, 4)
     audit = audit_of(stub, z, labels)
@@ -257,6 +263,7 @@ def test_dependence_within_domains():
     assert "too few to see" in few.finding("C2").sentence
 
 
+@pytest.mark.slow
 def test_changes_count_for_nothing_where_latents_depend_on_each_other():
     """T1 takes every shared latent to be independent of the others: z2, tied to neither, loses its separation too."""
     stub, z, labels = problem(DENSE, 12)
@@ -273,6 +280,7 @@ def test_changes_count_for_nothing_where_latents_depend_on_each_other():
     assert tied.finding("C3").evidence["pairs_that_dependence_bars"] == 3
 
 
+@pytest.mark.slow
 def test_dependence_across_free_sets_bars_changes_and_remedies_know_it():
     """z0 and z1 share their features; z0 depends on z2, which has features of its own."""
     support = np.array([[1, 1, 0], [1, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1]])
@@ -435,6 +443,7 @@ def test_domains_with_too_few_rows_are_not_counted_as_there():
     assert "that would take 7 domains that differ enough, and of 5 domains 3 have rows enough" in reason
 
 
+@pytest.mark.slow
 def test_a_verdict_is_only_given_where_the_data_could_have_failed_it():
     audits = [
         audit_of(*problem(support, n_domains, per_domain=rows), agreement=agreement)

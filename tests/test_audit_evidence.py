@@ -81,6 +81,7 @@ def test_a_latent_that_the_noise_hides_is_not_identified():
     assert "(0.95 is asked)" in audit.latents["reason"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["scale", "both"])
 def test_monotone_curves_of_the_latents_change_no_verdict(change):
     stub, z, labels = problem(DENSE, 8, change)
@@ -93,6 +94,7 @@ def test_monotone_curves_of_the_latents_change_no_verdict(change):
         assert curved.pairs["route"].tolist() == plain.pairs["route"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "verdict"), [(0.0, "holds"), (0.25, "fails")])
 def test_a_dependence_of_one_sign_adds_up_over_many_small_domains(size, verdict):
     rng = np.random.default_rng(3)
@@ -104,6 +106,7 @@ def test_a_dependence_of_one_sign_adds_up_over_many_small_domains(size, verdict)
     assert [pair[:2] for pair in found.evidence["dependent_pairs"]] == ([["z0", "z1"]] if size else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "tied"), [("mean", [["z0", "z1"]]), ("scale", [])])
 def test_another_support_with_as_many_zeros_decides_nothing(change, tied):
     """Turned by 45 degrees these features have two zeros again; where scales change a turn would show."""
@@ -116,6 +119,7 @@ def test_another_support_with_as_many_zeros_decides_nothing(change, tied):
     assert set(audit.pairs["separated"]) == {not tied}
 
 
+@pytest.mark.slow
 def test_training_rows_count_where_a_domain_has_many(tmp_path):
     data = unmix.datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=2, n_samples=300, random_state=1)
     labels = np.where(np.arange(300) < 240, "many", "few")

@@ -73,6 +73,7 @@ def test_as_tables_json_and_text():
     assert json.loads(collapsed.to_json())["latents"][1]["domains_needed"] is None
 
 
+@pytest.mark.slow
 @TRAINED
 def test_a_fitted_model_audits_itself_again_and_what_it_refuses(fitted, frame, labels, tmp_path):
     audit = fitted.audit()
@@ -103,6 +104,7 @@ def test_a_fitted_model_audits_itself_again_and_what_it_refuses(fitted, frame, l
     assert {finding.verdict for finding in few.findings} == {"cannot tell"}
 
 
+@pytest.mark.slow
 def test_an_exact_zero_of_a_group_penalty_is_in_no_draw():
     data = unmix.datasets.make_sparse_mixing(n_latents=2, n_features=6, n_domains=2, n_samples=600, density=0.5)
     quick = {"decoder": "feature", "n_restarts": 1, "max_epochs": 20, "verbose": 0, "hidden": (8,)}
@@ -121,6 +123,7 @@ def test_an_exact_zero_of_a_group_penalty_is_in_no_draw():
     assert after[feature, latent] == 0.0
 
 
+@pytest.mark.slow
 @TRAINED
 @pytest.mark.filterwarnings(
     "ignore:On the audited rows 1 feature:unmix.DataWarning", "ignore:5 features:unmix.DataWarning"
@@ -149,6 +152,7 @@ def test_rows_that_the_model_does_not_describe(fitted, frame, labels):
     assert verdicts(elsewhere) == ["unsupported"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wobble", [0.0, 1e-9, 1e-3])
 @pytest.mark.parametrize("n_still", [1, 8])
 def test_features_that_do_not_vary_do_not_speak_for_the_others(wobble, n_still):
@@ -196,6 +200,7 @@ QUICK_BASELINES = [
 ]
 
 
+@pytest.mark.slow
 @TRAINED
 @pytest.mark.parametrize("estimator", QUICK_BASELINES)
 def test_baselines_can_be_audited(estimator, frame, labels):
@@ -211,6 +216,7 @@ def test_baselines_can_be_audited(estimator, frame, labels):
     assert shuffled.finding("C3").verdict != "holds"
 
 
+@pytest.mark.slow
 def test_an_adversarial_model_is_audited_on_rows_that_are_given(frame, labels, tmp_path):
     quick = {"hidden": (8, 8), "max_steps": 2, "encoder_steps": 2, "verbose": 0}
     y = pd.DataFrame({"domain": labels})
@@ -248,6 +254,7 @@ def test_the_jacobian_of_an_adversarial_model_is_that_of_its_decoder(frame, labe
     torch.testing.assert_close(found, torch.stack(expected))
 
 
+@pytest.mark.slow
 def test_a_model_of_images_is_audited_on_its_held_out_rows_and_given_no_table(tmp_path):
     data = unmix.datasets.make_sprites(n_samples=60, size=16, n_domains=2)
     model = unmix.CGVAEImages(n_latents=2, n_codes=3, widths=(4, 4), hidden=(4,), max_epochs=1, verbose=0).fit(

@@ -35,6 +35,7 @@ def test_rows_that_the_fit_has_not_seen_need_no_note(fitted, fresh, labels):
     assert fitted.audit(fresh, labels).notes == fitted.audit().notes == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["all", "some", "shuffled", "array of names", "read from a file"])
 def test_training_rows_are_known_again(fitted, frame, fresh, labels, tmp_path, how):
     x, y, expected = frame, labels, 540
@@ -65,6 +66,7 @@ def test_training_rows_are_known_again_by_a_loaded_model_and_on_the_command_line
     assert [note["code"] for note in json.loads(shown.stdout)["notes"]] == [codes.TRAINING_ROWS]
 
 
+@pytest.mark.slow
 def test_equal_rows_of_a_coarse_table_are_no_training_rows(labels):
     """Two columns of four values each: every fresh row equals some training row."""
     x, other = np.random.default_rng(0).integers(4, size=(2, 600, 2)).astype(float)
@@ -72,6 +74,7 @@ def test_equal_rows_of_a_coarse_table_are_no_training_rows(labels):
     assert model.audit(other, labels).notes == ()
 
 
+@pytest.mark.slow
 def test_a_fit_that_held_nothing_out_says_so(frame, labels, tmp_path):
     model = CGVAE(**{**QUICK, "max_epochs": 1, "validation_fraction": 0.0}).fit(frame, labels)
     assert [note.code for note in model.audit().notes] == [codes.TRAINING_ROWS]
@@ -86,6 +89,7 @@ def test_features_that_do_not_vary_are_named(fitted, fresh, labels, n_still):
     assert ("No feature varies" in note.sentence) == (n_still == 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["unit", "offset", "other columns", "one column"])
 def test_rows_of_other_columns_or_units_are_named(problem, labels, how):
     model = CGVAE(**{**QUICK, "max_epochs": 20}).fit(problem.x, labels)
@@ -104,6 +108,7 @@ def test_rows_of_other_columns_or_units_are_named(problem, labels, how):
     assert note.evidence["features"] == {"one column": ["x2"], "other columns": []}.get(how, note.evidence["features"])
 
 
+@pytest.mark.slow
 def test_combinations_of_levels_that_were_not_there_are_counted_or_refused(frame, fresh, labels):
     u = pd.DataFrame({"a": np.where(labels == "a", "a", "b"), "s": np.where(labels == "c", 1, 0)})
     model = CGVAE(**{**QUICK, "max_epochs": 1}).fit(frame, u)
@@ -115,6 +120,7 @@ def test_combinations_of_levels_that_were_not_there_are_counted_or_refused(frame
         model.audit(fresh, pd.DataFrame({"a": ["a"] * 600, "s": [1] * 600}))
 
 
+@pytest.mark.slow
 def test_one_domain_and_absent_domains_are_reasons(fitted, frame, fresh, labels):
     one = labels == "a"
     alone = fitted.audit(fresh[one], labels[one])

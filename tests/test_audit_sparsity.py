@@ -34,6 +34,7 @@ def test_values_on_the_support_can_free_what_the_support_does_not():
     assert "the structure does not separate it from z1 and z2" in special.latents["reason"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_latents", "n_features"), [(3, 9), (3, 60), (6, 60), (12, 60)])
 @pytest.mark.parametrize("entries", ["normal", "logistic"])
 def test_small_entries_of_a_dense_mixing_are_no_sparsity(n_latents, n_features, entries):
@@ -70,6 +71,7 @@ def test_what_chance_makes_small_is_what_a_dense_mixing_has():
     assert small_by_chance(np.array([0.0, 0.01]), 0.05) == 0
 
 
+@pytest.mark.slow
 def test_a_dense_mixing_is_seldom_called_sparse_and_a_poorer_fit_still_can_be():
     """Scales that change differently leave no zeros to turning: only chance is left, at about 5 %."""
     rng, called = np.random.default_rng(0), 0
@@ -104,6 +106,7 @@ def test_few_features_can_show_no_sparsity():
     assert found.sentence.endswith("With 2 features there could be none; more features would tell.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "n_domains", "per_domain", "free"),
     [("both", 1, 400, 3), ("mean", 4, 400, 3), ("scale", 4, 400, 0), ("both", 1, 22, 6)],

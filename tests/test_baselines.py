@@ -40,6 +40,7 @@ def transform(model, x, y):
     return model.transform(x, y) if isinstance(model, IVAE) else model.transform(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_contract(name, frame, labels, tmp_path):
     model = make(name, max_epochs=2).fit(frame, labels)
@@ -58,6 +59,7 @@ def test_contract(name, frame, labels, tmp_path):
     pd.testing.assert_frame_equal(again.restarts_, model.restarts_, check_dtype=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "terms"), [("IMSDA", ["KL", "shrinkage"]), ("HFVAE", ["TC between", "KL dimensions"])]
 )
@@ -83,6 +85,7 @@ def test_models_with_a_domain_prior_know_counterfactuals(name, frame, labels):
         model.sample(7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITHOUT)
 def test_models_without_one_ignore_domains_and_say_so(name, frame, labels):
     words = {"max_epochs": 1, "validation_fraction": 0.0}
@@ -183,6 +186,7 @@ def test_batches_estimate_the_aggregate_posterior_without_bias():
     assert _log_weights(1, 6, torch.device("cpu")).tolist() == [[0.0]]
 
 
+@pytest.mark.slow
 def test_hfvae_with_single_latents_is_beta_tcvae_and_groups_follow_the_order(frame):
     words = {**QUICK, "batch_size": 128, "n_latents": 3}
     grouped = HFVAE(**words, group_sizes=(1, 1, 1)).fit(frame)
@@ -195,6 +199,7 @@ def test_hfvae_with_single_latents_is_beta_tcvae_and_groups_follow_the_order(fra
 # FactorVAE: the classifier's logit is the density ratio, and each player has its own gradient.
 
 
+@pytest.mark.slow
 def test_the_classifier_estimates_the_total_correlation_of_correlated_gaussians():
     correlations = torch.tensor([0.8, 0.0])
     source = torch.Generator().manual_seed(0)
@@ -270,6 +275,7 @@ def test_beta_vae_at_one_is_the_exact_log_likelihood_of_a_linear_gaussian_model(
     assert bound == pytest.approx(exact, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_kl_falls_as_beta_grows(frame):
     words = {**QUICK, "n_restarts": 1, "max_epochs": 8, "batch_size": 64, "noise_std": 0.5}
     kl = [BetaVAE(**words, kl_weight=b).fit(frame).restarts_["held_out_kl"][0] for b in (0.25, 1.0, 4.0, 40.0)]
@@ -296,6 +302,7 @@ def test_the_spike_and_slab_penalty_is_its_density():
     torch.testing.assert_close(gradient, rates * mask.detach().sign())
 
 
+@pytest.mark.slow
 def test_sparse_vae_finds_the_support_and_drives_the_column_too_many_to_zero():
     rng = np.random.default_rng(0)
     z = rng.standard_normal((1000, 2))

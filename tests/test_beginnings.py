@@ -46,6 +46,7 @@ def test_principal_factors_are_those_of_probabilistic_pca():
     np.testing.assert_allclose(found.factor @ found.factor.T, left, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["dense", "feature"])
 @pytest.mark.parametrize("n_restarts", [1, 4])
 def test_an_untrained_fit_keeps_what_pca_keeps(decoder, n_restarts):
@@ -58,6 +59,7 @@ def test_an_untrained_fit_keeps_what_pca_keeps(decoder, n_restarts):
     assert (np.diff(model.explained_variance_ratio_) <= 1e-6).all()
 
 
+@pytest.mark.slow
 def test_the_linear_start_is_turned_to_what_the_domains_ask_for():
     x, domains, z = linear_data(n=6000, noise=0.2)
     model = CGVAE(n_latents=2, n_restarts=1, n_spare=0, **QUICK).fit(x, domains)
@@ -66,6 +68,7 @@ def test_the_linear_start_is_turned_to_what_the_domains_ask_for():
     assert np.abs(np.corrcoef(PCA(2).fit_transform(x).T, z.T)[:2, 2:]).max(axis=0).min() < 0.9
 
 
+@pytest.mark.slow
 def test_training_never_ends_below_the_linear_start():
     x, domains, _ = linear_data()
     begun = CGVAE(n_latents=2, n_restarts=4, **QUICK).fit(x, domains)
@@ -73,6 +76,7 @@ def test_training_never_ends_below_the_linear_start():
     assert wrecked.restarts_["held_out_objective"].min() <= begun.restarts_["held_out_objective"][2] + 0.02
 
 
+@pytest.mark.slow
 def test_where_features_are_many_every_start_is_linear_and_its_score_is_that_of_the_linear_model():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((90, 2)) @ rng.standard_normal((2, 60)) + rng.standard_normal((90, 60))
@@ -90,6 +94,7 @@ def test_all_features_share_one_noise_until_it_is_released_and_half_of_it_later(
     torch.testing.assert_close(network.likelihood.noise.std().square()[0, 0], 0.5 * own + 0.5 * own.mean())
 
 
+@pytest.mark.slow
 def test_the_fitted_noise_is_that_of_the_residuals():
     data = datasets.make_sparse_mixing(n_latents=2, n_features=4, n_domains=3, n_samples=1500, noise=0.3)
     x = data.x * [1.0, 10.0, 0.1, 1.0]
@@ -126,6 +131,7 @@ def test_the_same_rows_are_held_out_for_every_random_state():
     np.testing.assert_allclose(fits[0].description_.latents, fits[1].description_.latents, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_start_that_failed_says_nothing_of_whether_latents_repeat():
     x, domains, _ = linear_data(n=300)
     model = CGVAE(n_latents=2, n_restarts=3, **QUICK).fit(x, domains)

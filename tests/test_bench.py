@@ -157,6 +157,7 @@ def test_every_preset_builds_and_its_seeds_are_not_those_of_tuning():
         assert len(preset(1).runs()) * len(study.seeds) == len(study.runs())
 
 
+@pytest.mark.slow
 def test_finished_runs_are_not_computed_again(tmp_path):
     seen = []
     half = Study("small", STUDY.blocks, [0], SMALL)
@@ -167,6 +168,7 @@ def test_finished_runs_are_not_computed_again(tmp_path):
     assert run_study(STUDY, tmp_path, n_jobs=1, on_row=seen.append) == rows
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_rows(tmp_path):
     study = Study("two", [Block([METHODS["PCA"], METHODS["FastICA"]])], [5], SMALL)
     alone, together = (run_study(study, tmp_path / str(n), n_jobs=n) for n in (1, 2))
@@ -199,6 +201,7 @@ def test_the_axes_of_a_study():
     assert noises == [0.05, 0.05]
 
 
+@pytest.mark.slow
 def test_a_page_of_blocks_of_different_sizes(tmp_path):
     blocks = [Block([METHODS["PCA"]], {"n_latents": [n], "n_domains": [2, 3]}) for n in (2, 3)]
     study = Study("sizes", blocks, [0], {"n_samples": 300, "n_features": 4})
@@ -251,6 +254,7 @@ def test_supports_as_an_axis(tmp_path):
     assert found["domains_needed"].tolist() == [1, 3]
 
 
+@pytest.mark.slow
 def test_an_unfinished_line_is_dropped_and_a_damaged_one_is_named(tmp_path):
     rows = run_study(STUDY, tmp_path, n_jobs=1)
     path = tmp_path / ROWS
@@ -374,6 +378,7 @@ def test_a_row_holds_the_scores_of_fresh_rows():
     json.dumps(row)
 
 
+@pytest.mark.slow
 def test_the_estimate_counts_what_is_missing():
     quick = Method("quick", settings={"n_restarts": 1})
     study = Study("time", [Block([quick])], [0, 1], {**SMALL, "n_samples": 600})
@@ -409,6 +414,7 @@ def test_time_to_reach_counts_the_runs_that_failed_to():
     assert np.isnan(summary.time_to_reach(rows.assign(mcc=0.1)).iloc[0]["seconds to reach"])
 
 
+@pytest.mark.slow
 def test_bench_on_the_command_line(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text(TEXT)
@@ -423,6 +429,7 @@ def test_bench_on_the_command_line(tmp_path):
             CliRunner().invoke(app, ["bench", study, "--out", str(tmp_path / "x"), *more], catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_the_page_in_a_browser(browser, tmp_path):
     whole = Method("both", OWN.estimator, domains=False)
     study = Study("page", [Block([METHODS["PCA"], whole], {"n_domains": [2, 3], "density": [0.5, 1.0]})], [0, 1], SMALL)
@@ -439,6 +446,7 @@ def test_the_page_in_a_browser(browser, tmp_path):
         page.close()
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_keeps_its_rows_and_goes_on(tmp_path):
     seen = []
 
@@ -468,6 +476,7 @@ def alive(pid):
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize(("number", "code", "group"), [(signal.SIGTERM, 143, False), (signal.SIGINT, 130, True)])
 def test_a_stopped_study_ends_its_workers(tmp_path, number, code, group):

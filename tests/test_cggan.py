@@ -182,6 +182,7 @@ def test_contract_on_images(fitted_images, images, tmp_path):
     assert again.image_shape_ == (16, 16, 3)
 
 
+@pytest.mark.slow
 def test_the_report_shows_images_mask_and_curves(fitted_images, images, tmp_path):
     x, y = images
     page = fitted_images.report(tmp_path / "r.html", x, y).read_text()
@@ -220,6 +221,7 @@ def noise_of_first_sample():
     return torch.randn(8, 3, generator=torch.Generator().manual_seed(0))[:1]
 
 
+@pytest.mark.slow
 def test_the_report_compares_by_domain_and_shows_what_was_judged(fitted_images, images, tmp_path):
     x, y = np.tile(images[0], (3, 1, 1, 1)), np.tile(images[1], 3)
     content = np.arange(72) % 2
@@ -255,6 +257,7 @@ def test_the_report_compares_by_domain_and_shows_what_was_judged(fitted_images, 
         fitted_images.report(tmp_path / "t.html", judged=0.5)
 
 
+@pytest.mark.slow
 def test_by_default_the_report_trains_its_features_on_the_domains(fitted_images, images, tmp_path):
     x, y = np.tile(images[0], (3, 1, 1, 1)), np.tile(images[1], 3)
     pages = [fitted_images.report(tmp_path / f"{k}.html", x, y).read_text() for k in range(2)]
@@ -288,6 +291,7 @@ def test_the_samples_are_not_those_of_the_one_noise(fitted_images):
     assert all((first != second).any() for first, second in zip(own, same, strict=True))
 
 
+@pytest.mark.slow
 def test_a_folder_from_before_start_errors_is_read(fitted, tmp_path):
     folder = fitted.save(tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
@@ -301,8 +305,9 @@ def test_a_folder_from_before_start_errors_is_read(fitted, tmp_path):
     assert "Content and style" in again.report(tmp_path / "r.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_report_compares_several_starts(fitted, frame, labels, tmp_path):
-    title = "Which start gives the data back best?"
+    title = "Which start reconstructs the data best?"
     model = CGGAN(**TINY, n_restarts=2).fit(frame, labels)
     page = model.report(tmp_path / "r.html").read_text()
     rows = re.findall(r"<tr><td>(\d)</td><td>([\d.e-]+)</td><td>(kept|)</td></tr>", page.split(title)[1])
@@ -311,6 +316,7 @@ def test_the_report_compares_several_starts(fitted, frame, labels, tmp_path):
     assert title not in fitted.report(tmp_path / "s.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_report_of_several_domain_columns_says_what_it_leaves_out(images, tmp_path):
     x, y = images
     model = CGGAN(**{**SMALL, "min_domain_rows": 2}).fit(x, pd.DataFrame({"site": y, "dose": np.arange(24) % 2}))
@@ -341,6 +347,7 @@ def folder(images, tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_every_form_of_images_that_read_images_knows(fitted_images, images, folder, tmp_path):
     x, y = images
     expected = fitted_images.transform(x)
@@ -359,6 +366,7 @@ def test_every_form_of_images_that_read_images_knows(fitted_images, images, fold
     assert grey.translate(x[..., 0], y, to="a").shape == (24, 16, 16, 1)
 
 
+@pytest.mark.slow
 def test_images_that_carry_domains_need_no_y(fitted_images, images, tmp_path):
     x, y = images
     table = unmix.read_images(x, y)
@@ -472,6 +480,7 @@ def test_arguments_that_cannot_be(fitted, fitted_images, frame, labels, images):
                 use(x[:0])
 
 
+@pytest.mark.slow
 def test_the_command_line_reads_tables_and_refuses_the_rest(fitted, fitted_images, frame, tmp_path):
     table, image = fitted.save(tmp_path / "table"), fitted_images.save(tmp_path / "image")
     frame.to_csv(tmp_path / "t.csv", index=False)

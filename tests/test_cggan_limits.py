@@ -37,6 +37,7 @@ def image_config(**settings):
 # Memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["table", "images"])
 def test_the_mixing_is_the_mean_over_rows_however_few_are_taken_at_a_time(form, monkeypatch):
     rows, own = (table_rows(12), config()) if form == "table" else (image_rows(12), image_config())

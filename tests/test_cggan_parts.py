@@ -46,6 +46,7 @@ def perturb(module, seed=3):
 # Flow and mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", ["gaussian", "spline"])
 def test_the_flow_is_monotone_inverts_and_leaves_content_alone(flow):
     synthesis = perturb(CGGANNetwork(config(flow=flow)).synthesis)

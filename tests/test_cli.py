@@ -32,6 +32,7 @@ def table(frame, labels, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_fit_transform_report(table, frame):
     done = run("fit", "t.csv", "--domain", "domain", "--drop", "cell", "--out", "runs/a", *QUICK, cwd=table)
     assert done.returncode == 0, done.stderr
@@ -63,6 +64,7 @@ def test_fit_transform_report(table, frame):
     assert sorted(path.name for path in table.iterdir()) == ["again.html", "runs", "t.csv", "z.csv"]
 
 
+@pytest.mark.slow
 def test_columns_that_are_called_like_latents_keep_another_name(table):
     whole = pd.read_csv(table / "t.csv")
     assert run("fit", "t.csv", "--domain", "domain", "--drop", "cell", "--out", "a", *QUICK, cwd=table).returncode == 0
@@ -75,6 +77,7 @@ def test_columns_that_are_called_like_latents_keep_another_name(table):
     np.testing.assert_allclose(z["z0"], pd.read_csv(table / "a/latents.csv")["z0"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_of_an_array_takes_the_numbers_of_a_file(table, frame, labels):
     model = unmix.CGVAE(n_latents=2, n_restarts=1, max_epochs=2, verbose=0).fit(frame.to_numpy(), labels)
     model.save(table / "m")
@@ -90,6 +93,7 @@ def test_a_model_of_an_array_takes_the_numbers_of_a_file(table, frame, labels):
     assert f"{len(frame.columns) + 1} columns of numbers beside the domains" in done.stderr
 
 
+@pytest.mark.slow
 def test_warnings_are_one_line(table, frame, labels):
     frame.assign(domain=labels).to_csv(table / "rows.csv")
     done = run("fit", "rows.csv", "--domain", "domain", "--out", "r", *QUICK, cwd=table)
@@ -99,6 +103,7 @@ def test_warnings_are_one_line(table, frame, labels):
     assert list(pd.read_csv(table / "r/latents.csv").columns) == ["row", "domain", "z0", "z1"]
 
 
+@pytest.mark.slow
 def test_cells_keep_their_names(table, frame, labels):
     observed = pd.DataFrame({"domain": labels, "n_counts": 7.0}, index=[f"cell{k}" for k in range(600)])
     cells = anndata.AnnData(frame.to_numpy(), obs=observed)
@@ -114,6 +119,7 @@ def test_cells_keep_their_names(table, frame, labels):
     pd.testing.assert_frame_equal(pd.read_csv(table / "z.csv"), latents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -139,6 +145,7 @@ def test_errors_are_one_message_and_leave_nothing(table, words, message):
     assert [path.name for path in table.iterdir()] == ["t.csv"]
 
 
+@pytest.mark.slow
 def test_an_existing_folder_is_refused_unless_told(table):
     words = ["fit", "t.csv", "--domain", "domain", "--drop", "cell", "--out", "r", *QUICK]
     assert run(*words, cwd=table).returncode == 0
@@ -155,6 +162,7 @@ def test_an_existing_folder_is_refused_unless_told(table):
     assert (table / "mine" / "thesis.tex").read_text() == "x"
 
 
+@pytest.mark.slow
 def test_interrupt_and_resume(table):
     words = ["fit", "t.csv", "--domain", "domain", "--drop", "cell", "--out", "r", "--latents", "2", "--restarts", "2"]
     words += ["--epochs", "300", "--verbose", "2"]
@@ -190,6 +198,7 @@ def test_help_has_examples(tmp_path):
     assert run("--version", cwd=tmp_path).stdout.startswith("unmix 0.")
 
 
+@pytest.mark.slow
 def test_a_model_of_images_is_not_given_a_table(tmp_path):
     digits = unmix.datasets.load_digits_two_colours()
     model = unmix.CGVAEImages(n_latents=2, n_restarts=1, max_epochs=1, widths=(4,), n_codes=3, hidden=(4,), verbose=0)

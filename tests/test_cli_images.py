@@ -87,6 +87,7 @@ def test_fit_a_folder_and_transform_it(here):
     (here / "z.csv").unlink()
 
 
+@pytest.mark.slow
 def test_the_other_method(here):
     words = ["--method", "CGVAEImages", "--epochs", "1", "--restarts", "1", "--latents", "2", "--verbose", "0"]
     assert run("fit", "photos", "--size", "16", "--mode", "L", "--out", "vae", *words).exit_code == 0
@@ -142,6 +143,7 @@ def test_translate_stays_inside_its_folder(here):
     assert not (here / "inside").exists()
 
 
+@pytest.mark.slow
 def test_the_page_of_the_fit_is_not_replaced_by_a_poorer_one(here):
     page = (here / "run" / "report.html").read_text()
     with pytest.raises(StorageError, match=r"run/report.html exists.*A run keeps no images.*Pass --out"):
@@ -162,6 +164,7 @@ def test_the_readme_of_a_run_speaks_of_its_images(here):
     assert "table.csv" not in text
 
 
+@pytest.mark.slow
 def test_new_images_that_cannot_be_read(here):
     (here / "spoilt" / "green").mkdir(parents=True)
     Image.open("photos/green/00.png").save("spoilt/green/00.png")
@@ -196,6 +199,7 @@ def test_messages_name_the_options(here):
         assert _in_options(str(error.value)).endswith(message)
 
 
+@pytest.mark.slow
 def test_the_demo_of_images_keeps_its_judges_and_refuses_what_has_no_effect(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for words, option in (

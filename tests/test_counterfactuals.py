@@ -125,6 +125,7 @@ def test_small_domains_and_domains_without_rows_are_named():
     assert len(none.to_frame()) == 0
 
 
+@pytest.mark.slow
 def test_a_feature_that_no_changing_latent_drives_keeps_its_spread():
     rows, _ = linear_rows(0)
     model, target = FittedModel(Linear(0.5, 0.1)), torch.eye(3)[[2]].expand(180, 3)
@@ -142,6 +143,7 @@ def test_the_residual_is_what_the_latents_do_not_say(fitted, frame, labels):
         fitted.counterfactual(frame, labels, to="b", residual="no")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_a_row_carried_to_its_own_domain_is_itself(frame, labels, scale):
     table = scale * (frame + 3.0)
@@ -152,6 +154,7 @@ def test_a_row_carried_to_its_own_domain_is_itself(frame, labels, scale):
     assert model.counterfactual(table.iloc[:1], labels[:1], to=labels[0]).shape == (1, 5)
 
 
+@pytest.mark.slow
 def test_missing_entries_come_back_as_what_the_latents_say(frame, labels):
     table = frame.mask(np.random.default_rng(0).random(frame.shape) < 0.2)
     model = CGVAE(**{**QUICK, "max_epochs": 1}, missing="mask").fit(table, labels)
@@ -165,6 +168,7 @@ def test_missing_entries_come_back_as_what_the_latents_say(frame, labels):
     assert found.n_tests == 15
 
 
+@pytest.mark.slow
 def test_the_check_is_kept_with_the_fit(fitted, frame, labels, tmp_path):
     found = fitted.check_counterfactuals()
     np.testing.assert_array_equal(found.rows, 20)
@@ -185,6 +189,7 @@ def test_the_check_is_kept_with_the_fit(fitted, frame, labels, tmp_path):
         alone.check_counterfactuals()
 
 
+@pytest.mark.slow
 def test_continuous_domains_are_carried_to_values_of_the_target(frame, labels):
     u = pd.DataFrame({"site": labels, "dose": np.random.default_rng(0).uniform(0, 5, 600)})
     model = CGVAE(**{**QUICK, "max_epochs": 1}, auxiliary={"dose": "continuous"}).fit(frame, u)

@@ -12,6 +12,7 @@ from unmix.models.imsda import IMSDAConfig, IMSDANetwork
 from unmix.models.ivae import IVAEConfig, IVAENetwork
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior_mean", ["zero", "learned"])
 def test_ivae_prior_depends_on_u_and_its_term_is_the_closed_kl(prior_mean):
     network = IVAENetwork(
@@ -33,6 +34,7 @@ def test_ivae_prior_depends_on_u_and_its_term_is_the_closed_kl(prior_mean):
     torch.testing.assert_close(terms["kl"], expected)
 
 
+@pytest.mark.slow
 def test_ivae_transform_takes_the_domains(frame, labels):
     model = IVAE(prior_mean="learned", batch_size=128, **QUICK).fit(frame, labels)
     with pytest.raises(DomainError, match=r"fitted with domain columns \['domain'\]; pass them as y"):
@@ -60,6 +62,7 @@ def test_imsda_content_prior_is_standard_normal_in_every_domain_and_style_prior_
     assert (log_prob[0, 2] - log_prob[1:, 2]).abs().min() > 1e-3
 
 
+@pytest.mark.slow
 def test_imsda_puts_the_latent_that_does_not_change_into_content():
     rng = np.random.default_rng(0)
     domains = np.repeat([0, 1, 2], 500)

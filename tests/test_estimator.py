@@ -48,6 +48,7 @@ NEEDS_DOMAINS = dict.fromkeys(
 SHORT = {"n_restarts": 1, "max_epochs": 1, "min_domain_rows": 1, "verbose": 0, "hidden": (4,)}
 
 
+@pytest.mark.slow
 @parametrize_with_checks(
     [
         CGVAE(n_latents=1, n_restarts=1, max_epochs=2, min_domain_rows=1, verbose=0),
@@ -67,6 +68,7 @@ def test_scikit_learn(estimator, check):
         check(estimator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("decoder", "prior"), MODELS)
 def test_contract(decoder, prior, frame, labels, tmp_path):
     model = CGVAE(**QUICK, decoder=decoder, prior=prior).fit(frame, labels)
@@ -120,6 +122,7 @@ def test_counterfactual_carries_each_latent_through_the_priors_maps(fitted, fram
     np.testing.assert_allclose(moved, round_trip, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_and_another_seed_another_model(fitted, frame, labels):
     again = CGVAE(**QUICK).fit(frame, labels)
     np.testing.assert_array_equal(again.transform(frame), fitted.transform(frame))
@@ -128,6 +131,7 @@ def test_same_seed_same_bits_and_another_seed_another_model(fitted, frame, label
     assert not np.array_equal(other.transform(frame), fitted.transform(frame))
 
 
+@pytest.mark.slow
 def test_every_kind_of_table_gives_the_same_model(fitted, frame, labels, tmp_path):
     frame.assign(domain=labels).to_csv(tmp_path / "t.csv", index=False)
     frame.assign(domain=labels).to_csv(tmp_path / "t.tsv.gz", sep="\t", index=False)
@@ -160,6 +164,7 @@ def test_every_kind_of_table_gives_the_same_model(fitted, frame, labels, tmp_pat
     np.testing.assert_array_equal(fitted.transform(tmp_path / "t.h5ad"), expected)
 
 
+@pytest.mark.slow
 def test_names_of_rows_in_a_file_are_no_feature(fitted, frame, labels, tmp_path):
     frame.assign(domain=labels).to_csv(tmp_path / "t.csv")
     with pytest.warns(DataWarning, match="first column of t.csv has no name"):
@@ -186,6 +191,7 @@ def test_names_of_two_kinds_are_refused_before_training(frame, labels):
         CGVAE(**QUICK).fit(frame.rename(columns={frame.columns[1]: 0}), labels)
 
 
+@pytest.mark.slow
 def test_mixed_nested_and_continuous_domains(frame, labels, tmp_path):
     rng = np.random.default_rng(0)
     u = pd.DataFrame({"region": labels, "site": rng.integers(2, size=600), "dose": rng.uniform(0, 5, 600)})
@@ -230,6 +236,7 @@ def test_labels_that_read_the_same_are_refused(frame):
         CGVAE(**QUICK).fit(frame, u)
 
 
+@pytest.mark.slow
 def test_masked_entries_are_missing(frame, labels):
     hidden = np.random.default_rng(0).random(frame.shape) < 0.2
     masked = np.ma.masked_array(frame.to_numpy(), mask=hidden)
@@ -263,6 +270,7 @@ def test_a_header_with_one_name_twice_is_refused(frame, labels, tmp_path):
         CGVAE(**QUICK).fit(tmp_path / "t.csv", "domain")
 
 
+@pytest.mark.slow
 def test_missing_entries_leave_the_likelihood(frame, labels):
     holes = frame.to_numpy().copy()
     holes[::7, 1] = np.nan
@@ -281,6 +289,7 @@ def test_missing_entries_leave_the_likelihood(frame, labels):
     assert float(terms["reconstruction"].detach()) == pytest.approx(float(nll), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_units_move_the_score_by_their_logarithm_once_for_each_entry_that_is_there(frame, labels):
     holes = frame.to_numpy().copy()
     holes[::2, 1] = np.nan
@@ -289,6 +298,7 @@ def test_units_move_the_score_by_their_logarithm_once_for_each_entry_that_is_the
     assert score - scaled == pytest.approx(np.log(1000.0) / 2, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("--1", "²", "x"), ("10", "-2", "9")])
 def test_labels_may_look_like_numbers(frame, names):
     domains = np.array(names)[np.arange(len(frame)) % 3]
@@ -296,6 +306,7 @@ def test_labels_may_look_like_numbers(frame, names):
     assert found == (("-2", "9", "10") if "9" in names else tuple(sorted(names)))
 
 
+@pytest.mark.slow
 def test_it_finds_the_truth():
     """A short run on an easy problem: above 0.95, and far above PCA."""
     data = unmix.datasets.make_sparse_mixing(
@@ -308,6 +319,7 @@ def test_it_finds_the_truth():
     assert score > metrics.mcc(data.z, PCA(2).fit_transform(data.x)) + 0.1
 
 
+@pytest.mark.slow
 def test_a_pipeline_a_clone_and_pandas_output(frame, labels):
     pipeline = make_pipeline(PowerTransformer(), CGVAE(**QUICK)).set_output(transform="pandas")
     z = pipeline.fit(frame, labels).transform(frame)
@@ -315,6 +327,7 @@ def test_a_pipeline_a_clone_and_pandas_output(frame, labels):
     assert clone(pipeline[-1]).get_params() == pipeline[-1].get_params()
 
 
+@pytest.mark.slow
 def test_no_domains_one_domain(frame):
     model = CGVAE(**QUICK).fit(frame)
     assert model.domains_ == ("all",)
@@ -323,6 +336,7 @@ def test_no_domains_one_domain(frame):
         model.sample(3, domain="a")
 
 
+@pytest.mark.slow
 def test_an_unsuccessful_fit_leaves_nothing_and_a_refit_keeps_the_old_model(frame, labels):
     fresh = CGVAE(**QUICK)
     with pytest.raises(DataError, match="constant"):

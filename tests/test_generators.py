@@ -202,6 +202,7 @@ def test_redundant_features_add_no_direction():
     assert np.abs(np.corrcoef((data.x - clean).T) - np.eye(14)).max() < 0.1
 
 
+@pytest.mark.slow
 def test_nested_domains():
     data = make_sparse_mixing(n_samples=9000, n_domains=9, auxiliary="nested", n_regions=3, random_state=1)
     assert list(data.domains.columns) == ["region", "site"]

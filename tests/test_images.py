@@ -79,6 +79,7 @@ def test_channels_go_down_to_a_small_grid():
     assert default_widths((8, 8, 1)) == (64,)
 
 
+@pytest.mark.slow
 def test_starts_of_convolutions_do_not_depend_on_their_number():
     x = torch.randn(3, 8 * 8 * 3, generator=torch.Generator().manual_seed(0))
     one, two = (ConvolutionalEncoder(generators(5, n), (8, 8, 3), (4,), 6, 2)(x, None).mean for n in (1, 2))
@@ -130,6 +131,7 @@ def test_estimator_speaks_in_images(fitted, sprites, tmp_path):
     np.testing.assert_array_equal(again.sample(3, domain=1), fitted.sample(3, domain=1))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The fit was trained on:unmix.DataWarning")
 def test_what_read_images_returns_can_be_fitted(fitted, sprites):
     table = read_images(sprites.images, sprites.domains)
@@ -139,6 +141,7 @@ def test_what_read_images_returns_can_be_fitted(fitted, sprites):
     pd.testing.assert_frame_equal(given.latents, brought.latents)
 
 
+@pytest.mark.slow
 def test_the_model_is_the_composition_of_two_stages(fitted, sprites):
     """Components of the codes, their factors, and back, by the public parts."""
     encode, decode = fitted.autoencoder_
@@ -167,6 +170,7 @@ def test_images_of_a_new_domain(fitted, sprites):
     assert len(fitted.novelty(255 - sprites.images[:20]).rows) == 20
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_goes_on_in_either_stage(fitted, sprites, tmp_path, monkeypatch):
     expected, place = fitted.transform(sprites.images), tmp_path / "run.safetensors"
     for stop in (1, 2, 3):
@@ -196,6 +200,7 @@ def test_an_interrupted_fit_goes_on_in_either_stage(fitted, sprites, tmp_path, m
         CGVAEImages(**QUICK).fit(sprites.images, sprites.domains, checkpoint=place)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_of_ones_own(sprites, tmp_path):
     images, domains = sprites.images, sprites.domains
     axes = np.linalg.svd(images.reshape(90, -1) - 20.0, full_matrices=False)[2][:6]
@@ -250,6 +255,7 @@ def test_an_autoencoder_of_ones_own(sprites, tmp_path):
         CGVAEImages(**{**QUICK, "autoencoder": (lambda own: encode(own)[:, :1], widened)}).fit(images, domains)
 
 
+@pytest.mark.slow
 def test_a_long_training_is_announced(sprites, monkeypatch, capsys):
     monkeypatch.setattr("unmix.estimators.images._seconds_a_step", lambda *_: 9_000.0)
     with pytest.warns(

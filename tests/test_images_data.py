@@ -58,6 +58,7 @@ def test_colour_is_the_hue(sprites):
     np.testing.assert_allclose(brightest, expected, atol=0.003)
 
 
+@pytest.mark.slow
 def test_no_two_sprites_look_the_same(sprites):
     assert len(np.unique(sprites.images.reshape(len(sprites.images), -1), axis=0)) == len(sprites.images)
     ends = {

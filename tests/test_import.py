@@ -30,6 +30,7 @@ def test_help_and_version_load_no_other_library():
         assert not loaded(code) & HEAVY
 
 
+@pytest.mark.slow
 def test_metrics_datasets_and_theory_load_no_torch():
     use = "import unmix; unmix.metrics.mcc; unmix.datasets.make_sparse_mixing; unmix.theory.domains_needed"
     assert "torch" not in loaded(use)

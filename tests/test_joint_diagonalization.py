@@ -13,11 +13,13 @@ def problem(seed, n=6000, k=3, d=6):
     return z @ rng.standard_normal((k, d)), domains, z
 
 
+@pytest.mark.slow
 @parametrize_with_checks([JointDiagonalization()])
 def test_scikit_learn(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_linear_mixing_is_undone(seed):
     x, domains, z = problem(seed)

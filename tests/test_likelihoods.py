@@ -108,6 +108,7 @@ def test_a_row_keeps_what_the_latents_left_of_it_and_has_the_law_of_where_it_goe
     assert abs(stats.spearmanr(residual[:, 0], residual[:, 1])[0]) < 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["negative_binomial", "poisson"])
 def test_counts_are_fitted_sampled_carried_and_scored_as_counts(likelihood, tmp_path):
     x, u, _ = count_table()
@@ -129,6 +130,7 @@ def test_counts_are_fitted_sampled_carried_and_scored_as_counts(likelihood, tmp_
     assert str(loaded.audit()) == str(model.audit())
 
 
+@pytest.mark.slow
 def test_the_score_of_counts_is_a_bound_on_their_log_likelihood():
     """Of one feature without any latent to speak of it nearly is that of the negative binomial."""
     rng = np.random.default_rng(0)
@@ -147,6 +149,7 @@ def test_depth_of_a_row_changes_no_latent_and_scales_what_is_expected_of_it():
     np.testing.assert_allclose(deep, 3 * own, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_sizes_from_a_column():
     x, u, _ = count_table()
     frame = pd.DataFrame(x, columns=[f"g{k}" for k in range(8)]).assign(depth=x.sum(axis=1), site=u)
@@ -224,6 +227,7 @@ def test_what_auto_takes_columns_for_and_that_it_says_so(capsys):
     assert "likelihood negative_binomial (all features)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_a_word_continuous_features_are_fitted_as_before_by_auto():
     data = unmix.datasets.make_sparse_mixing(2, 4, 3, 300)
     plain, auto = (CGVAE(**SHORT, likelihood=kind).fit(data.x, data.domains) for kind in ("gaussian", "auto"))
@@ -236,6 +240,7 @@ def test_bernoulli_features_have_levels_and_weights_of_their_own():
     assert likelihood.base[0, 0, 0] > 0 > likelihood.base[0, 0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "mixed"])
 def test_what_a_batch_does_to_every_feature_is_no_latent(likelihood, tmp_path):
     kind = "gaussian" if likelihood == "gaussian" else "negative_binomial"
@@ -294,6 +299,7 @@ def test_generated_features_are_what_their_likelihood_says(likelihood):
         unmix.datasets.make_sparse_mixing(likelihood="nb")
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_counts_with_sizes_and_batches(tmp_path):
     x, u, _ = count_table()
     frame = pd.DataFrame(x, columns=list("abcdefgh")).assign(site=u, lane=np.arange(len(x)) % 3, depth=x.sum(axis=1))

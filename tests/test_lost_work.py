@@ -60,6 +60,7 @@ def place(tmp_path, monkeypatch, frame, labels):
 # Paths
 
 
+@pytest.mark.slow
 def test_the_home_folder_is_meant_by_a_tilde_wherever_a_path_is_taken(place, fitted, frame, labels, pictures):
     home = place / "home"
     data = unmix.datasets.load_digits_two_colours(8)
@@ -83,6 +84,7 @@ def test_the_home_folder_is_meant_by_a_tilde_wherever_a_path_is_taken(place, fit
     assert sorted(os.listdir()) == ["t.csv"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The fit was trained on:unmix.DataWarning")
 def test_the_home_folder_is_meant_by_a_tilde_in_every_command(place):
     home = place / "home"
@@ -101,6 +103,7 @@ def test_the_home_folder_is_meant_by_a_tilde_in_every_command(place):
     assert os.listdir() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "error", "message"),
     [
@@ -152,6 +155,7 @@ def untrained(*_, **__):
     raise AssertionError("it was computed before it was known that nothing can be written")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", ["t.csv", "t.csv/r", "t.csv/deep/r"])
 def test_what_cannot_be_written_is_known_before_anything_is_computed(place, out, fitted, monkeypatch):
     fitted.save("m")
@@ -255,6 +259,7 @@ def test_a_folder_without_a_model_is_not_replaced(files, fitted, place):
     assert contents(place) == before
 
 
+@pytest.mark.slow
 def test_in_the_folder_of_a_run_only_its_own_files_are_replaced(fitted, place):
     """A file that somebody else put there, or changed, stays, and is named; others are no concern."""
     run = Path("run")
@@ -336,6 +341,7 @@ def test_a_record_names_no_file_outside_its_folder(fitted, tmp_path):
     assert (tmp_path / "outside.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_written_at_the_end_is_not_lost(place, monkeypatch):
     def full(*_):
         raise StorageError("no space")
@@ -418,6 +424,7 @@ def assert_same(before, after):
     assert all(before[name] is after[name] for name in before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_failed_fit_changes_nothing(case, frame, labels, digits, monkeypatch):
     """However late it fails: attribute by attribute, and in what the model computes."""
@@ -492,6 +499,7 @@ def odd_run(frame, labels, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The fit was trained on:unmix.DataWarning")
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "utf-8"])
 def test_no_console_ends_a_command(encoding, odd_run, monkeypatch, tmp_path):
@@ -546,6 +554,7 @@ def test_no_standard_error_ends_a_fit(stream, model, frame, labels, monkeypatch)
 # Figures
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_defaults_whatever_matplotlib_is_set_to(fitted):
     found, content = fitted.description_, fitted.schema_.names
     latents = ["z0", "z1"]

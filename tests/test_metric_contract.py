@@ -14,6 +14,7 @@ from unmix import metrics
 from unmix.errors import DataError, DomainError, SettingError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_every_score_has_chance_interval_settings(name, normal):
     noisy = normal[:2000] + np.random.default_rng(18).standard_normal((2000, 3))

@@ -33,6 +33,7 @@ def test_every_metric_is_tried():
     assert set(PUBLIC) == set(QUICK) | set(LONE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("change", MAPS)
 def test_neither_scale_nor_shift_changes_a_score(name, change, pair):

@@ -22,6 +22,7 @@ TURN = np.array([[1, 1], [-1, 1]]) / np.sqrt(2)
 # The table of known answers
 
 
+@pytest.mark.slow
 def test_signed_permutation_is_perfect(normal):
     w = normal[:, [2, 0, 1]] * [-3.0, 0.1, 1.0]
     assert metrics.mcc(normal, w) == pytest.approx(1.0)
@@ -41,6 +42,7 @@ def test_signed_permutation_is_perfect(normal):
     assert quick("irs", normal, w) > 0.85
 
 
+@pytest.mark.slow
 def test_rotation_is_recovered_as_a_block(normal):
     z = normal[:, :2]
     w = z @ TURN
@@ -92,6 +94,7 @@ def test_a_copy_closes_the_gap(name, normal, classes):
         assert (score.per_factor[1:] > 0.98).all()
 
 
+@pytest.mark.slow
 def test_a_dead_latent_changes_nothing(normal):
     dead = np.column_stack([normal[:, :1], np.full(len(normal), 0.3), normal[:, 1:]])
     for name in QUICK:
@@ -127,6 +130,7 @@ EDGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize(("discrete", "dead"), [(False, False), (True, False), (True, True)])
@@ -146,6 +150,7 @@ def test_edges_give_a_finite_value_or_a_typed_warning(name, edge, discrete, dead
     assert len(score.to_frame()) == z.shape[1]
 
 
+@pytest.mark.slow
 def test_warnings_say_what_was_left_out(normal):
     z = np.column_stack([normal, np.ones(len(normal))])
     for name in set(QUICK) - {"mcc", "nonlinear_mcc"}:

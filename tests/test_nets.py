@@ -31,6 +31,7 @@ def _masked(decoder):
     return decoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", DECODERS)
 def test_jacobian_and_its_gradient_equal_autograd(form):
     decoder = DECODERS[form](generators(0, 2)).double()
@@ -131,6 +132,7 @@ def test_group_norm_is_zero_exactly_where_a_feature_ignores_a_latent():
     assert norms.flatten().sort().values[1] > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", PRIORS)
 @pytest.mark.parametrize("interactions", [False, True])
 def test_prior_integrates_to_one_and_inverts(form, interactions):

@@ -90,10 +90,11 @@ def test_models_without_a_prior_of_domains_and_those_whose_encoder_takes_it(rows
     x, domains = rows
     words = QUICK | {"max_epochs": 1}
     assert len(BetaVAE(**words).fit(x, domains).novelty(x[:50]).rows) == 50
-    with pytest.raises(DomainError, match="The encoder of IVAE takes the domain"):
+    with pytest.raises(DomainError, match="The encoder of IVAE needs the domain"):
         IVAE(**words).fit(x, domains).novelty(x)
 
 
+@pytest.mark.slow
 def test_missing_entries_are_left_out(rows):
     x, domains = rows
     gaps = x.mask(np.random.default_rng(0).random(x.shape) < 0.1)

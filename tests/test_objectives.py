@@ -12,6 +12,7 @@ from unmix.objectives.elbo import gaussian_kl, gaussian_negentropy, gaussian_nll
 from unmix.objectives.sparsity import LOG_SCALE, PENALTIES, group_weights, jacobian_weights
 
 
+@pytest.mark.slow
 def test_gaussian_terms_equal_torch_distributions():
     source = torch.Generator().manual_seed(0)
     x, mean, log_noise = (

@@ -54,6 +54,7 @@ def test_unmix_bench_ood(tmp_path, monkeypatch):
     assert "raw features" in said.output
 
 
+@pytest.mark.slow
 def test_one_small_problem_from_end_to_end(monkeypatch):
     monkeypatch.setattr(ood, "_TARGET_ROWS", 40)
     monkeypatch.setattr(ood, "_FEATURES", 6)

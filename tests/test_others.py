@@ -47,6 +47,7 @@ def jacobian(mixing, z, step=1e-6):
     return np.stack([(mixing(z + move) - mixing(z - move)) / (2 * step) for move in moves], axis=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_and_seeds(name):
     data, again, other = draw(name), generators.PROBLEMS[name](0), draw(name, 1)
@@ -119,6 +120,7 @@ def run(monkeypatch, folder, *words):
     others.main()
 
 
+@pytest.mark.slow
 def test_a_failure_is_a_row_and_a_second_run_computes_nothing(monkeypatch, tmp_path, capsys):
     words = ["--methods", "PCA", "sklearn.decomposition:NMF", "--problems", "sparse-gaussian", "--seeds", "2"]
     run(monkeypatch, tmp_path, *words)
@@ -139,6 +141,7 @@ def test_a_failure_is_a_row_and_a_second_run_computes_nothing(monkeypatch, tmp_p
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_scores_of_the_latents_that_change(monkeypatch):
     row = others.measure("invariant-linear", METHODS["PCA"], 0, {})
     assert row["error"] is None

@@ -190,6 +190,7 @@ def command(*words):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_rows_noise_and_changes_show():
     """Promised by the count, and seen only with rows enough, changes large enough and noise small enough."""
     support = [[1, 1], [1, 0], [1, 0], [1, 1], [0, 1], [1, 1]]
@@ -218,6 +219,7 @@ def test_a_plan_says_what_rows_noise_and_changes_show():
     assert "was not simulated" in str(count(support, 1))
 
 
+@pytest.mark.slow
 def test_a_plan_promises_no_more_than_rows_show():
     """Three lamps behind the same sensors, each moved by a third of its spread between domains of 45 rows."""
     sensors = [[1, 1, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1], *[[1, 1, 1, 0, 0]] * 4, *[[1, 1, 1, 1, 1]] * 2]
@@ -251,6 +253,7 @@ def test_extreme_experiments_are_simulated_too(words):
         assert found.latents["identified_in"].isin([0.0, 1.0]).all()
 
 
+@pytest.mark.slow
 def test_plan_on_the_command_line(tmp_path):
     path = tmp_path / "s.csv"
     path.write_text("feature,calcium,stress,growth\na,1,1,0\nb,1,1,0\nc,0,0,1\n")

@@ -53,6 +53,7 @@ def test_a_score_lies_where_it_was_published(name, latents, n, settings, low, hi
 COPIES = (0.9, 1.0), (TWO_OF_TEN - 0.1, TWO_OF_TEN + 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("regressor", "latents", "n", "bounds"),
     [

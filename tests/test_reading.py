@@ -143,6 +143,7 @@ def test_duplicate_columns_of_labels_are_refused():
         metrics.mcc(X, X, domains=twice)
 
 
+@pytest.mark.slow
 def test_a_named_domain_leaves_the_other_columns_as_they_are(tmp_path):
     plain = pd.DataFrame(X, columns=NAMES)
     mixed = plain.assign(
@@ -298,6 +299,7 @@ def plain():
     return CGVAE(**SHORT).fit(X, SITES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "around",
     [float64, torch.no_grad, torch.inference_mode, lambda: torch.device("meta"), lambda: torch.autocast("cpu")],
@@ -321,6 +323,7 @@ def test_the_state_of_torch_changes_nothing(around, plain, tmp_path):
     loaded.audit()
 
 
+@pytest.mark.slow
 def test_the_state_of_torch_changes_no_other_model(plain, tmp_path):
     with float64(), torch.inference_mode():
         plain.audit()
@@ -364,6 +367,7 @@ def test_values_of_sparse_tables_are_named_by_their_place():
             check_values(read_cells(form), NAMES, "error")
 
 
+@pytest.mark.slow
 def test_float32_comes_back_as_float32():
     for form in ("float32", "csr", "tensor", "pandas"):
         table = FORMS[form](X.astype(np.float32))

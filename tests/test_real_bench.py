@@ -193,6 +193,7 @@ def test_varimax_undoes_a_rotation_of_simple_loadings(bench, angle):
     np.testing.assert_allclose(np.sort(found, axis=1), np.sort(simple, axis=1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_bench_goes_on_where_it_stopped_and_shows_what_failed(bench, folder, tmp_path, capsys):
     real, out = bench("real"), tmp_path / "out"
     call = ["--data", str(folder), "--seeds", "2", "--refits", "1", "--out", str(out), "--methods", "PCA", "NMF"]
@@ -229,6 +230,7 @@ def test_a_bench_goes_on_where_it_stopped_and_shows_what_failed(bench, folder, t
     assert "kind == 'hot'" in summary
 
 
+@pytest.mark.slow
 def test_unmix_models_are_run_with_their_domains(bench, folder, tmp_path, monkeypatch, capsys):
     methods, method = bench("real_methods"), bench("unmix.bench.methods").Method
     for name in ("CGVAE", "IVAE"):

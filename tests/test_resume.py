@@ -78,6 +78,7 @@ def assert_same(one, other):
         assert torch.equal(value, other.state_dict()[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sick", [None, 7])
 def test_a_run_stopped_within_a_block_loses_no_finished_step(tmp_path, always, sick):
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
@@ -101,6 +102,7 @@ def test_without_the_clock_a_stopped_run_goes_back_to_the_end_of_a_block(tmp_pat
     assert_same(whole, fresh)
 
 
+@pytest.mark.slow
 def test_the_state_of_the_augmentation_is_resumed_too(tmp_path, always, images, monkeypatch):
     monkeypatch.setattr("unmix.nets.augment._IMAGES_TO_FULL", 40)
     monkeypatch.setattr("unmix.nets.augment._TARGET", -1.0)
@@ -113,6 +115,7 @@ def test_the_state_of_the_augmentation_is_resumed_too(tmp_path, always, images, 
     assert_same(whole, fresh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["table", "images"])
 def test_the_estimator_resumes_to_the_bit(kind, tmp_path, always, frame, labels, images, monkeypatch):
     data, settings = ((frame, labels), TINY) if kind == "table" else (images, IMAGES)
@@ -135,6 +138,7 @@ def test_the_estimator_resumes_to_the_bit(kind, tmp_path, always, frame, labels,
     np.testing.assert_array_equal(again.sample(3, domain="b"), expected.sample(3, domain="b"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 8])
 def test_several_starts_keep_the_best_and_resume_to_the_bit(stop, tmp_path, always, frame, labels, monkeypatch):
     """TINY takes six steps per start."""
@@ -280,6 +284,7 @@ def test_cggan_goes_on_with_the_same_settings_and_images_only(images, tmp_path, 
     CGGAN(**IMAGES).fit(x, y, checkpoint=path, resume=True)
 
 
+@pytest.mark.slow
 def test_a_vae_goes_on_with_the_same_settings_and_table_only(frame, labels, tmp_path, monkeypatch):
     monkeypatch.setattr("unmix.train.run._SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     path = tmp_path / "c"
@@ -295,6 +300,7 @@ def test_a_vae_goes_on_with_the_same_settings_and_table_only(frame, labels, tmp_
     CGVAE(**QUICK).fit(frame, labels, checkpoint=path, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [CGGAN(**TINY), CGVAE(**QUICK)], ids=["CGGAN", "CGVAE"])
 def test_a_checkpoint_that_cannot_be_is_refused_before_training(model, frame, labels, tmp_path, monkeypatch):
     def trained(*_):

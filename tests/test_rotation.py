@@ -65,6 +65,7 @@ def test_the_objective_is_what_its_formula_says(cost):
     np.testing.assert_allclose(found, [by_hand(turn, given, cost) for turn in turns], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_derivative_of_the_objective_is_that_of_finite_differences():
     given = moments(MIXING, CHANGING, shares=[0.5, 0.3, 0.2])
     turns = torch.from_numpy(np.random.default_rng(1).normal(size=(4, 3, 3))).requires_grad_()
@@ -85,6 +86,7 @@ def test_the_objective_sees_neither_scale_nor_sign_nor_order():
     torch.testing.assert_close(rotation_objective(turn, given, 0.3), rotation_objective(other, given, 0.3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scales", "cost", "found"),
     [(CHANGING, 0.0, True), (CHANGING, 0.01, True), (EQUAL, 0.01, True), (EQUAL, 0.0, False)],
@@ -126,6 +128,7 @@ def some_rows(n_domains=3, n=600, seed=0):
     return Rows(x, None, codes if n_domains else codes[:, :0], torch.zeros(n, 0), n_domains)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("decoder", "prior", "n_domains"),
     [("dense", "gaussian", 3), ("feature", "gaussian", 3), ("dense", "spline", 3), ("dense", "gaussian", 0)],

@@ -56,6 +56,7 @@ def prepared(x, y="batch"):
     return prepare(x, y, n_latents=2, missing="error", auxiliary=None, min_domain_rows=10, validation_fraction=0.1)
 
 
+@pytest.mark.slow
 def test_a_layer_is_read_and_remembered(adata, model, tmp_path):
     counts = adata.layers["dense"]
     plain = CGVAE(**SHORT).fit(counts, list(adata.obs["batch"]))
@@ -208,6 +209,7 @@ def test_loadings_as_tables(model):
     np.testing.assert_allclose(weighed.sum(), variance * model.explained_variance_ratio_)
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_the_store(tmp_path):
     cells().write_h5ad(tmp_path / "x.h5ad")
     words = ["fit", tmp_path / "x.h5ad", "--domain", "batch", "--layer", "counts", "--latents", 2, "--restarts", 1]
@@ -236,6 +238,7 @@ def test_the_command_line_writes_the_store(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_the_command_line_adapts_and_audits_a_store_whose_rows_have_names(adata, model, tmp_path):
     model.save(tmp_path / "run")
     own = adata.copy()

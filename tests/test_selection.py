@@ -137,6 +137,7 @@ def test_principal_components_are_counted_against_shuffled_columns():
 # --- the warning of a fit ---
 
 
+@pytest.mark.slow
 def test_a_fit_with_too_few_latents_says_so_and_one_with_enough_does_not(linear):
     x, y = linear
     settings = {"n_restarts": 1, "n_spare": 0, "sparsity": 0.0, "early_stopping": False, "hidden": (8,), "verbose": 0}
@@ -148,6 +149,7 @@ def test_a_fit_with_too_few_latents_says_so_and_one_with_enough_does_not(linear)
     assert CGVAE(3, **settings).fit(x, y).residual_dependence_.correlation < 0.3
 
 
+@pytest.mark.slow
 def test_features_share_their_noise_longer_where_latents_are_too_few(linear):
     x, y = linear
     released = {}
@@ -182,6 +184,7 @@ def test_auto_finds_the_number_and_keeps_the_table(auto, linear):
     assert auto.planned_epochs(600) == 6
 
 
+@pytest.mark.slow
 def test_auto_survives_clone_storage_and_pipelines(auto, linear, tmp_path):
     assert clone(auto).get_params() == auto.get_params()
     again = unmix.load(auto.save(tmp_path / "m"))
@@ -196,6 +199,7 @@ def test_auto_survives_clone_storage_and_pipelines(auto, linear, tmp_path):
     assert not hasattr(pipeline[-1], "selection_")
 
 
+@pytest.mark.slow
 def test_wide_tables_take_the_number_of_components(linear):
     rng = np.random.default_rng(0)
     x = linear[0].to_numpy()[:90] @ rng.standard_normal((6, 300)) + rng.standard_normal((90, 300))
@@ -204,6 +208,7 @@ def test_wide_tables_take_the_number_of_components(linear):
     assert len(model.selection_) == 1
 
 
+@pytest.mark.slow
 def test_auto_that_cannot_decide_warns_with_its_table():
     rng = np.random.default_rng(0)
     pairs = np.repeat(rng.standard_normal((600, 6)), 2, axis=1) + 0.7 * rng.standard_normal((600, 12))
@@ -228,6 +233,7 @@ def test_auto_checks_its_other_settings_first(linear):
 # --- select ---
 
 
+@pytest.mark.slow
 def test_select_compares_fits_and_goes_on_where_it_was_stopped(linear, tmp_path):
     base = CGVAE(**SHORT, hidden=(4,))
     seen = []
@@ -250,6 +256,7 @@ def test_select_compares_fits_and_goes_on_where_it_was_stopped(linear, tmp_path)
     assert len((tmp_path / SELECTED).read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_select_compares_strengths_too(linear, tmp_path):
     found = unmix.select(*linear, n_latents=1, sparsity=[0.0, "auto"], estimator=CGVAE(**SHORT))
     assert found.to_frame()["sparsity"].tolist() == [0.0, "auto"]
@@ -283,6 +290,7 @@ def run(*words):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
+@pytest.mark.slow
 def test_the_command_line_selects(file, tmp_path):
     words = ("select", file, "--domain", "d", "--latents", "3", "--restarts", "1", "--epochs", "2")
     done = run(*words, "--out", tmp_path / "s")
@@ -301,6 +309,7 @@ def test_the_command_line_refuses_what_is_no_range(text, said, file):
     assert said in str(found.exception)
 
 
+@pytest.mark.slow
 def test_a_fit_of_the_command_line_takes_auto(file, tmp_path):
     done = run(
         "fit", file, "--domain", "d", "--restarts", "1", "--epochs", "12", "--verbose", "0", "--out", tmp_path / "r"
@@ -313,6 +322,7 @@ def test_a_fit_of_the_command_line_takes_auto(file, tmp_path):
     assert "whole number ≥ 1, or auto" in str(found.exception)
 
 
+@pytest.mark.slow
 def test_a_selection_leaves_the_rows_of_a_study_alone(tmp_path):
     data = unmix.datasets.make_sparse_mixing(n_latents=1, n_features=3, n_domains=2, n_samples=60)
     (tmp_path / "rows.jsonl").write_text('{"key": "of a study"}\n')

@@ -39,6 +39,7 @@ def test_rows_at_once_are_within_the_budget():
     assert rows_at_once(6, 34, 10**9) == 1
 
 
+@pytest.mark.slow
 def test_weights_of_a_few_rows_at_a_time_are_those_of_all_rows(monkeypatch):
     model = CGVAENetwork(CGVAEConfig(2, 4, 3, n_starts=2))
     rows = one_hot_rows()
@@ -197,6 +198,7 @@ def test_the_time_to_an_answer_is_summed_up_by_method(tmp_path, monkeypatch):
     assert "\n".join([head, "|---" * 9 + "|", first, second, ""]) in filled
 
 
+@pytest.mark.slow
 def test_the_time_to_an_answer_is_taken_after_every_epoch(speed, frame, labels):
     import convergence
 

@@ -122,6 +122,7 @@ def test_a_flipped_bit_in_any_file_that_is_read_is_seen(saved, tmp_path):
     unmix.load(folder)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_a_checkpoint_is_seen(tmp_path, frame, labels):
     path = tmp_path / "c"
     model = MODELS["CGVAE"]
@@ -193,6 +194,7 @@ def test_a_folder_of_format_2_is_read(saved, frame, summed, tmp_path):
         unmix.load(folder)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_format_1_is_not_resumed(tmp_path, frame, labels):
     path = tmp_path / "c"
     MODELS["CGVAE"].fit(frame, labels, checkpoint=path)

@@ -60,6 +60,7 @@ def test_generator_repeats_and_guarantees():
     assert not np.array_equal(first.x, other.x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -91,6 +92,7 @@ def normal():
     return np.random.default_rng(0).standard_normal((4000, 3))
 
 
+@pytest.mark.slow
 def test_mcc_of_known_cases(normal):
     permuted = metrics.mcc(normal, normal[:, [2, 0, 1]] * [-3.0, 0.1, 1.0])
     assert permuted == pytest.approx(1.0)

@@ -38,6 +38,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [{}, {"epoch_part": 1 / 3}, {"penalty_every": 2}])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(rows, tmp_path, words):
     settings = TrainingSettings(max_epochs=8, batch_size=64, patience=None, **words)
@@ -97,6 +98,7 @@ def test_a_penalty_that_is_due_in_every_third_step_weighs_three_times_as_much_th
     torch.testing.assert_close(torch.tensor(loop.latest), whole.detach())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [CGVAE, CGVAEImages])
 def test_where_the_penalty_is_taken_is_what_the_estimator_says(monkeypatch, kind):
     taken, scorings = [], []
@@ -134,6 +136,7 @@ def test_steps_decide_how_long_training_is_and_rows_do_not(kind, n_samples, sett
     assert model.planned_epochs(n_samples) == epochs * part
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_is_refused(rows, tmp_path):
     settings = TrainingSettings(max_epochs=4, batch_size=64)
     with pytest.raises(KeyboardInterrupt):
@@ -162,6 +165,7 @@ def test_every_start_ends_in_its_best_state(rows):
     np.testing.assert_allclose(total.detach().numpy(), best, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_kept_states_are_scored_by_many_draws(rows):
     model = network()
     result = fit(model, rows, rows, TrainingSettings(max_epochs=12, batch_size=64))
@@ -179,6 +183,7 @@ def test_kept_states_are_scored_by_many_draws(rows):
         assert result.objective[start] == pytest.approx(sum(float(weights[n]) * terms[n] for n in terms), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_it_stops_early_and_says_why(rows):
     held_out = rows.take(slice(0, 40))
     settings = TrainingSettings(max_epochs=400, batch_size=64, learning_rate=0.05, patience=10, warmup=0.01)
@@ -210,6 +215,7 @@ def sick(**attributes):
     return model
 
 
+@pytest.mark.slow
 def test_a_sick_start_is_given_up_and_the_others_go_on(rows):
     settings = TrainingSettings(max_epochs=60, batch_size=64)
     result, healthy = fit(sick(), rows, rows, settings), fit(network(beginnings=()), rows, rows, settings)
@@ -257,6 +263,7 @@ class SickOnce(CGVAENetwork):
         return terms
 
 
+@pytest.mark.slow
 def test_a_rewind_after_narrowing_leaves_no_spare_latents(rows):
     model = SickOnce(CGVAEConfig(2, 4, 2, n_starts=3))
     result = fit(model, rows, rows, TrainingSettings(max_epochs=20, batch_size=64))
@@ -277,6 +284,7 @@ class InterruptedCopy(dict):
         return super().__getitem__(name)
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_the_state_is_remembered_leaves_a_whole_checkpoint(rows, tmp_path):
     settings, path = TrainingSettings(max_epochs=12, batch_size=64), tmp_path / "state.safetensors"
     whole = network()
@@ -303,6 +311,7 @@ def test_an_interrupt_while_the_state_is_remembered_leaves_a_whole_checkpoint(ro
         assert torch.equal(again.state_dict()[name], value)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_early_goes_on_to_the_same_end(rows, tmp_path):
     held_out, path = rows.take(slice(0, 40)), tmp_path / "state.safetensors"
     settings = TrainingSettings(max_epochs=400, batch_size=64, learning_rate=0.05, patience=10, warmup=0.01)
@@ -313,6 +322,7 @@ def test_a_run_that_stopped_early_goes_on_to_the_same_end(rows, tmp_path):
     assert (ended.history, ended.objective, ended.stop_reason) == (again.history, again.objective, again.stop_reason)
 
 
+@pytest.mark.slow
 def test_a_passing_sickness_is_survived(rows):
     result = fit(sick(until=8), rows, rows, TrainingSettings(max_epochs=6, batch_size=64))
     assert result.failed == [False, False, False]
@@ -334,6 +344,7 @@ def test_rows_are_held_out_of_every_domain():
     assert sorted([*train, *held_out]) == list(range(155))
 
 
+@pytest.mark.slow
 def test_a_rare_domain_shrinks_toward_the_mean_domain():
     rng = np.random.default_rng(0)
     z = rng.standard_normal((2000, 1))
@@ -399,6 +410,7 @@ def test_the_noise_floor_falls_to_zero_and_is_no_part_of_the_final_objective(row
         torch.testing.assert_close(at[done], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparsity", [0.0, 0.5])
 def test_no_state_is_kept_before_the_objective_is_final(rows, sparsity):
     settings = TrainingSettings(max_epochs=20, batch_size=64, patience=2)

@@ -63,6 +63,7 @@ def test_judges_tell_right_translations_from_wrong_ones(digits):
     assert (right["content"] <= right["content_high"]).all()
 
 
+@pytest.mark.slow
 def test_domains_that_are_numbers(digits):
     """Labels of domains are text in a fitted model, whatever they were."""
     data, content, held_out, judges = digits
@@ -202,6 +203,7 @@ def test_models_and_judges_that_are_none(digits):
         judge_translations(Lonely(), judges, *(part[own] for part in given))
 
 
+@pytest.mark.slow
 def test_only_features_of_content_see_that_a_perfect_translation_keeps_it(digits, tmp_path):
     data, content, _, _ = digits
     moved = data.domains != "white on red"

@@ -33,6 +33,7 @@ def model(faces):
 # Transport
 
 
+@pytest.mark.slow
 def test_transport_makes_means_and_covariances_of_the_domains_equal_and_inverts():
     mixes = noise(3, 5, 5) + 2 * torch.eye(5)
     rows = torch.cat([noise(400, 5, seed=k) @ mix + k for k, mix in enumerate(mixes)])
@@ -136,6 +137,7 @@ def test_contract(model, faces, tmp_path):
     assert again.get_params() == {**model.get_params(), "random_state": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(16, 17, 3), (33, 20, 1), (64, 64, 3)])
 def test_any_side_and_any_colours(shape):
     images = np.random.default_rng(0).integers(0, 256, (20, *shape), dtype=np.uint8)
@@ -145,6 +147,7 @@ def test_any_side_and_any_colours(shape):
     assert own.transform(images[:3], labels[:3]).shape[1] <= 2 * 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [{"flow": False}, {"flow": "spline", "mask_weight": 0.1, "sparsity": 0.3}])
 def test_terms_of_the_paper(faces, words):
     own = ImageTranslator(**TINY, **words).fit(faces.images, faces.domains)
@@ -154,6 +157,7 @@ def test_terms_of_the_paper(faces, words):
     assert own.mixing_.shape == (16, 16, 1, own.n_style)
 
 
+@pytest.mark.slow
 def test_the_jacobian_term_is_the_derivative_by_style(faces):
     config = TranslatorConfig((16, 16, 1), 6, channels=8, penalty_rows=2, directions=8, sparsity=1.0)
     x = torch.from_numpy(faces.images[::7])
@@ -168,6 +172,7 @@ def test_the_jacobian_term_is_the_derivative_by_style(faces):
     torch.testing.assert_close(found, (slopes * style.std(0, correction=0)).sum())
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_and_resume_equals_uninterrupted(faces, tmp_path, monkeypatch):
     whole = ImageTranslator(**TINY).fit(faces.images, faces.domains)
     steps = TranslatorNetwork.after
@@ -191,6 +196,7 @@ def test_same_seed_same_bits_and_resume_equals_uninterrupted(faces, tmp_path, mo
     )
 
 
+@pytest.mark.slow
 def test_a_training_of_hours_is_announced(faces, monkeypatch, capsys):
     monkeypatch.setattr(module, "_LONG", 0.0)
     with pytest.warns(DataWarning, match=r"will take about .* on cpu.*max_steps"):
@@ -198,6 +204,7 @@ def test_a_training_of_hours_is_announced(faces, monkeypatch, capsys):
     assert "3 steps on cpu, about" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_report(model, faces, tmp_path):
     judged = pd.DataFrame(
         {

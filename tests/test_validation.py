@@ -76,6 +76,7 @@ def seeded(what, random_state):
     return random_seed(random_state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["seed", "generator", "sprites", "digits", "linear"])
 def test_a_random_state_is_taken_in_the_same_forms_everywhere(what):
     np.testing.assert_array_equal(seeded(what, 3), seeded(what, np.int64(3)))

@@ -61,7 +61,7 @@ def read_delimited(
     if saved:
         what = f"Column {header[saved[0]]!r} of {path.name} is a saved index" if header[saved[0]].strip() else ""
         what = what or f"The first column of {path.name} has no name"
-        said.append(f"{what}: it is taken for names of the rows.")
+        said.append(f"{what}: it is used as row names.")
     if empty:
         said.append(f"{path.name} has columns without a name and without a value ({len(empty)}); they are left out.")
     return frame, may_be, " ".join(said)

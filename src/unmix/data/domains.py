@@ -205,7 +205,7 @@ class DomainSchema:
         if any(known) and not (self.n_continuous and all(known)):
             raise DomainError(
                 f"{sum(known)} of {len(labels)} rows are of domains that the model knows, such as "
-                f"{labels[known.index(True)]!r}. Pass the rows of new domains alone; the others need no adapt."
+                f"{labels[known.index(True)]!r}. Pass only the rows of new domains."
             )
         return new
 

@@ -341,7 +341,7 @@ def _decode(
             reason = reason_of(error)
             if on_error == "raise":
                 raise DataError(
-                    f'{file.path} {reason}. Mend or remove it, or pass on_error="skip" to leave such files out.'
+                    f'{file.path} {reason}. Repair or remove it, or pass on_error="skip" to leave such files out.'
                 ) from error
             skipped[file.path] = reason
             return None

@@ -70,7 +70,7 @@ def _cells_of(table: Any) -> Cells:
     elif isinstance(table, list | tuple):
         table = _from_rows(table)
     elif not (isinstance(table, np.ndarray) or sparse.issparse(table) or hasattr(table, "__array__")):
-        raise DataError(f"X is a {type(table).__name__}, which is no table of numbers. {_EXPECTED}")
+        raise DataError(f"X is a {type(table).__name__}, which is not a table of numbers. {_EXPECTED}")
     try:
         if isinstance(table, np.ndarray) and table.dtype.kind in "OUST" and table.ndim == 2:
             table = _from_objects(table.astype(object))
@@ -131,11 +131,11 @@ def check_trainable(matrix: Floats | Cells, names: Sequence[str]) -> None:
     if extreme.any():
         raise DataError(
             f"Columns {_named(names, extreme)} hold numbers beyond {_LARGEST:g}, or less than {1 / _LARGEST:g} apart, "
-            "which leave no room to compute with their squares. Choose another unit."
+            "outside the supported range. Choose another unit."
         )
     if (room == 0).any():
         raise DataError(
-            f"Columns {_named(names, room == 0)} are constant: they say nothing about any factor and cannot be "
+            f"Columns {_named(names, room == 0)} are constant: they contain no information about factors and cannot be "
             "standardised. Drop them."
         )
     rounded = room <= _ROUNDING * np.spacing(size)
@@ -143,7 +143,7 @@ def check_trainable(matrix: Floats | Cells, names: Sequence[str]) -> None:
         first = int(np.flatnonzero(rounded)[0])
         raise DataError(
             f"Columns {_named(names, rounded)} vary by no more than rounding: numbers of the size of {size[first]:g} "
-            f"are kept in steps of {np.spacing(size[first]):.2g}. Store them without what they have in common, or drop "
+            f"are kept in steps of {np.spacing(size[first]):.2g}. Subtract their common offset, or drop "
             "them."
         )
 
@@ -277,7 +277,7 @@ def _what(cell: object) -> str:
 
 def _refuse_kind(dtype: np.dtype[np.generic]) -> None:
     if dtype.kind not in "biuf":
-        what = "Complex data not supported" if dtype.kind == "c" else "Dates, durations and objects are no numbers"
+        what = "Complex data not supported" if dtype.kind == "c" else "Dates, durations and objects are not numbers"
         raise DataError(f"{what}: Input X is an array of {dtype}. Convert it to numbers first.")
 
 

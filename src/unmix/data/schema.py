@@ -127,7 +127,7 @@ class FeatureSchema:
             furthest = np.fmax(furthest, np.fmax.reduce(np.abs(part), axis=None, initial=0.0))
         if furthest > _STRANGE:
             self.refuse_beyond(cells)
-            said = f"{self._strangest(cells)} What follows is an extrapolation. Is it a code for a missing value, or "
+            said = f"{self._strangest(cells)} The result is an extrapolation. Is it a code for a missing value, or "
             warn(f"{said}another unit?")
         return result
 

@@ -55,7 +55,7 @@ class SizeFactors:
         """
         if self.source == TOTAL:
             sizes = np.concatenate([self._totals(rows) for _, rows in Cells.of(matrix).row_blocks()])
-            wrong, said = sizes <= 0, "has no counts, so that nothing can be said of its shares. Drop such rows"
+            wrong, said = sizes <= 0, "has no counts, so its size is 0. Drop such rows"
         else:
             assert column is not None
             sizes = column

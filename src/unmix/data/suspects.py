@@ -72,7 +72,7 @@ def without_suspects(cells: Cells, features: FeatureSchema) -> Cells:
     if ids:
         warn(
             f"Columns {listed([names[k] for k in ids])} look like ids, times or a saved index: whole numbers, each "
-            "once. If they are, leave them out; they are no features."
+            "once. If they are, leave them out; they are not features."
         )
     thin = max(len(cells) // _SAMPLE, min(len(cells) * cells.shape[1] // _SAMPLED_NUMBERS, len(cells) // _LEAST_ROWS))
     sample = cells.rows(slice(None, None, max(1, thin)))

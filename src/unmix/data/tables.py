@@ -256,7 +256,7 @@ def _read_parquet(path: Path) -> _Read:
     saved = [name for name in names if SAVED_INDEX.fullmatch(name)]
     if not saved or len(saved) == len(names):
         return pd.concat([own, frame], axis=1), names, ""
-    said = f"Column {saved[0]!r} of {path.name} is a saved index: it is taken for names of the rows."
+    said = f"Column {saved[0]!r} of {path.name} is a saved index: it is used as row names."
     return pd.concat([own, frame], axis=1), [name for name in names if name not in saved], said
 
 

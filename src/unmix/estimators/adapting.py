@@ -40,8 +40,8 @@ def adapted(estimator: BaseEstimator, X: DataLike | None, domain: LabelsLike) ->
     old: DomainSchema = estimator.domain_schema_
     if not estimator.uses_domains or domain_prior(estimator.model_) is None:
         raise DomainError(
-            f"{type(estimator).__name__} has no prior of single domains, so there is nothing to adapt; transform takes "
-            "rows of any domain where it asks for none. Use CGVAE or IMSDA."
+            f"{type(estimator).__name__} has no prior of single domains, so there is nothing to adapt; its transform "
+            "takes rows of any domain unless it needs y. Use CGVAE or IMSDA."
         )
     table = X if X is None or of_images(estimator.schema_) else as_table(X, estimator._layer())
     n_rows = 1 if table is None else len(estimator._new_rows(table))
@@ -55,7 +55,7 @@ def adapted(estimator: BaseEstimator, X: DataLike | None, domain: LabelsLike) ->
     model = widened(estimator.model_, _fresh(estimator, schema), places)
     if model is None:
         raise DomainError(
-            f"The encoder of {type(estimator).__name__} takes the domain, so a new one changes more than the prior. "
+            f"The encoder of {type(estimator).__name__} depends on the domain, so learning the prior is not enough. "
             "Use CGVAE or IMSDA, or fit again with rows of the new domain."
         )
     rows = None

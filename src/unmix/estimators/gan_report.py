@@ -1,4 +1,4 @@
-"""The page of a fitted ``CGGAN``: grids of images or the mixing of a table, the mask, the course of training."""
+"""The report of a fitted ``CGGAN``: grids of images or the mixing of a table, the mask, the losses of the training."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def write_gan_report(
     bars = figures.importance_bars(model.importance_, names, MASK_THRESHOLD)
     tables += _starts(model)
     pictures += [
-        picture(bars, "One bar per latent: the share of its spread that domains make", "Content and style"),
+        picture(bars, "One bar per latent: the share of its spread that domains account for", "Content and style"),
         picture(
             figures.term_curves(model.history_),
             "Losses of generator and discriminator by step",
@@ -116,7 +116,7 @@ def _check_extractor(model: Any, shown: tuple[ImageTable, LabelsLike] | None, ex
             f"extractor must be {expected}; got {came}. Without it, a small one is trained on the domains."
         )
     if shown is None:
-        raise SettingError("extractor is for comparing real images with generated ones: pass the images as X, y too.")
+        raise SettingError("extractor compares real images with generated ones: pass the images as X, y too.")
     try:
         image_features(extractor, shown[0].images[:2])
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
@@ -194,10 +194,10 @@ def _distances(
     frame["images"] = [*map(str, scores["FID"].details["n"]), ""]
     frame["FID"], frame["1000 · KID"] = _with_mean(scores["FID"]), _with_mean(scores["KID"], _KID_SCALE)
     text = (
-        f"Real against as many generated images, features of {name}{origin}. 95 % intervals in brackets; smaller is "
-        f"better. Images of one kind, shuffled, have FID {scores['FID'].chance:.2g}, 1000 · KID "
-        f"{_KID_SCALE * scores['KID'].chance:.2g}; KID takes each feature in standard deviations of real images. "
-        "Numbers compare only within one extractor and one number of images."
+        f"Real images against as many generated ones, features of {name}{origin}. 95 % intervals in brackets; smaller "
+        f"is better. Real and generated images, shuffled, have FID {scores['FID'].chance:.2g}, 1000 · KID "
+        f"{_KID_SCALE * scores['KID'].chance:.2g}. For KID, features are in standard deviations of real images. "
+        "Compare numbers only for the same extractor and the same number of images."
     )
     return PageTable("Are generated images like real ones?", text, frame)
 
@@ -211,7 +211,7 @@ def _features(
     if len(np.unique(labels)) < 2:
         return *untrained_features(both), ", a network that was never trained"
     trained = ImageClassifier(**_EXTRACTOR).fit(both[: len(labels)], labels)
-    words = f", a small network trained for this page to tell the domains of these {len(labels)} real images apart"
+    words = f", a small network trained for this report to classify the domains of these {len(labels)} real images"
     return *image_features(trained, both), words
 
 
@@ -223,10 +223,10 @@ def _starts(model: Any) -> list[PageTable]:
     frame = pd.DataFrame({"start": range(len(errors)), "error": [f"{error:.4g}" for error in errors]})
     frame[""] = np.where(np.arange(len(errors)) == model.best_restart_, "kept", "")
     text = (
-        "Mean squared difference between the data and what is made of their latents, over the last steps. Of starts "
-        "within a tenth of the best, the one with fewest style latents is kept."
+        "Mean squared difference between the data and their reconstruction, over the last steps. Among the starts "
+        "within a tenth of the best, the one with the fewest style latents is kept."
     )
-    return [PageTable("Which start gives the data back best?", text, frame)]
+    return [PageTable("Which start reconstructs the data best?", text, frame)]
 
 
 def _with_mean(score: Score, scale: float = 1.0) -> list[str]:
@@ -257,7 +257,8 @@ def _judged_table(judged: pd.DataFrame) -> PageTable:
         frame[name] = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in ends]
     real = judged.iloc[-1]
     text = (
-        "Share of translated images whose content, and whose target domain, a classifier of real images reads; 95 % "
-        f"intervals in brackets. On real images: content {real['real_content']:.2f}, style {real['real_style']:.2f}."
+        "Share of translated images whose content, and whose target domain, a classifier of real images recognises; "
+        f"95 % intervals in brackets. On real images: content {real['real_content']:.2f}, style "
+        f"{real['real_style']:.2f}."
     )
     return PageTable("Do translations keep their content and reach their domain?", text, frame)

@@ -25,9 +25,7 @@ def left_out_finding(estimator: BaseEstimator, X: DataLike, y: LabelsLike | None
     rows = estimator._new_rows(table)
     schema: DomainSchema = estimator.domain_schema_
     if y is None or not schema.categorical:
-        raise DomainError(
-            "Domains are left out by their labels, and these rows have none. Pass X and y, as fit took them."
-        )
+        raise DomainError("Leaving domains out needs a label for each row. Pass X and y, as in fit.")
     frame, groups = labels_frame(y, len(rows)), schema.groups(y, len(rows))
     latents = _encoded(estimator, table, frame)
     without, failed = {}, {}
@@ -50,7 +48,7 @@ def _encoded(estimator: BaseEstimator, table: DataLike, frame: pd.DataFrame | No
         return np.asarray(estimator.transform(table), dtype=float)
     except DomainError as error:
         raise DataError(
-            f"The encoder of {type(estimator).__name__} takes the domain, so rows of a left-out one cannot be encoded. "
+            f"The encoder of {type(estimator).__name__} needs the domain, so rows of a left-out one cannot be encoded. "
             "Use CGVAE or IMSDA."
         ) from error
 

@@ -20,7 +20,7 @@ def novelty_of(estimator: BaseEstimator, X: DataLike, y: LabelsLike | None) -> N
     """The comparison of new rows with those held out at fit; ``y`` says which rows are of one domain."""
     if "y" in inspect.signature(estimator.transform).parameters:
         raise DomainError(
-            f"The encoder of {type(estimator).__name__} takes the domain, so rows of a new one cannot be encoded. Use "
+            f"The encoder of {type(estimator).__name__} needs the domain, so rows of a new one cannot be encoded. Use "
             "CGVAE or IMSDA."
         )
     kept = estimator.fit_.summary.residuals

@@ -1,4 +1,4 @@
-"""From what the user passes to what a model takes. Every check runs here, before training starts."""
+"""From the user's input to the input of a model. Every check runs here, before training starts."""
 
 from __future__ import annotations
 
@@ -191,8 +191,8 @@ def prepare(
     check_trainable(cells, shown)
     if n_latents > cells.shape[1]:
         raise DataError(
-            f"n_latents = {n_latents} is more than n_features = {cells.shape[1]}: the latents could not be "
-            "told apart. Ask for at most as many latents as features."
+            f"n_latents = {n_latents} is more than n_features = {cells.shape[1]}, so the latents are not identifiable. "
+            "Use at most as many latents as features."
         )
     domains, encoded, groups = DomainSchema.learn(y, len(cells), auxiliary, min_domain_rows)
     kinds = kinds_of(cells, shown, likelihood)
@@ -237,8 +237,8 @@ def labelled_images(X: DataLike, y: LabelsLike | None = None) -> tuple[ImageTabl
     table, y = as_images(X, y)
     if y is None:
         raise DomainError(
-            f"Expected the domain of each of {len(table)} images; got none. Pass them as second argument, or what "
-            "unmix.read_images returns, which brings them along."
+            f"Expected the domain of each of {len(table)} images; got none. Pass them as second argument, or pass the "
+            "result of unmix.read_images, which includes them."
         )
     return table, y
 
@@ -258,8 +258,8 @@ def prepare_images(
     domains, encoded, groups = DomainSchema.learn(y, len(table), auxiliary, min_domain_rows)
     if not domains.n_continuous and len(domains.domains) < 2:
         raise DomainError(
-            f"All {len(table)} images belong to one domain; what changes between domains is what identifies the "
-            "latents. Pass images of at least two."
+            f"All {len(table)} images belong to one domain, but changes between domains identify the latents. Pass "
+            "images of at least two domains."
         )
     features = ImageSchema.learn(table.images)
     train, held_out = split_rows(groups, validation_fraction, seed)

@@ -1,4 +1,4 @@
-"""What a fit says while it runs: one line on what it will do, one progress bar, one line on what it found.
+"""Output of a running fit: one line before it starts, one progress bar, and a summary of the result.
 
 A study of many fits has one bar over its runs.
 """

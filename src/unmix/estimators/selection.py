@@ -1,8 +1,8 @@
-"""How many latents: fits of several numbers, what each of them leaves unexplained, and the rule that chooses one.
+"""Choice of the number of latents: fits with several numbers, the dependence they leave, and the rule of choice.
 
-The smallest number is chosen whose residuals no longer depend on each other (``audit/residuals.py``) and to which one
-latent more adds nothing to the held-out bound. ``CGVAE(n_latents="auto")`` probes number after number with short fits;
-``unmix.select`` compares whole fits.
+The rule takes the smallest number whose residuals no longer depend on each other (``audit/residuals.py``) and for which
+one more latent does not raise the held-out bound. ``CGVAE(n_latents="auto")`` tries numbers with short fits;
+``unmix.select`` compares full fits.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The number of latents, why, whether the data decided it, and one row for each number that was tried."""
+    """The chosen number of latents, the reason, whether the data decided it, and one row for each number tried."""
 
     n_latents: int
     reason: str
@@ -82,7 +82,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Tried:
-    """A model trained on some rows, what it reached, and its latents (rows, n_latents) of the held-out rows."""
+    """A model trained on some rows, its result, and its latents (rows, n_latents) of the held-out rows."""
 
     candidate: Candidate
     latents: Floats
@@ -99,7 +99,7 @@ def fit_rows(
 ) -> Tried:
     """Fit ``estimator`` on the training rows, or a ``part`` of them, with a ``share`` of its passes.
 
-    Without ``turned`` the latents are not turned in training, which takes longer than all else in a short one.
+    Without ``turned`` there is no rotation of the latents in training, which would dominate the time of a short fit.
     """
     device = pick_device(estimator.device)
     rows, place = data.rows.to(device), data.train if part is None else part
@@ -140,7 +140,7 @@ def gain(candidate: Candidate, other: Candidate) -> tuple[float, float]:
 
 
 def gains(candidate: Candidate, other: Candidate) -> bool:
-    """Whether the bound of ``other`` is better by more than chance and by enough to speak of a latent."""
+    """Whether the bound of ``other`` is better by more than chance and by enough to count as a latent."""
     mean, error = gain(candidate, other)
     return bool(mean > max(_LEAST_GAIN, _LEAST_ERRORS * error))
 
@@ -242,13 +242,13 @@ def choose_latents(estimator: LatentEstimator, X: DataLike, y: LabelsLike | None
 
 
 def _in_vain(found: Mapping[int, Candidate], number: int) -> bool:
-    """Whether the last latents that were added have raised the bound by no more than chance."""
+    """Whether the latents that were added last have not raised the bound by more than chance."""
     before = found.get(number - _TRIED_IN_VAIN)
     return before is not None and not gains(before, found[number])
 
 
 def _probe(estimator: LatentEstimator, data: Prepared, seed: int) -> Candidate:
-    """A short fit: one start, a third of the training, and nothing that is there to find particular latents."""
+    """A short fit: one start, a third of the training, and neither penalty nor spare latents."""
     estimator.set_params(n_restarts=1, n_spare=0, sparsity=0.0, early_stopping=False)
     return fit_rows(estimator, data, seed, share=1 / _PROBE_SHARE, turned=False).candidate
 
@@ -265,7 +265,7 @@ def suffices(estimator: LatentEstimator, data: Prepared, seed: int) -> bool:
 
 
 def long_enough(model: BaseEstimator) -> bool:
-    """Whether a fit took at least a third of the default training: before, residuals say nothing of the latents."""
+    """Whether a fit took at least a third of the default training; before that, residuals are not informative."""
     n_rows = model.settings_["n_train"] + model.settings_["n_held_out"]
     fitted = clone(model).set_params(n_latents=model.n_latents_)
     part = planned_epochs(fitted, n_rows)[1]

@@ -1,4 +1,4 @@
-"""The page of a fitted ``ImageTranslator``: how good translations are, then pictures, then what was set."""
+"""The report of a fitted ``ImageTranslator``: quality of translations, then pictures, then settings."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def _found(model: Any, judged: pd.DataFrame | None) -> str:
     rows = judged[judged["to"] == "all"]
     own = rows[rows["method"] == "ImageTranslator"].iloc[0] if "method" in rows else rows.iloc[0]
     said = (
-        f"Of held-out images carried to other domains, judges read the content in {own['content']:.0%} and the target "
-        f"domain in {own['style']:.0%}"
+        f"Of held-out images translated to other domains, classifiers recognise the content in {own['content']:.0%} "
+        f"and the target domain in {own['style']:.0%}"
     )
     if "rmse" in rows and "method" in rows:
         others = rows[rows["method"] != "ImageTranslator"].sort_values("rmse")
@@ -104,10 +104,13 @@ def _judged_table(judged: pd.DataFrame) -> PageTable:
         if name in frame:
             places = 1 if name == "rmse" else 2
             frame[name] = [f"{value:.{places}f}" for value in frame[name]]
-    text = "Held-out images, carried to another domain: share whose content, and whose target domain, a judge reads."
+    text = (
+        "Held-out images translated to another domain: share whose content, and whose target domain, a classifier "
+        "recognises."
+    )
     if "real_content" in judged:
         real = judged.iloc[-1]
         text += f" Of real images: content {real['real_content']:.2f}, domain {real['real_style']:.2f}."
     if "rmse" in judged:
-        text += " rmse: grey levels between a translation and the same thing as it really is in the target domain."
+        text += " rmse: difference in grey levels between a translation and the true image in the target domain."
     return PageTable("How good are the translations?", text, frame)

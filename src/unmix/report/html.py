@@ -141,11 +141,11 @@ def _distances(downloads: Mapping[str, pd.DataFrame]) -> list[dict[Hashable, Any
 def audited_words(row: Mapping[Hashable, Any]) -> str:
     """The verdict on one latent, in plain words."""
     if row["verdict"] == "identified":
-        return "identified: one factor, up to a one-to-one change of its scale."
+        return "identified: a single factor, up to a one-to-one transformation."
     if row["verdict"] == "unsupported":
         return "not supported by these data."
     others = listed([name for name in row["block"] if name != row["name"]])
-    return f"identified only together with {others}: what belongs to which of them is open."
+    return f"identified only together with {others}, as a block: the data do not separate its latents."
 
 
 def _terms(restarts: pd.DataFrame) -> dict[str, str]:
@@ -171,7 +171,7 @@ def latent_words(fit: LatentFit, latent: int) -> LatentWords:
         if len(others)
         else ""
     )
-    warning = "The data say next to nothing about this latent: ask for fewer." if vanished else ""
+    warning = "The data contain almost no information about this latent: use fewer latents." if vanished else ""
     return LatentWords(fit.latent_names[latent], drives, _moves(fit, latent), repeats, warning)
 
 
@@ -179,15 +179,15 @@ def caveats(fit: LatentFit) -> list[str]:
     """What the numbers do not show."""
     found = fit.summary.description
     lines = [
-        "Agreement of the starts shows that the method repeats itself on these data. It does not show that the latents "
-        "are the true ones: starts can agree on a mixture of factors that the data cannot tell apart.",
-        "A latent is known up to its order, its sign and its scale. Nothing here says what it is called in nature.",
-        "Intervals come from resampling the described rows with the model kept as it is; they leave out what another "
-        "training run would change. The pale bars, the range over all starts, show that part.",
-        "That a domain moves a latent is a difference between groups of rows. It is a causal effect only as far as the "
-        "domains were assigned like an experiment.",
+        "Agreement of the starts shows that the result is reproducible on these data, not that the latents are the "
+        "true ones: starts can agree on a mixture of factors that the data do not separate.",
+        "Latents are known up to order, sign and scale. The model does not say what they mean.",
+        "Intervals come from resampling the described rows with the model fixed; they do not include the variation "
+        "between training runs. The pale bars, the range over all starts, show that part.",
+        "An effect of a domain on a latent is a difference between groups of rows. It is causal only if the domains "
+        "were assigned as in an experiment.",
         "The verdicts hold for these data and this form of model. Their conditions are sufficient, not necessary: a "
-        "latent that is not called identified may be right all the same. A test can miss what these rows show weakly.",
+        "latent that is not called identified may still be right. A test can miss effects that are weak in these rows.",
         "How often a latent that is called identified is a true one was measured on generated problems with known "
         "truth (docs/results.md of unmix), not on data like these.",
     ]
@@ -198,14 +198,13 @@ def caveats(fit: LatentFit) -> list[str]:
     elif not fit.kind.uses_domains:
         lines.insert(
             0,
-            f"{fit.kind.__name__} ignores the domains: what is said about them here describes latents found without "
-            "them.",
+            f"{fit.kind.__name__} ignores the domains: effects of domains here refer to latents found without them.",
         )
     if not found.held_out[0]:
         lines.insert(0, "There were too few rows to hold any out: every number here is measured on training rows.")
     if not len(_other_starts(fit)):
         why = "There was a single start" if len(fit.starts) == 1 else "Every other start failed"
-        lines.insert(0, f"{why}, so nothing is known about whether it repeats.")
+        lines.insert(0, f"{why}, so it is not known whether the result is reproducible.")
     return lines
 
 
@@ -229,15 +228,15 @@ def _verdict(fit: LatentFit) -> str:
         )
     if len(fit.domains.domains) > 1:
         parts.append(
-            f"The whole interval of the share of variance between domains lies above that of shuffled labels for "
+            f"The share of variance between domains, with its whole interval, exceeds that of shuffled labels for "
             f"{len(changing)} of {len(fit.latent_names)} latents{': ' + ', '.join(changing) if changing else ''}."
         )
     density, kept = float(fit.summary.support.mean()), Reconstruction(found.r2, found.r2_variance)
     rows = f"{'held-out' if found.held_out[0] else 'training'} rows"
-    apart = f", the {kept.still} that do not vary there aside" if kept.still else ""
+    apart = f", without the {kept.still} features that do not vary there" if kept.still else ""
     keeps = f"encode-decode keeps {kept.kept:.0%} of the features' {fit.model.likelihood.kept} on {rows}{apart}"
     if np.isnan(kept.kept):
-        keeps = f"no feature varies on {rows}, so that what encode-decode keeps is not known"
+        keeps = f"no feature varies on {rows}, so it is not known how much encode-decode keeps"
     parts.append(f"{density:.0%} of the mixing's entries are 0.1 or more; {keeps}.")
     return " ".join(parts)
 

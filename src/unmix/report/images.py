@@ -115,7 +115,9 @@ def some_of_each(groups: NDArray[np.int64], domains: Sequence[str]) -> tuple[NDA
 
 def translated_section(real: Images, moved: Sequence[Images], domains: Sequence[str], words: str) -> ImageSection:
     """``real`` images (columns, …), which ``words`` name, above what becomes of them in each domain."""
-    text = f"The first row is real, from the left {words}. Below it the same images carried to each domain."
+    text = (
+        f"The first row shows real images, from the left {words}. Below it: the same images translated to each domain."
+    )
     rows = ["real", *(f"to {domain}" for domain in domains)]
     return ImageSection("Real images, translated", text, np.stack([real, *moved]), rows)
 
