@@ -508,7 +508,7 @@ def test_a_stopped_study_ends_its_workers(tmp_path, number, code, group):
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     assert process.returncode == code
-    assert f"Finished runs are in out/{ROWS}. Go on with:\n\n  unmix {' '.join(words)}" in said
+    assert f"Finished runs are in out/{ROWS}. Continue with:\n\n  unmix {' '.join(words)}" in said
     assert "Traceback" not in said
     wait_for(lambda: not any(alive(path.name) for path in pids.iterdir()), 60)
     assert {row["method"] for row in read_rows(rows).values()} == {"mine"}

@@ -177,7 +177,7 @@ def test_interrupt_and_resume(table):
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130, rest
-    assert "Go on with" in rest
+    assert "Continue with" in rest
     assert "--resume" in rest
     assert sorted(path.name for path in (table / "r").iterdir()) == ["checkpoint.safetensors", "interrupted.txt"]
     refused = run(*words, cwd=table)

@@ -312,7 +312,7 @@ def test_a_checkpoint_that_cannot_be_is_refused_before_training(model, frame, la
     save_file({"x": torch.zeros(2)}, tmp_path / "foreign")
     save_file({"x": torch.zeros(2)}, tmp_path / "list", metadata={"unmix": "[1]"})
     for error, message, words in (
-        (SettingError, r"resume=True goes on from a file; pass its path as checkpoint=", {"resume": True}),
+        (SettingError, r"resume=True continues from a file; pass its path as checkpoint=", {"resume": True}),
         (StorageError, r"is a folder, so it is not replaced", {"checkpoint": tmp_path}),
         (StorageError, r"could not be written.*space and permission", {"checkpoint": tmp_path / "file" / "c"}),
         (StorageError, r"no file at", {"checkpoint": tmp_path / "nothing", "resume": True}),

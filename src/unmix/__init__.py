@@ -1,4 +1,4 @@
-"""unmix: the latent factors behind data from several domains, and whether to believe them.
+"""unmix: the latent factors behind data from several domains, and whether they are identifiable.
 
 >>> import unmix
 >>> data = unmix.datasets.load_sachs()

@@ -31,7 +31,7 @@ class SettingError(UnmixError, ValueError):
 
 
 class TrainingError(UnmixError, RuntimeError):
-    """Training could not go on. ``history`` holds the rows recorded until then."""
+    """Training could not continue. ``history`` holds the rows recorded until then."""
 
     def __init__(self, message: str, history: list[dict[str, float]] | None = None) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class StorageError(UnmixError, OSError):
 
 
 class DataWarning(UserWarning):
-    """Some of the data were left out, are probably not what they seem, or ask for other settings."""
+    """Some data were left out, look suspicious, or need other settings."""
 
 
 class MetricWarning(UserWarning):

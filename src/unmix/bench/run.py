@@ -2,7 +2,7 @@
 
 Workers measure and return; this process alone writes, each row whole and at once on the disk; a second study in the
 folder is refused. A run that fails is a row with its error. A study stopped by an error, a full disk, ctrl-C or SIGTERM
-ends its workers at once, and goes on where it stopped when it is started again.
+ends its workers at once, and resumes when it is started again.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Selection:
 
     def report(self, path: str | Path) -> Path:
         """Write the page of this selection, one self-contained HTML file, and return its path."""
-        # What is the same in all rows stands on the page no second time.
+        # What is the same in all rows is not repeated on the page.
         shown = self.table if self.table["sparsity"].nunique() > 1 else self.table.drop(columns="sparsity")
         text = fill(
             "unmix.bench",
@@ -118,7 +118,7 @@ def select(
     n_jobs : int, default 1
         Processes; joblib's active back end decides where they run (``joblib.parallel_config``).
     folder : path, optional
-        Where finished fits are kept; the same call goes on where it was stopped.
+        Where finished fits are kept; the same call resumes where it was stopped.
     on_row : callable, optional
         Called with the row of each fit as it is finished.
 

@@ -1,4 +1,4 @@
-"""Translations that take no training, to stand beside a model's: each has ``fit``, ``domains_`` and ``translate``."""
+"""Translations without training, to compare with those of a model: each has ``fit``, ``domains_`` and ``translate``."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def train_judges(
     ----------
     images : uint8 array (n_images, height, width, channels), or any form that ``read_images`` knows or returns
     content, domains : labels (n_images,)
-        ``domains=None``: those that ``images`` bring along.
+        ``domains=None``: those that come with ``images``.
     held_out : bool array (n_images,)
         The images on which the judges are judged, and which are to be translated.
     width, max_epochs : as of ``ImageClassifier``

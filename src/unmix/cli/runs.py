@@ -50,7 +50,7 @@ from unmix.train.checkpoint import is_checkpoint
 
 CHECKPOINT = "checkpoint.safetensors"
 INTERRUPTED = "interrupted.txt"
-_INTERRUPTED = "This run was interrupted. Go on with"
+_INTERRUPTED = "This run was interrupted. Continue with"
 _REPORT = "report.html"
 _LATENTS = "latents.csv"
 _DEMO_LATENTS = 4
@@ -294,7 +294,7 @@ def demo_images_run(out: Path, steps: int | None, seed: int, *, overwrite: bool,
 def train(
     model: LatentEstimator | CGGAN | ImageTranslator, x: DataLike, y: LabelsLike | None, out: Path, *, resume: bool
 ) -> None:
-    """Fit with a checkpoint in the run folder; ctrl-C leaves it there and says how to go on."""
+    """Fit with a checkpoint in the run folder; ctrl-C leaves it there and prints how to continue."""
     checkpoint = out / CHECKPOINT
     try:
         model.fit(x, y, checkpoint=checkpoint, resume=resume)
@@ -305,7 +305,7 @@ def train(
         words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
         command = shlex.join(["unmix", *words, "--resume"])
         _attempt(lambda: (out / INTERRUPTED).write_bytes(os.fsencode(f"{_INTERRUPTED}:\n\n{command}\n")))
-        typer.echo(f"\nStopped. What is done so far is in {checkpoint}. Go on with:\n\n  {command}", err=True)
+        typer.echo(f"\nStopped. What is done so far is in {checkpoint}. Continue with:\n\n  {command}", err=True)
         raise typer.Exit(130) from None
 
 
@@ -322,7 +322,7 @@ def write_results(
     try:
         written = _write(model, x, out, tables or {}, write_report or model.report, beside, judges or {})
     except BaseException:
-        typer.echo(f"What was learnt is kept in {out / CHECKPOINT}; --resume goes on from there.", err=True)
+        typer.echo(f"What was learnt is kept in {out / CHECKPOINT}; --resume continues from there.", err=True)
         raise
     for name in (CHECKPOINT, INTERRUPTED):
         (out / name).unlink(missing_ok=True)
@@ -361,7 +361,7 @@ def claim(out: Path, *, overwrite: bool, resume: bool) -> None:
     if resume and CHECKPOINT not in there:
         raise StorageError(f"There is no interrupted run in {out}. Start without --resume.")
     if there and not (overwrite or resume):
-        what = "an interrupted run: add --resume to go on with it" if unfinished else "files"
+        what = "an interrupted run: add --resume to continue it" if unfinished else "files"
         raise StorageError(f"{out} holds {what}. Choose another --out, or add --overwrite to replace it.")
     if there and not (resume or unfinished or holds_model(out)):
         raise StorageError(f"{out} holds files but no run of unmix, so it is not replaced. Choose another --out.")

@@ -56,7 +56,8 @@ def run_bench(
             rows = run_study(chosen, out, n_jobs=jobs, retry_failed=retry_failed, on_row=on_row)
     except (KeyboardInterrupt, SystemExit) as stop:
         typer.echo(
-            f"\nStopped. Finished runs are in {path}. Go on with:\n\n  {shlex.join(['unmix', *sys.argv[1:]])}", err=True
+            f"\nStopped. Finished runs are in {path}. Continue with:\n\n  {shlex.join(['unmix', *sys.argv[1:]])}",
+            err=True,
         )
         raise typer.Exit(143 if isinstance(stop, SystemExit) else 130) from None
     tables = write_page(chosen, rows, out / _PAGE)
@@ -81,7 +82,8 @@ def _bench_ood(out: Path, seeds: int | None, jobs: int, *, retry_failed: bool) -
         found = run_ood(out, n_seeds, n_jobs=jobs, retry_failed=retry_failed, on_row=_say_ood)
     except (KeyboardInterrupt, SystemExit) as stop:
         typer.echo(
-            f"\nStopped. Finished problems are in {out / OOD}. Go on with:\n\n  {shlex.join(['unmix', *sys.argv[1:]])}",
+            f"\nStopped. Finished problems are in {out / OOD}. Continue with:\n\n"
+            f"  {shlex.join(['unmix', *sys.argv[1:]])}",
             err=True,
         )
         raise typer.Exit(143 if isinstance(stop, SystemExit) else 130) from None
@@ -119,7 +121,7 @@ def run_select(
         )
     except (KeyboardInterrupt, SystemExit) as stop:
         kept = "nothing is kept without --out" if out is None else f"finished fits are in {out / SELECTED}"
-        typer.echo(f"\nStopped; {kept}. Go on with:\n\n  {shlex.join(['unmix', *sys.argv[1:]])}", err=True)
+        typer.echo(f"\nStopped; {kept}. Continue with:\n\n  {shlex.join(['unmix', *sys.argv[1:]])}", err=True)
         raise typer.Exit(143 if isinstance(stop, SystemExit) else 130) from None
     typer.echo(str(found))
     if out is not None:

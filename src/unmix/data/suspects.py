@@ -1,8 +1,8 @@
-r"""What is probably not what it seems: codes for missing values, wild entries, columns that count rows, counts.
+r"""Suspicious input: codes for missing values, extreme entries, columns that count rows, counts.
 
-All of it is named in a ``DataWarning``. In the fit a wild entry counts as the nearest of the other values of its
+All of it is reported in a ``DataWarning``. In the fit an extreme entry is replaced by the nearest other value of its
 column; nothing else is changed. Of column k let m be its median over entries that are no
-code, and :math:`d_{(1)} \ge d_{(2)} \ge \dots` the different distances from it. The j furthest are wild where
+code, and :math:`d_{(1)} \ge d_{(2)} \ge \dots` the different distances from it. The j furthest are extreme where
 
 .. math:: d_{(j)} / d_{(j+1)} > \max(10, e^{15 \hat\gamma}), \qquad
           \hat\gamma = \frac{1}{K} \sum_{i=j+1}^{j+K} \log \frac{d_{(i)}}{d_{(j+K)}},
@@ -55,7 +55,7 @@ class _Wild:
 
 
 def without_suspects(cells: Cells, features: FeatureSchema) -> Cells:
-    """``cells`` with wild entries moved to the nearest other value of their column; the same object without any.
+    """``cells`` with extreme entries moved to the nearest other value of their column; the same object without any.
 
     One ``DataWarning`` for every kind of thing that is there; ``cells`` are what ``features`` was learnt from. Columns
     whose likelihood is not Gaussian are as they should be.

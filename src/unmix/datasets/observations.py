@@ -1,4 +1,4 @@
-"""What is observed of noiseless features: counts, yes and no, and heavy tails."""
+"""What is observed of noiseless features: counts, binary features, and heavy tails."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ r"""Data with a known answer: latents whose distribution changes with the domain
 
 The latents come from ``unmix.datasets.sources``, the parents Pa from ``unmix.datasets.supports``, the functions g from
 ``unmix.datasets.mixings``. Every noiseless feature has mean 0 and standard deviation 1 over the sample, so ``noise`` is
-in units of each feature's standard deviation. Features can also be counts or yes and no
+in units of each feature's standard deviation. Features can also be counts or binary
 (``unmix.datasets.observations``). Options draw from generators of their own: with and without
 them, one ``random_state`` gives the same problem in all that the option does not touch.
 """

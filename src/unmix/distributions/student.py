@@ -1,4 +1,4 @@
-r"""Student's t around η: features with wild rows.
+r"""Student's t around η: features with outliers.
 
 .. math:: \frac{x - η}{σ} \sim t_ν
 

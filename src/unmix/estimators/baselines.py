@@ -1,8 +1,8 @@
-"""Published models beside CG-VAE that ignore the domains, each an estimator with the same face.
+"""Published baselines that ignore the domains, with the interface of ``unmix.CGVAE``.
 
-The constructor words that are not explained at a class are those of ``unmix.CGVAE``, with the same meaning and, unless
-stated, the same default; by default ``max_epochs`` comes to 350 steps per latent and at least 2,800. All have diagonal
-posteriors, a dense decoder (``SparseVAE``: a masked one) and these two words:
+Parameters that are not explained at a class are those of ``unmix.CGVAE``, with the same meaning and, unless stated, the
+same default; by default ``max_epochs`` corresponds to 350 steps per latent and at least 2,800. All have diagonal
+posteriors, a dense decoder (``SparseVAE``: a masked one) and these two parameters:
 
 activation : {"silu", "leaky_relu"}
     Between the layers; the leaky one has slope 0.1.

@@ -1,6 +1,6 @@
-"""Published models beside CG-VAE that use the domains, each an estimator with the same face.
+"""Published baselines that use the domains, with the interface of ``unmix.CGVAE``.
 
-The words are explained in ``unmix.estimators.baselines`` and at the classes.
+The parameters are explained in ``unmix.estimators.baselines`` and at the classes.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
     def fit(self, X: DataLike, y: ArrayLike | None = None) -> Self:
         """Learn labels ``y`` (n_images,) of images ``X``, in any form that ``read_images`` knows or that it returns.
 
-        Without ``y``: the domains that ``X`` brings along, as text.
+        Without ``y``: the domains that come with ``X``, as text.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
         return labels
 
     def score(self, X: DataLike, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> float:
-        """Accuracy on labels ``y`` (n_images,) or the domains that ``X`` brings along; 1 and "1" are one label."""
+        """Accuracy on labels ``y`` (n_images,) or the domains that come with ``X``; 1 and "1" are one label."""
         check_is_fitted(self)
         table, own = as_images(X, y)
         true, read = ([label_text(label) for label in part] for part in (_labels(own, len(table)), self.predict(table)))

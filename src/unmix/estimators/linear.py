@@ -74,7 +74,7 @@ class JointDiagonalization(OwnState, TransformerMixin, BaseEstimator):
         pca = PCA(self.n_components, whiten=True, random_state=seed).fit(rows)
         white = pca.transform(rows)
         if not np.isfinite(white).all():
-            raise DataError("Some principal components have no variance. Ask for fewer n_components.")
+            raise DataError("Some principal components have no variance. Use fewer n_components.")
         counts = np.bincount(labels)
         large = np.flatnonzero(counts >= min(_LEAST_ROWS, counts.max()))
         within = torch.stack([_covariance(white[labels == own]) for own in large])

@@ -225,7 +225,7 @@ def header(table: DataLike) -> Any:
 def as_images(X: DataLike, y: LabelsLike | None = None) -> tuple[ImageTable, LabelsLike | None]:
     """Images and domains from an array and ``y``, a path, or an object with ``images`` and ``domains``.
 
-    Where ``y`` is None: the domains that a path or an object brings along, and None for an array.
+    Where ``y`` is None: the domains that come with a path or an object, and None for an array.
     """
     carries = isinstance(X, str | Path) or (hasattr(X, "images") and hasattr(X, "domains"))
     table = X if isinstance(X, ImageTable) else read_images(X)

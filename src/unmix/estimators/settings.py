@@ -1,4 +1,4 @@
-"""Constructor words that estimators share: what they may be, and the length of the training that follows."""
+"""Constructor parameters that estimators share: what they may be, and the length of the training that follows."""
 
 from __future__ import annotations
 

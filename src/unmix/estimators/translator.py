@@ -178,7 +178,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         X : images in any form that ``read_images`` knows
             uint8 (n_images, height, width, channels), sides of 16 to 256 pixels, grey or in colour.
         y : labels (n_images,)
-            The domain of each image; what ``read_images`` returns, and a path, bring them along.
+            The domain of each image; not needed for a path or the result of ``read_images``.
         checkpoint, resume
             As in ``CGVAE.fit``, which raises the same errors.
 

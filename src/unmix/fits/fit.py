@@ -108,7 +108,7 @@ class Kind(ABC):
 
     @abstractmethod
     def _check_words(self) -> None:
-        """Raise ``SettingError`` for a constructor word that cannot be."""
+        """Raise ``SettingError`` for a constructor parameter that cannot be."""
 
     @abstractmethod
     def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> Framed:
@@ -134,7 +134,7 @@ class Fit(Generic[Model, OwnSummary]):
     Attributes
     ----------
     kind : the estimator's class
-    parameters : constructor words as JSON holds them, ``random_state`` as the seed that it gave
+    parameters : constructor parameters as JSON holds them, ``random_state`` as the seed that it gave
     model : the kept start, its latents in a fixed frame
     schema : FeatureSchema or ImageSchema
     domains : DomainSchema

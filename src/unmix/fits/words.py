@@ -1,4 +1,4 @@
-"""Constructor words as JSON holds them, and an estimator made of saved ones."""
+"""Constructor parameters as JSON holds them, and an estimator made of saved ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Own = TypeVar("Own")
 
 
 def plain_settings(estimator: BaseEstimator, seed: int) -> dict[str, object]:
-    """Constructor words as JSON holds them, with the seed that the random state gave.
+    """Constructor parameters as JSON holds them, with the seed that the random state gave.
 
     Raises
     ------

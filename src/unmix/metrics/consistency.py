@@ -49,7 +49,7 @@ def udr(
 ) -> Score:
     """Agreement of several runs on the same rows, over their informative latents.
 
-    Runs that agree may agree on something wrong; runs that disagree are not to be believed.
+    Runs that agree may agree on something wrong; runs that disagree cannot be trusted.
 
     Parameters
     ----------

@@ -127,7 +127,7 @@ def _checked(assignment: ArrayLike, n_factors: int, n_latents: int) -> Ints:
 
 
 def _matched(support: Bools, found: Floats) -> Ints:
-    """Pair columns by cosine, which knows no threshold."""
+    """Pair columns by cosine, which needs no threshold."""
     lengths = np.sqrt(support.sum(axis=0))[:, None] * np.sqrt((found**2).sum(axis=0))
     products = support.T.astype(float) @ found
     return match(np.where(lengths > 0, products / np.where(lengths > 0, lengths, 1.0), 0.0))

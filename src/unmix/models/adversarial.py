@@ -1,4 +1,4 @@
-"""What the adversarial loop walks: phases with their own parameters and terms; it knows no model by name."""
+"""What the adversarial loop walks: phases with their own parameters and terms; it is independent of the model."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a latent-variable model is: networks with a leading start axis, and named terms of an objective.
 
-``LatentModel`` states networks and terms; the training loop walks them and knows no model by name. After
+``LatentModel`` states networks and terms; the training loop walks them and is independent of the model. After
 training, ``FittedModel`` is one start of it in a fixed frame: latents in order of their effect, centred, with
 standard deviation 1 and a sign convention, because the objective fixes none of these.
 """

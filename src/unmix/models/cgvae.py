@@ -22,13 +22,13 @@ with each other. It begins at half a standard deviation, or at half of that of t
 latents are to describe: factors below the floor would be taken for noise, and are hardly ever found again.
 
 **Starts.** They take turns (``beginnings``, ``SCHEDULES``). One begins at probabilistic PCA (``models/linear.py``),
-turned to what domains and sparsity ask for, and keeps its best state from before the first step on: on held-out rows
+rotated to fit domains and sparsity, and keeps its best state from before the first step on: on held-out rows
 the result is not worse than that linear model. One begins there with spare latents, the others at random weights. All
 networks have a linear path beside them. Where rows are fewer than five times the features all begin at the linear
 model: from random weights the optimum is out of reach there.
 
 **Turning.** Turning latents that have settled is uphill for the networks, but it can be searched as a whole: at
-``turned`` each start takes the linear map of its latents that domains and sparsity ask for
+``turned`` each start applies the linear map of its latents that fits domains and sparsity best
 (``objectives/rotation.py``). There each entry of the mixing is worth 12 α log(N) / 2N nats; by evidence, at the last
 turn, 2 log(N) / 2N.
 
@@ -117,7 +117,7 @@ class CGVAEConfig:
     ``sparsity`` and ``kl_weight`` are α and β; the starts take the ``schedules`` in turn. ``noise_floor``, in standard
     deviations of the features (at most half of that of the weakest principal component to be described), falls to 0 at
     ``narrowed``; until then ``spare`` latents more than ``n_latents`` train. At each share of the training in
-    ``turned`` the latents are turned to what domains and sparsity ask for.
+    ``turned`` the latents are rotated to fit domains and sparsity.
 
     The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, "" at
     random weights; with none there are no linear paths. Until ``released`` the features share all of the noise's
@@ -206,7 +206,7 @@ class CGVAENetwork(LatentModel):
         return any(kind == "linear" for kind in kinds.values())
 
     def _begin_linear(self, kind: str, starts: list[int], train: Rows, some: Rows, weakest: float) -> None:
-        """Starts at probabilistic PCA, its latents turned to what domains and sparsity ask for."""
+        """Starts at probabilistic PCA, its latents rotated to fit domains and sparsity."""
         config = self.config
         n = min(self.n_latents if kind == "spare" else config.n_latents, config.n_features, len(train))
         found = principal_factors(train.x, n, _START_SEED, weakest)

@@ -1,4 +1,4 @@
-r"""The first stage for images: a convolutional VAE that knows no domains, and the codes that it makes of images.
+r"""The first stage for images: a convolutional VAE that ignores the domains, and the codes that it makes of images.
 
 .. math:: \min\; -E_q \log N(x; \hat x(c), σ^2 I) + \mathrm{KL}(q(c \mid x) \,\|\, N(0, I))
 

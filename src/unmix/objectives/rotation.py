@@ -1,4 +1,4 @@
-r"""The linear map of the latents that domains and sparsity ask for.
+r"""The linear map of the latents that fits domains and sparsity best.
 
 Gradient descent on encoder and decoder often ends with latents that are the true ones up to an invertible linear map
 ``z' = B z``: turning a pair of latents is uphill for networks that have settled. Along such maps the reconstruction

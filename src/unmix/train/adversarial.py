@@ -76,7 +76,7 @@ def fit_adversarial(
     settings : AdversarialSettings
     on_block : called with (steps done, the new row of the history)
     checkpoint : file for the state of the run, written every few seconds, at the end and when the run is interrupted
-    resume : go on from ``checkpoint``
+    resume : continue from ``checkpoint``
     schema : what names columns and domains, so that a checkpoint of others is refused
     beside : of a further start the name of the checkpoint of the first
 

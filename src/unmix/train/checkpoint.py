@@ -79,7 +79,7 @@ def _as_written(content: bytes, digest: str) -> bool:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file of a run, and a digest of all that a run must share with the one that it goes on with.
+    """The file of a run, and a digest of all that a run must share with the one that it continues.
 
     ``beside``: of a further start the name of the checkpoint that the user asked for; the run may remove its own then.
     """
@@ -96,7 +96,7 @@ class Checkpoint:
         tensors, header = read_state(self.path, "Start anew without resuming.")
         if header["format"] != FORMAT:
             raise StorageError(
-                f"{self.path} was written by another version of unmix. Go on with that one, or start anew without "
+                f"{self.path} was written by another version of unmix. Use that version, or start anew without "
                 "resuming."
             )
         if header.get("run") != self.digest:
@@ -123,8 +123,8 @@ def checkpoint_of(
     ----------
     path : where it is to be
     model, settings, rows : what is trained, by what loop, on what
-    schema : what names columns and domains; told apart by its ``repr``
-    resume : whether the run goes on from it
+    schema : what names columns and domains; distinguished by its ``repr``
+    resume : whether the run continues from it
     beside : as in ``Checkpoint``
 
     Raises
@@ -136,7 +136,7 @@ def checkpoint_of(
     """
     if path is None:
         if resume:
-            raise SettingError("resume=True goes on from a file; pass its path as checkpoint=.")
+            raise SettingError("resume=True continues from a file; pass its path as checkpoint=.")
         return None
     check_replaceable(path)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""The training loop: a function that walks a model's terms and knows no model by name.
+"""The training loop: a function that walks a model's terms and is independent of the model.
 
 All starts advance together on the same batches; every tensor has a leading start axis, so their gradients do not mix.
 After every epoch the held-out rows are scored with the final weights; once those are in force each start keeps its best
@@ -111,7 +111,7 @@ def fit(
     settings : TrainingSettings
     on_epoch : called with (epoch, held-out objective of every start)
     checkpoint : file for the state of the run, written every few seconds, when the run is interrupted, and at its end
-    resume : go on from ``checkpoint``
+    resume : continue from ``checkpoint``
     schema : what names columns and domains, so that a checkpoint of others is refused
 
     Raises
@@ -347,7 +347,7 @@ class Training(Run[_Progress]):
                 self.best[name][start] = tensor[start]
 
     def _rewind(self, terms: dict[str, Tensor], losses: Tensor) -> None:
-        """Put the starts that became non-finite back to their last good state, and go on with a lower learning rate."""
+        """Reset starts that became non-finite to their last good state, and continue with a lower learning rate."""
         progress = self.progress
         progress.rewinds += 1
         culprits = [name for name, values in terms.items() if not bool(torch.isfinite(values).all())]

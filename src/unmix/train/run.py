@@ -63,7 +63,7 @@ class Run(ABC, Generic[OwnProgress]):
 
     @abstractmethod
     def load(self) -> None:
-        """Go on from the checkpoint."""
+        """Continue from the checkpoint."""
 
     def save_interrupted(self) -> None:
         """Write the checkpoint where a turn may be half taken."""
