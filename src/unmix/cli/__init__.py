@@ -106,6 +106,16 @@ _Within = Annotated[list[str] | None, typer.Option(help="Nested domain column, a
 _Continuous = Annotated[list[str] | None, typer.Option(help="Continuous auxiliary column; may be repeated.")]
 _Feature = Annotated[list[str] | None, typer.Option(help="Feature column; may be repeated. Default: all others.")]
 _Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
+_Run = Annotated[Path, _path_argument(help="Run folder of unmix fit, or of model.save.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
+_Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
+_Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
+_Jobs = Annotated[int, typer.Option(help="Processes. -1: one for each core.")]
+_OnError = Annotated[
+    str | None, typer.Option(help="Images: raise an error for files that cannot be read, or skip them.")
+]
 _Missing = Annotated[str | None, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")]
 
 _IN_OPTIONS = (
@@ -170,19 +180,17 @@ def fit(
         int | None, typer.Option(min=1, help="Images: scale to this side, from 16 to 256. CGGAN: 16, 32, 64, 128.")
     ] = None,
     mode: Annotated[str | None, typer.Option(help="Images: convert to L (grey) or RGB.")] = None,
-    on_error: Annotated[
-        str | None, typer.Option(help="Images: raise an error for files that cannot be read, or skip them.")
-    ] = None,
+    on_error: _OnError = None,
     steps: Annotated[
         int | None,
         typer.Option(
             min=1, help="ImageTranslator and CGGAN: steps; CGGAN adds an eighth as many for the encoder alone."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    seed: _Seed = 0,
+    device: _Device = "auto",
+    overwrite: _Overwrite = False,
+    resume: _Resume = False,
     verbose: Annotated[int, typer.Option(help="0, 1 or 2.")] = 1,
 ) -> None:
     """Learn latent factors from a table, or from images, and write model, tables and report into a run folder."""
@@ -245,11 +253,11 @@ def select(
     out: Annotated[
         Path | None, _path_option(help="Folder for rows, table and report; finished fits in it are kept.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes. -1: one for each core.")] = 1,
+    jobs: _Jobs = 1,
     restarts: Annotated[int | None, typer.Option(help="Starts of each fit.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Maximum epochs of each fit.")] = None,
     missing: _Missing = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
+    seed: _Seed = 0,
 ) -> None:
     """Choose the number of latents: full fits, compared without known factors."""
     from unmix.cli.studies import run_select
@@ -269,7 +277,7 @@ def select(
 
 @app.command(epilog=_TRANSFORM_EXAMPLES)
 def transform(
-    run: Annotated[Path, _path_argument(help="Run folder of unmix fit, or of model.save.")],
+    run: _Run,
     table: Annotated[
         Path,
         _path_argument(
@@ -277,11 +285,9 @@ def transform(
         ),
     ],
     out: Annotated[Path, _path_option(help="File to write: .csv or .parquet.")],
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: _Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
-    on_error: Annotated[
-        str | None, typer.Option(help="Images: raise an error for files that cannot be read, or skip them.")
-    ] = None,
+    on_error: _OnError = None,
     novelty: Annotated[
         bool,
         typer.Option(
@@ -306,8 +312,8 @@ def adapt(
         list[str] | None,
         typer.Option(help="Column of the file that holds the domain, or COLUMN=VALUE; may be repeated."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    device: _Device = "auto",
+    overwrite: _Overwrite = False,
 ) -> None:
     """Add a new domain to a fitted model: learns only its prior, from few rows."""
     from unmix.cli.new_domains import adapt_run
@@ -321,10 +327,8 @@ def translate(
     images: Annotated[Path, _path_argument(help="Images in one folder per domain, a .zip of them, or a list.")],
     to: Annotated[str, typer.Option(help="The target domain.")],
     out: Annotated[Path, _path_option(help="New folder for the PNG files, each under the path of its image.")],
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    on_error: Annotated[
-        str | None, typer.Option(help="Images: raise an error for files that cannot be read, or skip them.")
-    ] = None,
+    device: _Device = "auto",
+    on_error: _OnError = None,
 ) -> None:
     """Write images as they would be in another domain."""
     from unmix.cli.images import translate_images
@@ -334,11 +338,11 @@ def translate(
 
 @app.command(epilog=_AUDIT_EXAMPLES)
 def audit(
-    run: Annotated[Path, _path_argument(help="Run folder of unmix fit, or of model.save.")],
+    run: _Run,
     table: Annotated[
         Path | None, _path_argument(metavar="[DATA]", help="Rows to audit on. Default: those held out at fit.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
+    as_json: _Json = False,
     leave_one_out: Annotated[
         bool,
         typer.Option("--leave-one-out", help="With the rows of the fit: also fit again without each domain in turn."),
@@ -371,7 +375,7 @@ def plan(
         float | None, typer.Option(help="Variation of log spreads between domains. Assumed: 0.25.")
     ] = None,
     simulations: Annotated[int, typer.Option(help="Experiments to simulate; 0: only the count.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
+    as_json: _Json = False,
 ) -> None:
     """Print which latents a planned support and number of domains would identify, before any data exist."""
     from unmix.cli.runs import plan_support
@@ -382,7 +386,7 @@ def plan(
 
 @app.command(epilog="Example:\n\n  unmix report runs/cells --out cells.html")
 def report(
-    run: Annotated[Path, _path_argument(help="Run folder of unmix fit, or of model.save.")],
+    run: _Run,
     out: Annotated[Path | None, _path_option(help="File to write. Default: report.html in the run folder.")] = None,
 ) -> None:
     """Write the report of a fitted model again; for image models without the images, which a run does not keep."""
@@ -396,11 +400,11 @@ def demo(
     out: Annotated[Path, _path_option(help="Run folder.")] = Path("unmix-demo"),
     latents: Annotated[int | None, typer.Option(help="Number of latent factors. Default: 4.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Maximum epochs. Default: 330 steps per latent.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
+    seed: _Seed = 0,
     images: Annotated[bool, typer.Option("--images", help="Characters in six typefaces.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="With --images: training steps.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    overwrite: _Overwrite = False,
+    resume: _Resume = False,
 ) -> None:
     """Fit and report on protein signalling under nine conditions (Sachs et al. 2005), or on images, in minutes."""
     from unmix.cli.runs import demo_images_run, demo_run
@@ -420,7 +424,7 @@ def bench(
     ],
     out: Annotated[Path, _path_option(help="Folder for rows, tables and report; finished runs in it are kept.")],
     seeds: Annotated[int | None, typer.Option(min=1, help="Data seeds of a study that comes with the package.")] = None,
-    jobs: Annotated[int, typer.Option(help="Processes. -1: one for each core.")] = -1,
+    jobs: _Jobs = -1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed fits again.")] = False,
     estimate: Annotated[bool, typer.Option(help="First estimate how long it will take.")] = True,
     allow_import: Annotated[
