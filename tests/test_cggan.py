@@ -264,7 +264,7 @@ def test_by_default_the_report_trains_its_features_on_the_domains(fitted_images,
     assert pages[0] == pages[1]
     order = np.argsort(y, kind="stable")
     judge = unmix.images.ImageClassifier(max_epochs=10, batch_size=32).fit(x[order], y[order])
-    words = f"features of {judge.name_}, a small network trained for this page to tell the domains of these 72 real"
+    words = f"features of {judge.name_}, a small network trained for this report to classify the domains of"
     assert words in pages[0]
     one = fitted_images.report(tmp_path / "one.html", x[y == "a"], y[y == "a"]).read_text()
     assert re.search(r"features of cnn-32-untrained-\w{8}, a network that was never trained\.", one)

@@ -190,7 +190,7 @@ def test_images_that_cannot_be_used(folder, pictures, tmp_path):
 
 def test_a_pipe_does_not_wait_and_a_missing_file_is_not_damaged(folder):
     os.mkfifo(folder / "a" / "pipe.png")
-    with pytest.raises(DataError, match=r"a/pipe.png is no regular file. Mend or remove it"):
+    with pytest.raises(DataError, match=r"a/pipe.png is no regular file. Repair or remove it"):
         read_images(folder)
     with pytest.warns(DataWarning, match=r"1 of 13 files left out: a/pipe.png is no regular file"):
         assert len(read_images(folder, on_error="skip")) == 12

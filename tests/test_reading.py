@@ -200,7 +200,7 @@ def test_large_numbers_are_not_constant(offset):
         ([[1.0, 2.0], [3.0, {}]], r"dict \('\{\}'\) in row 1, column 1"),
         ([[1.0, 2.0], [3.0]], "row 0 has 2 cells, row 1 has 1"),
         (pd.DataFrame({"a": [1, 2], "b": [1.0, "1,5"]}), r"'b' holds text \('1,5'\) in row 1"),
-        (object(), "X is a object, which is no table"),
+        (object(), "X is a object, which is not a table"),
         (sparse.csr_matrix(np.eye(3) * 1j), "Complex"),
     ],
 )

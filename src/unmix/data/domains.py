@@ -94,10 +94,7 @@ class DomainSchema:
         combinations = frame[[column.name for column in schema.categorical]].drop_duplicates()
         codes = [schema._codes(combinations, column).tolist() for column in schema.categorical]
         if len(set(zip(*codes, strict=True))) > len(set(labels)):
-            raise DomainError(
-                'Different combinations of domain labels read the same, because labels contain " · " or " / ", with '
-                "which they are put together. Rename those labels."
-            )
+            raise _ambiguous()
         seen = tuple(dict.fromkeys(sorted(labels))) if schema.categorical else cls.domains
         schema = cls(columns, _in_level_order(seen, columns))
         return schema, schema._encoded(frame), schema._positions(labels)
@@ -198,10 +195,7 @@ class DomainSchema:
         has_level = np.any([np.array(own) >= old for own, old in zip(codes, self.sizes, strict=True)], axis=0)
         known = [label not in new for label in labels]
         if (has_level & known).any() or len(set(zip(*codes, strict=True))) > len(set(labels)):
-            raise DomainError(
-                'Different combinations of domain labels read the same, because labels contain " · " or " / ", with '
-                "which they are put together. Rename those labels."
-            )
+            raise _ambiguous()
         if any(known) and not (self.n_continuous and all(known)):
             raise DomainError(
                 f"{sum(known)} of {len(labels)} rows are of domains that the model knows, such as "
@@ -265,6 +259,13 @@ class DomainSchema:
         shown = [column for column in self.categorical if column.name not in parents]
         parts = [_level_labels(frame, column.name, column.parent) for column in shown]
         return [" · ".join(row) for row in zip(*parts, strict=True)] if parts else ["all"] * len(frame)
+
+
+def _ambiguous() -> DomainError:
+    return DomainError(
+        'Different combinations of domain labels have the same text, because labels contain " · " or " / ", which join '
+        "them. Rename those labels."
+    )
 
 
 def _kind(name: str, series: pd.Series, declared: str | None) -> str:

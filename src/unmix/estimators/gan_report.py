@@ -30,7 +30,6 @@ from unmix.report.images import (
     left_out,
     moves_section,
     render_images,
-    some_of_each,
     translated_section,
 )
 from unmix.report.parts import Picture, picture, write_html
@@ -65,7 +64,8 @@ def write_gan_report(
     elif model.domain_schema_.one_column:
         if shown is not None:
             groups = model.domain_schema_.groups(shown[1], len(shown[0]))
-            sections.append(_translated(model, *shown, groups))
+            labels = labels_frame(shown[1], len(groups))
+            sections.append(translated_section(shown[0].images, labels, groups, model.domains_, model.translate))
             table = _distances(model, shown[0], groups, extractor)
             tables += [table] if isinstance(table, PageTable) else []
             notes += [table] if isinstance(table, str) else []
@@ -135,18 +135,15 @@ def _maps(model: Any) -> NDArray[np.float64]:
 
 
 def _drawn(model: Any, names: list[str]) -> list[ImageSection]:
-    own = np.stack([model.sample(SHOWN, domain=domain, random_state=k) for k, domain in enumerate(model.domains_)])
-    other = len(model.domains_)
-    same = np.stack([model.sample(SHOWN, domain=domain, random_state=other) for domain in model.domains_])
     others = f"as in the first sample of {model.domains_[0]}"
     return [
-        *domain_sections(own, same, model.domains_),
+        *domain_sections(lambda domain, k: model.sample(SHOWN, domain=domain, random_state=k), model.domains_),
         *latent_sections(_traversed(model), others, _maps(model), names),
     ]
 
 
 def _traversed(model: Any) -> Images:
-    """One drawn image a latent, with that latent set to one value after the other; no encoder comes in between."""
+    """One drawn image per latent, with that latent set to one value after the other; without the encoder."""
     design = model._design(model.domains_[0], SHOWN)
     noise = torch.randn(SHOWN, model.n_latents, generator=torch.Generator().manual_seed(0))[:1].repeat(SHOWN, 1)
     with torch.no_grad():
@@ -154,13 +151,6 @@ def _traversed(model: Any) -> Images:
     steps = torch.linspace(-REACH, REACH, SHOWN, device=z.device)[:, None]
     columns = torch.eye(model.n_latents, dtype=torch.bool, device=z.device)
     return np.stack([model._decode(torch.where(column, steps, z), design) for column in columns])
-
-
-def _translated(model: Any, table: ImageTable, y: LabelsLike | None, groups: NDArray[np.int64]) -> ImageSection:
-    chosen, words = some_of_each(groups, model.domains_)
-    first, own = table.images[chosen], labels_frame(y, len(table)).iloc[chosen]
-    moved = [model.translate(first, own, to=domain) for domain in model.domains_]
-    return translated_section(first, moved, model.domains_, words)
 
 
 def _distances(

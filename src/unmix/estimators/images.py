@@ -48,7 +48,6 @@ from unmix.report.images import (
     latent_sections,
     left_out,
     render_images,
-    some_of_each,
     translated_section,
 )
 from unmix.report.parts import write_html
@@ -347,10 +346,8 @@ penalty_every, kl_weight, n_spare, likelihood
             self._new_rows(found, labels, with_domain=True)
             if self.domain_schema_.one_column:
                 groups = self.domain_schema_.groups(labels, len(found))
-                chosen, words = some_of_each(groups, self.domains_)
-                first, own = found.images[chosen], labels_frame(labels, len(found)).iloc[chosen]
-                moved = [self.translate(first, own, to=domain) for domain in self.domains_]
-                sections.append(translated_section(first, moved, self.domains_, words))
+                own = labels_frame(labels, len(found))
+                sections.append(translated_section(found.images, own, groups, self.domains_, self.translate))
         content = ImageReportContent(
             method=type(self).__name__,
             assumption=self.assumption,
@@ -379,9 +376,8 @@ penalty_every, kl_weight, n_spare, likelihood
         of_latents = latent_sections(moved, "at their mean", self.mixing_maps(), names)
         if not self.domain_schema_.one_column:
             return of_latents, [left_out([column.name for column in self.domain_schema_.columns])]
-        own = np.stack([self.sample(SHOWN, domain=d, random_state=k) for k, d in enumerate(self.domains_)])
-        same = np.stack([self.sample(SHOWN, domain=domain) for domain in self.domains_])
-        return [*domain_sections(own, same, self.domains_), *of_latents], []
+        drawn = domain_sections(lambda domain, k: self.sample(SHOWN, domain=domain, random_state=k), self.domains_)
+        return [*drawn, *of_latents], []
 
     def _traversed(self, X: DataLike, y: LabelsLike | None) -> tuple[torch.Tensor, Callable[[torch.Tensor], Images]]:
         z = torch.from_numpy(self.transform(X).astype(np.float32)).to(self._device())

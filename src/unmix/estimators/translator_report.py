@@ -37,10 +37,7 @@ def write_translator_report(
     sections: list[ImageSection] = []
     if shown is not None:
         sections += _of_images(model, *shown)
-    own = np.stack([model.sample(SHOWN, domain=name, random_state=k) for k, name in enumerate(model.domains_)])
-    other = len(model.domains_)
-    same = np.stack([model.sample(SHOWN, domain=name, random_state=other) for name in model.domains_])
-    sections += domain_sections(own, same, model.domains_)
+    sections += domain_sections(lambda name, k: model.sample(SHOWN, domain=name, random_state=k), model.domains_)
     facts = {
         "domains": ", ".join(model.domains_),
         "seconds": f"{model.fit_seconds_:.0f}",
@@ -79,17 +76,16 @@ def _found(model: Any, judged: pd.DataFrame | None) -> str:
 
 
 def _of_images(model: Any, table: ImageTable, groups: NDArray[np.int64]) -> list[ImageSection]:
-    chosen, words = some_of_each(groups, model.domains_)
-    labels = [model.domains_[group] for group in groups[chosen]]
-    first = table.images[chosen]
-    moved = [model.translate(first, labels, to=domain) for domain in model.domains_]
-    sections = [translated_section(first, moved, model.domains_, words)]
+    labels = pd.DataFrame({"domain": np.array(model.domains_)[groups]})
+    translated = translated_section(table.images, labels, groups, model.domains_, model.translate)
+    first = int(some_of_each(groups, model.domains_)[0][0])
+    one, own = table.images[first : first + 1], labels["domain"].iloc[first]
     order = np.argsort(-model.importance_)[:SHOWN]
     values = np.linspace(-_REACH, _REACH, SHOWN)
-    lines = np.stack([model.traverse(first[:1], labels[:1], latent=int(k), values=values)[:, 0] for k in order])
-    text = f"The first image of {labels[0]}, with one style latent ε from {-_REACH:g} to {_REACH:g}, the others 0."
+    lines = np.stack([model.traverse(one, [own], latent=int(k), values=values)[:, 0] for k in order])
+    text = f"The first image of {own}, with one style latent ε from {-_REACH:g} to {_REACH:g}, the others 0."
     names = [f"style {k}: domains make {model.importance_[k]:.0%} of its spread" for k in order]
-    return [*sections, ImageSection("What each style latent does", text, lines, names)]
+    return [translated, ImageSection("What each style latent does", text, lines, names)]
 
 
 def _judged_table(judged: pd.DataFrame) -> PageTable:

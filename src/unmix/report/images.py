@@ -1,13 +1,13 @@
-"""The image page of a report: grids of images as PNG in one HTML file that opens without a network.
+"""The image report: grids of images as PNG in one HTML file that opens without a network.
 
-Every function takes arrays: uint8 images (…, height, width, channels), so that the page serves any model.
+Functions take uint8 images (…, height, width, channels), or a function that makes them: any model can use the page.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,8 +74,10 @@ class ImageReportContent:
     question: str = ""
 
 
-def domain_sections(samples: Images, one_noise: Images, domains: Sequence[str]) -> list[ImageSection]:
-    """``samples`` and ``one_noise`` (domains, columns, …) were drawn, the latter with the same ε in each column."""
+def domain_sections(draw: Callable[[str, int], Images], domains: Sequence[str]) -> list[ImageSection]:
+    """Grids of what ``draw`` makes for a domain and a seed: ``SHOWN`` images, with the same ε for the same seed."""
+    samples = np.stack([draw(domain, seed) for seed, domain in enumerate(domains)])
+    one_noise = np.stack([draw(domain, len(domains)) for domain in domains])
     return [
         ImageSection("Samples", "Drawn from the model.", samples, domains),
         ImageSection("One noise, every domain", "Columns share the noise ε.", one_noise, domains),
@@ -113,8 +115,17 @@ def some_of_each(groups: NDArray[np.int64], domains: Sequence[str]) -> tuple[NDA
     return np.concatenate([*chosen, np.zeros(0, np.int64)]), words
 
 
-def translated_section(real: Images, moved: Sequence[Images], domains: Sequence[str], words: str) -> ImageSection:
-    """``real`` images (columns, …), which ``words`` name, above what becomes of them in each domain."""
+def translated_section(
+    images: Images,
+    labels: pd.DataFrame,
+    groups: NDArray[np.int64],
+    domains: Sequence[str],
+    translate: Callable[..., Images],
+) -> ImageSection:
+    """Some images of each domain, above their translations; ``groups`` are places in ``domains``, -1 for none."""
+    chosen, words = some_of_each(groups, domains)
+    real, own = images[chosen], labels.iloc[chosen]
+    moved = [translate(real, own, to=domain) for domain in domains]
     text = (
         f"The first row shows real images, from the left {words}. Below it: the same images translated to each domain."
     )
