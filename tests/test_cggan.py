@@ -248,12 +248,14 @@ def test_the_report_compares_by_domain_and_shows_what_was_judged(fitted_images, 
     )
     assert [row[2].split(" ")[0] for row in rows[3:]] == [f"{value:.3g}" for value in (*expected.per_factor, expected)]
     with pytest.raises(
-        DataError, match=r"judged lacks the columns \['to', .*Pass what unmix.images.judge_translations"
+        DataError, match=r"judged lacks the columns \['to', .*Pass the table that unmix.images.judge_translations"
     ):
         fitted_images.report(tmp_path / "t.html", judged=pd.DataFrame())
-    with pytest.raises(DataError, match=r"judged has no rows. Pass what unmix.images.judge_translations returned"):
+    with pytest.raises(
+        DataError, match=r"judged has no rows. Pass the table that unmix.images.judge_translations returned"
+    ):
         fitted_images.report(tmp_path / "t.html", judged=judged.iloc[:0])
-    with pytest.raises(DataError, match=r"judged must be the table that .*; got 0.5"):
+    with pytest.raises(DataError, match=r"judged must be a table; got 0.5"):
         fitted_images.report(tmp_path / "t.html", judged=0.5)
 
 

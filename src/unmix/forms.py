@@ -42,10 +42,11 @@ class SparseLike(Protocol):
 
 
 DataLike: TypeAlias = ArrayLike | IntoFrame | SparseLike | AnnDataLike | ImagesLike | Path | Sequence[object]
-"""Rows (``X``): an array, a table of any library, AnnData, the path of a file, or images where a model takes them."""
+"""Rows (``X``): an array, a table of any library, AnnData, the path of a file, or images if a model takes them."""
 
-LabelsLike: TypeAlias = ArrayLike | IntoFrame | IntoSeries | pd.Index | Mapping[str, object] | Sequence[object]
-"""Domains (``y``, ``to``): one label, or one a row, as list, array, column or table; or a mapping column → labels."""
+LabelsLike: TypeAlias = ArrayLike | IntoFrame | IntoSeries | pd.Index | Mapping[str, object] | Sequence[object] | None
+"""Domains (``y``, ``to``): one label, or one per row, as list, array, column or table; a mapping column → labels; None
+where there are none."""
 
 
 def familiar(values: Any) -> Any:

@@ -37,7 +37,7 @@ _TEXT_OF_MISSING = ("nan", "NaT")
 _INT64 = range(-(2**63), 2**63)
 
 
-def labels_frame(y: LabelsLike | None, n_rows: int, rows_of: str = "X") -> pd.DataFrame:
+def labels_frame(y: LabelsLike, n_rows: int, rows_of: str = "X") -> pd.DataFrame:
     """Any form of y as a frame with text column names and ``n_rows`` rows, as many as ``rows_of`` has.
 
     A column is int64 or float64 where all its labels are numbers, bool where all are True or False, else text.
@@ -64,7 +64,7 @@ def labels_frame(y: LabelsLike | None, n_rows: int, rows_of: str = "X") -> pd.Da
 
 
 def label_column(
-    values: LabelsLike | None, what: str, n_rows: int | None = None, *, of: str = "rows", mixed: bool = True
+    values: LabelsLike, what: str, n_rows: int | None = None, *, of: str = "rows", mixed: bool = True
 ) -> NDArray[np.generic]:
     """One label for each of ``n_rows``, as a column of ``labels_frame``; ``what`` and ``of`` name both in errors.
 
@@ -81,7 +81,7 @@ def label_column(
     return _typed(columns[0][1], what, mixed=mixed)
 
 
-def label_texts(values: LabelsLike | None, what: str, n_rows: int | None = None, *, of: str = "rows") -> list[str]:
+def label_texts(values: LabelsLike, what: str, n_rows: int | None = None, *, of: str = "rows") -> list[str]:
     """Texts of a ``label_column``."""
     return [label_text(label) for label in label_column(values, what, n_rows, of=of).tolist()]
 
@@ -106,7 +106,7 @@ def natural_order(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(levels, key=(lambda level: (int(level), level)) if numeric else (lambda level: (0, level))))
 
 
-def _columns(y: LabelsLike | None) -> list[tuple[str, Any]]:
+def _columns(y: LabelsLike) -> list[tuple[str, Any]]:
     """Names and cells of the columns of ``y``; cells by position."""
     y = familiar(y)
     if isinstance(y, pd.MultiIndex):
@@ -154,7 +154,7 @@ def _single(values: Any, name: object) -> Any:
     return columns[0][1]
 
 
-def _cells(y: LabelsLike | None) -> Any:
+def _cells(y: LabelsLike) -> Any:
     """Labels that are no table: a list, a numpy array of one or two dimensions, or a pandas array."""
     if isinstance(y, pd.api.extensions.ExtensionArray):
         return y

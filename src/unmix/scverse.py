@@ -27,7 +27,7 @@ __all__ = ["add_latents", "write"]
 _TOP = 20
 
 
-def add_latents(adata: AnnData, model: LatentEstimator, *, y: LabelsLike | None = None, key: str = "unmix") -> None:
+def add_latents(adata: AnnData, model: LatentEstimator, *, y: LabelsLike = None, key: str = "unmix") -> None:
     """Write the latents of ``adata`` and what the fit says of them into it.
 
     Variables are found by their names: ``adata`` may have more of them than the fit, and in another order. Everything

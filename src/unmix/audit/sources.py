@@ -231,7 +231,7 @@ def _differences(decode: Callable[[Floats], ArrayLike], points: Floats, spread: 
     return np.stack(slopes, axis=2)
 
 
-def _labels(domains: LabelsLike | None, n_rows: int) -> tuple[list[str], NDArray[np.int64]]:
+def _labels(domains: LabelsLike, n_rows: int) -> tuple[list[str], NDArray[np.int64]]:
     given = ["all"] * n_rows if domains is None else label_texts(domains, "domains", n_rows, of="rows of z")
     labels, level = np.unique(np.array(given), return_inverse=True)
     return labels.tolist(), level.astype(np.int64)

@@ -96,7 +96,7 @@ class Selection:
 @in_own_state
 def select(
     X: DataLike,
-    y: LabelsLike | None = None,
+    y: LabelsLike = None,
     *,
     n_latents: int | Iterable[int] | None = None,
     sparsity: float | str | Iterable[float | str] = "auto",

@@ -27,14 +27,14 @@ class SimpleTranslator(ABC):
 
     domains_: tuple[str, ...]
 
-    def fit(self, images: Images, domains: LabelsLike | None) -> Self:
+    def fit(self, images: Images, domains: LabelsLike) -> Self:
         labels = np.array(label_texts(domains, "domains", len(images), of="images"))
         self.domains_ = natural_order(labels.tolist())
         places = np.array([self.domains_.index(label) for label in labels])
         self._learn(_flat(images), places)
         return self
 
-    def translate(self, images: Images, domains: LabelsLike | None, *, to: LabelsLike) -> Images:
+    def translate(self, images: Images, domains: LabelsLike, *, to: LabelsLike) -> Images:
         labels = label_texts(domains, "domains", len(images), of="images")
         unknown = sorted({*labels, label_text(to)} - {*self.domains_})
         if unknown:

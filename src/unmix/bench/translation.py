@@ -74,7 +74,7 @@ class Judges:
 def train_judges(
     images: DataLike,
     content: ArrayLike,
-    domains: LabelsLike | None,
+    domains: LabelsLike,
     held_out: ArrayLike,
     *,
     width: int = 32,
@@ -123,7 +123,7 @@ def compare_translations(
     judges: Judges,
     images: DataLike,
     content: ArrayLike,
-    domains: LabelsLike | None,
+    domains: LabelsLike,
     truth: Mapping[str, NDArray[np.uint8]],
 ) -> pd.DataFrame:
     """``judge_translations`` of several models by name, beside the distance to what is true.
@@ -155,7 +155,7 @@ def compare_translations(
 
 
 def judge_translations(
-    model: BaseEstimator, judges: Judges, images: DataLike, content: ArrayLike, domains: LabelsLike | None
+    model: BaseEstimator, judges: Judges, images: DataLike, content: ArrayLike, domains: LabelsLike
 ) -> pd.DataFrame:
     """Translate every image to every other domain, and let the judges read what comes out.
 

@@ -131,9 +131,7 @@ _IN_OPTIONS = (
 def fit(
     table: Annotated[
         Path,
-        _path_argument(
-            help="A .csv, .tsv, .parquet, .h5ad or .zarr, or a folder of .parquet; for images a folder, .zip or list."
-        ),
+        _path_argument(help="A .csv, .tsv, .parquet, .h5ad or .zarr; for images a folder, .zip or list."),
     ],
     out: Annotated[Path, _path_option(help="Run folder for model, tables and report.")],
     domain: _Domain = None,
@@ -154,20 +152,15 @@ def fit(
     ] = None,
     size_factors: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Column with the size of each row of counts. Default: the row totals."),
+        typer.Option(metavar="COLUMN", help="Sizes of rows of counts. Default: their totals."),
     ] = None,
     nuisance: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Technical batches, whose effects are not latents.")
     ] = None,
-    restarts: Annotated[
-        int | None, typer.Option(help="Number of starts, trained together (CGGAN: one after another).")
-    ] = None,
+    restarts: Annotated[int | None, typer.Option(help="Number of starts.")] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(
-            help="Maximum epochs. Default: 330 steps per latent, at least 2,000; CGVAEImages: 4,000, then 1,400 per "
-            "latent."
-        ),
+        typer.Option(help="Maximum epochs. Default: 330 steps per latent (CGVAEImages: 1,400)."),
     ] = None,
     missing: _Missing = None,
     layer: Annotated[str | None, typer.Option(help="Of .h5ad and .zarr: the layer to read. Default: X.")] = None,
@@ -183,9 +176,7 @@ def fit(
     on_error: _OnError = None,
     steps: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="ImageTranslator and CGGAN: steps; CGGAN adds an eighth as many for the encoder alone."
-        ),
+        typer.Option(min=1, help="ImageTranslator and CGGAN: training steps."),
     ] = None,
     seed: _Seed = 0,
     device: _Device = "auto",
@@ -280,9 +271,7 @@ def transform(
     run: _Run,
     table: Annotated[
         Path,
-        _path_argument(
-            help="A file with the model's feature columns (other columns are copied), or a folder of images."
-        ),
+        _path_argument(help="A file with the model's feature columns, or a folder of images."),
     ],
     out: Annotated[Path, _path_option(help="File to write: .csv or .parquet.")],
     device: _Device = "auto",
@@ -290,9 +279,7 @@ def transform(
     on_error: _OnError = None,
     novelty: Annotated[
         bool,
-        typer.Option(
-            "--novelty", help="Tables: also print and write how far the rows lie outside the data of the fit."
-        ),
+        typer.Option("--novelty", help="Tables: also write how far rows lie outside the data of the fit."),
     ] = False,
 ) -> None:
     """Write the latents of new rows; needs no domain."""
@@ -303,9 +290,7 @@ def transform(
 
 @app.command(epilog=_ADAPT_EXAMPLES)
 def adapt(
-    run: Annotated[
-        Path, _path_argument(help="Run folder of unmix fit on a table, or of model.save. It is not changed.")
-    ],
+    run: Annotated[Path, _path_argument(help="Run folder of a table. It is not changed.")],
     table: Annotated[Path, _path_argument(help="Rows of the new domains only, at least 10 of each.")],
     out: Annotated[Path, _path_option(help="Folder for the run that knows the new domains too.")],
     domain: Annotated[
@@ -345,7 +330,7 @@ def audit(
     as_json: _Json = False,
     leave_one_out: Annotated[
         bool,
-        typer.Option("--leave-one-out", help="With the rows of the fit: also fit again without each domain in turn."),
+        typer.Option("--leave-one-out", help="Also fit again without each domain in turn; needs the rows of the fit."),
     ] = False,
 ) -> None:
     """Print which latents the data identify, and why: a verdict for every latent and every condition of the theory."""
@@ -366,10 +351,10 @@ def plan(
     seed: Annotated[int, typer.Option(min=0, help="With --density: seed of the drawn supports.")] = 0,
     rows: Annotated[int | None, typer.Option(help="Rows per domain. Assumed: 100.")] = None,
     noise: Annotated[
-        float | None, typer.Option(help="Noise of a feature, relative to its variation by the latents. Assumed: 0.3.")
+        float | None, typer.Option(help="Noise relative to the variation by latents. Assumed: 0.3.")
     ] = None,
     shift: Annotated[
-        float | None, typer.Option(help="Variation of means between domains, in spreads of a latent. Assumed: 0.5.")
+        float | None, typer.Option(help="Variation of means, in spreads of a latent. Assumed: 0.5.")
     ] = None,
     scale: Annotated[
         float | None, typer.Option(help="Variation of log spreads between domains. Assumed: 0.25.")
@@ -429,9 +414,7 @@ def bench(
     estimate: Annotated[bool, typer.Option(help="First estimate how long it will take.")] = True,
     allow_import: Annotated[
         bool,
-        typer.Option(
-            "--allow-import", help="Allow importing the estimators that a study file names; this runs their code."
-        ),
+        typer.Option("--allow-import", help="Import estimators that a study file names; this runs their code."),
     ] = False,
 ) -> None:
     """Compare methods on generated problems with known latents; resumes when started again."""

@@ -292,7 +292,7 @@ def demo_images_run(out: Path, steps: int | None, seed: int, *, overwrite: bool,
 
 
 def train(
-    model: LatentEstimator | CGGAN | ImageTranslator, x: DataLike, y: LabelsLike | None, out: Path, *, resume: bool
+    model: LatentEstimator | CGGAN | ImageTranslator, x: DataLike, y: LabelsLike, out: Path, *, resume: bool
 ) -> None:
     """Fit with a checkpoint in the run folder; ctrl-C leaves it there and prints how to continue."""
     checkpoint = out / CHECKPOINT

@@ -74,7 +74,7 @@ class DomainSchema:
 
     @classmethod
     def learn(
-        cls, y: LabelsLike | None, n_rows: int, declared: Mapping[str, str] | None, min_rows: int
+        cls, y: LabelsLike, n_rows: int, declared: Mapping[str, str] | None, min_rows: int
     ) -> tuple[DomainSchema, Encoded, NDArray[np.int64]]:
         """Columns of ``y`` (labels, a matrix or a table; None: one domain), checked against the rules above.
 
@@ -122,13 +122,13 @@ class DomainSchema:
         """Columns of the design matrix: one for each level and each continuous column."""
         return sum(self.sizes) + self.n_continuous
 
-    def encode(self, y: LabelsLike | None, n_rows: int) -> Encoded:
+    def encode(self, y: LabelsLike, n_rows: int) -> Encoded:
         """Numbers for ``y``; a label that was not there at fit is an error."""
         if not self.columns:
             return Encoded(np.zeros((n_rows, 0), np.int64), np.zeros((n_rows, 0)))
         return self._encoded(self._checked_frame(y, n_rows))
 
-    def groups(self, y: LabelsLike | None, n_rows: int) -> NDArray[np.int64]:
+    def groups(self, y: LabelsLike, n_rows: int) -> NDArray[np.int64]:
         """Index into ``domains`` for every row; -1 for a combination of known levels that was not there at fit."""
         if not self.categorical:
             return np.zeros(n_rows, np.int64)
@@ -211,7 +211,7 @@ class DomainSchema:
         columns = tuple(Column(**{**column, "levels": tuple(column["levels"])}) for column in raw["columns"])
         return cls(columns, tuple(raw["domains"]))
 
-    def _checked_frame(self, y: LabelsLike | None, n_rows: int) -> pd.DataFrame:
+    def _checked_frame(self, y: LabelsLike, n_rows: int) -> pd.DataFrame:
         names = [column.name for column in self.columns]
         if y is None:
             raise DomainError(f"This model was fitted with domain columns {names}; pass them as y.")

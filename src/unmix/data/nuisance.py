@@ -44,7 +44,7 @@ class Nuisance:
     def learn(
         cls,
         source: str,
-        labels: LabelsLike | None,
+        labels: LabelsLike,
         cells: Cells,
         inputs: NDArray[np.float32],
         kinds: Sequence[str],
@@ -77,7 +77,7 @@ class Nuisance:
         effects = np.clip(difference - inside / slope, -_MOST_EFFECT, _MOST_EFFECT)
         return cls(source, tuple(levels.tolist()), tuple(map(tuple, effects.tolist())))
 
-    def offsets(self, labels: LabelsLike | None, n_rows: int) -> Floats:
+    def offsets(self, labels: LabelsLike, n_rows: int) -> Floats:
         """Effect (rows, features) on η of the batch of every row.
 
         Raises

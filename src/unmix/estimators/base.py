@@ -135,7 +135,7 @@ class LatentEstimator(FittedFace[LatentFit]):
     def fit(
         self,
         X: DataLike,
-        y: LabelsLike | None = None,
+        y: LabelsLike = None,
         *,
         layer: str | None = None,
         checkpoint: str | Path | None = None,
@@ -218,7 +218,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         z = latent_matrix(X, [str(name) for name in self.get_feature_names_out()])
         return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()) @ self.model_.expansion)
 
-    def domain_noise(self, X: DataLike, y: LabelsLike | None = None) -> Floats:
+    def domain_noise(self, X: DataLike, y: LabelsLike = None) -> Floats:
         """ε = F(z; u) of rows and their domains (n_samples, n_latents): latents mapped to N(0, 1) within each domain.
 
         ε is the position of a row relative to its domain, without the effect of the domain itself. ``translate`` moves
@@ -233,7 +233,7 @@ class LatentEstimator(FittedFace[LatentFit]):
                 parts.append(self.model_.prior(own.design).to_noise(z)[0].cpu().double().numpy())
         return np.concatenate(parts)
 
-    def score(self, X: DataLike, y: LabelsLike | None = None) -> float:
+    def score(self, X: DataLike, y: LabelsLike = None) -> float:
         """Bound on the log-likelihood of ``X`` given its domains: mean per row, in nats, in the data's units.
 
         Pass rows that were not used in ``fit``. The expectation under the posterior uses eight fixed draws. Missing
@@ -250,9 +250,7 @@ class LatentEstimator(FittedFace[LatentFit]):
                 total -= float((observed * log_scale).sum())
         return total / len(rows)
 
-    def sample(
-        self, n_samples: int = 1, domain: LabelsLike | None = None, random_state: RandomLike = 0
-    ) -> NDArray[np.number]:
+    def sample(self, n_samples: int = 1, domain: LabelsLike = None, random_state: RandomLike = 0) -> NDArray[np.number]:
         """Draw rows (n_samples, n_features) of one domain from the model, observation noise included.
 
         ``domain``: a label, or a mapping column → value if the model has several domain columns; None for a model
@@ -266,7 +264,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         return self.schema_.restore(drawn).astype(self.schema_.dtype, copy=False)
 
     def _draw(
-        self, n_samples: int, domain: LabelsLike | None, random_state: RandomLike
+        self, n_samples: int, domain: LabelsLike, random_state: RandomLike
     ) -> tuple[torch.Tensor, torch.Generator]:
         """Latents of one domain, and the generator that drew them."""
         noise, design, generator = self._noise(n_samples, domain, random_state)
@@ -274,7 +272,7 @@ class LatentEstimator(FittedFace[LatentFit]):
             return self.model_.prior(design).from_noise(noise), generator
 
     def translate(
-        self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike, residual: bool = True
+        self, X: DataLike, y: LabelsLike = None, *, to: LabelsLike, residual: bool = True
     ) -> NDArray[np.number]:
         """The same rows as they would be in another domain (n_samples, n_features).
 
@@ -318,7 +316,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         offsets: Floats = nuisance.offsets(batches, len(batches))
         return offsets
 
-    def check_counterfactuals(self, X: DataLike | None = None, y: LabelsLike | None = None) -> CounterfactualCheck:
+    def check_counterfactuals(self, X: DataLike | None = None, y: LabelsLike = None) -> CounterfactualCheck:
         """Test whether rows that are translated to a domain look like rows of that domain, feature by feature.
 
         For every domain, the rows of all other domains are translated to it, as by ``translate``, and compared with
@@ -402,7 +400,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         result: Self = adapted(self, X, domain)
         return result
 
-    def novelty(self, X: DataLike, y: LabelsLike | None = None) -> Novelty:
+    def novelty(self, X: DataLike, y: LabelsLike = None) -> Novelty:
         """Test how far rows and whole new domains lie outside the data of the fit, and whether that matters.
 
         There are two parts: latents beyond those of the known domains, which is normal for new domains, and features
@@ -441,7 +439,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_is_fitted(self)
         return novel_rows.novelty_of(self, X, y)
 
-    def audit(self, X: DataLike | None = None, y: LabelsLike | None = None, *, leave_one_out: bool = False) -> Audit:
+    def audit(self, X: DataLike | None = None, y: LabelsLike = None, *, leave_one_out: bool = False) -> Audit:
         """Test which latents the data identify, and why: a verdict for every latent and every condition of the theory.
 
         Parameters
@@ -590,7 +588,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         )
         conclude(self.verbose, self.fit_)
 
-    def _prepare(self, X: DataLike, y: LabelsLike | None, seed: int) -> Prepared:
+    def _prepare(self, X: DataLike, y: LabelsLike, seed: int) -> Prepared:
         """Checked data of a fit."""
         return prepare(
             X,
@@ -608,17 +606,17 @@ class LatentEstimator(FittedFace[LatentFit]):
         return {}
 
     def _traversed(
-        self, X: DataLike, y: LabelsLike | None
+        self, X: DataLike, y: LabelsLike
     ) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[np.number]]]:
         rows = self._labelled_rows(X, y) if self.reads_domains else self._new_rows(as_table(X))
         z = torch.from_numpy(mean_latents(self.model_, rows)).float().to(self._device())
         return z, lambda other: self._decode(other @ self.model_.expansion)
 
-    def _labelled_rows(self, X: DataLike, y: LabelsLike | None) -> Rows:
+    def _labelled_rows(self, X: DataLike, y: LabelsLike) -> Rows:
         """New rows with their domains, where the model uses them."""
         return self._new_rows(*separate(X, y, self._layer()), with_domain=self.uses_domains, given=X)
 
-    def _audited(self, X: DataLike, y: LabelsLike | None) -> tuple[Rows, Any]:
+    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, Any]:
         """New rows, and their domains as given."""
         table, y = separate(X, y, self._layer())
         return self._new_rows(table, y, with_domain=True, given=X), y
@@ -627,13 +625,13 @@ class LatentEstimator(FittedFace[LatentFit]):
         """The layer of AnnData that the model was fitted on."""
         return getattr(self.schema_, "layer", None)
 
-    def _audited_rows(self, X: DataLike, y: LabelsLike | None) -> NewRows:
+    def _audited_rows(self, X: DataLike, y: LabelsLike) -> NewRows:
         """Rows for an audit, their domains, and what is to be said of them."""
         rows, y = self._audited(X, y)
         return new_rows(self.fit_, rows, self.domain_schema_.groups(y, len(rows)))
 
     def _new_rows(
-        self, table: DataLike, y: LabelsLike | None = None, *, with_domain: bool = False, given: DataLike | None = None
+        self, table: DataLike, y: LabelsLike = None, *, with_domain: bool = False, given: DataLike | None = None
     ) -> Rows:
         """Rows of new data, after the schema has been enforced; the model's own domain columns may be among them.
 

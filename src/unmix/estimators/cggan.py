@@ -223,7 +223,7 @@ class CGGAN(FittedFace[GANFit]):
 
     @atomic
     def fit(
-        self, X: DataLike, y: LabelsLike | None = None, *, checkpoint: str | Path | None = None, resume: bool = False
+        self, X: DataLike, y: LabelsLike = None, *, checkpoint: str | Path | None = None, resume: bool = False
     ) -> Self:
         """Learn generator, discriminator and encoder from rows of several domains.
 
@@ -298,9 +298,7 @@ class CGGAN(FittedFace[GANFit]):
         check_is_fitted(self)
         return self._read(self._new_rows(X)).cpu().numpy()
 
-    def sample(
-        self, n_samples: int = 1, domain: LabelsLike | None = None, random_state: RandomLike = 0
-    ) -> NDArray[np.number]:
+    def sample(self, n_samples: int = 1, domain: LabelsLike = None, random_state: RandomLike = 0) -> NDArray[np.number]:
         """Draw rows or images of one domain; the same ``random_state`` gives the same ε in every domain.
 
         The generator draws complete rows, so no observation noise is added.
@@ -312,7 +310,7 @@ class CGGAN(FittedFace[GANFit]):
             z = self.model_.from_noise(noise, design)
         return self._decode(z, design)
 
-    def translate(self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike) -> NDArray[np.number]:
+    def translate(self, X: DataLike, y: LabelsLike = None, *, to: LabelsLike) -> NDArray[np.number]:
         """The same rows or images as they would be in another domain: the same ε, another u.
 
         Parameters
@@ -328,7 +326,7 @@ class CGGAN(FittedFace[GANFit]):
             z = self.model_.from_noise(self.model_.to_noise(self._read(rows), rows.design), target)
         return self._decode(z, target)
 
-    def inverse_transform(self, X: ArrayLike, domain: LabelsLike | None = None) -> NDArray[np.number]:
+    def inverse_transform(self, X: ArrayLike, domain: LabelsLike = None) -> NDArray[np.number]:
         """Rows (n_samples, n_features) or images of latents ``X`` (n_samples, n_latents), as ``transform`` gives them.
 
         ``domain`` is needed only with ``flow=False``, where it is an input of the generator, and is ignored otherwise.
@@ -343,12 +341,12 @@ class CGGAN(FittedFace[GANFit]):
         return self._decode(torch.from_numpy(z.astype(np.float32)).to(self._device()), design)
 
     def _traversed(
-        self, X: DataLike, y: LabelsLike | None
+        self, X: DataLike, y: LabelsLike
     ) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[np.number]]]:
         rows = self._labelled_rows(X, y)
         return self._read(rows), lambda z: self._decode(z, rows.design)
 
-    def audit(self, X: DataLike, y: LabelsLike | None = None) -> Audit:
+    def audit(self, X: DataLike, y: LabelsLike = None) -> Audit:
         """Test which latents the data identify, and why, as for the other models; only for tables.
 
         There is neither a posterior nor a density of the prior: changes are measured by moments of the latents in
@@ -378,7 +376,7 @@ class CGGAN(FittedFace[GANFit]):
         self,
         path: str | Path,
         X: DataLike | None = None,
-        y: LabelsLike | None = None,
+        y: LabelsLike = None,
         *,
         extractor: Extractor | None = None,
         judged: pd.DataFrame | None = None,
@@ -447,7 +445,7 @@ class CGGAN(FittedFace[GANFit]):
             return int(self.n_style)
         return max(1, int(self.n_latents) // 4) if images else int(self.n_latents)
 
-    def _new_rows(self, X: DataLike, y: LabelsLike | None = None, *, with_domain: bool = False) -> Rows:
+    def _new_rows(self, X: DataLike, y: LabelsLike = None, *, with_domain: bool = False) -> Rows:
         schema, domains = self.schema_, self.domain_schema_
         if isinstance(schema, ImageSchema):
             images = gan_images(X, schema.shape)
@@ -461,7 +459,7 @@ class CGGAN(FittedFace[GANFit]):
         encoded = domains.encode(y, len(matrix)) if with_domain else None
         return rows_for(matrix, schema, domains, encoded, False).to(self._device())
 
-    def _labelled_rows(self, X: DataLike, y: LabelsLike | None) -> Rows:
+    def _labelled_rows(self, X: DataLike, y: LabelsLike) -> Rows:
         """New rows or images with their domains."""
         X, y = labelled_images(X, y) if self._of_images() else (X, y)
         return self._new_rows(X, y, with_domain=True)

@@ -189,7 +189,7 @@ class CGVAE(LatentEstimator):
     def fit(
         self,
         X: DataLike,
-        y: LabelsLike | None = None,
+        y: LabelsLike = None,
         *,
         layer: str | None = None,
         checkpoint: str | Path | None = None,

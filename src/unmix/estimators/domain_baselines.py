@@ -69,7 +69,7 @@ class IVAE(LatentEstimator):
     noise_std: float | None = 0.1
     prior_mean: str = "zero"
 
-    def transform(self, X: DataLike, y: LabelsLike | None = None) -> NDArray[np.floating]:
+    def transform(self, X: DataLike, y: LabelsLike = None) -> NDArray[np.floating]:
         """Means of q(z | x, u), (n_samples, n_latents).
 
         Parameters
@@ -85,7 +85,7 @@ class IVAE(LatentEstimator):
         table, y = separate(X, y, self._layer())
         return with_row_names(self, self._encode(table, self._new_rows(table, y, with_domain=True)), table)
 
-    def fit_transform(self, X: DataLike, y: LabelsLike | None = None, **fit_params: Any) -> NDArray[np.floating]:
+    def fit_transform(self, X: DataLike, y: LabelsLike = None, **fit_params: Any) -> NDArray[np.floating]:
         """``fit(X, y)``, then ``transform(X, y)``."""
         return self.fit(X, y, **fit_params).transform(X, y)
 

@@ -62,7 +62,7 @@ class CEBRA(OwnState, TransformerMixin, BaseEstimator):
     options: Mapping[str, object] | None = None
 
     @atomic
-    def fit(self, X: DataLike, y: LabelsLike | None = None) -> Self:
+    def fit(self, X: DataLike, y: LabelsLike = None) -> Self:
         """Learn an embedding in which rows of the same domain lie close together.
 
         Raises

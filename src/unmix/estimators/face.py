@@ -97,17 +97,17 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
         return self.fit_.to_folder(path)
 
     @abstractmethod
-    def translate(self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike) -> NDArray[np.number]:
+    def translate(self, X: DataLike, y: LabelsLike = None, *, to: LabelsLike) -> NDArray[np.number]:
         """The same rows or images as they would be in another domain."""
 
     def counterfactual(
-        self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike, **words: object
+        self, X: DataLike, y: LabelsLike = None, *, to: LabelsLike, **words: object
     ) -> NDArray[np.number]:
         """``translate``, by another name."""
         return self.translate(X, y, to=to, **words)
 
     def traverse(
-        self, X: DataLike, y: LabelsLike | None = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)
+        self, X: DataLike, y: LabelsLike = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)
     ) -> NDArray[np.number]:
         """Rows or images (n_values, n_samples, …) of ``X`` with one latent set to each of ``values``.
 
@@ -123,7 +123,7 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
 
     @abstractmethod
     def _traversed(
-        self, X: DataLike, y: LabelsLike | None
+        self, X: DataLike, y: LabelsLike
     ) -> tuple[torch.Tensor, Callable[[torch.Tensor], NDArray[np.number]]]:
         """Latents of rows, and what decodes others of the same rows."""
 
@@ -141,7 +141,7 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
         return hasattr(self, "fit_")
 
     def _noise(
-        self, n_samples: int, domain: LabelsLike | None, random_state: RandomLike
+        self, n_samples: int, domain: LabelsLike, random_state: RandomLike
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Generator]:
         """ε and the design matrix for rows of one domain, and the generator that drew ε."""
         check_is_fitted(self)
@@ -152,7 +152,7 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
         design = self._design(domain, n_samples)
         return torch.randn(n_samples, self.n_latents_, generator=generator).to(self._device()), design, generator
 
-    def _design(self, domain: LabelsLike | None, n_rows: int) -> torch.Tensor:
+    def _design(self, domain: LabelsLike, n_rows: int) -> torch.Tensor:
         """Design matrix of ``n_rows`` rows in one stated domain; without columns where the model ignores domains."""
         schema = self.domain_schema_ if self.uses_domains else DomainSchema()
         if domain is None and schema.columns:

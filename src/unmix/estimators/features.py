@@ -171,7 +171,7 @@ class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
         return images
 
 
-def _labels(y: LabelsLike | None, n_images: int) -> NDArray[np.generic]:
+def _labels(y: LabelsLike, n_images: int) -> NDArray[np.generic]:
     """Labels (n_images,), all text or all numbers."""
     labels = label_column(y, "y", n_images, of="images", mixed=False)
     return labels.astype(str) if labels.dtype == object else labels

@@ -23,7 +23,7 @@ from unmix.nets.gan_images import SIDES
 
 def prepare_gan(
     X: DataLike,
-    y: LabelsLike | None,
+    y: LabelsLike,
     *,
     n_latents: int,
     auxiliary: Mapping[str, str] | None,

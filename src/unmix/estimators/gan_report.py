@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unmix.data.images import ImageTable
 from unmix.data.pictures import Images
-from unmix.errors import DataError, SettingError
+from unmix.errors import SettingError
 from unmix.estimators.features import Extractor, ImageClassifier, image_features, untrained_features
 from unmix.forms import LabelsLike
 from unmix.labels import labels_frame
@@ -26,6 +26,7 @@ from unmix.report.images import (
     ImageSection,
     PageTable,
     domain_sections,
+    judged_table,
     latent_sections,
     left_out,
     moves_section,
@@ -38,8 +39,6 @@ from unmix.version import versions
 _LEAST_COMPARED, _MOST_COMPARED = 20, 500
 _KID_SCALE, _LEAST_SPREAD = 1000.0, 1e-6
 _EXTRACTOR: dict[str, Any] = {"max_epochs": 10, "batch_size": 32, "random_state": 0}
-_JUDGED = ("to", "n", "content", "content_low", "content_high", "style", "style_low", "style_high")
-_REAL = ("real_content", "real_style")
 
 
 def write_gan_report(
@@ -55,7 +54,7 @@ def write_gan_report(
     names = [f"{name} · {'content' if i in model.content_ else 'style'}" for i, name in _latents(model)]
     sections: list[ImageSection] = []
     pictures: list[Picture] = []
-    tables = [] if judged is None else [_judged_table(judged)]
+    tables = [] if judged is None else [judged_table(judged)]
     notes: list[str] = []
     if not model._of_images():
         plain = [name for _, name in _latents(model)]
@@ -229,26 +228,3 @@ def _with_mean(score: Score, scale: float = 1.0) -> list[str]:
 
 def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _judged_table(judged: pd.DataFrame) -> PageTable:
-    if not isinstance(judged, pd.DataFrame):
-        raise DataError(f"judged must be the table that unmix.images.judge_translations returned; got {judged!r}.")
-    lacking = [name for name in (*_JUDGED, *_REAL) if name not in judged]
-    if lacking:
-        raise DataError(f"judged lacks the columns {lacking}. Pass what unmix.images.judge_translations returned.")
-    if judged.empty:
-        raise DataError(
-            "judged has no rows. Pass what unmix.images.judge_translations returned, one row per target and all."
-        )
-    frame = pd.DataFrame({"to": judged["to"], "images": judged["n"]})
-    for name in ("content", "style"):
-        ends = judged[[name, f"{name}_low", f"{name}_high"]].to_numpy()
-        frame[name] = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in ends]
-    real = judged.iloc[-1]
-    text = (
-        "Share of translated images whose content, and whose target domain, a classifier of real images recognises; "
-        f"95 % intervals in brackets. On real images: content {real['real_content']:.2f}, style "
-        f"{real['real_style']:.2f}."
-    )
-    return PageTable("Do translations keep their content and reach their domain?", text, frame)

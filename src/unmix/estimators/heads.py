@@ -51,7 +51,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         self.head = head
         self.representation = representation
 
-    def fit(self, X: DataLike, y: ArrayLike, *, domains: LabelsLike | None = None) -> Self:
+    def fit(self, X: DataLike, y: ArrayLike, *, domains: LabelsLike = None) -> Self:
         """Learn the latents of ``X`` unless the model is fitted, and a head from them to the label ``y``.
 
         Parameters
@@ -104,7 +104,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             self.feature_names_in_ = model.feature_names_in_
         return self
 
-    def represent(self, X: DataLike, domains: LabelsLike | None = None) -> Floats:
+    def represent(self, X: DataLike, domains: LabelsLike = None) -> Floats:
         """Input of the head for rows (n_samples, n_columns): latents, content latents, or noise ε = F(z; u)."""
         check_is_fitted(self)
         if self.representation_ == "noise":
@@ -117,7 +117,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         latents = _latents(self.model_, X, domains)
         return latents[:, self.content_] if self.representation_ == "content" else latents
 
-    def predict(self, X: DataLike, domains: LabelsLike | None = None) -> NDArray[np.generic]:
+    def predict(self, X: DataLike, domains: LabelsLike = None) -> NDArray[np.generic]:
         """Predict the label of every row (n_samples,).
 
         ``domains`` is needed only if ``representation_`` is "noise"; a domain that the model does not know must then be
@@ -126,12 +126,12 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         found: NDArray[np.generic] = self.head_at(X, domains, "predict")
         return found
 
-    def head_at(self, X: DataLike, domains: LabelsLike | None, method: str) -> NDArray[Any]:
+    def head_at(self, X: DataLike, domains: LabelsLike, method: str) -> NDArray[Any]:
         """Call a method of the head on the representation of rows."""
         seen = self.represent(X, domains)
         return getattr(self.head_, method)(seen)
 
-    def adapt(self, X: DataLike, *, domain: LabelsLike | None) -> Self:
+    def adapt(self, X: DataLike, *, domain: LabelsLike) -> Self:
         """The same head on ``model.adapt(X, domain=domain)``; only needed with ``representation_ = "noise"``."""
         check_is_fitted(self)
         result = copy.copy(self)
@@ -146,7 +146,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
     def _more_labels(self, y: NDArray[np.generic]) -> NDArray[np.generic]:
         return y
 
-    def _labels(self, y: LabelsLike | None) -> NDArray[np.generic]:
+    def _labels(self, y: LabelsLike) -> NDArray[np.generic]:
         if y is None:
             raise DataError(f"{type(self).__name__} requires y to be passed, but the target y is None: pass the label.")
         values = column_or_1d(y, warn=True)
@@ -172,7 +172,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             raise SettingError(f"{type(self).__name__} takes a {kind} as head; got {type(head).__name__}.")
         return head
 
-    def _fitted_model(self, X: DataLike, domains: LabelsLike | None) -> BaseEstimator:
+    def _fitted_model(self, X: DataLike, domains: LabelsLike) -> BaseEstimator:
         model = CGVAE(n_latents="auto", verbose=0) if self.model is None else self.model
         frozen = isinstance(model, FrozenEstimator)
         model = model.estimator if frozen else model
@@ -256,7 +256,7 @@ class DomainRegressor(RegressorMixin, _DomainHead):
     """
 
     def score(
-        self, X: DataLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: LabelsLike | None = None
+        self, X: DataLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: LabelsLike = None
     ) -> float:
         """R² of ``predict(X, domains)``."""
         return float(r2_score(y, self.predict(X, domains), sample_weight=sample_weight))
@@ -295,7 +295,7 @@ class DomainClassifier(ClassifierMixin, _DomainHead):
     """
 
     def score(
-        self, X: DataLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: LabelsLike | None = None
+        self, X: DataLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, domains: LabelsLike = None
     ) -> float:
         """Accuracy of ``predict(X, domains)``."""
         return float(accuracy_score(y, self.predict(X, domains), sample_weight=sample_weight))
@@ -306,12 +306,12 @@ class DomainClassifier(ClassifierMixin, _DomainHead):
         return classes
 
     @available_if(lambda self: self._has("predict_proba"))  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: DataLike, domains: LabelsLike | None = None) -> Floats:
+    def predict_proba(self, X: DataLike, domains: LabelsLike = None) -> Floats:
         """Probability of each class (n_samples, n_classes), if the head has ``predict_proba``."""
         return self.head_at(X, domains, "predict_proba")
 
     @available_if(lambda self: self._has("decision_function"))  # type: ignore[untyped-decorator]
-    def decision_function(self, X: DataLike, domains: LabelsLike | None = None) -> Floats:
+    def decision_function(self, X: DataLike, domains: LabelsLike = None) -> Floats:
         """Decision function of the head, if it has one."""
         return self.head_at(X, domains, "decision_function")
 
@@ -363,12 +363,12 @@ def _has_noise(model: BaseEstimator) -> bool:
     return isinstance(model, LatentEstimator) and model.uses_domains and not images and not _takes_domains(model)
 
 
-def _latents(model: BaseEstimator, X: DataLike, domains: LabelsLike | None) -> Floats:
+def _latents(model: BaseEstimator, X: DataLike, domains: LabelsLike) -> Floats:
     found = model.transform(X, domains) if _takes_domains(model) else model.transform(X)
     return np.asarray(found, dtype=float)
 
 
-def _noise(model: BaseEstimator, X: DataLike, domains: LabelsLike | None) -> Floats:
+def _noise(model: BaseEstimator, X: DataLike, domains: LabelsLike) -> Floats:
     if not isinstance(model, LatentEstimator):
         raise SettingError(
             f'representation="noise" takes a model with a prior of each domain, such as CGVAE; got '
@@ -377,7 +377,7 @@ def _noise(model: BaseEstimator, X: DataLike, domains: LabelsLike | None) -> Flo
     return model.domain_noise(X, domains)
 
 
-def _groups(model: BaseEstimator, domains: LabelsLike | None, n_rows: int) -> Ints:
+def _groups(model: BaseEstimator, domains: LabelsLike, n_rows: int) -> Ints:
     """A number for each domain, that of ``model.domains_`` where the model has them."""
     schema = getattr(model, "domain_schema_", None)
     if domains is None:

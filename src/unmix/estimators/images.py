@@ -156,7 +156,7 @@ penalty_every, kl_weight, n_spare, likelihood
 
     @atomic
     def fit(  # type: ignore[override]  # images have no layers
-        self, X: DataLike, y: LabelsLike | None = None, *, checkpoint: str | Path | None = None, resume: bool = False
+        self, X: DataLike, y: LabelsLike = None, *, checkpoint: str | Path | None = None, resume: bool = False
     ) -> Self:
         self._check_words()
         if self.autoencoder == OWN:
@@ -289,14 +289,14 @@ penalty_every, kl_weight, n_spare, likelihood
         check_is_fitted(self)
         return mean_latents(self.model_, self._new_rows(X))
 
-    def sample(self, n_samples: int = 1, domain: LabelsLike | None = None, random_state: RandomLike = 0) -> Images:
+    def sample(self, n_samples: int = 1, domain: LabelsLike = None, random_state: RandomLike = 0) -> Images:
         """Images (n_samples, height, width, channels) of one domain, without observation noise.
 
         The same ``random_state`` gives the same noise ε in every domain: images that differ in their domain alone.
         """
         return self._decode(self._draw(n_samples, domain, random_state)[0])
 
-    def translate(self, X: DataLike, y: LabelsLike | None = None, *, to: LabelsLike, residual: bool = False) -> Images:
+    def translate(self, X: DataLike, y: LabelsLike = None, *, to: LabelsLike, residual: bool = False) -> Images:
         """The same images as they would be in another domain, as in ``CGVAE``, but without the residual by default.
 
         ``residual=True`` keeps the residuals of the codes and adds those of the image to the result. This works well if
@@ -311,7 +311,7 @@ penalty_every, kl_weight, n_spare, likelihood
         result: Images = (moved + left).clip(0, 255).astype(np.uint8)
         return result
 
-    def score(self, X: DataLike, y: LabelsLike | None = None) -> float:
+    def score(self, X: DataLike, y: LabelsLike = None) -> float:
         """Bound on the log-likelihood of the components of the codes given the domains: mean per image, in nats.
 
         Values compare between fits on the same codes only, such as those of one ``autoencoder``.
@@ -333,7 +333,7 @@ penalty_every, kl_weight, n_spare, likelihood
             maps[latent] = np.abs(above - below).mean((0, 3)) / (2 * _STEP)
         return maps
 
-    def report(self, path: str | Path, X: DataLike | None = None, y: LabelsLike | None = None) -> Path:
+    def report(self, path: str | Path, X: DataLike | None = None, y: LabelsLike = None) -> Path:
         """Write the image report: samples, the same noise in all domains, traversals, and the effect of each latent.
 
         With real images ``X`` and their domains ``y`` it also shows some of each domain translated to every domain.
@@ -379,19 +379,19 @@ penalty_every, kl_weight, n_spare, likelihood
         drawn = domain_sections(lambda domain, k: self.sample(SHOWN, domain=domain, random_state=k), self.domains_)
         return [*drawn, *of_latents], []
 
-    def _traversed(self, X: DataLike, y: LabelsLike | None) -> tuple[torch.Tensor, Callable[[torch.Tensor], Images]]:
+    def _traversed(self, X: DataLike, y: LabelsLike) -> tuple[torch.Tensor, Callable[[torch.Tensor], Images]]:
         z = torch.from_numpy(self.transform(X).astype(np.float32)).to(self._device())
         return z, lambda other: np.asarray(self.inverse_transform(other.cpu().double().numpy()), dtype=np.uint8)
 
-    def _labelled_rows(self, X: DataLike, y: LabelsLike | None) -> Rows:
+    def _labelled_rows(self, X: DataLike, y: LabelsLike) -> Rows:
         return self._new_rows(X, y, with_domain=True)
 
-    def _audited(self, X: DataLike, y: LabelsLike | None) -> tuple[Rows, Any]:
+    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, Any]:
         table, y = labelled_images(X, y)
         return self._new_rows(table, y, with_domain=True), y
 
     def _new_rows(
-        self, table: DataLike, y: LabelsLike | None = None, *, with_domain: bool = False, given: DataLike | None = None
+        self, table: DataLike, y: LabelsLike = None, *, with_domain: bool = False, given: DataLike | None = None
     ) -> Rows:
         found, y = as_images(table, y)
         if found.images.shape[1:] != self.schema_.shape:

@@ -19,7 +19,7 @@ from unmix.forms import DataLike, LabelsLike
 from unmix.labels import labels_frame
 
 
-def left_out_finding(estimator: BaseEstimator, X: DataLike, y: LabelsLike | None) -> Finding:
+def left_out_finding(estimator: BaseEstimator, X: DataLike, y: LabelsLike) -> Finding:
     """Whether latents of ``X`` are found again by fits without each of its domains."""
     table, y = separate(X, y)
     rows = estimator._new_rows(table)

@@ -64,7 +64,7 @@ class JointDiagonalization(OwnState, TransformerMixin, BaseEstimator):
         self.n_components = n_components
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: LabelsLike | None = None) -> Self:
+    def fit(self, X: ArrayLike, y: LabelsLike = None) -> Self:
         """Learn from rows ``X`` (n_samples, n_features) and their domains ``y`` (n_samples,); None: one domain."""
         rows: NDArray[np.float64] = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         labels = np.zeros(len(rows), np.int64)

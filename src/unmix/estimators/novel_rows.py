@@ -16,7 +16,7 @@ from unmix.labels import label_text, labels_frame
 _ALL = "these rows"
 
 
-def novelty_of(estimator: BaseEstimator, X: DataLike, y: LabelsLike | None) -> Novelty:
+def novelty_of(estimator: BaseEstimator, X: DataLike, y: LabelsLike) -> Novelty:
     """The comparison of new rows with those held out at fit; ``y`` says which rows are of one domain."""
     if "y" in inspect.signature(estimator.transform).parameters:
         raise DomainError(

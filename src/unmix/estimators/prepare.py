@@ -87,7 +87,7 @@ def in_layer(X: DataLike, layer: str | None) -> Any:
     return table
 
 
-def separate(X: DataLike, y: LabelsLike | None, layer: str | None = None) -> tuple[Any, Any]:
+def separate(X: DataLike, y: LabelsLike, layer: str | None = None) -> tuple[Any, Any]:
     """Features and domains. A text ``y`` names a column of the table (or of ``.obs`` of AnnData), a list several.
 
     A name may also be one of a pandas index. ``layer`` is the one that is read of AnnData.
@@ -113,9 +113,7 @@ def separate(X: DataLike, y: LabelsLike | None, layer: str | None = None) -> tup
     return split_columns(table, names, None, [])
 
 
-def _separate_annotated(
-    X: AnnDataLike, y: LabelsLike | None, names: Sequence[str], layer: str | None
-) -> tuple[Any, Any]:
+def _separate_annotated(X: AnnDataLike, y: LabelsLike, names: Sequence[str], layer: str | None) -> tuple[Any, Any]:
     obs = X.obs
     if not isinstance(y, str) and not _are_columns([*names], obs):
         _warn_of_indices(obs, y)
@@ -126,7 +124,7 @@ def _separate_annotated(
     return as_table(X, layer), obs[[*names]]
 
 
-def _texts(y: LabelsLike | None) -> list[str]:
+def _texts(y: LabelsLike) -> list[str]:
     """The texts of a list that holds nothing else: labels, or names of columns."""
     return list(y) if isinstance(y, list | tuple) and all(isinstance(name, str) for name in y) else []
 
@@ -147,7 +145,7 @@ def _frame(table: DataLike) -> Any:
         return None
 
 
-def _warn_of_indices(X: DataLike, y: LabelsLike | None) -> None:
+def _warn_of_indices(X: DataLike, y: LabelsLike) -> None:
     if not (isinstance(X, pd.DataFrame) and isinstance(y, pd.Series | pd.DataFrame)) or len(X) != len(y):
         return
     if not X.index.equals(y.index):
@@ -170,7 +168,7 @@ def as_fitted(table: DataLike, features: FeatureSchema, domains: DomainSchema) -
 
 def prepare(
     X: DataLike,
-    y: LabelsLike | None,
+    y: LabelsLike,
     *,
     n_latents: int,
     missing: str,
@@ -222,7 +220,7 @@ def header(table: DataLike) -> Any:
     return pd.DataFrame(columns=list(table.names)) if isinstance(table, Annotated) else table
 
 
-def as_images(X: DataLike, y: LabelsLike | None = None) -> tuple[ImageTable, LabelsLike | None]:
+def as_images(X: DataLike, y: LabelsLike = None) -> tuple[ImageTable, LabelsLike]:
     """Images and domains from an array and ``y``, a path, or an object with ``images`` and ``domains``.
 
     Where ``y`` is None: the domains that come with a path or an object, and None for an array.
@@ -232,7 +230,7 @@ def as_images(X: DataLike, y: LabelsLike | None = None) -> tuple[ImageTable, Lab
     return table, (table.domains if y is None and carries else y)
 
 
-def labelled_images(X: DataLike, y: LabelsLike | None = None) -> tuple[ImageTable, LabelsLike]:
+def labelled_images(X: DataLike, y: LabelsLike = None) -> tuple[ImageTable, LabelsLike]:
     """``as_images`` where the domains are needed."""
     table, y = as_images(X, y)
     if y is None:
@@ -245,7 +243,7 @@ def labelled_images(X: DataLike, y: LabelsLike | None = None) -> tuple[ImageTabl
 
 def prepare_images(
     X: DataLike,
-    y: LabelsLike | None,
+    y: LabelsLike,
     *,
     auxiliary: Mapping[str, str] | None,
     min_domain_rows: int,
@@ -372,7 +370,7 @@ class Beside:
     """Columns beside the features: the ``sizes`` of rows (rows,) and the labels of their ``batches``."""
 
     sizes: NDArray[np.float64] | None = None
-    batches: LabelsLike | None = None
+    batches: LabelsLike = None
 
 
 def beside_features(X: DataLike | None, table: DataLike, sizes: str | None, nuisance: str | None) -> tuple[Any, Beside]:

@@ -201,7 +201,7 @@ def table_of(candidates: Sequence[Candidate]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def choose_latents(estimator: LatentEstimator, X: DataLike, y: LabelsLike | None, seed: int) -> Choice:
+def choose_latents(estimator: LatentEstimator, X: DataLike, y: LabelsLike, seed: int) -> Choice:
     """The number of latents of ``CGVAE(n_latents="auto")``, by short fits with the estimator's other settings.
 
     The first has as many latents as principal components stand out of shuffled data. From there the number falls as
@@ -304,7 +304,7 @@ def _eigenvalues(rows: Floats) -> Floats:
     return result
 
 
-def prepared(estimator: LatentEstimator, X: DataLike, y: LabelsLike | None) -> Prepared:
+def prepared(estimator: LatentEstimator, X: DataLike, y: LabelsLike) -> Prepared:
     """The checked data of a fit, whatever the number of latents."""
     return prepare(
         X,

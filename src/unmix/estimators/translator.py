@@ -169,7 +169,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
 
     @atomic
     def fit(
-        self, X: DataLike, y: LabelsLike | None = None, *, checkpoint: str | Path | None = None, resume: bool = False
+        self, X: DataLike, y: LabelsLike = None, *, checkpoint: str | Path | None = None, resume: bool = False
     ) -> Self:
         """Learn from images of two or more domains; no image needs a partner in another domain.
 
@@ -251,7 +251,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         say(self.verbose, f"{result.seconds:.0f} s")
         return self
 
-    def transform(self, X: DataLike, y: LabelsLike | None = None) -> Floats:
+    def transform(self, X: DataLike, y: LabelsLike = None) -> Floats:
         """Content (n_images, n_content · cells of the grid), carried to what all domains have in common.
 
         Without ``y`` the domain of each image is that of ``predict_domain``.
@@ -274,9 +274,9 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     def translate(
         self,
         X: DataLike,
-        y: LabelsLike | None = None,
+        y: LabelsLike = None,
         *,
-        to: LabelsLike | None = None,
+        to: LabelsLike = None,
         style_of: DataLike | tuple[DataLike, LabelsLike] | None = None,
     ) -> Images:
         """The same images as they would be in another domain, or in the style of other images.
@@ -306,7 +306,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             noise, target = noise.expand(len(x), -1), target.expand(len(x))
         return self._drawn(self.model_.content(x, groups), noise, target)
 
-    def decode(self, content: ArrayLike, domain: LabelsLike | None, style: ArrayLike | None = None) -> Images:
+    def decode(self, content: ArrayLike, domain: LabelsLike, style: ArrayLike | None = None) -> Images:
         """Images of content as ``transform`` gives it, in a domain (or one for each row).
 
         ``style`` ε (n_images, n_style), as ``style`` gives it; default: 0, the middle of the domain.
@@ -319,7 +319,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             raise DataError(f"There are {len(z)} rows of content and {len(own)} of style. Pass as many of both.")
         return self._drawn(z, own, groups)
 
-    def sample(self, n_samples: int = 1, domain: LabelsLike | None = None, random_state: RandomLike = 0) -> Images:
+    def sample(self, n_samples: int = 1, domain: LabelsLike = None, random_state: RandomLike = 0) -> Images:
         """Draw images of one domain; the same ``random_state`` gives the same content and ε in every domain.
 
         Content comes from a mixture of Gaussians fitted to that of the training images.
@@ -335,7 +335,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         return self._drawn(content, noise, groups)
 
     def traverse(
-        self, X: DataLike, y: LabelsLike | None = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)
+        self, X: DataLike, y: LabelsLike = None, *, latent: int, values: Sequence[float] = (-2, -1, 0, 1, 2)
     ) -> Images:
         """Images (n_values, n_images, …) of ``X`` with one style latent ε set to each of ``values``, others 0."""
         check_is_fitted(self)
@@ -345,7 +345,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         column = torch.arange(noise.shape[1], device=noise.device) == latent
         return np.stack([decode(torch.where(column, float(value), noise)) for value in values])
 
-    def _traversed(self, X: DataLike, y: LabelsLike | None) -> tuple[Tensor, Callable[[Tensor], Images]]:
+    def _traversed(self, X: DataLike, y: LabelsLike) -> tuple[Tensor, Callable[[Tensor], Images]]:
         x, groups, _ = self._source(X, y)
         content = self.model_.content(x, groups)
         return self._middle(groups), lambda noise: self._drawn(content, noise, groups)
@@ -354,7 +354,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         self,
         path: str | Path,
         X: DataLike | None = None,
-        y: LabelsLike | None = None,
+        y: LabelsLike = None,
         *,
         judged: pd.DataFrame | None = None,
     ) -> Path:
@@ -404,7 +404,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         config = self._config(features.shape, len(domains.domains), fitted["seed"])
         return FittedTranslator(config, {name: tuple(sizes) for name, sizes in fitted["sizes"].items()})
 
-    def _source(self, X: DataLike, y: LabelsLike | None) -> tuple[Tensor, Tensor, ImageTable]:
+    def _source(self, X: DataLike, y: LabelsLike) -> tuple[Tensor, Tensor, ImageTable]:
         """Pixels and places of the domains, found where none are given, and the images."""
         check_is_fitted(self)
         table, y = as_images(X, y)
@@ -421,7 +421,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             )
         return torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.model_.means.device)
 
-    def _places(self, labels: LabelsLike | None, n_rows: int) -> Tensor:
+    def _places(self, labels: LabelsLike, n_rows: int) -> Tensor:
         schema = self.domain_schema_
         codes = schema.encode(schema.rows_of(labels, n_rows), n_rows).codes[:, 0]
         return torch.from_numpy(codes).to(self.model_.means.device)

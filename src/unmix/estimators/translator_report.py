@@ -10,14 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmix.data.images import ImageTable
-from unmix.errors import DataError
 from unmix.report import figures
 from unmix.report.images import (
     SHOWN,
     ImageReportContent,
     ImageSection,
-    PageTable,
     domain_sections,
+    judged_table,
     render_images,
     some_of_each,
     translated_section,
@@ -25,7 +24,6 @@ from unmix.report.images import (
 from unmix.report.parts import picture, write_html
 from unmix.version import versions
 
-_COLUMNS = ("to", "content", "style")
 _REACH = 2.0
 
 
@@ -33,7 +31,7 @@ def write_translator_report(
     model: Any, path: Path, shown: tuple[ImageTable, NDArray[np.int64]] | None, judged: pd.DataFrame | None
 ) -> Path:
     """Write the page of ``model``; the images of ``shown``, with the places of their domains, are translated."""
-    tables = [] if judged is None else [_judged_table(judged)]
+    tables = [] if judged is None else [judged_table(judged)]
     sections: list[ImageSection] = []
     if shown is not None:
         sections += _of_images(model, *shown)
@@ -86,27 +84,3 @@ def _of_images(model: Any, table: ImageTable, groups: NDArray[np.int64]) -> list
     text = f"The first image of {own}, with one style latent ε from {-_REACH:g} to {_REACH:g}, the others 0."
     names = [f"style {k}: domains make {model.importance_[k]:.0%} of its spread" for k in order]
     return [translated, ImageSection("What each style latent does", text, lines, names)]
-
-
-def _judged_table(judged: pd.DataFrame) -> PageTable:
-    if not isinstance(judged, pd.DataFrame) or judged.empty or not set(_COLUMNS) <= set(judged):
-        raise DataError(
-            f"judged must be a table with the columns {list(_COLUMNS)}, as unmix.images.judge_translations returns it; "
-            f"got {type(judged).__name__}."
-        )
-    shown = [name for name in ("method", "to", "n", "rmse", "content", "style") if name in judged]
-    frame = judged[shown].copy()
-    for name in ("rmse", "content", "style"):
-        if name in frame:
-            places = 1 if name == "rmse" else 2
-            frame[name] = [f"{value:.{places}f}" for value in frame[name]]
-    text = (
-        "Held-out images translated to another domain: share whose content, and whose target domain, a classifier "
-        "recognises."
-    )
-    if "real_content" in judged:
-        real = judged.iloc[-1]
-        text += f" Of real images: content {real['real_content']:.2f}, domain {real['real_style']:.2f}."
-    if "rmse" in judged:
-        text += " rmse: difference in grey levels between a translation and the true image in the target domain."
-    return PageTable("How good are the translations?", text, frame)

@@ -1,4 +1,4 @@
-"""How well latents match true ones and one another, images real ones. Takes arrays, no torch, serves any model.
+"""How well latents match true ones and one another, and images real ones. Takes arrays from any model, without torch.
 
 | function | what it answers |
 |---|---|
@@ -10,16 +10,18 @@
 | `sap` | does one latent predict a factor, and no second one? |
 | `modularity` | does each latent hold information about one factor only? |
 | `explicitness` | can a linear classifier read each factor? |
-| `factor_vae_score` | does the latent that stays still name the factor that was fixed? |
-| `beta_vae_score` | do differences of latents name the factor that two rows share? |
-| `irs` | does fixing one factor hold each latent still in the worst case? |
+| `factor_vae_score` | does the latent that varies least identify the factor that was fixed? |
+| `beta_vae_score` | do differences of latents identify the factor that two rows share? |
+| `irs` | does fixing one factor keep each latent constant in the worst case? |
 | `udr` | do several runs find the same latents? No ground truth |
 | `support_recovery` | which latents drive which features: is the support of the mixing right? |
-| `fid`, `kid` | are generated images like real ones, to a named feature extractor? |
+| `fid`, `kid` | are generated images like real ones, for a named feature extractor? |
 | `dipd` | do images that share the noise and differ in domain keep their content? |
-| `content_accuracy`, `style_accuracy` | does a judge still read the content of translations, and their target domain? |
+| `content_accuracy`, `style_accuracy` | can a classifier read the content of translations, and their target domain? |
 
 Each returns a `Score`: a float with values per factor, a bootstrap interval, the value by chance, details and settings.
+Metrics of true factors and latents raise ``DataError`` unless both matrices have the same, at least four, finite rows;
+a setting that is unknown or out of range is a ``SettingError``.
 """
 
 from unmix.metrics.accuracy import content_accuracy, style_accuracy

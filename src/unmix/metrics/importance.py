@@ -99,13 +99,6 @@ def dci(
         A constant factor is NaN and left out with a ``MetricWarning``. With one factor (one latent), disentanglement
         (completeness) compares nothing: it is 1 and a ``MetricWarning`` says so.
 
-    Raises
-    ------
-    DataError
-        The two matrices do not have the same, at least four, finite rows.
-    SettingError
-        ``regressor`` is unknown, ``discrete`` does not name columns, or ``max_samples`` is below 4.
-
     References
     ----------
     Eastwood and Williams 2018, A framework for the quantitative evaluation of disentangled representations, ICLR.

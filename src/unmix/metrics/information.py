@@ -73,13 +73,6 @@ def mig(
         ``matrix`` (n_factors, n_latents), the share of each factor's entropy; ``information``, corrected, and
         ``entropy`` in nats.
 
-    Raises
-    ------
-    DataError
-        The two matrices do not have the same, at least four, finite rows.
-    SettingError
-        ``discrete`` does not name columns, or a count is too small.
-
     References
     ----------
     Chen et al. 2018, arXiv:1802.04942, equation 6.
@@ -157,13 +150,6 @@ def modularity(
         In [0, 1]. ``per_factor`` is the mean over the latents that say most about the factor (NaN without one);
         ``details`` holds ``per_latent`` (NaN for a constant one), ``factor`` of each latent (-1 for none) and
         ``matrix`` (n_factors, n_latents), the plug-in information in nats.
-
-    Raises
-    ------
-    DataError
-        The two matrices do not have the same, at least four, finite rows.
-    SettingError
-        ``discrete`` does not name columns, or ``n_bins`` is below 2.
 
     References
     ----------

@@ -73,7 +73,7 @@ def factor_pair(
     return z, w, classes, varying_factors(z)
 
 
-def domain_codes(domains: LabelsLike | None, n_rows: int) -> Ints:
+def domain_codes(domains: LabelsLike, n_rows: int) -> Ints:
     """A number 0, 1, … for the domain of each row: labels in any form that ``fit`` takes, or a table of them."""
     if _masked(domains):
         raise DomainError("domains has masked entries. Leave their rows out, or label them.")
@@ -88,7 +88,7 @@ def domain_codes(domains: LabelsLike | None, n_rows: int) -> Ints:
     return np.array([numbers[label] for label in labels], dtype=np.int64)
 
 
-def labels(name: str, values: LabelsLike | None, n_rows: int | None = None) -> list[str]:
+def labels(name: str, values: LabelsLike, n_rows: int | None = None) -> list[str]:
     """One label per row, as text, so that 1, 1.0 and "1" are one label."""
     return label_texts(values, name, n_rows)
 

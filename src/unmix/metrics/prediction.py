@@ -48,13 +48,6 @@ def sap(
         a ``MetricWarning``. With a single latent the second-best score is 0. ``details["matrix"]`` holds the scores,
         (n_factors, n_latents).
 
-    Raises
-    ------
-    DataError
-        The two matrices do not have the same, at least four, finite rows.
-    SettingError
-        ``discrete`` does not name columns.
-
     References
     ----------
     Kumar et al. 2018, arXiv:1711.00848; the rescaling of classes is ours.
@@ -131,13 +124,6 @@ def explicitness(
         1 is perfect, 0 chance. A constant factor is NaN in ``per_factor``. Constant factors, and classes that the
         fitted or the scored half lacks, are left out with a ``MetricWarning``. ``details["auc"]`` holds the mean area
         per factor, not rescaled.
-
-    Raises
-    ------
-    DataError
-        The two matrices do not have the same, at least four, finite rows.
-    SettingError
-        ``discrete`` does not name columns, ``n_bins`` is below 2 or ``max_samples`` below 4.
 
     References
     ----------

@@ -64,7 +64,7 @@ def mcc(
     z_hat: ArrayLike,
     *,
     method: Literal["pearson", "spearman"] = "pearson",
-    domains: LabelsLike | None = None,
+    domains: LabelsLike = None,
     split: bool = True,
     n_bootstrap: int = 200,
     random_state: int = 0,
@@ -94,11 +94,6 @@ def mcc(
     -------
     Score
         A float; ``details`` holds ``assignment`` (latent for each factor, -1 for none), ``signs``, ``matrix``.
-
-    Raises
-    ------
-    DataError
-        The two matrices do not have the same, at least four, finite rows.
 
     References
     ----------
@@ -178,13 +173,6 @@ def nonlinear_mcc(
         ``details`` holds ``assignment`` and ``matrix`` (n_factors, n_latents), the square roots of the held-out R².
         A constant factor scores 0, as in ``mcc``.
 
-    Raises
-    ------
-    DataError
-        The two matrices do not have the same, at least four, finite rows.
-    SettingError
-        ``max_samples`` is below 4.
-
     Examples
     --------
     >>> import numpy as np
@@ -255,13 +243,6 @@ def r2(
     -------
     Score
         Mean over the factors; a constant factor is NaN in ``per_factor`` and left out with a ``MetricWarning``.
-
-    Raises
-    ------
-    DataError
-        The two matrices do not have the same, at least four, finite rows.
-    SettingError
-        ``kind`` is unknown or ``max_samples`` below 4.
 
     Examples
     --------

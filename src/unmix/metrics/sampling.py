@@ -79,13 +79,6 @@ def factor_vae_score(
         Accuracy; chance is about one over the number of factors. A constant factor is NaN in ``per_factor`` and left
         out with a ``MetricWarning``. ``details["votes"]`` (n_factors, n_latents), of the groups that fit.
 
-    Raises
-    ------
-    DataError
-        The two matrices do not have the same, at least four, finite rows.
-    SettingError
-        ``discrete`` does not name columns, or a count is below 2.
-
     References
     ----------
     Kim and Mnih 2018, arXiv:1802.05983.
@@ -146,13 +139,6 @@ def beta_vae_score(
     Score
         Accuracy; chance is about one over the number of factors. A constant factor is NaN in ``per_factor`` and left
         out with a ``MetricWarning``.
-
-    Raises
-    ------
-    DataError
-        The two matrices do not have the same, at least four, finite rows.
-    SettingError
-        ``discrete`` does not name columns, or a count is below 2.
 
     References
     ----------
@@ -218,13 +204,6 @@ def irs(
         In [0, 1]. A perfect continuous latent stays below 1, because it moves within a bin. ``per_factor`` is the
         robustness of the best latent for the factor (NaN for a constant factor); ``details`` holds ``matrix``
         (n_factors, n_latents), ``per_latent`` (NaN for a constant one) and ``factor`` of each latent (-1 for none).
-
-    Raises
-    ------
-    DataError
-        The two matrices do not have the same, at least four, finite rows.
-    SettingError
-        ``discrete`` does not name columns, or ``n_bins`` is below 2.
 
     References
     ----------

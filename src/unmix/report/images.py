@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 SHOWN = 8
 REACH = 2.5
 _CELL = 64
+_JUDGED = ("to", "n", "content", "style")
 _GAP = 1
 
 
@@ -131,6 +132,34 @@ def translated_section(
     )
     rows = ["real", *(f"to {domain}" for domain in domains)]
     return ImageSection("Real images, translated", text, np.stack([real, *moved]), rows)
+
+
+def judged_table(judged: pd.DataFrame) -> PageTable:
+    """Accuracies of translations, as ``judge_translations`` returns them, of one method or of several."""
+    expected = "Pass the table that unmix.images.judge_translations returned"
+    if not isinstance(judged, pd.DataFrame):
+        raise DataError(f"judged must be a table; got {judged!r}. {expected}.")
+    lacking = [name for name in _JUDGED if name not in judged]
+    if lacking or judged.empty:
+        what = f"lacks the columns {lacking}" if lacking else "has no rows"
+        raise DataError(f"judged {what}. {expected}.")
+    frame = judged[[name for name in ("method", "to") if name in judged]].copy()
+    frame["images"] = judged["n"]
+    text = "Translated images: share whose content, and whose target domain, a classifier of real images recognises"
+    if "rmse" in judged:
+        frame["rmse"] = [f"{value:.1f}" for value in judged["rmse"]]
+        text += "; rmse, difference in grey levels from the true image in the target domain"
+    for name in ("content", "style"):
+        frame[name] = [f"{value:.2f}" for value in judged[name]]
+        if f"{name}_low" in judged:
+            ends = zip(judged[f"{name}_low"], judged[f"{name}_high"], strict=True)
+            frame[name] += [f" ({low:.2f} to {high:.2f})" for low, high in ends]
+    if "content_low" in judged:
+        text += "; 95 % intervals in brackets"
+    if "real_content" in judged:
+        real = judged.iloc[-1]
+        text += f". On real images: content {real['real_content']:.2f}, style {real['real_style']:.2f}"
+    return PageTable("Do translations keep their content and reach their domain?", f"{text}.", frame)
 
 
 def left_out(columns: Sequence[str]) -> str:
