@@ -96,7 +96,7 @@ class IVAE(LatentEstimator):
 
 @dataclass(eq=False, repr=False)
 class IMSDA(LatentEstimator):
-    r"""Content latents that no domain changes and style latents that every domain bends.
+    r"""Content latents that no domain changes and style latents that every domain changes.
 
     .. math:: \min\; -E_q \log p(x \mid z) + \beta\,[E_q \log q(z \mid x) - E_q \log p(z_c) - E_q \log p(z_s \mid u)]
 

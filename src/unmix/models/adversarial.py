@@ -1,4 +1,4 @@
-"""What the adversarial loop walks: phases with their own parameters and terms; it is independent of the model."""
+"""What the adversarial loop trains: phases with their own parameters and terms; it is independent of the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unmix.data.batches import Rows
 
 @dataclass(frozen=True)
 class Phase:
-    """A player's turn: it takes a step on the parameters of ``modules`` in every step from ``begin`` up to ``end``."""
+    """A phase: it takes a step on the parameters of ``modules`` in every step from ``begin`` up to ``end``."""
 
     name: str
     modules: tuple[str, ...]
@@ -38,7 +38,7 @@ class AdversarialModel(nn.Module, ABC):
         """Weight of every term of ``phase`` in this step."""
 
     def complexity(self) -> int:
-        """Of two trained models that bring the data back about as well, the one with less of this is kept."""
+        """Of two trained models with about the same reconstruction error, the one with less of this is kept."""
         return 0
 
     def after(self, phase: str, step: int, batch_size: int) -> None:

@@ -1,6 +1,6 @@
-"""What a latent-variable model is: networks with a leading start axis, and named terms of an objective.
+"""Latent-variable models: networks with a leading start axis, and named terms of an objective.
 
-``LatentModel`` states networks and terms; the training loop walks them and is independent of the model. After
+``LatentModel`` states networks and terms; the training loop works with any model. After
 training, ``FittedModel`` is one start of it in a fixed frame: latents in order of their effect, centred, with
 standard deviation 1 and a sign convention, because the objective fixes none of these.
 """
@@ -143,7 +143,7 @@ class FittedModel(Framed):
     """One start of a ``LatentModel`` in a fixed frame; latents here have no start axis: (batch, latents).
 
     Posterior means are shrunk toward the mean by what the noise leaves open, as regression scores of a factor model
-    are. ``expansion`` E takes the shrinkage off, z E, as Bartlett's scores do: ``reconstruct`` decodes that.
+    are. ``expansion`` E undoes the shrinkage, z E, as Bartlett's scores do: ``reconstruct`` decodes that.
     """
 
     expansion: Tensor

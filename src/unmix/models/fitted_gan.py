@@ -1,4 +1,4 @@
-"""What is kept of a trained CG-GAN: averaged generator and encoder, with latents in a fixed frame.
+"""A trained CG-GAN as it is kept: averaged generator and encoder, with latents in a fixed frame.
 
 Content is N(0, I), whatever its rotation; of rows of features, the sparsest mixing chooses the one that is kept
 (``objectives/rotation.py``), which changes neither what is generated nor how rows are read.

@@ -1,4 +1,4 @@
-"""What is kept of a trained translator: averaged networks, both transports, a prior of content to sample from.
+"""A trained translator as it is kept: averaged networks, both transports, a prior of content to sample from.
 
 ``reader`` tells the domains of images apart; it is trained by itself and serves images whose domain is not known.
 """

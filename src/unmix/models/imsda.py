@@ -1,4 +1,4 @@
-r"""iMSDA: content latents whose distribution no domain changes, and style latents that every domain bends.
+r"""iMSDA: content latents whose distribution no domain changes, and style latents that every domain changes.
 
 .. math:: z = (z_c, z_s), \qquad z_c \sim N(0, I), \qquad F_u(z_s) \sim N(0, I),
 

@@ -54,7 +54,7 @@ class OwnAutoencoder:
         if not np.allclose(codes, again, rtol=1e-4, atol=1e-4 * float(np.abs(codes).max())):
             raise SettingError(
                 "The encoder of autoencoder= must give the same codes of the same images; they differ from call to "
-                "call. Let it give the mean of a code, and no draw."
+                "call. Return the mean of a code instead of a draw."
             )
         back = self._tried("decode", self.decode, codes)
         if np.shape(back) != some.shape:

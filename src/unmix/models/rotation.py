@@ -1,4 +1,4 @@
-"""Turn the latents of a trained network by a linear map, without changing what it reconstructs."""
+"""Apply a linear map to the latents of a trained network without changing its reconstruction."""
 
 from __future__ import annotations
 

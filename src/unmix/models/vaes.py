@@ -1,4 +1,4 @@
-r"""VAEs that see no domains: one prior N(0, I), diagonal posteriors, and what each adds to the ELBO.
+r"""VAEs that ignore the domains: one prior N(0, I), diagonal posteriors, and what each adds to the ELBO.
 
 With ``R`` the reconstruction, -E_q log p(x | z), and the parts of the KL of ``objectives/dependence.py``:
 

@@ -290,7 +290,7 @@ def importance_bars(importance: Floats, latents: Sequence[str], threshold: float
 
 
 def term_curves(history: pd.DataFrame) -> str:
-    """Every term of every player by step, one panel each; ``history`` has the columns step and <player>_<term>."""
+    """Every term of every phase by step, one panel each; ``history`` has the columns step and <phase>_<term>."""
     terms = [name for name in history.columns if name != "step"]
 
     def draw(figure: Figure) -> None:

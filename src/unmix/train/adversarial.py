@@ -165,13 +165,13 @@ class AdversarialRun(Run[_Progress]):
         return True
 
     def save(self) -> None:
-        """Write the state of now, and beside it the one that a rewind goes back to."""
+        """Write the current state, and beside it the one that a rewind goes back to."""
         within = self.progress.step != self.good_progress.step
         now = {f"now/{name}": value for name, value in self.tensors().items()} if within else {}
         self._write({**self.good, **now}, self.progress)
 
     def save_interrupted(self) -> None:
-        """Write the end of the last block if the file is older: within a step, the state of now is half of one."""
+        """Write the end of the last block if the file is older: within a step, the current state is incomplete."""
         self.remember_whole()
         if self.good_progress.step > self.written:
             self._write(self.good, self.good_progress)

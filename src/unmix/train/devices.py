@@ -1,4 +1,4 @@
-"""Which device computes: named, or the best that is there."""
+"""Which device computes: named, or the best available."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def pick_device(name: str | torch.device) -> torch.device:
     Raises
     ------
     SettingError
-        There is no such device here, or nothing can be computed on it.
+        The device does not exist or cannot be used.
     """
     if isinstance(name, str) and name == "auto":
         if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""The training loop: a function that walks a model's terms and is independent of the model.
+"""The training loop: a function that minimises the terms of any model.
 
 All starts advance together on the same batches; every tensor has a leading start axis, so their gradients do not mix.
 After every epoch the held-out rows are scored with the final weights; once those are in force each start keeps its best

@@ -1,4 +1,4 @@
-"""What every loop shares: seeds, the optimiser's state, the last state known to be finite, and when it is written.
+"""Shared by all loops: seeds, the optimiser's state, the last state known to be finite, and when it is written.
 
 Randomness is a function of the seed and of the turn, an epoch or a step, and a checkpoint holds the state after some
 turn: a resumed run takes the same steps as one that never stopped.
@@ -51,7 +51,7 @@ class Run(ABC, Generic[OwnProgress]):
 
     @abstractmethod
     def advance(self) -> None:
-        """Take a turn, remember a state that is known to be finite, and tell whoever asked to be told."""
+        """Take a turn, remember a state that is known to be finite, and report it."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -92,7 +92,7 @@ class Run(ABC, Generic[OwnProgress]):
 
     @torch.no_grad()
     def remember(self) -> None:
-        """The state of now is known to be finite."""
+        """The current state is known to be finite."""
         self.remembered = False
         for name, value in self.tensors().items():
             if name in self.good:
@@ -126,7 +126,7 @@ class Run(ABC, Generic[OwnProgress]):
 
 
 def copied(progress: OwnProgress) -> OwnProgress:
-    """A copy that goes on by itself."""
+    """An independent copy."""
     return replace(progress, **{own.name: copy.copy(getattr(progress, own.name)) for own in fields(progress)})
 
 
@@ -136,7 +136,7 @@ def source_of(seed: int, turn: int) -> torch.Generator:
 
 
 def moments(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:
-    """What Adam keeps of a parameter, made beforehand so that it can be kept and restored from the first step on."""
+    """State of Adam for a parameter, made beforehand so that it can be kept and restored from the first step on."""
     state: dict[str, Tensor] = optimizer.state[parameter]
     if not state:
         state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)

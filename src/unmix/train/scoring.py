@@ -1,4 +1,4 @@
-"""What the states of a model are worth: the objective with its final weights on held-out rows.
+"""Evaluation of the states of a model: the objective with its final weights on held-out rows.
 
 After an epoch it is scored by one draw of the latents, the same in every epoch, and at the end by many: one draw blurs
 by more than good starts differ.
@@ -30,7 +30,7 @@ class Scoring:
         self.noise = self._same(source_of(seed, 0), len(rows))
 
     def now(self) -> dict[str, Tensor]:
-        """Terms (starts,) of the state of now, by the one draw."""
+        """Terms (starts,) of the current state, by the one draw."""
         return self._terms(self.noise)
 
     def final(self, reached: list[float]) -> tuple[list[float], list[dict[str, float]]]:
