@@ -80,7 +80,7 @@ _PATIENCE_OF_LINEAR = 20
 
 
 def _by_evidence(n_rows: int, wide: bool) -> float:
-    """Nats per row for an entry in the Bayesian information criterion: two parameters, slope and bend; one where wide."""
+    """Nats per row for an entry by the Bayesian information criterion: two parameters, or one in wide tables."""
     return (1 if wide else 2) * math.log(n_rows) / (2 * n_rows)
 
 
