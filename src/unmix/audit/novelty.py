@@ -186,6 +186,7 @@ class _Known:
         self.scale = np.sqrt(np.maximum(_mean(self.squares), 1e-12))
         self.sizes, _ = _largest(kept.residuals / self.scale)
         self.inside = _rank(self.densities, self.densities) > LEVEL
+        self.left, self.predicted = kept.residuals.astype(float), self.expected(self.latents)
 
     @torch.no_grad()
     def density(self, latents: Floats) -> Floats:
@@ -197,6 +198,13 @@ class _Known:
             own = self.model.prior(design.expand(len(z), -1)).log_prob(z).sum(-1)
             total = torch.logaddexp(total, own + float(weight))
         return total.cpu().double().numpy()
+
+    @torch.no_grad()
+    def expected(self, latents: Floats) -> Floats:
+        """What the mixing makes of latents (rows, n_latents), of rows of median size, in units of the inputs."""
+        z = torch.from_numpy(latents).float().to(self.model.scale.device)
+        mean = self.model.likelihood.mean(self.model.reconstruct(z))
+        return self.model.likelihood.inputs(mean).cpu().double().numpy()
 
     def beyond(self, latents: Floats) -> tuple[float, int]:
         """p-value of the means and spreads of one more domain, and its furthest latent."""
@@ -218,6 +226,7 @@ class _Known:
         tests = []
         if inside.sum() >= LEAST_ROWS and self.inside.sum() >= LEAST_ROWS:
             tests.append(self._fine(latents[inside], left[inside]))
+            tests.append((self._turned(latents[inside], left[inside]), tests[0][1]))
         if (~inside).sum() >= LEAST_ROWS:
             tests.append(self._coarse(left[~inside], x[~inside]))
         if not tests:
@@ -245,6 +254,32 @@ class _Known:
         beyond = (np.log(np.maximum(ratio, 1e-12)) - np.log1p(TOLERANCE)) / error
         few = (np.isfinite(left).sum(axis=0) < LEAST_ROWS) | ~seen.any(axis=0)
         return np.where(few, np.nan, norm.sf(beyond)), ratio
+
+    def _turned(self, latents: Floats, left: Floats) -> Floats:
+        """p-values (n_features,) of how residuals of rows inside the range go along with what the mixing makes of them.
+
+        Where a feature follows its latents no longer, or turned round, this is seen in features that are mostly noise.
+        """
+        slope, chance = _slopes(left, self.expected(latents))
+        known, known_chance = _slopes(self.left[self.inside], self.predicted[self.inside])
+        differs, n_domains = self._slopes_between()
+        error = np.sqrt(chance + known_chance + differs * (1.0 + 1.0 / max(n_domains, 1)))
+        few = np.isfinite(left).sum(axis=0) < LEAST_ROWS
+        return np.where(few, np.nan, 2.0 * norm.sf((np.abs(slope - known) - TOLERANCE) / error))
+
+    def _slopes_between(self) -> tuple[float, int]:
+        """Variance of slopes between known domains beyond chance, pooled over features; the number of domains."""
+        found = []
+        for group in np.unique(self.groups[self.groups >= 0]):
+            own = self.inside & (self.groups == group)
+            if own.sum() >= LEAST_ROWS and np.isfinite(self.left[own]).sum(axis=0).min() >= LEAST_ROWS:
+                found.append(_slopes(self.left[own], self.predicted[own]))
+        if len(found) < 2:
+            return 0.0, len(found)
+        slopes, chances = (np.stack(part) for part in zip(*found, strict=True))
+        chance = chances.mean(axis=0)
+        excess, weight = slopes.var(axis=0, ddof=1) - chance, 1.0 / np.maximum(chance, 1e-12) ** 2
+        return float(max((weight * excess).sum() / weight.sum(), 0.0)), len(found)
 
     def _between(self) -> tuple[float, int]:
         """Variance of log mean squares between known domains beyond chance, pooled over features; their number."""
@@ -278,6 +313,22 @@ def _mean(values: Floats) -> Floats:
     """Mean of every column over what is not missing; 0 where all is."""
     result: Floats = np.nansum(values, axis=0) / np.maximum(np.isfinite(values).sum(axis=0), 1)
     return result
+
+
+def _slopes(left: Floats, predicted: Floats) -> tuple[Floats, Floats]:
+    """Slope of every column of ``left`` on that of ``predicted``, and its variance; NaN of ``left`` are left out."""
+    seen = np.isfinite(left)
+    counts = np.maximum(seen.sum(axis=0), 1)
+    there = np.where(seen, predicted, 0.0)
+    there = np.where(seen, there - there.sum(axis=0) / counts, 0.0)
+    filled = np.nan_to_num(left)
+    filled = np.where(seen, filled - filled.sum(axis=0) / counts, 0.0)
+    total = np.maximum((there**2).sum(axis=0), 1e-6)
+    slope = (there * filled).sum(axis=0) / total
+    rest = np.where(seen, filled - slope * there, 0.0)
+    usual = (rest**2).sum(axis=0) / np.maximum(counts - 2, 1) / total
+    robust = (there**2 * rest**2).sum(axis=0) / total**2
+    return slope, np.maximum(usual, robust)
 
 
 def _largest(left: Floats) -> tuple[Floats, Ints]:

@@ -143,6 +143,13 @@ class DomainSchema:
                 f"This model was fitted without domains, so it has no domain {target!r}. Leave the domain out."
             )
         if isinstance(target, Mapping):
+            names = [column.name for column in self.columns]
+            unknown = [name for name in target if name not in names]
+            if unknown and len(names) > 1:
+                raise DomainError(
+                    f"There is no domain column {unknown[0]!r}; the model was fitted with {names}. Correct the name, or "
+                    "leave it out."
+                )
             target = pd.DataFrame({name: [value] * n_rows for name, value in target.items()})
         elif np.ndim(target) == 0:
             if len(self.columns) > 1:
