@@ -78,7 +78,9 @@ def real(name: str, tables: Path, kang: Path) -> Iterator[Problem]:
         kept = (~domains["cell"].isin(["Mk", "DC"])).to_numpy()
         n_latents = 10
     else:
-        frame = pd.read_parquet(tables / f"{ {'weather': 'weather', 'items': 'bfi', 'sensors': 'sensors_128'}[name]}.parquet")
+        frame = pd.read_parquet(
+            tables / f"{ {'weather': 'weather', 'items': 'bfi', 'sensors': 'sensors_128'}[name] }.parquet"
+        )
         if name == "weather":
             features = ["temp", "dewp", "humid", "wind_speed", "wind_north", "wind_east", "pressure", "visib"]
             frame = frame.dropna(subset=features).sample(6000, random_state=0)
@@ -148,7 +150,7 @@ def baselines(problem: Problem, x: Floats, labels: pd.DataFrame, found: dict[str
 
 
 def cvae(problem: Problem, x: Floats, labels: pd.DataFrame, seed: int) -> tuple[Floats, Floats]:
-    """A conditional VAE (Sohn, Lee, Yan 2015): both indicators enter encoder and decoder; rows drawn, and all carried."""
+    """A conditional VAE (Sohn, Lee, Yan 2015): both networks take the domains; rows drawn, and all carried."""
     torch.manual_seed(seed)
     indicators = [pd.get_dummies(labels[name]) for name in labels]
     c = torch.tensor(np.hstack(indicators), dtype=torch.float32)

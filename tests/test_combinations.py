@@ -6,7 +6,6 @@ import pytest
 import torch
 from conftest import QUICK
 
-import unmix
 from unmix import CGVAE
 from unmix.errors import DomainError
 from unmix.models.adapting import domain_prior
@@ -90,5 +89,3 @@ def test_what_is_no_combination_is_refused(model, rows, target, said):
         model.translate(x[~new], y[~new], to=target)
     with pytest.raises(DomainError, match=said):
         model.sample(3, domain=target)
-
-

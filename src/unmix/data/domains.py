@@ -147,8 +147,8 @@ class DomainSchema:
             unknown = [name for name in target if name not in names]
             if unknown and len(names) > 1:
                 raise DomainError(
-                    f"There is no domain column {unknown[0]!r}; the model was fitted with {names}. Correct the name, or "
-                    "leave it out."
+                    f"There is no domain column {unknown[0]!r}; the model was fitted with {names}. Correct the name, "
+                    "or leave it out."
                 )
             target = pd.DataFrame({name: [value] * n_rows for name, value in target.items()})
         elif np.ndim(target) == 0:
