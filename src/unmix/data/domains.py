@@ -23,6 +23,7 @@ from unmix.numbers import reads_as_number
 MOST_LEVELS = 50
 _WITHIN = "within "
 _SHOWN = 8
+_INTERACTIONS = 0.05
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,16 @@ class DomainSchema:
     @property
     def n_continuous(self) -> int:
         return len(self.columns) - len(self.categorical)
+
+    @property
+    def interactions(self) -> float:
+        """Standard deviation beforehand of what the columns do together beyond the sum of their effects; 0 of one.
+
+        A network of continuous columns draws their curves as well, and is free to.
+        """
+        if self.n_continuous:
+            return 1.0
+        return _INTERACTIONS if len(self.columns) > 1 else 0.0
 
     @property
     def n_design(self) -> int:

@@ -85,7 +85,7 @@ def vae_words(
         "n_latents": int(estimator.n_latents),
         "n_features": len(features.names),
         "n_design": domains.n_design if estimator.uses_domains else 0,
-        "interactions": len(domains.columns) > 1 or domains.n_continuous > 0,
+        "interactions": domains.interactions,
         "masked": estimator.missing == "mask",
         "hidden": tuple(int(width) for width in estimator.hidden),
         "activation": estimator.activation,
