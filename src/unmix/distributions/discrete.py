@@ -91,10 +91,12 @@ class _Discrete(Likelihood):
         return kept if rows.observed is None else torch.where(rows.observed > 0, kept, self.mean(moved, after))
 
     def residual(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
-        own = self.distribution(_numbers(self.predictor(output, rows.offset)))
-        normal = torch.from_numpy(normal_residuals(_numbers(rows.features), own, _rng(generator))).to(output)
         left = rows.x - self.inputs(self.mean(output, rows.offset), rows.offset)
-        return normal * left.square().mean(0).sqrt()
+        return self.pivot(rows, output, generator) * left.square().mean(0).sqrt()
+
+    def pivot(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
+        own = self.distribution(_numbers(self.predictor(output, rows.offset)))
+        return torch.from_numpy(normal_residuals(_numbers(rows.features), own, _rng(generator))).to(output)
 
     def deviance_explained(self, rows: Rows, parts: Iterator[tuple[Rows, Tensor]]) -> Tensor | None:
         seen = 1.0 if rows.observed is None else rows.observed

@@ -73,6 +73,10 @@ class Likelihood(nn.Module, ABC):
         In units of the inputs.
         """
 
+    def pivot(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
+        """As ``residual``, with the same law for every η: of discrete features standard normal, if the model holds."""
+        return self.residual(rows, output, generator)
+
     def inputs(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
         """What the encoder takes of features ``x`` (..., batch, features)."""
         return x
