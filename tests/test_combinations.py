@@ -1,13 +1,16 @@
 """Combinations of two domain columns that no row was of: drawn, carried to, and refused where they mean nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import QUICK
 
+import unmix
 from unmix import CGVAE
-from unmix.errors import DomainError
+from unmix.errors import DataError, DomainError
 from unmix.models.adapting import domain_prior
 
 TARGET = {"drug": "d1", "line": "l2"}
@@ -89,3 +92,52 @@ def test_what_is_no_combination_is_refused(model, rows, target, said):
         model.translate(x[~new], y[~new], to=target)
     with pytest.raises(DomainError, match=said):
         model.sample(3, domain=target)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "poisson", "bernoulli"])
+def test_a_residual_moves_with_its_domain_where_latents_are_fewer_than_causes(kind):
+    """One latent, and a feature beside it that differs between domains all by itself."""
+    rng = np.random.default_rng(0)
+    first, second = np.repeat([0, 1], 600), np.tile([0, 1], 600)
+    z = rng.standard_normal(1200) * (0.6 + 0.5 * first) + 0.8 * second
+    eta = np.stack([z, -z, 0.9 * z, 1.2 * first + 0.8 * second - 1.0], axis=1)
+    if kind == "gaussian":
+        x = eta + 0.3 * rng.standard_normal(eta.shape)
+    elif kind == "poisson":
+        x = rng.poisson(4.0 * np.exp(0.7 * eta)).astype(float)
+    else:
+        x = (rng.random(eta.shape) < 1 / (1 + np.exp(-2.0 * eta))).astype(float)
+    y = pd.DataFrame({"a": first, "b": second}).astype(str)
+    new = ((first == 1) & (second == 1)).astype(bool)
+    words = {"n_latents": 1, "n_restarts": 1, "max_epochs": 12, "n_spare": 0, "likelihood": kind, "size_factors": None}
+    model = CGVAE(**words, verbose=0).fit(x[~new], y[~new])
+    source = (first == 0) & (second == 1)
+    kept, moved = (
+        model.translate(x[source], y[source], to={"a": "1", "b": "1"}, residual=word)[:, 3].mean()
+        for word in (True, "domain")
+    )
+    real, before = x[new, 3].mean(), x[source, 3].mean()
+    assert abs(moved - real) < 0.35 * abs(before - real)
+    assert abs(moved - real) < abs(kept - real)
+    # A row that is carried to its own domain stays as it is, whatever was left.
+    own = model.translate(x[source], y[source], to={"a": "0", "b": "1"}, residual="domain")
+    np.testing.assert_allclose(own, x[source], atol=1e-5)
+
+
+def test_what_is_left_is_saved_and_models_without_it_say_so(model, rows, tmp_path):
+    x, y, new = rows
+    some, labels = x[~new][:20], y[~new][:20]
+    moved = model.translate(some, labels, to=TARGET, residual="domain")
+    assert np.isfinite(moved).all()
+    loaded = unmix.load(model.save(tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.translate(some, labels, to=TARGET, residual="domain"), moved)
+    wider = model.adapt(x[new], domain={"drug": "d2", "line": "l2"})
+    np.testing.assert_allclose(wider.translate(some, labels, to=TARGET, residual="domain"), moved, atol=1e-5)
+    loaded.fit_ = replace(
+        loaded.fit_,
+        summary=replace(
+            loaded.fit_.summary, description=replace(loaded.description_, left_over=np.empty((0, 0), np.float32))
+        ),
+    )
+    with pytest.raises(DataError, match="Fit again, or leave residual out"):
+        loaded.translate(some, labels, to=TARGET, residual="domain")

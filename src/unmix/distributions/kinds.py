@@ -87,6 +87,9 @@ class Mixed(Likelihood):
             lambda part, own: part.residual(_rows(part, rows, own), output[..., own], generator), output
         )
 
+    def shift(self, rows: Rows, output: Tensor) -> Tensor:
+        return self._gathered(lambda part, own: part.shift(_rows(part, rows, own), output[..., own]), output[0])
+
     def pivot(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
         return self._gathered(lambda part, own: part.pivot(_rows(part, rows, own), output[..., own], generator), output)
 

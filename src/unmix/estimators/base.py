@@ -62,6 +62,7 @@ from unmix.validation import FLAG, Check, RandomLike, need_all, random_seed
 Floats = NDArray[np.float64]
 
 SCORE_DRAWS = 8
+_RESIDUAL = FLAG.or_else("domain", '"domain"')
 
 
 @dataclass(eq=False, repr=False)
@@ -266,7 +267,7 @@ class LatentEstimator(FittedFace[LatentFit]):
         with torch.no_grad():
             return self.model_.prior(design).from_noise(noise), generator
 
-    def translate(self, X: Any, y: Any = None, *, to: Any, residual: bool = True) -> NDArray[Any]:
+    def translate(self, X: Any, y: Any = None, *, to: Any, residual: bool | str = True) -> NDArray[Any]:
         """The same rows as they would be in another domain (n_samples, n_features).
 
         Every latent is carried through the prior's maps, ε = F(z; u), z' = F⁻¹(ε; u'), and each feature moves by what
@@ -278,8 +279,11 @@ class LatentEstimator(FittedFace[LatentFit]):
         ----------
         X, y : rows and their domains, as in ``fit``
         to : the domain to move to: a label, a mapping column → value, or a table with one row for each row of X
-        residual : bool, default True
-            False: ĝ(z') alone, the mean of such rows; it varies less than rows do. Missing entries
+            Of several columns it may be a combination that no row of the fit had (``docs/new_domains.md``).
+        residual : bool or "domain", default True
+            False: ĝ(z') alone, the mean of such rows; it varies less than rows do. "domain": the residual is moved by
+            the difference of its means in the two domains, effects of several columns added up. That predicts features
+            better where latents are fewer than causes, and moves features that no latent drives. Missing entries
             (``missing="mask"``) have no residual: they come back as ĝ(z') either way.
 
         See Also
@@ -287,19 +291,31 @@ class LatentEstimator(FittedFace[LatentFit]):
         check_counterfactuals : whether rows that are carried to a domain look like rows of that domain.
         """
         self._needs_domain_prior()
-        FLAG.need("residual", residual)
+        _RESIDUAL.need("residual", residual)
         rows = self._labelled_rows(X, y)
         target = self._design(to, len(rows))
+        shift = self._left_over() if residual == "domain" else None
         parts, generator = [], torch.Generator().manual_seed(0)
         with torch.no_grad():
             for place in blocks(len(rows), self.n_features_in_):
                 own = rows.take(place)
-                moved = self.model_.counterfactual(own, target[place], generator, bool(residual))
+                extra = None if shift is None else (target[place] - own.design) @ shift
+                moved = self.model_.counterfactual(own, target[place], generator, bool(residual), shift=extra)
                 parts.append(moved.cpu().double().numpy())
         carried = np.concatenate(parts)
         if isinstance(self.schema_, FeatureSchema) and self.schema_.nuisance is not None:
             carried = carried + np.where(self.schema_.continuous, self._offsets(X), 0.0)
         return self.schema_.restore(carried).astype(self.schema_.dtype, copy=False)
+
+    def _left_over(self) -> torch.Tensor:
+        """What the latents leave of the differences between domains (n_design, n_features)."""
+        found = self.description_.left_over
+        if not len(found):
+            raise DataError(
+                'residual="domain" takes what the latents leave of each domain, which this model has not kept: it was '
+                "saved by an earlier version, or is one of images. Fit again, or leave residual out."
+            )
+        return torch.from_numpy(found).to(self._device())
 
     def _offsets(self, X: Any) -> Floats:
         """What the batch of every row of ``X`` adds to η (rows, features)."""

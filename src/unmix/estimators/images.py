@@ -295,12 +295,12 @@ penalty_every, kl_weight, n_spare, likelihood
         """
         return self._decode(self._draw(n_samples, domain, random_state)[0])
 
-    def translate(self, X: Any, y: Any = None, *, to: Any, residual: bool = False) -> NDArray[Any]:
+    def translate(self, X: Any, y: Any = None, *, to: Any, residual: bool | str = False) -> NDArray[Any]:
         """The same images as they would be in another domain, as in ``CGVAE``, but without the residual by default.
 
         ``residual=True`` keeps what the latents leave of the codes, and lays what the codes leave of an image over the
         result: good where domains differ in colour or light, ghosts where they move what is seen. An image that is
-        carried to its own domain then comes back as itself.
+        carried to its own domain then comes back as itself. "domain" moves that of the codes, as in ``CGVAE``.
         """
         moved = self._pictures(super().translate(X, y, to=to, residual=residual))
         if not residual:
