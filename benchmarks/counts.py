@@ -6,8 +6,9 @@
 One line of ``rows.jsonl`` a fit: mean absolute correlation of matched latents with the true usages (``mcc``), area
 under the ROC curve of the size of the mixing for the true genes of each programme (``auroc``), how mixed the batches
 are among the 30 nearest neighbours of a cell in the latents (``mixing``, 1 as expected by chance), CPU seconds and peak
-memory of the process. Each fit runs in a process of its own. A run that was stopped goes on with the same command;
-``summary.md`` has means over seeds. Nothing was chosen on these problems' seeds.
+memory of the process. Published methods take part where their packages are installed (``counts_peers.py``). Each fit
+runs in a process of its own. A run that was stopped goes on with the same command; ``summary.md`` has means over seeds.
+Nothing was chosen on these problems' seeds.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from counts_data import Programmes, splatter_programmes
+from counts_data import Programmes, log_counts, splatter_programmes
+from counts_peers import PEERS, installed
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from sklearn.decomposition import NMF, PCA, FactorAnalysis, FastICA
@@ -41,11 +43,6 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "batch_effects": {"n_cells": 2000, "batch_scale": 0.3},
 }
 _NEIGHBOURS = 30
-
-
-def log_counts(data: Programmes) -> Floats:
-    counts = data.counts.astype(float)
-    return np.asarray(np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True)))
 
 
 def _cgvae(data: Programmes, x: Floats, seed: int, words: dict[str, Any]) -> tuple[Floats, Floats]:
@@ -67,7 +64,7 @@ def _sklearn(kind: Any, **words: Any) -> Callable[[Programmes, int], tuple[Float
     return fit
 
 
-METHODS: dict[str, Callable[[Programmes, int], tuple[Floats, Floats]]] = {
+METHODS: dict[str, Callable[[Programmes, int], tuple[Floats, Floats | None]]] = {
     "unmix, negative binomial": lambda data, seed: _cgvae(
         data, data.counts.astype(float), seed, {"likelihood": "negative_binomial"}
     ),
@@ -80,7 +77,7 @@ METHODS: dict[str, Callable[[Programmes, int], tuple[Floats, Floats]]] = {
     "FactorAnalysis, log counts": _sklearn(FactorAnalysis),
     "FastICA, log counts": _sklearn(FastICA, max_iter=500, whiten="unit-variance"),
     "NMF, log counts": _sklearn(NMF, init="nndsvda", max_iter=500),
-}
+} | {name: fit for name, (_, fit) in PEERS.items()}
 ONLY = {"unmix, negative binomial, nuisance": ("batch_effects",), "unmix, Gaussian, raw counts": ("plain",)}
 
 
@@ -94,7 +91,8 @@ def measured(problem: str, method: str, seed: int) -> dict[str, Any]:
     seconds = time.process_time() - begun
     strength = np.abs(np.corrcoef(z.T, data.usage.T)[: z.shape[1], z.shape[1] :])
     own, true = linear_sum_assignment(-strength)
-    auroc = [roc_auc_score(data.support[:, j], np.abs(mixing[:, i])) for i, j in zip(own, true, strict=True)]
+    pairs = [] if mixing is None else list(zip(own, true, strict=True))
+    auroc = [roc_auc_score(data.support[:, j], np.abs(mixing[:, i])) for i, j in pairs]
     return {
         "problem": problem,
         "method": method,
@@ -103,7 +101,7 @@ def measured(problem: str, method: str, seed: int) -> dict[str, Any]:
         "genes": data.counts.shape[1],
         "mcc": float(strength[own, true].mean()),
         "mcc_least": float(strength[own, true].min()),
-        "auroc": float(np.mean(auroc)),
+        "auroc": float(np.mean(auroc)) if auroc else None,
         "mixing": batch_mixing(z, data.batch),
         "cpu_seconds": seconds,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -127,7 +125,7 @@ def summary(rows: pd.DataFrame) -> str:
         table["worst seed"], table["seeds"] = found["mcc"].min(), found.size()
         order = [name for name in METHODS if name in table.index]
         lines = [
-            f"| {name} | {row.mcc:.3f} | {row['worst seed']:.3f} | {row.mcc_least:.2f} | {row.auroc:.3f} | "
+            f"| {name} | {row.mcc:.3f} | {row['worst seed']:.3f} | {row.mcc_least:.2f} | {_number(row.auroc)} | "
             f"{row.mixing:.2f} | {row.cpu_seconds:.0f} | {row.peak_mib:.0f} | {row.seeds:.0f} |"
             for name, row in table.loc[order].iterrows()
         ]
@@ -137,6 +135,10 @@ def summary(rows: pd.DataFrame) -> str:
     return "\n".join(parts)
 
 
+def _number(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/counts"))
@@ -144,6 +146,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     words = parser.parse_args()
+    absent = [name for name in words.methods if name in PEERS and not installed(name)]
+    if absent:
+        print(f"not installed, left out: {', '.join(absent)}", flush=True)
     words.out.mkdir(parents=True, exist_ok=True)
     path = words.out / "rows.jsonl"
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -152,7 +157,7 @@ def main() -> None:
     for seed in words.seeds:
         for problem in words.problems:
             for method in words.methods:
-                if (problem, method, seed) in known or problem not in ONLY.get(method, (problem,)):
+                if method in absent or (problem, method, seed) in known or problem not in ONLY.get(method, (problem,)):
                     continue
                 with context.Pool(1) as pool:
                     row = pool.apply(measured, (problem, method, seed))

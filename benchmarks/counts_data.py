@@ -73,3 +73,9 @@ def splatter_programmes(
     kept = (counts > 0).sum(axis=0) >= 10
     order = rng.permutation(n_cells)
     return Programmes(counts[order][:, kept], batch[order], usage[order], loadings[kept])
+
+
+def log_counts(data: Programmes) -> Floats:
+    """log(1 + counts of a cell, made 10,000 in all)."""
+    counts = data.counts.astype(float)
+    return np.asarray(np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True)))

@@ -117,3 +117,29 @@ def test_transform_writes_it(model, rows, tmp_path):
     x.assign(inside=1).to_csv(file, index=False)
     with pytest.raises(unmix.errors.SchemaError, match="which --novelty writes"):
         CliRunner().invoke(app, [*words, "--overwrite"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("kind", ["negative_binomial", "bernoulli"])
+def test_counts_of_other_sizes_are_no_new_mixing_and_features_that_follow_no_latent_are(kind):
+    """What is left of a count has one law however large it is expected to be; its logarithm has not."""
+    rng = np.random.default_rng(0)
+    domains, many = np.repeat(np.arange(4), 400), 1.0 if kind == "bernoulli" else 6.0
+    z = rng.standard_normal((1600, 2)) * np.array([0.5, 1.0, 1.5, 0.7])[domains, None]
+    z += np.array([[-1.0, 0.0], [0.0, 1.0], [1.0, -1.0], [0.8, 0.8]])[domains]
+    eta = z @ np.kron(np.eye(2), np.ones(4)) * np.tile([0.8, -0.8], 4)
+    eta *= 3.0 if kind == "bernoulli" else 1.0
+
+    def observed(eta):
+        if kind == "bernoulli":
+            return (rng.random(eta.shape) < 1 / (1 + np.exp(-eta))).astype(float)
+        return rng.poisson(many * np.exp(eta) * rng.gamma(5.0, 0.2, eta.shape)).astype(float)
+
+    x, seen = observed(eta), domains < 3
+    model = CGVAE(2, likelihood=kind, n_restarts=1, max_epochs=20, size_factors=None, verbose=0)
+    model.fit(x[seen], domains[seen])
+    assert not model.novelty(x[~seen]).new_mixing
+    other = eta[~seen].copy()
+    other[:, 3] = rng.permutation(other[:, 3])
+    found = model.novelty(observed(other))
+    assert found.new_mixing
+    assert found.domains["feature"].tolist() == ["x3"]

@@ -77,6 +77,8 @@ class Description(DomainEffects):
     explained_variance : (n_latents,), share of the features' variance that each latent accounts for in ``train``
     audited_latents, audited_strata, audited_group, audited_design : as ``latents`` and ``strata``, of the rows that an
         audit looks at by default (``with_training_rows``); empty in models saved before they were kept
+    left_over : (n_design, n_features), what the latents leave of the differences between domains, on η; empty as well
+        where a model ignores domains
     """
 
     latents: Floats
@@ -103,8 +105,9 @@ class Description(DomainEffects):
     audited_strata: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     audited_group: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     audited_design: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    left_over: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
 
-    def arrays(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
+    def arrays(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64] | NDArray[np.float32]]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 

@@ -9,8 +9,11 @@ freedom, as though each known domain in turn were the new one). That is what new
 the law of the noise, in any domain. For each feature the mean square of r is compared with that of held-out rows with
 the same latents (the ten nearest of each row). Where decoder and encoder extrapolate that need not hold in the best of
 worlds; so rows inside the range, with densities above the lowest twentieth of held-out rows, are tested for a mean
-square 1.3 times as large, beyond what known domains differ by, and rows outside it only for residuals that are a
-quarter of the feature's variance.
+square 1.3 times as large, beyond what known domains differ by, and rows outside it only for residuals that, less the
+noise, are a quarter of the feature's variance. Residuals of discrete features are normal scores of their quantiles,
+since what is left of a count depends on how large it is expected to be, and so on the domain. Of features that are
+mostly noise the mean square says little; so inside the range x - E[x | z] is also regressed on E[x | z]: a slope beyond
+±0.3 says that the feature does not follow the latents as it did.
 """
 
 from __future__ import annotations
@@ -100,30 +103,46 @@ class Novelty:
         return "\n".join(_sentence(str(row["domain"]), int(row["rows"]), row) for _, row in self.domains.iterrows())
 
 
-@torch.no_grad()
-def residuals_of(model: FittedModel, rows: Rows, seed: int = 0) -> tuple[Floats, Floats]:
+@dataclass(frozen=True)
+class Residuals:
     """Posterior means (rows, n_latents), and what one draw z of each row's posterior leaves (rows, n_features).
 
-    That is x - E[x | z], in units of the encoder's inputs, which of counts are standardised log(1 + x / s).
+    ``left`` has one law for all z if the mixing is that of the fit (``Likelihood.pivot``); ``expected`` is E[x | z] in
+    units of the encoder's inputs, and ``apart`` x less that. NaN where missing.
     """
+
+    means: Floats
+    left: Floats
+    apart: Floats
+    expected: Floats
+
+    def __getitem__(self, place: NDArray[np.bool_]) -> Residuals:
+        return Residuals(self.means[place], self.left[place], self.apart[place], self.expected[place])
+
+
+@torch.no_grad()
+def residuals_of(model: FittedModel, rows: Rows, seed: int = 0) -> Residuals:
+    """Posterior means of rows and what draws of their posteriors leave."""
     source = torch.Generator().manual_seed(seed)
-    means, left = [], []
+    found: list[tuple[torch.Tensor, ...]] = []
     for chunk in chunks(rows):
         noise = torch.randn(len(chunk), model.n_latents, generator=source).to(chunk.x)
-        z, _ = model.sample_posterior(chunk.x, chunk.observed, noise, chunk.design)
-        expected = model.likelihood.mean(model.decode(z), chunk.offset)
-        own = chunk.x - model.likelihood.inputs(expected, chunk.offset)
-        left.append((own if chunk.observed is None else own.masked_fill(chunk.observed == 0, torch.nan)).cpu())
-        means.append(model.mean(chunk.x, chunk.observed, chunk.design).cpu())
-    return torch.cat(means).double().numpy(), torch.cat(left).double().numpy()
+        output = model.decode(model.sample_posterior(chunk.x, chunk.observed, noise, chunk.design)[0])
+        expected = model.likelihood.inputs(model.likelihood.mean(output, chunk.offset), chunk.offset)
+        left, apart = model.likelihood.pivot(chunk, output, source), chunk.x - expected
+        if chunk.observed is not None:
+            left, apart = (own.masked_fill(chunk.observed == 0, torch.nan) for own in (left, apart))
+        means = model.mean(chunk.x, chunk.observed, chunk.design)
+        found.append((means.cpu(), left.cpu(), apart.cpu(), expected.cpu()))
+    return Residuals(*(torch.cat(parts).double().numpy() for parts in zip(*found, strict=True)))
 
 
 def held_out_residuals(model: FittedModel, held_out: Rows) -> HeldOutResiduals:
     """Of at most 2,000 rows, fewer where they are wide."""
     n_features = held_out.take(slice(0, 1)).x.shape[1]
     place = evenly(len(held_out), int(np.clip(_MOST_NUMBERS // n_features, 5 * LEAST_ROWS, _MOST_ROWS)))
-    _, left = residuals_of(model, held_out.take(torch.from_numpy(place).to(held_out.codes.device)))
-    return HeldOutResiduals(place.astype(np.int64), left.astype(np.float32))
+    found = residuals_of(model, held_out.take(torch.from_numpy(place).to(held_out.codes.device)))
+    return HeldOutResiduals(place.astype(np.int64), found.left.astype(np.float32))
 
 
 def novelty(
@@ -137,11 +156,11 @@ def novelty(
 ) -> Novelty:
     """The comparison of ``rows`` with what was ``kept`` of those that were held out at fit."""
     known = _Known(model, found, kept)
-    means, left = residuals_of(model, rows)
-    density = known.density(means)
+    own_rows = residuals_of(model, rows)
+    density = known.density(own_rows.means)
     row_p = _rank(known.densities, density)
     inside = row_p > LEVEL
-    size, where = _largest(left / known.scale)
+    size, where = _largest(own_rows.left / known.scale)
     table = pd.DataFrame(
         {
             "domain": list(labels),
@@ -154,8 +173,8 @@ def novelty(
     said = []
     for label in dict.fromkeys(labels):
         own = (table["domain"] == label).to_numpy()
-        latents_p, latent = known.beyond(means[own])
-        mixing_p, feature, ratio = known.unlike(means[own], left[own], inside[own], rows.x.cpu().numpy()[own])
+        latents_p, latent = known.beyond(own_rows.means[own])
+        mixing_p, feature, ratio = known.unlike(own_rows[own], inside[own], rows.x.cpu().numpy()[own])
         said.append(
             {
                 "domain": label,
@@ -213,13 +232,14 @@ class _Known:
         p = 2.0 * t.sf(np.abs(new - old.mean(axis=0)) / error, n_domains - 1)
         return float(min(1.0, p.min() * len(p))), int(p.argmin() % latents.shape[1])
 
-    def unlike(self, latents: Floats, left: Floats, inside: NDArray[np.bool_], x: Floats) -> tuple[float, int, float]:
+    def unlike(self, rows: Residuals, inside: NDArray[np.bool_], x: Floats) -> tuple[float, int, float]:
         """p-value of the residuals of one domain, the feature that is furthest out, and by how much."""
         tests = []
         if inside.sum() >= LEAST_ROWS and self.inside.sum() >= LEAST_ROWS:
-            tests.append(self._fine(latents[inside], left[inside]))
+            tests.append(self._fine(rows[inside]))
+            tests.append((_turned(rows[inside]), tests[0][1]))
         if (~inside).sum() >= LEAST_ROWS:
-            tests.append(self._coarse(left[~inside], x[~inside]))
+            tests.append(self._coarse(rows[~inside], x[~inside]))
         if not tests:
             return np.nan, 0, np.nan
         p, ratio = (np.stack(part) for part in zip(*tests, strict=True))
@@ -227,8 +247,9 @@ class _Known:
         tested = int(np.isfinite(p).sum())
         return float(min(1.0, p[test, feature] * tested)), int(feature), float(ratio[test, feature])
 
-    def _fine(self, latents: Floats, left: Floats) -> tuple[Floats, Floats]:
+    def _fine(self, rows: Residuals) -> tuple[Floats, Floats]:
         """p-values and ratios (n_features,) of rows inside the range, against held-out rows with such latents."""
+        latents, left = rows.means, rows.left
         own, squares = self.latents[self.inside], self.squares[self.inside]
         nearest = cKDTree(own).query(latents, k=min(_NEAREST, len(own)))[1].reshape(len(latents), -1)
         weight = np.bincount(nearest.ravel(), minlength=len(own)) / nearest.size
@@ -262,16 +283,39 @@ class _Known:
         excess = np.var(logs, axis=0, ddof=1) - np.mean(chances, axis=0)
         return float(max(excess.mean(), 0.0)), len(logs)
 
-    def _coarse(self, left: Floats, x: Floats) -> tuple[Floats, Floats]:
-        """p-values and ratios (n_features,) of rows outside the range: residuals against the features' own variance."""
-        counts = np.maximum(np.isfinite(left).sum(axis=0), 2)
-        variance: Floats = np.asarray(np.nanvar(np.where(np.isfinite(left), x, np.nan), axis=0), dtype=np.float64)
-        squares = left**2 / np.maximum(1.0, variance)
+    def _coarse(self, rows: Residuals, x: Floats) -> tuple[Floats, Floats]:
+        """p-values and ratios (n_features,) of rows outside the range: residuals against the features' own variance.
+
+        The share of their squares counts that is beyond the noise.
+        """
+        seen = np.isfinite(rows.apart)
+        counts = np.maximum(seen.sum(axis=0), 2)
+        variance: Floats = np.asarray(np.nanvar(np.where(seen, x, np.nan), axis=0), dtype=np.float64)
+        ratio = _mean(rows.left**2) / np.maximum(_mean(self.squares), 1e-12)
+        beyond = np.maximum(0.0, 1.0 - 1.0 / np.maximum(ratio, 1e-12))
+        squares = beyond * rows.apart**2 / np.maximum(1.0, variance)
         mean = _mean(squares)
         error = np.sqrt(np.maximum(_mean((squares - mean) ** 2), 1e-12) / counts)
-        few = np.isfinite(left).sum(axis=0) < LEAST_ROWS
+        few = seen.sum(axis=0) < LEAST_ROWS
         p = norm.sf((mean - COARSE) / np.maximum(error, COARSE * np.sqrt(_GAUSSIAN / counts)))
-        return np.where(few, np.nan, p), _mean(left**2) / np.maximum(_mean(self.squares), 1e-12)
+        return np.where(few, np.nan, p), ratio
+
+
+def _turned(rows: Residuals) -> Floats:
+    """p-values (n_features,) of how far residuals of rows inside the range go along with what the mixing makes.
+
+    Their slope on it is 0 if the mixing is that of the fit, and -1 of a feature that follows no latent now.
+    """
+    seen = np.isfinite(rows.apart)
+    counts = np.maximum(seen.sum(axis=0), 1)
+    there, left = (np.where(seen, part, 0.0) for part in (rows.expected, rows.apart))
+    there, left = (np.where(seen, part - part.sum(axis=0) / counts, 0.0) for part in (there, left))
+    total = np.maximum((there**2).sum(axis=0), 1e-9)
+    slope = (there * left).sum(axis=0) / total
+    rest = (left - slope * there) ** 2
+    usual, robust = rest.sum(axis=0) / np.maximum(counts - 2, 1) / total, (there**2 * rest).sum(axis=0) / total**2
+    beyond = (np.abs(slope) - TOLERANCE) / np.sqrt(np.maximum(np.maximum(usual, robust), 1e-12))
+    return np.where(counts < LEAST_ROWS, np.nan, 2.0 * norm.sf(beyond))
 
 
 def _mean(values: Floats) -> Floats:
@@ -305,6 +349,9 @@ def _verdict(latents_p: float, mixing_p: float) -> str:
 def _sentence(domain: str, rows: int, row: Any) -> str:
     mixing_p, latents_p = float(row["mixing_p"]), float(row["latents_p"])
     head = f"{domain} ({counted(rows, 'row')}, {row['inside']:.0%} inside the range of the fit): "
+    how = f"what is left of {row['feature']} is {row['ratio']:.1f} times as large in mean square as in rows of the fit"
+    if row["ratio"] < 1.0 + TOLERANCE:
+        how = f"{row['feature']} does not follow the latents as in rows of the fit"
     if np.isnan(mixing_p):
         mixing = (
             f"fewer than {LEAST_ROWS} rows inside that range, or outside it: whether the mixing is that of the fit "
@@ -312,9 +359,8 @@ def _sentence(domain: str, rows: int, row: Any) -> str:
         )
     elif mixing_p < LEVEL:
         mixing = (
-            f"features are not what the mixing of the fit makes of the latents ({_p(mixing_p)}; what is left of "
-            f"{row['feature']} is {row['ratio']:.1f} times as large in mean square as in rows of the fit): a new "
-            "mixing. Do not believe latents of these rows, and do not adapt to them."
+            f"features are not what the mixing of the fit makes of the latents ({_p(mixing_p)}; {how}): a new mixing. "
+            "Do not believe latents of these rows, and do not adapt to them."
         )
     else:
         mixing = (

@@ -24,6 +24,7 @@ from unmix.numbers import reads_as_number
 MOST_LEVELS = 50
 _WITHIN = "within "
 _SHOWN = 8
+_INTERACTIONS = 0.05
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,16 @@ class DomainSchema:
         return len(self.columns) - len(self.categorical)
 
     @property
+    def interactions(self) -> float:
+        """Standard deviation beforehand of what the columns do together beyond the sum of their effects; 0 of one.
+
+        A network of continuous columns draws their curves as well, and is free to.
+        """
+        if self.n_continuous:
+            return 1.0
+        return _INTERACTIONS if len(self.columns) > 1 else 0.0
+
+    @property
     def n_design(self) -> int:
         """Columns of the design matrix: one for each level and each continuous column."""
         return sum(self.sizes) + self.n_continuous
@@ -141,6 +152,13 @@ class DomainSchema:
                 f"This model was fitted without domains, so it has no domain {target!r}. Leave the domain out."
             )
         if isinstance(target, Mapping):
+            names = [column.name for column in self.columns]
+            unknown = [name for name in target if name not in names]
+            if unknown and len(names) > 1:
+                raise DomainError(
+                    f"There is no domain column {unknown[0]!r}; the model was fitted with {names}. Correct the name, "
+                    "or leave it out."
+                )
             target = pd.DataFrame({name: [value] * n_rows for name, value in target.items()})
         elif np.ndim(target) == 0:
             if len(self.columns) > 1:

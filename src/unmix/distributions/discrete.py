@@ -38,6 +38,7 @@ _QUANTILES = 101
 _MOST_ROWS = 4096
 _NEWTON_STEPS, _MOST_WEIGHT = 8, 3.0
 _HALVINGS = 12
+_SHIFT_STEPS = 6
 
 
 class _Discrete(Likelihood):
@@ -91,10 +92,22 @@ class _Discrete(Likelihood):
         return kept if rows.observed is None else torch.where(rows.observed > 0, kept, self.mean(moved, after))
 
     def residual(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
-        own = self.distribution(_numbers(self.predictor(output, rows.offset)))
-        normal = torch.from_numpy(normal_residuals(_numbers(rows.features), own, _rng(generator))).to(output)
         left = rows.x - self.inputs(self.mean(output, rows.offset), rows.offset)
-        return normal * left.square().mean(0).sqrt()
+        return self.pivot(rows, output, generator) * left.square().mean(0).sqrt()
+
+    def shift(self, rows: Rows, output: Tensor) -> Tensor:
+        seen = torch.ones_like(rows.x) if rows.observed is None else rows.observed
+        delta = torch.zeros_like(output[0])
+        for _ in range(_SHIFT_STEPS):
+            mean = self.mean(output + delta, rows.offset)
+            slope = (seen * self._curvature(mean, torch.ones_like(mean))).sum(0)
+            step = (seen * (rows.features - mean)).sum(0) / (slope + _LEAST_MEAN)
+            delta = (delta + step.clamp(-1.0, 1.0)).clamp(-_MOST_WEIGHT, _MOST_WEIGHT)
+        return delta
+
+    def pivot(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
+        own = self.distribution(_numbers(self.predictor(output, rows.offset)))
+        return torch.from_numpy(normal_residuals(_numbers(rows.features), own, _rng(generator))).to(output)
 
     def deviance_explained(self, rows: Rows, parts: Iterator[tuple[Rows, Tensor]]) -> Tensor | None:
         seen = 1.0 if rows.observed is None else rows.observed

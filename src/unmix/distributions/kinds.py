@@ -87,6 +87,12 @@ class Mixed(Likelihood):
             lambda part, own: part.residual(_rows(part, rows, own), output[..., own], generator), output
         )
 
+    def shift(self, rows: Rows, output: Tensor) -> Tensor:
+        return self._gathered(lambda part, own: part.shift(_rows(part, rows, own), output[..., own]), output[0])
+
+    def pivot(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
+        return self._gathered(lambda part, own: part.pivot(_rows(part, rows, own), output[..., own], generator), output)
+
     def inputs(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
         return self._gathered(lambda part, own: part.inputs(x[..., own], _offset(part, offset, own)), x)
 

@@ -73,6 +73,14 @@ class Likelihood(nn.Module, ABC):
         In units of the inputs.
         """
 
+    @abstractmethod
+    def shift(self, rows: Rows, output: Tensor) -> Tensor:
+        """δ (features,) for which ``E[x | η + δ]`` has the mean of the rows; 0 of a feature that no row has."""
+
+    def pivot(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
+        """As ``residual``, with the same law for every η: of discrete features standard normal, if the model holds."""
+        return self.residual(rows, output, generator)
+
     def inputs(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
         """What the encoder takes of features ``x`` (..., batch, features)."""
         return x
@@ -234,6 +242,10 @@ class Gaussian(Likelihood):
 
     def residual(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
         return rows.x - output
+
+    def shift(self, rows: Rows, output: Tensor) -> Tensor:
+        seen = torch.ones_like(rows.x) if rows.observed is None else rows.observed
+        return (seen * (rows.x - output)).sum(0) / seen.sum(0).clamp_min(1.0)
 
     def begin_linear(self, start: int, train: Rows, z: Tensor, weight: Tensor, noise: float) -> Tensor:
         self.noise.log[start] = math.log(noise)

@@ -8,7 +8,9 @@ monotone rational-quadratic spline (Durkan et al. 2019, arXiv:1906.04032) whose 
 u enters as a design matrix: indicator columns for the levels of every categorical or nested column, and the
 standardised continuous columns. Its effect is additive, plus a small network for interactions where u has more
 than one column. Effects are deviations from a mean domain and carry a Gaussian penalty, worth one row each, so the
-parameters of a rare domain shrink toward the mean domain and those of a common one are free.
+parameters of a rare domain shrink toward the mean domain and those of a common one are free. Between categorical
+columns the network is small beforehand: where it is not, it takes a part of what adds up, and what it then says of a
+combination without rows is arbitrary.
 """
 
 from __future__ import annotations
@@ -122,12 +124,13 @@ def rational_quadratic(value: Tensor, x: Tensor, y: Tensor, slopes: Tensor, *, i
 class DomainPrior(nn.Module, ABC):
     """Parameters of p(z | u) from the design matrix of u: mean domain + additive effects + interactions.
 
-    Arguments: ``n_design`` columns of the design matrix (0: one domain); ``interactions`` adds the network.
+    Arguments: ``n_design`` columns of the design matrix (0: one domain); ``interactions`` adds the network, unless it
+    is 0: the standard deviation of its last weights beforehand.
     """
 
     n_parameters: int
 
-    def __init__(self, sources: Generators, n_latents: int, n_design: int, interactions: bool) -> None:
+    def __init__(self, sources: Generators, n_latents: int, n_design: int, interactions: float) -> None:
         super().__init__()
         starts, self.n_latents = len(sources), n_latents
         self.mean_domain = nn.Parameter(torch.zeros(starts, 1, self.n_parameters * n_latents))
@@ -135,6 +138,7 @@ class DomainPrior(nn.Module, ABC):
         with torch.no_grad():
             self.effects[..., n_latents:] = 0.0
         self.inner = self.outer = None
+        self.interactions = interactions
         if interactions:
             self.inner = normal_parameter(sources, (n_design, _INTERACTION_WIDTH), 1.0)
             self.outer = nn.Parameter(torch.zeros(starts, _INTERACTION_WIDTH, self.n_parameters * n_latents))
@@ -161,10 +165,10 @@ class DomainPrior(nn.Module, ABC):
         return dict.fromkeys(names, (2, index))
 
     def shrinkage(self) -> Tensor:
-        """Negative log of the standard normal prior of all effects, up to a constant (starts,)."""
+        """Negative log of the normal prior of all effects, up to a constant (starts,)."""
         total = self.effects.square().sum((1, 2))
         if self.outer is not None:
-            total = total + self.outer.square().sum((1, 2))
+            total = total + (self.outer / self.interactions).square().sum((1, 2))
         return 0.5 * total
 
     @torch.no_grad()

@@ -167,6 +167,9 @@ def _described(
     added = np.stack(found) if found else np.empty((0, 6, n_latents))
     unknown = np.full((len(added), n_latents), np.nan)
     parts: dict[str, Any] = {word: np.concatenate([getattr(old, word), added[:, k]]) for k, word in enumerate(words)}
+    if len(old.left_over):
+        parts["left_over"] = np.zeros((n_design, old.left_over.shape[1]), np.float32)
+        parts["left_over"][places] = old.left_over
     for name in ("location_starts_low", "location_starts_high"):
         parts[name] = np.concatenate([getattr(old, name), unknown])
     kinds = [("strata", "latents")] + ([("audited", "audited_latents")] if len(old.audited_latents) else [])

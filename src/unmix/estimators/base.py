@@ -65,6 +65,7 @@ from unmix.validation import FLAG, Check, RandomLike, need_all, random_seed
 Floats = NDArray[np.float64]
 
 SCORE_DRAWS = 8
+_RESIDUAL = FLAG.or_else("domain", '"domain"')
 
 
 @dataclass(eq=False, repr=False)
@@ -272,7 +273,7 @@ class LatentEstimator(FittedFace[LatentFit]):
             return self.model_.prior(design).from_noise(noise), generator
 
     def translate(
-        self, X: DataLike, y: LabelsLike = None, *, to: LabelsLike, residual: bool = True
+        self, X: DataLike, y: LabelsLike = None, *, to: LabelsLike, residual: bool | str = True
     ) -> NDArray[np.number]:
         """The same rows as they would be in another domain (n_samples, n_features).
 
@@ -285,28 +286,43 @@ class LatentEstimator(FittedFace[LatentFit]):
         ----------
         X, y : rows and their domains, as in ``fit``
         to : target domain: a label, a mapping column → value, or a table with one row for each row of X
-        residual : bool, default True
-            False: return ĝ(z'), the mean of such rows, which varies less than rows do. Missing entries
-            (``missing="mask"``) have no residual: they are ĝ(z') in both cases.
+            With several domain columns it may be a combination that no row of the fit had (``docs/new_domains.md``).
+        residual : bool or "domain", default True
+            False: return ĝ(z'), the mean of such rows, which varies less than rows do. "domain": the residual moves by
+            the difference of its means in the two domains; effects of several columns add up. That predicts features
+            better where there are fewer latents than causes, and changes features that no latent drives. Missing
+            entries (``missing="mask"``) have no residual: they are ĝ(z') in all cases.
 
         See Also
         --------
         check_counterfactuals : whether rows that are translated to a domain look like rows of that domain.
         """
         self._needs_domain_prior()
-        FLAG.need("residual", residual)
+        _RESIDUAL.need("residual", residual)
         rows = self._labelled_rows(X, y)
         target = self._design(to, len(rows))
+        shift = self._left_over() if residual == "domain" else None
         parts, generator = [], torch.Generator().manual_seed(0)
         with torch.no_grad():
             for place in blocks(len(rows), self.n_features_in_):
                 own = rows.take(place)
-                moved = self.model_.counterfactual(own, target[place], generator, bool(residual))
+                extra = None if shift is None else (target[place] - own.design) @ shift
+                moved = self.model_.counterfactual(own, target[place], generator, bool(residual), shift=extra)
                 parts.append(moved.cpu().double().numpy())
         carried = np.concatenate(parts)
         if isinstance(self.schema_, FeatureSchema) and self.schema_.nuisance is not None:
             carried = carried + np.where(self.schema_.continuous, self._offsets(X), 0.0)
         return self.schema_.restore(carried).astype(self.schema_.dtype, copy=False)
+
+    def _left_over(self) -> torch.Tensor:
+        """Mean residual of each domain (n_design, n_features)."""
+        found = self.description_.left_over
+        if not len(found):
+            raise DataError(
+                'residual="domain" needs the mean residual of each domain, which this model does not have: it was '
+                "saved by an earlier version, or is a model of images. Fit again, or leave residual out."
+            )
+        return torch.from_numpy(found).to(self._device())
 
     def _offsets(self, X: DataLike) -> Floats:
         """What the batch of every row of ``X`` adds to η (rows, features)."""

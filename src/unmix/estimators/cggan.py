@@ -425,7 +425,7 @@ class CGGAN(FittedFace[GANFit]):
             n_style=self._most_style(images=len(shape) > 1),
             shape=shape,
             n_design=domains.n_design,
-            interactions=len(domains.columns) > 1 or domains.n_continuous > 0,
+            interactions=domains.interactions,
             hidden=tuple(int(width) for width in self.hidden),
             channels=int(self.channels),
             flow=None if self.flow is False else str(self.flow),

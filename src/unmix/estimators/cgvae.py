@@ -242,7 +242,7 @@ class CGVAE(LatentEstimator):
                 n_latents=int(self.n_latents),
                 n_features=len(features.names),
                 n_design=domains.n_design,
-                interactions=len(domains.columns) > 1 or domains.n_continuous > 0,
+                interactions=domains.interactions,
                 masked=self.missing == "mask",
                 hidden=tuple(int(width) for width in self.hidden),
                 decoder=self.decoder,

@@ -296,12 +296,12 @@ penalty_every, kl_weight, n_spare, likelihood
         """
         return self._decode(self._draw(n_samples, domain, random_state)[0])
 
-    def translate(self, X: DataLike, y: LabelsLike = None, *, to: LabelsLike, residual: bool = False) -> Images:
+    def translate(self, X: DataLike, y: LabelsLike = None, *, to: LabelsLike, residual: bool | str = False) -> Images:
         """The same images as they would be in another domain, as in ``CGVAE``, but without the residual by default.
 
         ``residual=True`` keeps the residuals of the codes and adds those of the image to the result. This works well if
         domains differ in colour or light, but leaves ghosts if they move objects. An image that is translated to its
-        own domain is then returned unchanged.
+        own domain is then returned unchanged. "domain" moves the residuals of the codes, as in ``CGVAE``.
         """
         moved = self._pictures(super().translate(X, y, to=to, residual=residual))
         if not residual:

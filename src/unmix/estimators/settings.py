@@ -96,7 +96,7 @@ class VAEWords(TypedDict):
     n_latents: int
     n_features: int
     n_design: int
-    interactions: bool
+    interactions: float
     masked: bool
     hidden: tuple[int, ...]
     activation: str
@@ -111,7 +111,7 @@ def vae_words(estimator: Any, features: FeatureSchema, domains: DomainSchema, se
         "n_latents": int(estimator.n_latents),
         "n_features": len(features.names),
         "n_design": domains.n_design if estimator.uses_domains else 0,
-        "interactions": len(domains.columns) > 1 or domains.n_continuous > 0,
+        "interactions": domains.interactions,
         "masked": estimator.missing == "mask",
         "hidden": tuple(int(width) for width in estimator.hidden),
         "activation": estimator.activation,

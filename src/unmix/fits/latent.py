@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
 from unmix.audit.describe import Description, with_training_rows
 from unmix.audit.input import ResidualDependence, stratify
+from unmix.audit.left_over import left_over
 from unmix.audit.notes import training_fingerprints
 from unmix.audit.novelty import HeldOutResiduals, held_out_residuals
 from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
@@ -178,6 +179,8 @@ def finish_fit(
     found = finish_starts(network, train, described, result, own_groups, n_domains, held_out is not None)
     description, model = found.description, found.model
     carried = None
+    if kind.uses_domains and isinstance(schema, FeatureSchema):
+        description = replace(description, left_over=left_over(model, train, stratify(train, groups[0])))
     if held_out is not None:
         description = with_training_rows(description, model, train, held_out, *groups)
         if kind.uses_domains and isinstance(schema, FeatureSchema):

@@ -217,15 +217,19 @@ class FittedModel(Framed):
         generator: torch.Generator,
         residual: bool = True,
         offset: Tensor | None = None,
+        shift: Tensor | None = None,
     ) -> Tensor:
         """Features (batch, features) of rows that are carried to ``target`` (batch, n_design).
 
         z' = F⁻¹(F(z; u); target), with the prior's maps F. What z leaves of a row is kept
-        (``Likelihood.carry``), or with ``residual`` False it is the mean for z' alone. ``offset`` as there.
+        (``Likelihood.carry``), or with ``residual`` False it is the mean for z' alone. ``offset`` as there; ``shift``
+        (batch, features) is added to η.
         """
         z = self.mean(rows.x, rows.observed, rows.design) @ self.expansion
         noise, _ = self.prior(rows.design).to_noise(z)
         moved = self.decode(self.prior(target).from_noise(noise))
+        if shift is not None:
+            moved = moved + shift
         if not residual:
             return self.likelihood.mean(moved, rows.offset if offset is None else offset)
         return self.likelihood.carry(rows, self.decode(z), moved, generator, offset)

@@ -78,7 +78,7 @@ class CGGANConfig:
     n_style: int
     shape: tuple[int, ...]
     n_design: int
-    interactions: bool = False
+    interactions: float = 0.0
     hidden: tuple[int, ...] = (128, 128)
     channels: int = 32
     modulation: str = "all"

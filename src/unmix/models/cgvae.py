@@ -128,7 +128,7 @@ class CGVAEConfig:
     n_latents: int
     n_features: int
     n_design: int = 0
-    interactions: bool = False
+    interactions: float = 0.0
     masked: bool = False
     hidden: tuple[int, ...] = (64, 64)
     decoder: str = "dense"

@@ -46,7 +46,7 @@ class VAEConfig:
     n_latents: int
     n_features: int
     n_design: int = 0
-    interactions: bool = False
+    interactions: float = 0.0
     masked: bool = False
     hidden: tuple[int, ...] = (64, 64)
     activation: str = "silu"
