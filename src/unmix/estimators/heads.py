@@ -123,10 +123,9 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         ``domains`` is needed only if ``representation_`` is "noise"; a domain that the model does not know must then be
         added first: ``head.adapt(rows, domain=...)``.
         """
-        found: NDArray[np.generic] = self.head_at(X, domains, "predict")
-        return found
+        return self._head_at(X, domains, "predict")
 
-    def head_at(self, X: DataLike, domains: LabelsLike, method: str) -> NDArray[Any]:
+    def _head_at(self, X: DataLike, domains: LabelsLike, method: str) -> NDArray[Any]:
         """Call a method of the head on the representation of rows."""
         seen = self.represent(X, domains)
         return getattr(self.head_, method)(seen)
@@ -308,12 +307,12 @@ class DomainClassifier(ClassifierMixin, _DomainHead):
     @available_if(lambda self: self._has("predict_proba"))  # type: ignore[untyped-decorator]
     def predict_proba(self, X: DataLike, domains: LabelsLike = None) -> Floats:
         """Probability of each class (n_samples, n_classes), if the head has ``predict_proba``."""
-        return self.head_at(X, domains, "predict_proba")
+        return self._head_at(X, domains, "predict_proba")
 
     @available_if(lambda self: self._has("decision_function"))  # type: ignore[untyped-decorator]
     def decision_function(self, X: DataLike, domains: LabelsLike = None) -> Floats:
         """Decision function of the head, if it has one."""
-        return self.head_at(X, domains, "decision_function")
+        return self._head_at(X, domains, "decision_function")
 
     def _default_head(self) -> BaseEstimator:
         return make_pipeline(StandardScaler(), _splines(), LogisticRegression(max_iter=1_000))
