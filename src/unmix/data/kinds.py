@@ -1,14 +1,13 @@
-r"""What kind of feature each column is: continuous, a count, or yes and no. See ``docs/likelihoods.md``.
+"""The kind of each feature column: continuous, a count, or binary. See ``docs/likelihoods.md``.
 
 Rules of "auto", in this order, on the entries that are not missing:
 
-1. a column of 0 and 1 alone, both of them there, is ``bernoulli``;
-2. whole numbers ≥ 0 are counts where the table looks like counts (``look_like_counts``: nearly all columns are whole
-   numbers ≥ 0, most of them spread as counts do, no end in common) and 0 or 1 is among them:
-   ``negative_binomial``;
-3. all else is ``gaussian``.
+1. if the table looks like counts (``look_like_counts``: nearly all columns are whole numbers ≥ 0, most of them spread
+   as counts do, no end in common), a column of whole numbers ≥ 0 with 0 or 1 among them is ``negative_binomial``;
+2. otherwise a column of 0 and 1 alone, with both of them, is ``bernoulli``;
+3. everything else is ``gaussian``.
 
-A column by itself is never taken for counts: ages, ratings and codes are whole numbers too.
+A single column is never taken for counts: ages, ratings and codes are whole numbers too.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ import numpy as np
 
 from unmix.data.cells import Cells, Floats
 from unmix.data.columns import listed
-from unmix.data.sizes import COUNTS
+from unmix.data.sizes import CONTINUOUS, COUNTS
 from unmix.data.suspects import look_like_counts
 from unmix.errors import DataError
 
-KINDS = ("gaussian", "student", "poisson", "negative_binomial", "bernoulli")
+KINDS = (*CONTINUOUS, *COUNTS, "bernoulli")
 _SAMPLE = 4096
 
 

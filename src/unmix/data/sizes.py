@@ -12,6 +12,7 @@ from unmix.data.cells import Cells, Floats
 from unmix.errors import DataError
 
 TOTAL = "total"
+CONTINUOUS = ("gaussian", "student")
 COUNTS = ("poisson", "negative_binomial")
 
 
