@@ -9,8 +9,8 @@ combination, one of which is left out of the fit. Real tables: weather (airport 
 items (gender times education), simulated gas sensors (batch times gas), Kang's cells (condition times cell type, the
 stimulated cells of one type left out). Every method says what rows of the combination look like; they are compared
 with the real ones on features that are standardised by the rows of the fit: energy distance, maximum mean discrepancy
-(Gaussian kernel, median distance), mean error of a feature's mean (standard deviations) and of its log-spread, and slope
-of the shift of the means from the nearest combination on the true one.
+(Gaussian kernel, median distance), mean error of a feature's mean (standard deviations) and of its log-spread, and
+slope of the shift of the means from the nearest combination on the true one.
 """
 
 from __future__ import annotations
