@@ -43,7 +43,7 @@ from unmix.datasets.builtin import TWO_COLOURS
 from unmix.images import ImageClassifier, image_grid
 from unmix.models.cggan import as_images
 from unmix.models.features import extract
-from unmix.models.translator import TranslatorConfig, TranslatorNetwork, aligned, as_padded, jittered, learn_alignment
+from unmix.models.translator import TranslatorConfig, aligned, as_padded, jittered, network_of
 
 OUT = Path("benchmarks/results/translators.csv")
 TERMS: dict[str, dict[str, Any]] = {
@@ -54,6 +54,7 @@ TERMS: dict[str, dict[str, Any]] = {
     "no flow": {"flow": False},
     "all terms": {"mask_weight": 0.04, "sparsity": 0.3},
     "no back-translation": {"back_translation": 0.0},
+    "no pairs": {"pairing": 0.0},
 }
 KEY = ("data", "method", "seed", "steps", "channels")
 FOLDS = 5
@@ -218,7 +219,7 @@ class Oracle:
         config = TranslatorConfig(images.shape[1:], len(self.domains_), seed=self.seed)
         x = torch.from_numpy(images)
         groups = torch.tensor([self.domains_.index(name) for name in domains])
-        self.network = TranslatorNetwork(config, learn_alignment(x, groups, config))
+        self.network = network_of(x, groups, config)
         networks, rng = self.network.networks, np.random.default_rng(self.seed)
         by_kind = [np.flatnonzero(self.kinds == kind) for kind in np.unique(self.kinds)]
         by_kind = [rows for rows in by_kind if len(rows) > 1]
@@ -251,9 +252,9 @@ class Oracle:
 
     def _made(self, networks: Any, x: torch.Tensor, own: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
         design = nn.functional.one_hot(there, len(self.domains_)).float()
-        content, _ = networks.content(aligned(self.network.align, x, own))
+        content, _ = networks.encode(aligned(self.network.align, x, own))
         style = networks.prior.from_noise(torch.zeros(len(x), self.network.config.n_style), design)
-        made: torch.Tensor = networks.decode(content, style, design)
+        made: torch.Tensor = networks.decode(content, style, design, self.network.align)
         return made
 
 

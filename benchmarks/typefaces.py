@@ -27,7 +27,7 @@ FONTS = {
     "EB Garamond": "EBGaramond12-Regular.otf",
 }
 UNSEEN = 8
-TRAINED, HELD_OUT, JUDGED = 8, 2, 20
+TRAINED, HELD_OUT, JUDGED = 8, 2, 40
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from unmix import DataWarning, ImageTranslator, datasets
 from unmix.bench.simple_translators import SIMPLE
 from unmix.errors import DataError, DomainError, SchemaError, SettingError
 from unmix.estimators import translator as module
-from unmix.models.translator import TranslatorConfig, TranslatorNetwork, as_padded, jittered, learn_alignment
+from unmix.models.translator import TranslatorConfig, TranslatorNetwork, as_padded, jittered, network_of
 from unmix.models.transport import GaussianTransport, barycentre, optimal_map
 
 TINY = {"channels": 8, "max_steps": 3, "batch_size": 8, "verbose": 0}
@@ -162,12 +162,14 @@ def test_the_jacobian_term_is_the_derivative_by_style(faces):
     config = TranslatorConfig((16, 16, 1), 6, channels=8, penalty_rows=2, directions=8, sparsity=1.0)
     x = torch.from_numpy(faces.images[::7])
     groups = torch.arange(len(x)) % 6
-    network = TranslatorNetwork(config, learn_alignment(x, groups, config))
+    network = network_of(x, groups, config)
     content, style = noise(4, 8, 4, 4), noise(4, 8, seed=1)
     design = torch.eye(6)[groups[:4]]
     found = network._sparsity(content, style, design, torch.Generator().manual_seed(0))
     own = style[:2]
-    jacobian = torch.autograd.functional.jacobian(lambda z: network.networks.decode(content[:2], z, design[:2]), own)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda z: network.networks.decode(content[:2], z, design[:2], network.align), own
+    )
     slopes = torch.stack([jacobian[row, ..., row, :] for row in range(2)]).abs().mean((0, 1, 2, 3))
     torch.testing.assert_close(found, (slopes * style.std(0, correction=0)).sum())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -36,7 +36,7 @@ from unmix.models.cggan import FLOWS
 from unmix.models.cggan import as_images as as_pixels
 from unmix.models.features import FeatureNetwork
 from unmix.models.fitted_translator import FittedTranslator
-from unmix.models.translator import TranslatorConfig, TranslatorNetwork, learn_alignment
+from unmix.models.translator import TranslatorConfig, TranslatorNetwork, network_of
 from unmix.terminal import duration
 from unmix.train.adversarial import AdversarialSettings, fit_adversarial
 from unmix.train.classify import fit_classifier
@@ -95,6 +95,9 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         Weight of the mean of |∂x/∂z_s| over pixels.
     back_translation : float, default 1
         Weight of back-translation: images translated to another domain and back.
+    pairing : float, default 2
+        Weight of drawing an image as its partner is: images of two domains that are each other's nearest after the
+        transport are taken for partners.
     max_steps : int, default 3000
     batch_size : int, default 32
     learning_rate : float, default 0.002
@@ -133,7 +136,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         **dict.fromkeys(("n_style", "n_content", "max_steps", "batch_size", "min_domain_rows"), whole(1)),
         "channels": whole(4),
         "flow": one_of(FLOWS).or_else(False, "False"),
-        **dict.fromkeys(("mask_weight", "sparsity", "back_translation"), AT_LEAST_ZERO),
+        **dict.fromkeys(("mask_weight", "sparsity", "back_translation", "pairing"), AT_LEAST_ZERO),
         "learning_rate": POSITIVE,
         "mixed_precision": FLAG,
         "verbose": VERBOSE,
@@ -151,6 +154,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     mask_weight: float = 0.0
     sparsity: float = 0.0
     back_translation: float = 1.0
+    pairing: float = 2.0
     max_steps: int = 3000
     batch_size: int = 32
     learning_rate: float = 2e-3
@@ -202,7 +206,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         device = pick_device(self.device)
         rows = gan_image_rows(table.images, domains, encoded).to(device)
         config = self._config(table.images.shape[1:], len(domains.domains), seed)
-        network = TranslatorNetwork(config, learn_alignment(rows.x, rows.design.argmax(1), config)).to(device)
+        network = network_of(rows.x, rows.design.argmax(1), config)
         settings = AdversarialSettings(
             batch_size=min(int(self.batch_size), len(rows)),
             learning_rate=float(self.learning_rate),
@@ -396,13 +400,16 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             mask_weight=float(self.mask_weight),
             sparsity=float(self.sparsity),
             back_weight=float(self.back_translation),
+            pair_weight=float(self.pairing),
             steps=int(self.max_steps),
             seed=seed,
         )
 
     def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> FittedTranslator:
         config = self._config(features.shape, len(domains.domains), fitted["seed"])
-        return FittedTranslator(config, {name: tuple(sizes) for name, sizes in fitted["sizes"].items()})
+        sizes = {name: tuple(own) for name, own in fitted["sizes"].items()}
+        # Folders from before the linear path name none.
+        return FittedTranslator(replace(config, linear=sizes.get("linear", (0,))[0]), sizes)
 
     def _source(self, X: DataLike, y: LabelsLike) -> tuple[Tensor, Tensor, ImageTable]:
         """Pixels and places of the domains, found where none are given, and the images."""
@@ -466,7 +473,7 @@ def _check_sides(images: Images) -> None:
 
 def _expected_seconds(network: TranslatorNetwork, rows: Rows, settings: AdversarialSettings) -> float:
     """Seconds of the training, by a few steps of a copy, all terms among them."""
-    trial = copy.deepcopy(network)
+    trial = copy.deepcopy(network, {id(network.pairs): network.pairs})
     every = network.config.steps
     source = torch.Generator().manual_seed(0)
     parameters = [value for value in trial.networks.parameters() if value.requires_grad]

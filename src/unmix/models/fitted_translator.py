@@ -61,7 +61,7 @@ class FittedTranslator(Framed):
         config, groups = network.config, rows.design.argmax(1)
         raw = torch.cat(
             [
-                network.averaged.content(aligned(network.align, as_padded(x, config.padded), own))[0].flatten(1)
+                network.averaged.encode(aligned(network.align, as_padded(x, config.padded), own))[0].flatten(1)
                 for x, own in zip(rows.x.split(256), groups.split(256), strict=True)
             ]
         ).detach()
@@ -98,6 +98,7 @@ class FittedTranslator(Framed):
             "align": tuple(self.align.basis.shape[::-1]),
             "spread": tuple(self.spread.basis.shape[::-1]),
             "mixture": tuple(self.means.shape),
+            "linear": (self.config.linear,),
         }
 
     @torch.no_grad()
@@ -105,7 +106,7 @@ class FittedTranslator(Framed):
         """Content in the common Gaussian (rows, n_content): no linear reader finds the domain in it."""
         parts = []
         for own, places in self._parts(x, groups):
-            mean, _ = self.networks.content(aligned(self.align, as_padded(own, self.config.padded), places))
+            mean, _ = self.networks.encode(aligned(self.align, as_padded(own, self.config.padded), places))
             parts.append(self.spread.common(mean.flatten(1), places))
         return torch.cat(parts)
 
@@ -121,7 +122,7 @@ class FittedTranslator(Framed):
         parts = []
         for own, noises, places in self._parts(content, noise, groups):
             maps = self.spread.back(own, places).unflatten(1, (self.config.n_content, *self.config.grid))
-            images = self.networks.decode(maps, self.style_of(noises, places), self.design(places))
+            images = self.networks.decode(maps, self.style_of(noises, places), self.design(places), self.align)
             parts.append(images[:, :, :height, :width])
         return torch.cat(parts)
 
@@ -156,7 +157,9 @@ class FittedTranslator(Framed):
         design, found = self.design(groups), []
         for column in torch.arange(self.config.n_style, device=x.device):
             slopes = jacobian_columns(
-                lambda noise: self.networks.decode(maps, self.networks.prior.from_noise(noise, design), design),
+                lambda noise: self.networks.decode(
+                    maps, self.networks.prior.from_noise(noise, design), design, self.align
+                ),
                 torch.zeros(len(x), self.config.n_style, device=x.device),
                 column[None],
             )[0]

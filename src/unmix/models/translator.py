@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -27,15 +27,28 @@ from unmix.data.batches import Rows
 from unmix.distributions.prior import DomainPrior, PriorDistribution
 from unmix.models.adversarial import AdversarialModel, Phase
 from unmix.models.cggan import FLOWS
+from unmix.models.matching import all_partners, turn
 from unmix.models.transport import GaussianTransport
 from unmix.nets.jacobian import jacobian_columns
 from unmix.nets.layers import generators
-from unmix.nets.translator import ContentDecoder, ContentEncoder, StyleEncoder, halvings, start, widths
+from unmix.nets.translator import ContentDecoder, ContentEncoder, LinearPath, StyleEncoder, halvings, start, widths
 from unmix.objectives.adversarial import mask_penalty
 
 _APART, _EFFECTS = 4.0, 0.1
+_SMALL = 0.1
 _TURN, _MOVE = 0.12, 0.0625
 _ALIGNED_SIDE, _ALIGNED_ROWS = 32, 4096
+_VIEWS, _VIEWED = 4, 2**24
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images ``x`` (rows, height, width, channels) of the domains ``groups``, and places of those that are partners."""
+
+    x: Tensor
+    groups: Tensor
+    first: Tensor
+    second: Tensor
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,10 @@ class TranslatorConfig:
     risen: float = 0.3
     back_weight: float = 1.0
     back_from: float = 0.15
-    n_components: int = 100
+    pair_weight: float = 2.0
+    coarse: int = 24
+    linear: int = 0
+    n_components: int = 60
     shrink: float = 0.1
     averaging: float = 0.005
     steps: int = 4000
@@ -68,14 +84,17 @@ class TranslatorConfig:
     @property
     def padded(self) -> tuple[int, int]:
         """Sides that the grid of the content divides."""
-        step = 2 ** halvings(*self.shape[:2])
-        height, width = (step * math.ceil(side / step) for side in self.shape[:2])
+        height, width = (self.step * math.ceil(side / self.step) for side in self.shape[:2])
         return height, width
 
     @property
+    def step(self) -> int:
+        """Side of what one place of the content sees, in pixels."""
+        return int(2 ** halvings(*self.shape[:2]))
+
+    @property
     def grid(self) -> tuple[int, int]:
-        step = 2 ** halvings(*self.shape[:2])
-        return self.padded[0] // step, self.padded[1] // step
+        return self.padded[0] // self.step, self.padded[1] // self.step
 
     @property
     def n_pixels(self) -> int:
@@ -123,20 +142,42 @@ class Networks(nn.Module):
                 colours, sizes, config.n_content, config.n_style + told, config.grid, 2 * config.channels
             )
             start(self)
+            if config.linear:
+                # The networks start from what is linear, and correct it.
+                with torch.no_grad():
+                    self.decoder.last.weight *= _SMALL
+                    self.content.last.weight[: config.n_content] *= _SMALL
         self.prior = Style(config)
+        self.linear: LinearPath | None = None
+        if config.linear:
+            cells = config.grid[0] * config.grid[1]
+            self.linear = LinearPath(colours, config.step, config.n_content, cells, config.linear)
 
-    def decode(self, content: Tensor, style: Tensor, design: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of the content (rows, n_content, *grid) of aligned images."""
+        mean, log_sd = self.content(x)
+        return (mean if self.linear is None else mean + self.linear.content(x)), log_sd
+
+    def decode(self, content: Tensor, style: Tensor, design: Tensor, align: GaussianTransport) -> Tensor:
+        """Images: what the closed form makes of the leading components of the content, and what the decoder adds."""
         told = style / _APART if self.prior.flow is not None else torch.cat([style, design], dim=1)
         image: Tensor = self.decoder(content, told)
-        return image
+        if self.linear is None:
+            return image
+        small = align.of_scores(self.linear.components(content), design.argmax(1))
+        factor = _reduction(*image.shape[2:])
+        small = small.unflatten(1, (image.shape[1], image.shape[2] // factor, image.shape[3] // factor))
+        if factor > 1:
+            small = functional.interpolate(small, size=image.shape[2:], mode="bilinear", align_corners=False)
+        return image + small
 
 
 class TranslatorNetwork(AdversarialModel):
     """What is trained, and its running average."""
 
-    def __init__(self, config: TranslatorConfig, align: GaussianTransport) -> None:
+    def __init__(self, config: TranslatorConfig, align: GaussianTransport, pairs: Pairs | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.pairs = config, pairs
         self.networks = Networks(config)
         self.averaged = copy.deepcopy(self.networks).requires_grad_(False)
         self.align = align
@@ -147,12 +188,12 @@ class TranslatorNetwork(AdversarialModel):
         x = as_padded(rows.x, config.padded)
         x = jittered(x, source)
         groups = design.argmax(1)
-        mean, log_sd = self.networks.content(aligned(self.align, x, groups))
+        mean, log_sd = self.networks.encode(aligned(self.align, x, groups))
         own_mean, own_log_sd = self.networks.style(x)
         content = _drawn(mean, log_sd, source)
         noise = _drawn(own_mean, own_log_sd, source)
         style = self.networks.prior.from_noise(noise, design)
-        image = self.networks.decode(content, style, design)
+        image = self.networks.decode(content, style, design, self.align)
         terms = {
             "reconstruction": self._misfit(image, x),
             "content": _kl(mean, log_sd).sum((1, 2, 3)).mean() / config.n_pixels,
@@ -160,6 +201,8 @@ class TranslatorNetwork(AdversarialModel):
         }
         if config.back_weight > 0 and step >= config.back_from * config.steps:
             terms["back"] = self._back(x, design, groups, style, source)
+        if config.pair_weight > 0 and self.pairs is not None:
+            terms["pairs"] = self._paired(-(-len(x) // 2), self.pairs, source)
         if config.mask_weight > 0 and self.networks.prior.flow is not None:
             terms["mask"] = mask_penalty(torch.cat(self.networks.prior.flow.parameters_of(design)).transpose(0, 1))
         if config.sparsity > 0 and step % config.sparsity_every == 0:
@@ -174,6 +217,7 @@ class TranslatorNetwork(AdversarialModel):
             "content": config.kl_weight * risen,
             "style": config.style_weight,
             "back": config.back_weight,
+            "pairs": config.pair_weight,
             "mask": config.mask_weight,
             "sparsity": config.sparsity * config.sparsity_every,
         }
@@ -196,12 +240,24 @@ class TranslatorNetwork(AdversarialModel):
         there = functional.one_hot(others, self.config.n_domains).to(design)
         noise = torch.randn(style.shape, generator=source).to(x.device)
         with torch.no_grad():
-            content, _ = self.averaged.content(aligned(self.align, x, groups))
-            moved = self.averaged.decode(content, self.averaged.prior.from_noise(noise, there), there)
+            content, _ = self.averaged.encode(aligned(self.align, x, groups))
+            moved = self.averaged.decode(content, self.averaged.prior.from_noise(noise, there), there, self.align)
             moved = moved.clamp(-1.0, 1.0)
-        mean, log_sd = self.networks.content(aligned(self.align, moved, others))
-        again = self.networks.decode(_drawn(mean, log_sd, source), style, design)
+        mean, log_sd = self.networks.encode(aligned(self.align, moved, others))
+        again = self.networks.decode(_drawn(mean, log_sd, source), style, design, self.align)
         return self._misfit(again, x)
+
+    def _paired(self, count: int, pairs: Pairs, source: torch.Generator) -> Tensor:
+        """Misfit of an image, drawn in the domain and style of its partner, to the partner."""
+        chosen = torch.randint(len(pairs.first), (count,), generator=source).to(pairs.first.device)
+        first, second = pairs.first[chosen], pairs.second[chosen]
+        both = torch.cat([as_padded(pairs.x[own], self.config.padded) for own in (first, second)], dim=1)
+        x, partner = jittered(both, source).chunk(2, dim=1)
+        design = functional.one_hot(pairs.groups[second], self.config.n_domains).float()
+        mean, log_sd = self.networks.encode(aligned(self.align, x, pairs.groups[first]))
+        own_mean, own_log_sd = self.networks.style(partner)
+        style = self.networks.prior.from_noise(_drawn(own_mean, own_log_sd, source), design)
+        return self._misfit(self.networks.decode(_drawn(mean, log_sd, source), style, design, self.align), partner)
 
     def _sparsity(self, content: Tensor, style: Tensor, design: Tensor, source: torch.Generator) -> Tensor:
         """Mean over pixels of |∂x/∂z_s| · sd(z_s), summed over style latents; exact, by forward differentiation."""
@@ -211,7 +267,9 @@ class TranslatorNetwork(AdversarialModel):
         columns = torch.randperm(config.n_style, generator=source)[:count]
         spread = style.std(0, correction=0)
         content, design = content.repeat(count, 1, 1, 1), design.repeat(count, 1)
-        slopes = jacobian_columns(lambda z: self.networks.decode(content, z, design), own, columns.to(own.device))
+        slopes = jacobian_columns(
+            lambda z: self.networks.decode(content, z, design, self.align), own, columns.to(own.device)
+        )
         return (slopes.abs().flatten(1).mean(1) * spread[columns]).sum() * (config.n_style / count)
 
 
@@ -225,15 +283,44 @@ def as_padded(x: Tensor, sides: tuple[int, int]) -> Tensor:
 def learn_alignment(x: Tensor, groups: Tensor, config: TranslatorConfig) -> GaussianTransport:
     """The transport of uint8 images (rows, height, width, channels) of the domains ``groups``, from some of them."""
     chosen = slice(None, None, -(-len(x) // _ALIGNED_ROWS))
-    small = _reduced(as_padded(x[chosen], config.padded))
-    return GaussianTransport.fit(
-        small.flatten(1),
-        groups[chosen],
+    x, groups = as_padded(x[chosen], config.padded), groups[chosen]
+    views = [_reduced(view).flatten(1) for view in _views(x, config.seed)]
+    transport = GaussianTransport.fit(
+        torch.cat(views),
+        groups.repeat(len(views)),
         config.n_domains,
         n_components=config.n_components,
         shrink=config.shrink,
         keep_rest=False,
     )
+    turn(transport, views, groups)
+    return transport
+
+
+def find_pairs(x: Tensor, groups: Tensor, align: GaussianTransport, config: TranslatorConfig) -> Pairs | None:
+    """Which images of the domains are each other's nearest once ``align`` has carried them to the common Gaussian."""
+    chosen = torch.arange(0, len(x), -(-len(x) // _ALIGNED_ROWS), device=x.device)
+    small = _reduced(as_padded(x[chosen], config.padded)).flatten(1)
+    scores = align.common(small, groups[chosen]) @ align.basis.T
+    first, second = all_partners(scores.cpu().double().numpy(), groups[chosen].cpu().numpy(), config.n_domains)
+    if not len(first):
+        return None
+    return Pairs(x, groups, *(chosen[torch.from_numpy(own).to(x.device)] for own in (first, second)))
+
+
+def network_of(x: Tensor, groups: Tensor, config: TranslatorConfig) -> TranslatorNetwork:
+    """What is trained on uint8 images (rows, height, width, channels), with all that is closed form in place."""
+    align = learn_alignment(x, groups, config)
+    config = replace(config, linear=len(align.basis))
+    pairs = find_pairs(x, groups, align, config) if config.pair_weight > 0 else None
+    network = TranslatorNetwork(config, align, pairs).to(x.device)
+    chosen = slice(None, None, -(-len(x) // _ALIGNED_ROWS))
+    common = aligned(align, as_padded(x[chosen], config.padded), groups[chosen])
+    components = _reduced(common).flatten(1) @ align.basis.T
+    for networks in (network.networks, network.averaged):
+        assert networks.linear is not None
+        networks.linear.learn(common, components, config.coarse)
+    return network
 
 
 def aligned(align: GaussianTransport, x: Tensor, groups: Tensor) -> Tensor:
@@ -250,13 +337,29 @@ def aligned(align: GaussianTransport, x: Tensor, groups: Tensor) -> Tensor:
 
 def _reduced(x: Tensor) -> Tensor:
     """Means of blocks, so that the side is 32 pixels at most."""
-    factor = 2 ** max(0, halvings(x.shape[2], x.shape[3]) - halvings(_ALIGNED_SIDE, _ALIGNED_SIDE))
+    factor = _reduction(x.shape[2], x.shape[3])
     return functional.avg_pool2d(x, factor) if factor > 1 else x
+
+
+def _reduction(height: int, width: int) -> int:
+    return int(2 ** max(0, halvings(height, width) - halvings(_ALIGNED_SIDE, _ALIGNED_SIDE)))
 
 
 def jittered(x: Tensor, source: torch.Generator) -> Tensor:
     """Images scaled by up to ±12 % and moved by up to a sixteenth of their side; edges are repeated."""
-    draws = 2 * torch.rand(3, len(x), generator=source).to(x.device) - 1
+    return _placed(x, 2 * torch.rand(3, len(x), generator=source).to(x.device) - 1)
+
+
+def _views(x: Tensor, seed: int) -> list[Tensor]:
+    """The images, and as often as memory easily holds the images all scaled and moved alike."""
+    count = min(_VIEWS, _VIEWED // _reduced(x[:1]).numel() // len(x))
+    source = torch.Generator().manual_seed(seed)
+    draws = 2 * torch.rand(max(0, count), 3, 1, generator=source).to(x.device) - 1
+    return [x] + [_placed(x, own.expand(-1, len(x))) for own in draws]
+
+
+def _placed(x: Tensor, draws: Tensor) -> Tensor:
+    """Images scaled and moved by ``draws`` (3, rows) from -1 to 1; edges are repeated."""
     theta = x.new_zeros(len(x), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = 1.0 + _TURN * draws[0]
     theta[:, :, 2] = 2 * _MOVE * draws[1:].T

@@ -91,8 +91,12 @@ class GaussianTransport(nn.Module):
     def back(self, common: Tensor, groups: Tensor) -> Tensor:
         """The inverse of ``common`` for the domains ``groups``, on what the components hold."""
         scores = common @ self.basis.T
+        return self.of_scores(scores, groups) + (common - scores @ self.basis if self.keep_rest else 0.0)
+
+    def of_scores(self, scores: Tensor, groups: Tensor) -> Tensor:
+        """Rows (n, n_features) of the domains ``groups`` from components (n, n_components) in the common Gaussian."""
         moved = torch.bmm(self.outward[groups], scores[:, :, None])[:, :, 0] + self.means[groups]
-        return self.center + moved @ self.basis + (common - scores @ self.basis if self.keep_rest else 0.0)
+        return self.center + moved @ self.basis
 
 
 def _directions(centred: Floats, count: int) -> Floats:

@@ -21,6 +21,7 @@ _LOG_SD = 4.0
 _COORDINATES = 2
 _START = -2.0
 _GAIN = 1.4
+_LEAST = 1e-3
 
 
 def halvings(height: int, width: int) -> int:
@@ -131,6 +132,42 @@ class ContentDecoder(nn.Module):
         scale, shift = self.last_modulation(style)[:, :, None, None].chunk(2, dim=1)
         image: Tensor = self.last(functional.silu(hidden * (1.0 + scale) + shift))
         return image
+
+
+class LinearPath(nn.Module):
+    """What of the content is linear in the image, place by place, and what of the image is linear in content.
+
+    ``inward`` (n_content, colours, step, step) are the leading principal components of patches, each of spread 1;
+    ``readout`` (n_components, n_latents) predicts the leading components of the image. Neither is trained.
+    """
+
+    inward: Tensor
+    readout: Tensor
+
+    def __init__(self, n_colours: int, step: int, n_content: int, cells: int, n_components: int) -> None:
+        super().__init__()
+        self.step = step
+        self.register_buffer("inward", torch.zeros(n_content, n_colours, step, step))
+        self.register_buffer("readout", torch.zeros(n_components, n_content * cells))
+
+    @torch.no_grad()
+    def learn(self, x: Tensor, components: Tensor, rank: int) -> None:
+        """From images (rows, channels, height, width) and their components, of which the first ``rank`` are read."""
+        patches = functional.unfold(x, self.step, stride=self.step).transpose(1, 2).flatten(0, 1).double()
+        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+        values, vectors = values.flip(0)[: len(self.inward)], vectors.flip(1)[:, : len(self.inward)]
+        sds = values.clamp_min(_LEAST * float(values[0])).sqrt()
+        self.inward[: len(sds)] = (vectors / sds).T.unflatten(1, self.inward.shape[1:]).to(self.inward)
+        content = self.content(x).flatten(1).double()
+        square = content.T @ content + _LEAST * len(content) * torch.eye(content.shape[1]).to(content)
+        read = torch.linalg.solve(square, content.T @ components.double()).T
+        self.readout[:rank] = read[:rank].to(self.readout)
+
+    def content(self, x: Tensor) -> Tensor:
+        return functional.conv2d(x, self.inward, stride=self.step)
+
+    def components(self, content: Tensor) -> Tensor:
+        return content.flatten(1) @ self.readout.T
 
 
 def start(network: nn.Module) -> None:
