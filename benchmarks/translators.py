@@ -97,7 +97,7 @@ def of_typefaces(side: int) -> Problem:
     unseen = lacks | lacks[np.arange(len(own)), own][:, None]
     test = (faces.test.images, faces.test.domains)
     return Problem(
-        faces.train.images, faces.train.domains, *test, content, names, truth, unseen, judged, 36, 3000,
+        faces.train.images, faces.train.domains, *test, content, names, truth, unseen, judged, 20, 3000,
         faces.train.factors.astype(str).agg("/".join, axis=1).to_numpy(),
     )  # fmt: skip
 

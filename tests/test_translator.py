@@ -10,6 +10,7 @@ from unmix import DataWarning, ImageTranslator, datasets
 from unmix.bench.simple_translators import SIMPLE
 from unmix.errors import DataError, DomainError, SchemaError, SettingError
 from unmix.estimators import translator as module
+from unmix.models.matching import all_partners, partners, turn
 from unmix.models.translator import TranslatorConfig, TranslatorNetwork, as_padded, jittered, network_of
 from unmix.models.transport import GaussianTransport, barycentre, optimal_map
 
@@ -58,6 +59,54 @@ def test_optimal_map_and_barycentre_of_commuting_covariances_are_known():
     a, b = np.diag([1.0, 4.0]), np.diag([9.0, 1.0])
     np.testing.assert_allclose(optimal_map(a, b), np.diag([3.0, 0.5]), atol=1e-6)
     np.testing.assert_allclose(barycentre([a, b]), np.diag([4.0, 2.25]), atol=1e-6)
+
+
+def clusters(n=30, each=8, size=6):
+    """Rows (n · each, size) around centres, in an order of their own."""
+    centres = noise(n, size).exp().repeat_interleave(each, 0)
+    return centres + 0.05 * noise(n * each, size, seed=1)
+
+
+def test_a_turn_that_second_order_leaves_open_is_found_and_covariances_stay_equal():
+    rows = clusters()
+    # About 40 degrees in each plane: transport of least distance does not undo it.
+    skew = noise(6, 6, seed=2)
+    turned = torch.linalg.matrix_exp(0.3 * (skew - skew.T))
+    both, groups = torch.cat([rows, rows @ turned + 1.0]), torch.arange(2).repeat_interleave(len(rows))
+    transport = GaussianTransport.fit(both, groups, 2, n_components=6, shrink=0.0)
+    apart = [(lambda z: (z[: len(rows)] - z[len(rows) :]).square().mean())(transport.common(both, groups))]
+    assert turn(transport, [both], groups)
+    common = transport.common(both, groups)
+    apart.append((common[: len(rows)] - common[len(rows) :]).square().mean())
+    assert apart[1] < 0.05 * apart[0]
+    torch.testing.assert_close(common[: len(rows)].T.cov(), common[len(rows) :].T.cov(), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(transport.back(common, groups), both, atol=1e-3, rtol=0)
+
+
+def test_inverted_contrast_is_seen():
+    rows = clusters()
+    both, groups = torch.cat([rows, 3.0 - rows]), torch.arange(2).repeat_interleave(len(rows))
+    transport = GaussianTransport.fit(both, groups, 2, n_components=6, shrink=0.0)
+    assert turn(transport, [both], groups)
+    common = transport.common(both, groups)
+    torch.testing.assert_close(common[: len(rows)], common[len(rows) :], atol=0.05, rtol=0)
+
+
+def test_where_nothing_beyond_second_order_speaks_nothing_is_turned():
+    both, groups = noise(400, 20), torch.arange(400) % 2
+    transport = GaussianTransport.fit(both, groups, 2, n_components=20)
+    before = transport.inward.clone()
+    assert not turn(transport, [both], groups)
+    torch.testing.assert_close(transport.inward, before, atol=0, rtol=0)
+
+
+def test_partners_are_each_others_nearest():
+    a = np.array([[0.0], [1.0], [5.0]])
+    first, second = partners(a, a[::-1] + 0.1)
+    assert second[first == 2] == 0
+    assert [*zip(*all_partners(np.array([[0.0], [9.0], [9.2], [0.1]]), np.array([0, 0, 1, 1]), 2), strict=True)] == [
+        (0, 3), (1, 2), (3, 0), (2, 1),
+    ]  # fmt: skip
 
 
 # Data and peers
@@ -135,6 +184,15 @@ def test_contract(model, faces, tmp_path):
     np.testing.assert_array_equal(again.translate(x, y, to="italic"), made)
     np.testing.assert_array_equal(again.sample(3, domain="sans"), model.sample(3, domain="sans"))
     assert again.get_params() == {**model.get_params(), "random_state": 0}
+
+
+def test_folders_from_before_the_linear_path_are_read(model, faces, tmp_path):
+    fitted = {"seed": 0, "sizes": {name: own for name, own in model.model_.sizes.items() if name != "linear"}}
+    older = model._untrained(model.fit_.schema, model.fit_.domains, fitted)
+    assert older.networks.linear is None
+    assert not any("linear" in name for name in older.state_dict())
+    images = older.decode(torch.zeros(2, older.n_latents), torch.zeros(2, 8), torch.tensor([0, 1]))
+    assert images.shape == (2, 1, 16, 16)
 
 
 @pytest.mark.slow

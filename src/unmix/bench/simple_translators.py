@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from unmix.errors import DomainError
 from unmix.forms import LabelsLike
 from unmix.labels import label_text, label_texts, natural_order
+from unmix.models.matching import turn
 from unmix.models.transport import GaussianTransport
 
 Images = NDArray[np.uint8]
@@ -103,11 +104,20 @@ class PixelTransport(SimpleTranslator):
         return moved
 
 
+class MatchedTransport(PixelTransport):
+    """The same, turned so that images which are each other's nearest in two domains come together."""
+
+    def _learn(self, x: Floats, places: NDArray[np.int64]) -> None:
+        super()._learn(x, places)
+        turn(self.transport, [torch.from_numpy(x).float()], torch.from_numpy(places))
+
+
 SIMPLE: dict[str, type[SimpleTranslator]] = {
     "copy": Copy,
     "mean and spread": MeanAndSpread,
     "nearest in target": NearestInTarget,
     "Gaussian transport": PixelTransport,
+    "matched transport": MatchedTransport,
 }
 
 
