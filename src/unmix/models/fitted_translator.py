@@ -65,7 +65,9 @@ class FittedTranslator(Framed):
                 for x, own in zip(rows.x.split(256), groups.split(256), strict=True)
             ]
         ).detach()
-        spread = GaussianTransport.fit(raw, groups, config.n_domains, n_components=raw.shape[1], shrink=config.shrink)
+        spread = GaussianTransport.fit(
+            raw, groups, config.n_domains, n_components=raw.shape[1], shrink=config.content_shrink
+        )
         common = spread.common(raw, groups).cpu().numpy()
         mixture, directions = _mixture(common, config.seed)
         fitted = cls(

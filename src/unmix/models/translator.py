@@ -74,6 +74,7 @@ class TranslatorConfig:
     linear: int = 0
     n_components: int = 60
     shrink: float = 0.1
+    content_shrink: float = 0.5
     averaging: float = 0.005
     steps: int = 4000
     seed: int = 0
