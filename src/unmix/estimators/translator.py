@@ -73,10 +73,12 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     .. math:: x = G(c, z_s), \qquad z_s = f_u(\epsilon_s), \qquad c \sim q(c \mid T_u(x))
 
     First the means and covariances of the domains are made equal, in closed form: T_u is the Gaussian optimal transport
-    of domain u to the barycentre of all. From the result an encoder computes content, a map of Gaussian latents. The
-    decoder draws it in the style z_s, whose distribution in each domain is the flow f of CG-GAN (Li et al., ICLR 2025,
-    arXiv:2503.00639). Training uses reconstruction and back-translation, and is not adversarial. Images of the same
-    content in two domains are not needed.
+    of domain u to the barycentre of all. This determines T_u up to a rotation, which is chosen so that images that are
+    each other's nearest neighbours in two domains come together; such images are treated as pairs. From the result an
+    encoder computes content, a map of Gaussian latents. The decoder draws it in the style z_s, whose distribution in each
+    domain is the flow f of CG-GAN (Li et al., ICLR 2025, arXiv:2503.00639). Encoder and decoder start at linear maps.
+    Training uses reconstruction, translation of an image to its partner, and back-translation, and is not adversarial.
+    Labels of the content are not needed, and neither are true pairs.
 
     Parameters
     ----------
@@ -96,8 +98,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     back_translation : float, default 1
         Weight of back-translation: images translated to another domain and back.
     pairing : float, default 2
-        Weight of drawing an image as its partner is: images of two domains that are each other's nearest after the
-        transport are taken for partners.
+        Weight of translating an image to its partner: two images of different domains that are each other's nearest
+        neighbours after the transport.
     max_steps : int, default 3000
     batch_size : int, default 32
     learning_rate : float, default 0.002

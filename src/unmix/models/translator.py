@@ -4,10 +4,13 @@ r"""Image translation through spatial content and a small style vector.
           \epsilon_s \sim q(\epsilon_s \mid x)
 
 T_u carries an image of domain u to the common Gaussian of all domains in closed form (``models/transport.py``), so that
-means and covariances of what the encoder of the content sees are the same in every domain. G and both encoders maximise
-the evidence bound of a Gaussian with a fixed noise; f_u is the flow of CG-GAN (Li et al., ICLR 2025, arXiv:2503.00639)
-with its mask m, and its Jacobian term presses on ∂x/∂z_s. Back-translation: an image that averaged weights have carried
-to another domain has to come back (Zhu et al. 2017, arXiv:1703.10593, with the outward half held fixed).
+means and covariances of what the encoder of the content sees are the same in every domain; the rotation that is still
+open follows rows that are each other's nearest (``models/matching.py``). Content starts at what is linear in the image,
+and G at the inverse of T_u on its leading components; the networks learn the rest. G and both encoders maximise the
+evidence bound of a Gaussian with a fixed noise, of images and of their partners; f_u is the flow of CG-GAN (Li et al.,
+ICLR 2025, arXiv:2503.00639) with its mask m, and its Jacobian term presses on ∂x/∂z_s. Back-translation: an image that
+averaged weights have carried to another domain has to come back (Zhu et al. 2017, arXiv:1703.10593, with the outward
+half held fixed).
 
 To translate, content too is carried from domain to domain by Gaussian transport.
 """
