@@ -75,9 +75,10 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     First the means and covariances of the domains are made equal, in closed form: T_u is the Gaussian optimal transport
     of domain u to the barycentre of all. This determines T_u up to a rotation, which is chosen so that images that are
     each other's nearest neighbours in two domains come together; such images are treated as pairs. From the result an
-    encoder computes content, a map of Gaussian latents. The decoder draws it in the style z_s, whose distribution in each
-    domain is the flow f of CG-GAN (Li et al., ICLR 2025, arXiv:2503.00639). Encoder and decoder start at linear maps.
-    Training uses reconstruction, translation of an image to its partner, and back-translation, and is not adversarial.
+    encoder computes content, a map of Gaussian latents. The decoder draws it in the style z_s, whose distribution in
+    each domain is the flow f of CG-GAN (Li et al., ICLR 2025, arXiv:2503.00639). Encoder and decoder start at linear
+    maps. Training uses reconstruction, translation of an image to its partner, and back-translation; it is not
+    adversarial.
     Labels of the content are not needed, and neither are true pairs.
 
     Parameters
