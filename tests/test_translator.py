@@ -186,7 +186,14 @@ def test_contract(model, faces, tmp_path):
     assert again.get_params() == {**model.get_params(), "random_state": 0}
 
 
-def test_folders_from_before_the_linear_path_are_read(model, faces, tmp_path):
+def test_training_starts_at_the_closed_form(model, faces):
+    source, truth = (faces.images[faces.domains == name] for name in ("sans", "italic"))
+    made = model.translate(source, ["sans"] * len(source), to="italic")
+    error, copied = (np.square(own.astype(float) - truth).mean() for own in (made, source))
+    assert error < 0.7 * copied
+
+
+def test_folders_from_before_the_linear_path_are_read(model):
     fitted = {"seed": 0, "sizes": {name: own for name, own in model.model_.sizes.items() if name != "linear"}}
     older = model._untrained(model.fit_.schema, model.fit_.domains, fitted)
     assert older.networks.linear is None
