@@ -243,6 +243,8 @@ class _Known:
         if not tests:
             return np.nan, 0, np.nan
         p, ratio = (np.stack(part) for part in zip(*tests, strict=True))
+        if np.isnan(p).all():
+            return np.nan, 0, np.nan
         test, feature = np.unravel_index(int(np.nanargmin(p)), p.shape)
         tested = int(np.isfinite(p).sum())
         return float(min(1.0, p[test, feature] * tested)), int(feature), float(ratio[test, feature])
@@ -354,8 +356,8 @@ def _sentence(domain: str, rows: int, row: Any) -> str:
         how = f"{row['feature']} does not follow the latents as in rows of the fit"
     if np.isnan(mixing_p):
         mixing = (
-            f"fewer than {LEAST_ROWS} rows inside that range, or outside it: whether the mixing is that of the fit "
-            "cannot be told."
+            f"too few rows to tell whether the mixing is that of the fit: it takes {LEAST_ROWS} inside that range, "
+            f"both of these rows and of those held out at fit, or {LEAST_ROWS} of these outside it."
         )
     elif mixing_p < LEVEL:
         mixing = (

@@ -325,7 +325,11 @@ def translate(
 def audit(
     run: _Run,
     table: Annotated[
-        Path | None, _path_argument(metavar="[DATA]", help="Rows to audit on. Default: those held out at fit.")
+        Path | None,
+        _path_argument(
+            metavar="[DATA]",
+            help="Rows to audit on. Default: those held out at fit, and training rows of large domains.",
+        ),
     ] = None,
     as_json: _Json = False,
     leave_one_out: Annotated[

@@ -33,7 +33,8 @@ def adapt_run(run: Path, table: Path, domain: Sequence[str], out: Path, *, overw
     found = wider.effects_frame()
     known = {*model.domains_}
     typer.echo(f"\nnew     {', '.join(wider.domains_[len(known) :]) or 'none: a range is wider'}")
-    typer.echo(found[~found["domain"].isin(known)].round(3).to_string(index=False))
+    # No start but the kept one is adapted, so that new domains have no range over starts.
+    typer.echo(found[~found["domain"].isin(known)].dropna(axis=1, how="all").round(3).to_string(index=False))
 
 
 def _labels(frame: pd.DataFrame, given: Sequence[str], names: Sequence[str], table: Path) -> pd.DataFrame:

@@ -42,7 +42,7 @@ from unmix.estimators.features import ImageClassifier
 from unmix.estimators.loading import load
 from unmix.estimators.translator import ImageTranslator
 from unmix.files import check_replaceable, names_in
-from unmix.fits.storage import DONE, FILES, add_files, holds_model, refuse_foreign
+from unmix.fits.storage import DONE, FILES, SELECTION, add_files, holds_model, refuse_foreign
 from unmix.forms import AnnDataLike, DataLike, LabelsLike
 from unmix.scverse import add_latents, check_store
 from unmix.scverse import write as write_store
@@ -327,6 +327,7 @@ def write_results(
     for name in (CHECKPOINT, INTERRUPTED):
         (out / name).unlink(missing_ok=True)
     saved = ["mixing.csv", "effects.csv", "restarts.csv"] if isinstance(model, LatentEstimator) else []
+    saved += [SELECTION] if (out / SELECTION).exists() else []
     places = ", ".join(str(out / name) for name in [*saved, *written])
     typer.echo(f"\nreport  {out / _REPORT}\nmodel   {out}\ntables  {places}")
     if judges:

@@ -108,7 +108,7 @@ def _check_rows(schema: DomainSchema, new: Ints, rows: Rows | None, design: torc
     ]
     if few:
         raise DataError(
-            f"A new level takes {LEAST_ROWS} rows or more to adapt to: {listed(few)}. Pass more rows; a new "
+            f"A new level takes {LEAST_ROWS} rows or more to adapt to: {', '.join(few)}. Pass more rows; a new "
             "combination of known levels takes none."
         )
 

@@ -663,7 +663,7 @@ class LatentEstimator(FittedFace[LatentFit]):
             validate_data(self, header(table), reset=False, skip_check_array=True)
         except ValueError as error:
             raise SchemaError(
-                f"{str(error).rstrip()} The model was fitted on the columns [{listed(self.schema_.names)}], in "
+                f"{str(error).rstrip()}\nThe model was fitted on the columns [{listed(self.schema_.names)}], in "
                 "this order; select them from the table first."
             ) from error
         masked = self.model_.masked

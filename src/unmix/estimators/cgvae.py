@@ -221,10 +221,11 @@ class CGVAE(LatentEstimator):
         found = self.residual_dependence_
         if found.exceeds(STRONG) and self.n_latents_ < self.n_features_in_ and long_enough(self):
             first, second = found.features
+            tried = "" if self.n_latents == "auto" else ', or n_latents="auto"'
             warn(
                 f"The features {first!r} and {second!r} still depend on each other given {self.n_latents_} latents "
                 f"(rank correlation of residuals {found.correlation:.2f}): these are too few latents. Try "
-                f'n_latents={self.n_latents_ + 1} or more, or n_latents="auto".'
+                f"n_latents={self.n_latents_ + 1} or more{tried}."
             )
         return self
 

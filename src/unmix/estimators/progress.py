@@ -17,9 +17,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from sklearn.base import BaseEstimator
 
 from unmix.audit.agreement import REPEATS
+from unmix.audit.finding import counted
 from unmix.data.kinds import announced
 from unmix.estimators.prepare import Prepared
-from unmix.fits.latent import LatentFit
+from unmix.fits.latent import LatentFit, kept_as_begun
 from unmix.terminal import printable
 
 OnEpoch = Callable[[int, list[float]], None]
@@ -73,8 +74,9 @@ def announce(estimator: BaseEstimator, data: Prepared, device: torch.device) -> 
     say(
         estimator.verbose,
         f"unmix {type(estimator).__name__}: {len(data.rows)} rows ({n_held_out} held out) × "
-        f"{len(data.features.names)} features, {estimator.n_latents} latents, {estimator.n_restarts} starts, "
-        f"on {device}\n" + "\n".join([*(f"domain {line}" for line in columns), *kinds]),
+        f"{len(data.features.names)} features, {estimator.n_latents} latents, "
+        f"{counted(estimator.n_restarts, 'start')}, on {device}\n"
+        + "\n".join([*(f"domain {line}" for line in columns), *kinds]),
     )
     if n_held_out == 0 and estimator.validation_fraction > 0:
         say(
@@ -89,6 +91,8 @@ def conclude(verbose: int, fit: LatentFit) -> None:
     summary, n_starts = fit.summary, len(fit.starts)
     agreed = f"; agreement of the starts {summary.agreement:.3f}" if n_starts > 1 else ""
     say(verbose, f"{summary.stop_reason}; kept start {fit.best} of {n_starts}{agreed}; {fit.seconds:.0f} s")
+    if kept_as_begun(fit):
+        say(verbose, f"the model is start {fit.best} as it was before the first epoch: no epoch lowered its objective")
     repeats = zip(fit.latent_names, summary.latents_agreement(fit.starts, fit.best), strict=True)
     loose = [f"{name} ({value:.2f})" for name, value in repeats if value < REPEATS]
     if loose:
@@ -111,7 +115,7 @@ def epoch_bar(verbose: int, max_epochs: int) -> Iterator[OnEpoch]:
         TextColumn("{task.completed}/{task.total} epochs"),
         TimeRemainingColumn(),
     )
-    note = TextColumn("best held-out objective {task.fields[best]}")
+    note = TextColumn("held-out objective {task.fields[best]}")
     with Progress(*columns, note, console=_console(), disable=verbose < 1) as bar:
         task = bar.add_task("training", total=max_epochs, best="…")
 

@@ -225,5 +225,10 @@ def tables(fit: LatentFit) -> dict[str, pd.DataFrame]:
     }
 
 
+def kept_as_begun(fit: LatentFit) -> bool:
+    """Whether no epoch of training lowered the held-out objective of the kept start."""
+    return fit.summary.n_epochs > 0 and int(fit.starts["best_epoch"][fit.best]) == 0
+
+
 def _under(part: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {key.removeprefix(part): value for key, value in arrays.items() if key.startswith(part)}

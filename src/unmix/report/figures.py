@@ -244,8 +244,12 @@ def starts_agreement(found: Description, best: int, latents: Sequence[str]) -> s
     return draw_svg(draw, _WIDTH, max(2.4, 0.9 + 0.25 * len(latents)))
 
 
-def training_curves(history: pd.DataFrame, best: int, best_epoch: int) -> str:
-    """Held-out objective with the final weights, one line per start; the dot is the state that was kept."""
+def training_curves(history: pd.DataFrame, starts: pd.DataFrame, best: int) -> str:
+    """Held-out objective with the final weights, one line per start; the dot is the state that was kept.
+
+    ``history`` begins after the first epoch, so that the height of a state before it is that of ``starts``.
+    """
+    best_epoch = int(starts["best_epoch"][best])
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -260,15 +264,16 @@ def training_curves(history: pd.DataFrame, best: int, best_epoch: int) -> str:
                 zorder=2 if kept else 1,
                 label="kept start" if kept else None,
             )
-        point = history[(history["start"] == best) & (history["epoch"] == best_epoch)]
-        axes.plot(point["epoch"], point["held_out_objective"], "o", color=_ORANGE, zorder=3, label="kept state")
+        point = history.loc[(history["start"] == best) & (history["epoch"] == best_epoch), "held_out_objective"]
+        height = float(point.iloc[0] if len(point) else starts["held_out_objective"][best])
+        axes.plot([best_epoch], [height], "o", color=_ORANGE, zorder=3, label="kept state")
         late = settled[history["epoch"] > 0.15 * history["epoch"].max()]
         if late.notna().any():
-            low, high = float(late.min()), float(late.quantile(0.98))
+            low, high = min(height, float(late.min())), float(late.quantile(0.98))
             margin = 0.05 * max(high - low, 1e-3)
             axes.set_ylim(low - margin, high + margin)
         axes.set_xlabel("epoch")
-        axes.set_ylabel("objective (nats per row; lower is better)")
+        axes.set_ylabel("objective (nats per row;\nlower is better)")
         axes.legend(frameon=False)
 
     return draw_svg(draw, _WIDTH, 2.8)

@@ -17,7 +17,7 @@ from unmix.audit.finding import floored, listed
 from unmix.audit.input import Reconstruction
 from unmix.audit.positivity import collapsed
 from unmix.audit.result import Audit
-from unmix.fits.latent import LatentFit, tables
+from unmix.fits.latent import LatentFit, kept_as_begun, tables
 from unmix.report import figures
 from unmix.report.parts import csv_address, fill, picture, search, write_html
 from unmix.version import versions
@@ -49,9 +49,9 @@ def render(fit: LatentFit, audit: Audit) -> str:
     summary, latents, domains, features = fit.summary, fit.latent_names, fit.domains.domains, fit.schema.names
     found, starts = summary.description, len(fit.starts)
     carried, pairs = summary.counterfactuals, figures.pair_map(audit)
-    downloads = (
-        tables(fit) | {"history": fit.history} | ({} if carried is None else {"counterfactuals": carried.to_frame()})
-    )
+    downloads = tables(fit) | {"history": fit.history}
+    downloads |= {} if carried is None else {"counterfactuals": carried.to_frame()}
+    downloads |= {} if summary.selection is None else {"selection": summary.selection}
     return fill(
         "unmix.report",
         "template.html",
@@ -62,6 +62,8 @@ def render(fit: LatentFit, audit: Audit) -> str:
         n_described=len(found.groups),
         n_features=len(features),
         several=len(domains) > 1,
+        n_fitted=len(domains) - len(summary.adapted or ()),
+        adapted=listed([*(summary.adapted or ())]),
         n_starts=starts,
         verdict=_verdict(fit),
         audit=audit,
@@ -95,7 +97,7 @@ def render(fit: LatentFit, audit: Audit) -> str:
         if starts > 1
         else None,
         curves=picture(
-            figures.training_curves(fit.history, fit.best, int(fit.starts["best_epoch"][fit.best])),
+            figures.training_curves(fit.history, fit.starts, fit.best),
             "Held-out objective by epoch, one line per start",
         ),
         n_features_shown=min(len(features), figures.MOST_LABELLED),
@@ -105,6 +107,7 @@ def render(fit: LatentFit, audit: Audit) -> str:
         downloads={name: csv_address(table.head(_MOST_DOWNLOADED)) for name, table in downloads.items()},
         cut={name: len(table) for name, table in downloads.items() if len(table) > _MOST_DOWNLOADED},
         most_downloaded=_MOST_DOWNLOADED,
+        untrained=kept_as_begun(fit),
         restarts=fit.starts.to_dict("records"),
         terms=_terms(fit.starts),
         caveats=caveats(fit),
