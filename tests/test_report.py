@@ -143,7 +143,7 @@ def test_a_start_that_failed_and_a_latent_that_differs_are_not_said_to_repeat(fi
     model.description_.agreement_latents[other] = [1.0, 0.94]
     assert "repeat well, but for z1" in model.report(tmp_path / "r.html").read_text()
     model.description_.agreement_latents[other] = [0.94, 0.9]
-    assert "do not repeat well" in model.report(tmp_path / "r.html").read_text()
+    assert "are not reproducible" in model.report(tmp_path / "r.html").read_text()
 
 
 @pytest.mark.slow
