@@ -62,7 +62,7 @@ def test_too_few_rows_is_a_finding_with_what_it_takes():
     found = audit.finding("rows")
     assert found.verdict == "fails"
     assert "12 per domain (median)" in found.sentence
-    assert found.sentence.endswith(f"takes about {rows_needed(8, 3)} a domain.")
+    assert found.sentence.endswith(f"takes about {rows_needed(8, 3)} per domain.")
     assert audit.summary().startswith("Too few rows to tell: 96 rows in 8 domains")
     assert audit.remedies[-1].sentence.endswith(
         "audited rows per domain instead of 12 would give the tests enough power."

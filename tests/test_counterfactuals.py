@@ -83,7 +83,7 @@ def test_carried_rows_are_nearer_than_the_same_rows_before():
     np.testing.assert_array_equal(found.rows, 200)
     np.testing.assert_array_equal(found.carried, 400)
     least = float(np.nanmin(found.visible))
-    assert f"distance of {least:.2f} at best" in found.summary()
+    assert f"so many rows can reject is {least:.2f}" in found.summary()
     n, m, tests = 200, 400, 9
     assert ks_p(least, n, m) == pytest.approx(LEVEL / tests, rel=1e-3)
 
