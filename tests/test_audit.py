@@ -21,7 +21,7 @@ def test_structure_identifies_without_changes():
     assert audit.finding("C4").verdict == "holds"
     assert audit.finding("C3").verdict == "fails"
     assert audit.finding("C3").sentence == (
-        "There is one domain, so nothing changes. That costs nothing here: the structure leaves no pair to the changes."
+        "There is one domain, so nothing changes. That does not matter here: the structure separates all pairs."
     )
     assert (audit.domains_needed, audit.domains_needed_without_sparsity, audit.domains_present) == (1, 7, 1)
     assert audit.latents["domains_needed"].tolist() == [1, 1, 1]
@@ -54,7 +54,9 @@ def test_too_few_domains_leave_a_block_and_the_remedy_counts():
     assert audit.latents["block"][0] == ["z0", "z1", "z2"]
     assert audit.finding("C3").verdict == "fails"
     said = audit.finding("C3").sentence
-    assert said.endswith("do not surely differ in enough directions for z0 from z1, z0 from z2 and z1 from z2.")
+    assert said.endswith(
+        "do not reliably differ in enough directions to separate z0 from z1, z0 from z2 and z1 from z2."
+    )
     assert (audit.pairs["directions"] <= 4).all()
     assert audit.pairs["condition"].isna().all()
     assert "would take 7 domains" in audit.latents["reason"][0]
@@ -168,7 +170,7 @@ def test_a_duplicated_latent_is_called_so():
     assert verdicts(audit) == ["identified", "unsupported", "identified", "unsupported"]
     assert "duplicate of z3" in audit.latents["reason"][1]
     assert "duplicate of z1" in audit.latents["reason"][3]
-    assert audit.remedies[0].sentence == "Ask for 3 latents: a model without z3 would lose little on these rows."
+    assert audit.remedies[0].sentence == "A model without z3 (3 latents) would lose little on these rows."
     assert audit.finding("C1").verdict == "fails"
     assert audit.finding("invertibility").verdict == "fails"
 
@@ -192,13 +194,14 @@ def test_a_collapsed_latent_is_called_so_and_left_out():
     stub, z, labels = problem(np.column_stack([SPARSE, np.zeros(9, dtype=int)]), 3)
     audit = audit_of(stub, z, labels)
     assert verdicts(audit) == ["identified"] * 3 + ["unsupported"]
-    assert "drives no feature" in audit.latents["reason"][3]
+    assert "no feature depends on it" in audit.latents["reason"][3]
     assert audit.latents["domains_needed"].isna().tolist() == [False, False, False, True]
-    assert audit.remedies[0].sentence == "Ask for 3 latents: a model without z3 would lose little on these rows."
+    assert audit.remedies[0].sentence == "A model without z3 (3 latents) would lose little on these rows."
     wide = audit_of(*problem(SPARSE, 3), width=[0.05, 11.69, 0.97])
     # 11.69 / sqrt(1 + 11.69²) and 0.97 / sqrt(1 + 0.97²): the spread over all rows is that of means and posteriors.
     assert (
-        wide.latents["reason"][1] == "It has collapsed: in a row its posterior is 0.99 times as wide as over all rows."
+        wide.latents["reason"][1]
+        == "It has collapsed: its posterior for a single row is 0.99 times as wide as its distribution over all rows."
     )
     assert "too unclearly: in a row its posterior is 0.69 times" in wide.latents["reason"][2]
     assert "z1" in wide.remedies[0].change
@@ -215,7 +218,7 @@ def test_a_fold_does_not_come_back():
     stub, z, labels = problem(SPARSE, 3, kind=Folded)
     audit = audit_of(stub, z, labels)
     assert verdicts(audit) == ["unsupported", "identified", "identified"]
-    assert "does not come back" in audit.latents["reason"][0]
+    assert "is not recovered" in audit.latents["reason"][0]
     assert audit.finding("invertibility").verdict == "fails"
     with pytest.raises(unmix.errors.SettingError, match=r"no condition 'C9'\. Pass the beginning of one of 'C1"):
         audit.finding("C9")
@@ -224,7 +227,7 @@ def test_a_fold_does_not_come_back():
 def test_no_remedy_promises_a_latent_that_has_another_fault():
     stub, z, labels = problem(DENSE, 5, kind=Folded)
     audit = audit_of(stub, z, labels)
-    assert "does not come back" in audit.latents["reason"][0]
+    assert "is not recovered" in audit.latents["reason"][0]
     assert {name for remedy in audit.remedies for name in remedy.mends} == {"z1", "z2"}
     assert audit.latents["remedy"][0] == ""
 
@@ -260,7 +263,7 @@ def test_dependence_within_domains():
     few = audit_of(*problem(SPARSE, 1, per_domain=22))
     assert few.finding("C2").verdict == "cannot tell"
     assert not few.finding("C2").could_fail
-    assert "too few to see" in few.finding("C2").sentence
+    assert "too few to detect" in few.finding("C2").sentence
 
 
 @pytest.mark.slow
@@ -276,7 +279,7 @@ def test_changes_count_for_nothing_where_latents_depend_on_each_other():
     # No number of domains makes up for that, and C3 says why.
     assert not any("domain" in remedy.sentence for remedy in tied.remedies)
     said = tied.finding("C3").sentence
-    assert said.endswith("changes count for nothing, because latents depend on each other within domains.")
+    assert said.endswith("changes do not count, because latents depend on each other within domains.")
     assert tied.finding("C3").evidence["pairs_that_dependence_bars"] == 3
 
 
@@ -316,10 +319,7 @@ def test_one_of_several_domains_tells_nothing_of_changes():
     stub, z, labels = problem(DENSE, 5)
     only = audit_of(stub, z[labels == 1], labels[labels == 1])
     assert only.finding("C3").verdict == "cannot tell"
-    assert (
-        "All rows are of u1, one of 5 domains: whether anything changes cannot be tested."
-        in only.finding("C3").sentence
-    )
+    assert "All rows are from u1, one of 5 domains, so changes cannot be tested." in only.finding("C3").sentence
     assert only.latents["reason"].str.startswith("Whether it changes between domains cannot be tested").all()
     assert not any("more domain" in remedy.sentence for remedy in only.remedies)
 
@@ -365,7 +365,7 @@ def test_no_dependence_is_put_beside_what_chance_gives():
     # Of 80 rows without dependence the larger of two squares has a mean near 1.6/80.
     assert found.evidence["the_same_shuffled"] == pytest.approx(np.sqrt(1.6 / 80), rel=0.1)
     assert f"root mean square is {found.evidence['largest_correlation']:.2f} at most" in found.sentence
-    assert "with shuffled rows 0.14" in found.sentence
+    assert "0.14 for shuffled rows" in found.sentence
 
 
 def test_starts_that_disagree_and_a_single_start():
@@ -373,7 +373,7 @@ def test_starts_that_disagree_and_a_single_start():
     found = [(0.6, 0.99, 0.99), (0.7, 0.98, 0.5), (0.99, 0.999, 0.97)]
     audit = audit_of(stub, z, labels, agreement=found, worse_by=[0.0, 0.3, 0.0])
     assert verdicts(audit) == ["unsupported", "identified", "identified"]
-    assert "median correlation 0.70 of 3, 0.95 is asked" in audit.latents["reason"][0]
+    assert "median correlation 0.70 of 3 (required: 0.95)" in audit.latents["reason"][0]
     assert audit.latents["reason"][1].endswith("median correlation 0.99 of 3, 0.98 at least.")
     assert audit.latents["reason"][2].endswith("1 of 3, which fits worse, finds it less well (down to 0.50).")
     assert audit.finding("agreement").verdict == "fails"
@@ -423,8 +423,8 @@ def test_no_change_is_only_said_where_the_rows_could_have_shown_one(n_domains, p
     audit = audit_of(stub, nothing, labels)
     found = audit.finding("C3")
     assert (found.verdict, found.could_fail) == ("cannot tell", False)
-    assert f"too few rows to tell: {per_domain} a domain show only what makes" in found.sentence
-    assert audit.latents["reason"].str.startswith("Whether it changes between domains cannot be told from so few").all()
+    assert f"too few rows to tell: {per_domain} per domain reveal only changes" in found.sentence
+    assert audit.latents["reason"].str.startswith("There are too few rows to tell whether it changes").all()
     assert not any("more domain" in remedy.sentence for remedy in audit.remedies)
     stub, _, labels = problem(DENSE, n_domains, per_domain=8 * per_domain)
     many = np.random.default_rng(0).standard_normal((len(labels), 3))
@@ -433,14 +433,18 @@ def test_no_change_is_only_said_where_the_rows_could_have_shown_one(n_domains, p
 
 def test_what_few_rows_show_is_said_with_what_they_may_hide():
     stub, z, labels = problem(DENSE, 2, per_domain=20)
-    assert audit_of(stub, z, labels).finding("C3").sentence.endswith("There are few rows: more may show more changes.")
+    assert (
+        audit_of(stub, z, labels)
+        .finding("C3")
+        .sentence.endswith("There are few rows; more rows may reveal more changes.")
+    )
 
 
 def test_domains_with_too_few_rows_are_not_counted_as_there():
     stub, z, labels = problem(DENSE, 5)
     kept = (labels < 3) | (np.arange(len(labels)) % 300 < 7)
     reason = audit_of(stub, z[kept], labels[kept]).latents["reason"][0]
-    assert "that would take 7 domains that differ enough, and of 5 domains 3 have rows enough" in reason
+    assert "that would take 7 domains that differ enough, and of 5 domains 3 have enough rows" in reason
 
 
 @pytest.mark.slow
@@ -454,7 +458,7 @@ def test_a_verdict_is_only_given_where_the_data_could_have_failed_it():
     findings = [finding for audit in audits for finding in audit.findings]
     assert all(finding.could_fail for finding in findings if finding.verdict != "cannot tell")
     assert not all(finding.could_fail for finding in findings)
-    assert "cannot tell (these data could not have failed it). There is no other start" in str(audits[2])
+    assert "cannot tell (these data could not have shown a failure). There is no other start" in str(audits[2])
 
 
 def test_absent_and_small_domains_and_few_rows():
@@ -469,7 +473,7 @@ def test_absent_and_small_domains_and_few_rows():
     assert (
         audit_of(stub, z[few], labels[few])
         .summary()
-        .endswith("there are 3 domains, 0 of them with rows enough to compare.")
+        .endswith("there are 3 domains, 0 of them with enough rows to compare.")
     )
     kept = (labels != 2) | (np.arange(len(labels)) % 300 < 7)
     small = audit_of(stub, z[kept], labels[kept])
@@ -499,6 +503,6 @@ def test_continuous_domains_become_parts():
 def test_one_latent_leaves_nothing_to_test():
     audit = audit_of(*problem(np.ones((3, 1), dtype=int), 3))
     assert verdicts(audit) == ["identified"]
-    assert "There is no other latent to tell it from" in audit.latents["reason"][0]
+    assert "There is no other latent to separate it from" in audit.latents["reason"][0]
     assert [audit.finding(name).verdict for name in ("C2", "C4")] == ["cannot tell"] * 2
     assert "There is one latent" in audit.finding("C4").sentence

@@ -21,8 +21,8 @@ def test_with_too_few_latents_nothing_is_identified_and_the_headline_says_so_fir
     audit = audit_of(*problem(SPARSE, 4), residual=left(correlation, share))
     assert audit.finding("number of latents").verdict == "fails"
     assert verdicts(audit) == ["unsupported"] * 3
-    assert audit.summary().startswith("Too few latents, or another mixing")
-    assert "x0 and x3 still depend on each other. Ask for more than 3; `unmix select`" in audit.summary()
+    assert audit.summary().startswith("Too few latents, or a mixing")
+    assert "x0 and x3 still depend on each other. Use more than 3 latents; `unmix select`" in audit.summary()
     assert [remedy.change for remedy in audit.remedies] == ["More than 3 latents (`unmix select` compares numbers)"]
     assert (audit.latents["remedy"] == audit.remedies[0].sentence).all()
 
@@ -61,10 +61,12 @@ def test_too_few_rows_is_a_finding_with_what_it_takes():
     audit = audit_of(*problem(DENSE, 8, per_domain=12))
     found = audit.finding("rows")
     assert found.verdict == "fails"
-    assert "12 a domain (median)" in found.sentence
-    assert found.sentence.endswith(f"takes about {rows_needed(8, 3)} a domain.")
+    assert "12 per domain (median)" in found.sentence
+    assert found.sentence.endswith(f"takes about {rows_needed(8, 3)} per domain.")
     assert audit.summary().startswith("Too few rows to tell: 96 rows in 8 domains")
-    assert audit.remedies[-1].sentence.endswith("audited rows a domain instead of 12 would let the tests tell.")
+    assert audit.remedies[-1].sentence.endswith(
+        "audited rows per domain instead of 12 would give the tests enough power."
+    )
     assert audit_of(*problem(DENSE, 8)).finding("rows").verdict == "holds"
     assert rows_needed(2, 4) > rows_needed(8, 4) >= rows_needed(42, 4) == 20
 
@@ -78,7 +80,7 @@ def test_a_latent_that_the_noise_hides_is_not_identified():
     ceiling = audit.finding("invertibility").evidence["noise_ceiling"]
     assert ceiling["z0"] < 0.95
     assert verdicts(audit)[0] == "unsupported"
-    assert "(0.95 is asked)" in audit.latents["reason"][0]
+    assert "(required: 0.95)" in audit.latents["reason"][0]
 
 
 @pytest.mark.slow
@@ -115,7 +117,7 @@ def test_another_support_with_as_many_zeros_decides_nothing(change, tied):
     audit = unmix.audit_decoder(lambda v: v @ mixing.T, z, labels)
     found = audit.finding("C4")
     assert found.evidence["pairs_with_another_support"] == tied
-    assert ("do not tell them apart" in found.sentence) == bool(tied)
+    assert ("zeros do not separate them" in found.sentence) == bool(tied)
     assert set(audit.pairs["separated"]) == {not tied}
 
 
@@ -140,7 +142,7 @@ def test_effects_stand_beside_the_verdict():
     assert own["spread"].tolist() == pytest.approx([scaled[labels == u].std() for u in range(4)])
     between = np.mean(own["mean"] ** 2)
     assert audit.latents["change"][1] == pytest.approx(between)
-    assert f"z1: identified ({between:.0%} of its own between domains, most in u" in str(audit)
+    assert f"z1: identified ({between:.0%} of its own variance between domains, most in u" in str(audit)
 
 
 def test_features_that_repeat_each_other_are_named_where_the_number_fails_too():
@@ -149,7 +151,7 @@ def test_features_that_repeat_each_other_are_named_where_the_number_fails_too():
     assert found.verdict == "fails"
     assert "2.0% of a feature's variance; 0.28 with 0.1% counts" in found.sentence
     assert found.sentence.endswith("Features that repeat each other: x1 with x2.")
-    assert audit.remedies[0].sentence.endswith("would have room for what these leave of the features.")
+    assert audit.remedies[0].sentence.endswith("would have room for the dependence left in the residuals.")
 
 
 def test_a_reason_names_all_of_the_block_that_nothing_separates():
@@ -157,17 +159,17 @@ def test_a_reason_names_all_of_the_block_that_nothing_separates():
     z[:, 1] = 0.8 * z[:, 0] + 0.6 * z[:, 1]
     audit = audit_of(stub, z, labels)
     assert audit.latents["block"][0] == ["z0", "z1", "z2"]
-    assert "It depends on z1 within domains, and nothing surely separates it from z2." in audit.latents["reason"][0]
+    assert "It depends on z1 within domains, and nothing reliably separates it from z2." in audit.latents["reason"][0]
 
 
 def test_small_shares_are_not_said_to_be_zero():
     stub, z, labels = problem(SPARSE, 4)
     z[:, 0] -= np.stack([z[labels == u, 0].mean() for u in range(4)])[labels]
     said = audit_of(stub, z, labels).latents["effect"][0]
-    assert said == "under 1% of its own between domains"
+    assert said == "under 1% of its own variance between domains"
 
 
 def test_pairs_that_are_not_sure_need_changes_in_the_words_of_both_conditions():
     """C4 counts pairs on the most likely support, C3 those that nine tenths of the draws do not separate."""
     found = audit_of(*problem(DENSE, 8)).finding("C3")
-    assert "3 pairs of latents are not surely separated by the structure and need changes." in found.sentence
+    assert "3 pairs of latents are not reliably separated by the structure and need changes." in found.sentence

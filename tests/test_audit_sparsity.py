@@ -17,7 +17,7 @@ def test_an_edge_on_which_starts_disagree_is_uncertain():
     assert audit.edge_probability[2, 0] == pytest.approx(0.5, abs=0.05)
     assert audit.edge_probability[0, 1] == 0.0
     assert verdicts(audit)[0] == "block"
-    assert "hangs on uncertain edges" in audit.latents["reason"][0]
+    assert "depends on uncertain edges" in audit.latents["reason"][0]
 
 
 def test_values_on_the_support_can_free_what_the_support_does_not():
@@ -103,7 +103,7 @@ def test_free_sets_are_given_generically_and_at_rows():
 def test_few_features_can_show_no_sparsity():
     found = audit_of(*problem(np.eye(2, dtype=int), 1)).finding("C4")
     assert found.verdict == "fails"
-    assert found.sentence.endswith("With 2 features there could be none; more features would tell.")
+    assert found.sentence.endswith("With only 2 features no sign is possible; add features.")
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ def test_a_model_of_an_array_takes_the_numbers_of_a_file(table, frame, labels):
     assert run("audit", "m", "rows.csv", cwd=table).returncode == 0
     frame.assign(domain=labels, more=1.0).to_csv(table / "rows.csv", index=False)
     done = run("transform", "m", "rows.csv", "--out", "y.csv", cwd=table)
-    assert f"{len(frame.columns) + 1} columns of numbers beside the domains" in done.stderr
+    assert f"{len(frame.columns) + 1} numeric columns beside the domains" in done.stderr
 
 
 @pytest.mark.slow

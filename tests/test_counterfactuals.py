@@ -83,7 +83,7 @@ def test_carried_rows_are_nearer_than_the_same_rows_before():
     np.testing.assert_array_equal(found.rows, 200)
     np.testing.assert_array_equal(found.carried, 400)
     least = float(np.nanmin(found.visible))
-    assert f"distance of {least:.2f} at best" in found.summary()
+    assert f"so many rows can reject is {least:.2f}" in found.summary()
     n, m, tests = 200, 400, 9
     assert ks_p(least, n, m) == pytest.approx(LEVEL / tests, rel=1e-3)
 
@@ -121,7 +121,7 @@ def test_small_domains_and_domains_without_rows_are_named():
     assert set(found.to_frame()["domain"]) == {"a", "c"}
     none = check_counterfactuals(model, part.take(slice(0, 30)), u[few][:30], ["a", "b", "c"], ["x0", "x1", "x2"])
     assert none.n_tests == 0
-    assert none.summary().startswith("Not tested: that takes 20 rows of a domain and 20 of others")
+    assert none.summary().startswith("Not tested: a test needs 20 rows of a domain and 20 of others")
     assert len(none.to_frame()) == 0
 
 

@@ -112,7 +112,7 @@ def test_remedies_are_true(support, expected):
     for remedy in design.remedies:
         first = remedy.change.split()
         if remedy.change.startswith("One more feature"):
-            i = int(first[4][1:])
+            i = int(first[6][1:])
             after, names = count(np.vstack([support, np.arange(4) == i]), 2), ["z0", "z1", "z2", "z3"]
             kinds.add("feature")
         elif remedy.change.startswith("A model without"):
@@ -210,11 +210,11 @@ def test_a_plan_says_what_rows_noise_and_changes_show():
     assert seen(noise=4.0) < 0.8
     few = unmix.plan(support, 1, ["a", "b"], rows=12, simulations=2)
     assert "Expected to be identified (in 80% or more of 2 simulated experiments): none." in str(few)
-    assert "Given: 12 rows a domain. Assumed, since not given: noise of 0.3" in str(few)
+    assert "Given: 12 rows per domain. Assumed: noise 0.3" in str(few)
     assert few.experiment.given == ("rows",)
     assert few.to_dict()["experiment"] == {"rows": 12, "noise": 0.3, "shift": 0.5, "scale": 0.25, "given": ["rows"]}
     assert str(few) == str(unmix.plan(support, 1, ["a", "b"], rows=12, simulations=2))
-    assert f"tests take about {few.rows_needed} rows a domain" in str(few)
+    assert f"tests need about {few.rows_needed} rows per domain" in str(few)
     assert few.rows_needed > 12
     assert "was not simulated" in str(count(support, 1))
 
@@ -227,7 +227,7 @@ def test_a_plan_promises_no_more_than_rows_show():
     assert found.latents["verdict"].tolist() == ["identified"] * 5
     assert not found.latents["expected"][:3].any()
     assert found.latents["identified_in"][:3].max() < found.latents["identified_in"][3:].min()
-    assert "promises more than such rows show" in str(found)
+    assert "promises more than so many rows can show" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_plan_on_the_command_line(tmp_path):
     )
     assert [latent["name"] for latent in json.loads(drawn.stdout)["latents"]] == ["z0", "z1", "z2"]
     assert (
-        "100 random supports, each entry in use with probability 0.3"
+        "100 random supports, each entry 1 with probability 0.3"
         in command("plan", "--density", 0.3, "--domains", 3, "--simulations", 0).stdout
     )
     for words, error, message in [
@@ -294,7 +294,7 @@ def test_plan_on_the_command_line(tmp_path):
     nothing = command("plan", path, "--simulations", 1, "--rows", 30).stdout
     assert nothing.startswith("No number of domains separates any latent")
     assert "a: unsupported. No feature depends on it. Simulated: identified in 0%." in nothing
-    assert "Given: 30 rows a domain. Assumed, since not given: noise" in nothing
+    assert "Given: 30 rows per domain. Assumed: noise" in nothing
     assert json.loads(command("plan", path, "--json", "--simulations", 0).stdout)["domains_needed"] is None
     for text, message in (
         ("a,b\n1,2\n", "must hold 0 and 1, one row for each feature"),

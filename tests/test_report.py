@@ -120,7 +120,7 @@ def test_held_out_rows_on_which_a_feature_does_not_vary_wreck_no_mean(frame, lab
     assert found.r2[6] < -1e3
     shown = model.report(tmp_path / "r.html").read_text()
     kept = re.search(
-        r"encode-decode keeps (-?\d+)% of the features&#39; variance on held-out rows, without the (\d) features",
+        r"encode-decode reproduces (-?\d+)% of the features&#39; variance on held-out rows, without the (\d) features",
         shown,
     )
     assert int(kept[2]) == 1
@@ -141,9 +141,9 @@ def test_a_start_that_failed_and_a_latent_that_differs_are_not_said_to_repeat(fi
     assert "There is no other start to compare with" in model.audit().finding("agreement").sentence
     model = unmix.load(tmp_path / "m")
     model.description_.agreement_latents[other] = [1.0, 0.94]
-    assert "repeat well, but for z1" in model.report(tmp_path / "r.html").read_text()
+    assert "are reproducible, except z1" in model.report(tmp_path / "r.html").read_text()
     model.description_.agreement_latents[other] = [0.94, 0.9]
-    assert "do not repeat well" in model.report(tmp_path / "r.html").read_text()
+    assert "are not reproducible" in model.report(tmp_path / "r.html").read_text()
 
 
 @pytest.mark.slow

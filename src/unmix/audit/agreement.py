@@ -1,4 +1,4 @@
-r"""Do several starts find the same latents? Held out, one to one, without any ground truth.
+r"""Do several starts find the same latents? Measured on held-out rows, matched one to one, without ground truth.
 
 For starts r and s with latents on the same held-out rows, the agreement is
 
@@ -6,16 +6,16 @@ For starts r and s with latents on the same held-out rows, the agreement is
 
 with π the best one-to-one assignment.
 
-Latents that differ from start to start are not to be believed, whatever their likelihood; starts that agree
-may still agree on something wrong, so this is evidence, not proof.
+Latents that differ from start to start are not trustworthy, whatever their likelihood; starts that agree may still
+agree on something wrong, so agreement is evidence, not proof.
 
-Two things are asked of every latent, because a start can differ for two reasons. *Most starts* must find it again: the
-median of its correlations is 0.95 or more, so that the optimum is no accident. And *no start that fits as well* (a
-held-out objective at most 0.05 nats a row above the audited one's) may contradict it, be it a single one: the data then
+Every latent must meet two conditions, because a start can differ for two reasons. *Most starts* must find it again: the
+median of its correlations is 0.95 or more, so the optimum is no accident. And *no start that fits as well* (a held-out
+objective at most 0.05 nats per row above the audited one's) may contradict it, not even a single one: the data then
 prefer neither. Correlations are cosines of angles, so two estimates that both have correlation c with one true latent
 have at least :math:`2c^2 - 1` with each other; below 0.805, for c = 0.95, they do not estimate the same one. Either one
-of them is wrong, or each is another true latent and there are more of those than were asked for. A start that fits
-worse is a worse optimum: it is reported, and proves nothing against the latent.
+of them is wrong, or each is a true latent and the model has too few latents. A start that fits worse is a worse
+optimum: it is reported, but is no evidence against the latent.
 """
 
 from __future__ import annotations
@@ -93,13 +93,13 @@ def choose_start(
     blocks: Floats | None = None,
     seedless: Sequence[bool] = (),
 ) -> int:
-    """The start to keep: of those that fit the held-out rows as well as the best, the one most likely to repeat.
+    """The start to keep: of those that fit the held-out rows as well as the best, the most reproducible one.
 
     As well means within 0.01 nats, or within one standard error of the difference, by ``blocks`` (blocks, starts) of
-    the held-out rows. Of these a start that begins in the same place for every seed (``seedless``) comes first, then
-    the most agreed-on. Either alone misleads: the objective does not see which of two equal fits repeats, agreement
-    does not see that several starts share a bad optimum. Of equally agreed-on ones, as two always are, the better is
-    kept.
+    the held-out rows. Of these, a start whose initial values do not depend on the seed (``seedless``) comes first,
+    then the one with the highest agreement. Either criterion alone misleads: the objective does not show which of two
+    equal fits is reproducible, and agreement does not show that several starts share a bad optimum. Ties in agreement,
+    which are certain with two starts, are broken by the objective.
     """
     values = np.where(np.array(failed), np.inf, np.array(objective))
     best = int(values.argmin())
@@ -118,12 +118,12 @@ def choose_start(
 
 @dataclass(frozen=True)
 class Repeats:
-    """How well the other starts find every latent again (n_latents,).
+    """How well the other starts reproduce every latent (n_latents,).
 
     Attributes
     ----------
     median, least : over all other starts
-    rival : least over the other starts that fit as well as the audited one; 1 where there are none
+    rival : least over the other starts that fit as well as the audited one; 1 if there are none
     below : int, other starts in which the correlation is below ``REPEATS``
     worse : (n_latents,) bool, whether all of those fit worse than the audited one
     others : int, number of other starts
@@ -137,12 +137,12 @@ class Repeats:
     others: int
 
     def fault(self, latent: int) -> Said:
-        """Why the latent does not repeat, or nothing."""
+        """Why the latent is not reproducible, or empty."""
         if self.median[latent] < REPEATS:
             value = floored(self.median[latent])
             said = f"correlation {value} with the other start" if self.others == 1 else self._median(latent)
             mend = "More starts or longer training may help."
-            return Said("starts_disagree", f"The starts do not agree on it: {said}, {REPEATS} is asked. {mend}")
+            return Said("starts_disagree", f"The starts do not agree on it: {said} (required: {REPEATS}). {mend}")
         if self.rival[latent] < _CONTRADICTED:
             return Said(
                 "rival_start",
@@ -153,7 +153,7 @@ class Repeats:
         return Said("", "")
 
     def said(self, latent: int) -> str:
-        """The agreement on a latent, with the statistic named and the starts that differ counted."""
+        """The agreement on a latent: the statistic, and the number of starts that differ."""
         if self.others == 1:
             return f"The other start finds it again with correlation {floored(self.median[latent])}."
         text = f"Over the other starts: {self._median(latent)}"
@@ -189,7 +189,7 @@ def check_agreement(subject: AuditInput, context: Context) -> CheckResult[Repeat
     """Whether other starts find every latent again."""
     repeats = measure_repeats(subject)
     if repeats is None:
-        sentence = "There is no other start to compare with: whether one finds the same latents is not known."
+        sentence = "There is no other start to compare with, so it is not known whether one finds the same latents."
         return CheckResult(Finding(CONDITION, "cannot tell", False, sentence), None)
     names = subject.names
     evidence = {

@@ -1,35 +1,35 @@
-r"""C3: do the domains differ enough to separate the latents that the structure leaves together?
+r"""C3: do the domains differ enough to separate the latents that the structure does not separate?
 
 For the latents S = N_a ∩ N_b that a pair still shares, with :math:`\Delta` the difference from the mean over domains:
 
 *Route "changes"* (T1). The vectors :math:`(\Delta\eta''_i, \Delta\eta'_i)_{i \in S}` must span all 2|S| directions,
-which takes 2|S| + 1 domains. They are taken from the fitted prior at many z, and their weakest direction must be of
-some size at nine tenths of them.
+which takes 2|S| + 1 domains. They are computed from the fitted prior at many z, and their weakest direction
+must exceed a minimum size at nine tenths of these.
 
 *Route "scales"* (exponential family with statistics z and z²). If the latents of S keep their location :math:`m_i` and
 change their scale, :math:`\Delta\eta'_i = (z_i - m_i) \Delta\eta''_i`: the vectors above have rank |S| at most, but
 :math:`\Delta\eta''` spanning |S| directions is enough, with |S| + 1 domains, if it does so for every pair that shares
 one of these latents (``docs/theory.md``).
 
-Identification leaves a monotone curve of every latent open, so changes are measured on *normal scores*: the ranks of a
-latent over all domains, as quantiles of a normal distribution. "scales" asks for one coordinate in which the location
-stays; of the latent itself and its normal scores the one that moves less is taken, latent by latent. Where no prior
-knows the domains, the rank of "changes" is the smaller of those in both.
+Latents are identified only up to a monotone transformation, so changes are measured on *normal scores*: the ranks of a
+latent over all domains, as quantiles of a normal distribution. "scales" requires a coordinate in which the location
+does not change: for each latent, the latent itself or its normal scores, whichever moves less. If no prior knows the
+domains, the rank of "changes" is the smaller of those in both.
 
-A rank is only believed beyond what sampling does. With locations m and scales s of every domain by moments of the
+A rank counts only beyond sampling noise. With locations m and scales s of every domain by moments of the
 normal scores, :math:`(1/s^2, m/s^2)` is a linear image of :math:`(\eta'', \eta')` for Gaussian domains. With a median
-of fewer than 40 rows a domain 1/s² hardly tells anything, and :math:`(\log s, m)` is taken. If its matrix
-W over domains had rank r, what W has beyond its r largest singular directions, on either side, would be sampling noise
-there; so the next singular value must exceed the largest one that resampled rows give in that complement (Robin and
-Smith 2000, Econometric Theory 16), at the 5 % level, for r = 0, 1, … until it does not. And a latent *changes* only by
-more than it does with the domain labels shuffled, refitted in the same way. Shuffled labels therefore never give a
-rank, whatever the prior has learnt. An encoder q(z | x, u) can also move a latent by the label that it is told, and
-does so with a wrong one: rows are decoded and encoded again with shuffled labels, and a latent must change by twice
-what that gives. Few rows show only large changes: that none is seen is a failure where one that makes 8 % of a latent's
-variance, beyond what shuffled labels make, would be seen, and else tells nothing.
+of fewer than 40 rows per domain 1/s² is hardly informative, and :math:`(\log s, m)` is used. If its matrix W
+over domains had rank r, the part of W beyond its r largest singular directions, on either side, would be sampling
+noise; so the next singular value must exceed the largest one that resampled rows give in that complement (Robin and
+Smith 2000, Econometric Theory 16), at the 5 % level, for r = 0, 1, … until it does not. And a latent *changes* only if
+it changes by more than with shuffled domain labels. So shuffled labels never give a rank, whatever the prior learnt. An
+encoder q(z | x, u) can also move a latent because of the label alone, even a wrong one: rows are decoded and
+encoded again with shuffled labels, and a latent must change by twice as much. With few rows only large changes are
+seen. If no change is seen, the condition fails if a change of 8 % of a latent's variance, beyond that with shuffled
+labels, would have been seen; otherwise the verdict is "cannot tell".
 
-Both routes rest on independence within domains (C2). Where a latent of S depends on any other one, or one of N_a on one
-of N_b, they count for nothing, and no number of domains makes up for it (``tied``).
+Both routes rest on independence within domains (C2). If a latent of S depends on any other one, or one of N_a on one
+of N_b, they do not apply, and no number of domains makes up for it (``tied``).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Moments:
     """Natural parameters of every domain by moments.
 
     ``natural`` (domains, 2 n_latents): (1/s², m/s²), centred, in units of its sampling noise; ``noise`` (resamples,
-    domains, 2 n_latents): what resampling rows adds to it.
+    domains, 2 n_latents): its change when rows are resampled.
     """
 
     natural: Floats
@@ -85,18 +85,18 @@ class Moments:
 
 @dataclass(frozen=True)
 class Changes:
-    """What the domains do, and for which sets of latents that is enough.
+    """Changes between domains, and the sets of latents for which they are sufficient.
 
     Attributes
     ----------
     present : int, domains with enough rows
-    visible : share of a latent's variance, beyond that with shuffled labels, which a change must make to be seen
-    location, scale, shape : (n_latents,) bool, what changes by more than with shuffled labels
+    visible : smallest share of a latent's variance, beyond that with shuffled labels, at which a change is seen
+    location, scale, shape : (n_latents,) bool, whether it changes by more than with shuffled labels
     share : (n_latents,), share of the variance that lies between domains
-    stays : (n_latents,) bool, whether location and shape stay in one of the two coordinates
-    moments : natural parameters of normal scores, and where no prior knows the domains of the latents too
-    scales : the same of each latent's coordinate that moves less
-    fitted : (points, domains, 2 n_latents), (η'', η') of the fitted prior, centred; None where it knows no domains
+    stays : (n_latents,) bool, whether location and shape are constant in one of the two coordinates
+    moments : natural parameters of the normal scores and, if no prior knows the domains, of the latents too
+    scales : the same for each latent's coordinate that moves less
+    fitted : (points, domains, 2 n_latents), (η'', η') of the fitted prior, centred; None if it knows no domains
     """
 
     present: int
@@ -122,18 +122,18 @@ class Changes:
 
     @property
     def blind(self) -> bool:
-        """Whether there are too few rows to see even changes of some size."""
+        """Whether there are too few rows to see even sizeable changes."""
         return self.visible > _VISIBLE
 
     @cached_property
     def bent(self) -> bool:
-        """Whether η'' of the fitted prior depends on z: then domains are not Gaussian, and moments do not tell all."""
+        """Whether η'' of the fitted prior depends on z: then domains are not Gaussian, and moments do not suffice."""
         if self.fitted is None:
             return False
         return bool(np.ptp(self.fitted[:, :, : self.n_latents], axis=0).max(initial=0.0) > 1e-3)
 
     def ranks(self, shared: Shared) -> tuple[int, int]:
-        """Directions in which the latents ``shared`` change for sure: of 2|S| by both, of |S| by their scales."""
+        """Directions in which the latents ``shared`` reliably change: of 2|S| in all, and of |S| in their scales."""
         if not shared:
             return 0, 0
         if shared not in self._ranks:
@@ -143,9 +143,9 @@ class Changes:
         return self._ranks[shared]
 
     def condition(self, shared: Shared) -> float | None:
-        """Condition number of the fitted difference vectors of these latents, median over z; None: not enough of them.
+        """Condition number of the fitted difference vectors of these latents, median over z; None if there are too few.
 
-        Without a prior that knows domains, that of their moments.
+        Without a prior that knows domains, the condition number of their moments.
         """
         if not shared or 2 * len(shared) >= self.present:
             return None
@@ -159,12 +159,12 @@ class Changes:
         return 2 * len(shared) < self.present and self.lacking(shared) == 0
 
     def by_scales(self, shared: Shared) -> bool:
-        """Whether the scales of these latents span every direction while their locations and shapes stay."""
+        """Whether the scales of these latents span every direction while their locations and shapes are constant."""
         own = sorted(shared)
         return bool(self.stays[own].all()) and len(own) < self.present and self.ranks(shared)[1] == len(own)
 
     def lacking(self, shared: Shared) -> int:
-        """Further domains, differing in a new direction each, with which the route "changes" would separate."""
+        """Number of further domains, each differing in a new direction, that the route "changes" needs."""
         return 2 * len(shared) - self.ranks(shared)[0]
 
     def _rank(self, latents: list[int], columns: list[int], measured: tuple[Moments, ...]) -> int:
@@ -182,7 +182,7 @@ class Changes:
 
 
 class Routes(Protocol):
-    """What decides whether latents that the structure leaves together are separated: measured changes, or a plan's."""
+    """Decides whether latents that share a set are separated, from measured or from planned changes."""
 
     def separates(self, shared: Shared) -> bool: ...
 
@@ -200,7 +200,7 @@ def tied(sets: Sets, a: int, b: int, dependent: Bools) -> set[int]:
 
 
 def pair_routes(sets: Sets, routes: Routes, dependent: Bools) -> Ints:
-    """Index into ``ROUTES`` of what separates every pair (n_latents, n_latents), for free sets ``sets``.
+    """Index into ``ROUTES`` of the route that separates every pair (n_latents, n_latents), for free sets ``sets``.
 
     ``dependent`` (n_latents, n_latents): pairs that depend on each other within domains.
     """
@@ -230,7 +230,7 @@ def route_shares(support: Support, routes: Routes, dependent: Bools) -> Floats:
         found = pair_routes(sets, routes, dependent)
         for route in range(len(ROUTES)):
             total[route] += share * (found == route)
-    # Sums of shares; without rounding nine tenths in ten parts would be less than nine tenths.
+    # Sums of shares: without rounding, nine tenths in ten parts could be less than nine tenths.
     return total.round(9)
 
 
@@ -239,8 +239,8 @@ def _above(signal: Floats, noise: Floats) -> int:
     left, singular, right = np.linalg.svd(signal)
     turned, limit = left.T @ noise @ right.T, np.inf
     for rank, size in enumerate(singular):
-        # With this rank, what is beyond the directions found is noise there (Robin and Smith 2000). Fewer dimensions
-        # have less noise, so that what exceeds the last limit exceeds this one.
+        # With this rank, the part beyond the directions found is noise (Robin and Smith 2000). Fewer dimensions have
+        # less noise, so a value above the last limit is above this one.
         if size <= limit:
             limit = np.quantile(np.linalg.norm(turned[:, rank:, rank:], ord=2, axis=(1, 2)), 1 - _LEVEL)
         if size <= limit:
@@ -300,7 +300,7 @@ def measure_changes(subject: AuditInput) -> Changes:
 
 @dataclass(frozen=True)
 class _Measured:
-    """``share`` and ``seen`` (3, n_latents): how much location, scale and shape differ, and whether beyond shuffles."""
+    """``share``, ``seen`` (3, n_latents): how much location, scale, shape differ, and if beyond shuffled labels."""
 
     share: Floats
     seen: Bools
@@ -308,17 +308,17 @@ class _Measured:
 
     @property
     def stays(self) -> Bools:
-        """Latents whose location and shape stay."""
+        """Latents whose location and shape do not change."""
         moves = self.seen & (self.share >= _SAME)
         return np.asarray(~(moves[0] | moves[2]))
 
 
 def _measure(z: Floats, labels: Ints, weights: Floats, rng: np.random.Generator, by_labels: Floats) -> _Measured:
     actual = _differences(z, labels, weights)
-    # Shuffling the rows is shuffling the labels.
+    # Shuffling the rows is equivalent to shuffling the labels.
     shuffled = np.stack([_differences(rng.permutation(z), labels, weights) for _ in range(_SHUFFLES)])
-    # The largest over all latents of a shuffle is the limit of each, and three ways to change share the level: many
-    # latents and many tests do not make a change more likely.
+    # The limit is the largest value over all latents of a shuffle, and the three kinds of change share the level. So
+    # false changes do not become more likely with many latents and tests.
     limit = np.quantile(shuffled.max(axis=2), 1 - _LEVEL / len(actual), axis=0)
     visible = float((limit - shuffled.mean(axis=(0, 2))).max())
     return _Measured(actual, actual > np.maximum(limit[:, None], _BEYOND_LABELS * by_labels), visible)
@@ -332,9 +332,9 @@ def _normal_scores(z: Floats) -> Floats:
 
 
 def _by_labels_alone(subject: AuditInput) -> Floats:
-    """``_differences`` (2, 3, n_latents) that the encoder makes of shuffled labels, largest of some shuffles.
+    """``_differences`` (2, 3, n_latents) that the encoder produces from shuffled labels, largest of some shuffles.
 
-    Of the latents and of their normal scores.
+    For the latents and for their normal scores.
     """
     found = np.zeros((2, 3, subject.n_latents))
     if subject.relabelled is None or subject.relabelled_strata is None:
@@ -350,7 +350,7 @@ def _by_labels_alone(subject: AuditInput) -> Floats:
 
 
 def _moments(z: Floats, labels: Ints, weights: Floats, rng: np.random.Generator, few: bool) -> Moments:
-    """Centred natural parameters and what resampling adds to them, in units of that; rows in order of ``labels``."""
+    """Centred natural parameters and their resampling noise, in units of the latter; rows in order of ``labels``."""
     first, size = np.searchsorted(labels, labels), np.bincount(labels)[labels]
     natural = _natural(z, weights, few)
     chosen = first + (rng.random((_RESAMPLES, len(z))) * size).astype(np.int64)
@@ -386,7 +386,7 @@ def _differences(z: Floats, labels: Ints, weights: Floats) -> Floats:
 
 
 def check_changes(subject: AuditInput, context: Context) -> CheckResult[Changes]:
-    """C3 for the pairs that the structure does not surely separate."""
+    """C3 for the pairs that the structure does not reliably separate."""
     support, dependent = context.result(sparsity.CHECK).evidence, context.result(independence.CHECK).evidence
     changes = measure_changes(subject)
     names = subject.names
@@ -436,44 +436,44 @@ def _weakest(changes: Changes) -> dict[str, float] | None:
 def _judge(subject: AuditInput, changes: Changes, left: Bools, met: Bools, barred: Bools) -> tuple[Verdict, bool, str]:
     """Verdict, whether it could have failed, sentence.
 
-    ``left``: pairs that need changes; ``met``: that have them; ``barred``: that dependence keeps from using them.
+    ``left``: pairs that need changes; ``met``: those with enough; ``barred``: those that dependence rules out.
     """
     n, names = subject.n_latents, subject.names
     needed = int(left.sum())
     costs = (
-        f"{counted(needed, 'pair')} of latents {'is' if needed == 1 else 'are'} not surely separated by the structure "
-        f"and {'needs' if needed == 1 else 'need'} changes."
+        f"{counted(needed, 'pair')} of latents {'is' if needed == 1 else 'are'} not reliably separated by the "
+        f"structure and {'needs' if needed == 1 else 'need'} changes."
         if needed
-        else "That costs nothing here: the structure leaves no pair to the changes."
+        else "That does not matter here: the structure separates all pairs."
     )
     if len(subject.large) < 2:
         if subject.untested_domains:
             few = f"Fewer than two domains have {LEAST_ROWS} rows"
             if len(subject.domains) == 1:
-                few = f"All rows are of {subject.domains[0]}, one of {1 + len(subject.absent)} domains"
-            return "cannot tell", False, f"{few}: whether anything changes cannot be tested."
+                few = f"All rows are from {subject.domains[0]}, one of {1 + len(subject.absent)} domains"
+            return "cannot tell", False, f"{few}, so changes cannot be tested."
         return "fails", True, f"There is one domain, so nothing changes. {costs}"
     if not changes.changing.any() and changes.blind:
         rows = subject.counts[subject.large]
         each = f"{rows.min()}" if rows.min() == rows.max() else f"{rows.min()} to {rows.max()}"
         sentence = (
-            f"No latent is seen to differ between domains, but there are too few rows to tell: {each} a domain show "
-            f"only what makes {changes.visible:.0%} of a latent's variance or more."
+            f"No latent is seen to differ between domains, but there are too few rows to tell: {each} per domain "
+            f"reveal only changes of {changes.visible:.0%} of a latent's variance or more."
         )
         return "cannot tell", False, sentence
     if not changes.changing.any():
-        sentence = "No latent differs between domains by more than it does with the domain labels shuffled."
+        sentence = "No latent differs between domains by more than with shuffled domain labels."
         return "fails", True, f"{sentence} {costs}"
     changing = [names[i] for i in np.flatnonzero(changes.changing)]
     which = f"{len(changing)} of {n}" if len(changing) < n else "Both" if n == 2 else f"All {n}"
     differ = "differs" if len(changing) == 1 else "differ"
     said = f"{which} latents ({listed(changing)}) {differ} between domains by more than with shuffled labels."
-    more = " There are few rows: more may show more changes." if changes.blind else ""
+    more = " There are few rows; more rows may reveal more changes." if changes.blind else ""
     if n == 1:
         said = f"{names[0]} differs between domains by more than with shuffled labels."
     if not needed:
         if len(changing) == n:
-            return "holds", True, f"{said} The structure leaves no pair to them."
+            return "holds", True, f"{said} No pair needs it: the structure separates all pairs."
         return "fails", True, f"{said} {costs}{more}"
     if met.sum() == needed:
         sentence = f"{said} {costs} The domains differ in enough directions for all of them."
@@ -483,9 +483,7 @@ def _judge(subject: AuditInput, changes: Changes, left: Bools, met: Bools, barre
     )
     sentence = f"{said} {costs}"
     if lacking:
-        sentence += f" The domains do not surely differ in enough directions for {listed(lacking)}."
+        sentence += f" The domains do not reliably differ in enough directions to separate {listed(lacking)}."
     if bars:
-        sentence += (
-            f" For {listed(bars)} changes count for nothing, because latents depend on each other within domains."
-        )
+        sentence += f" For {listed(bars)} changes do not count, because latents depend on each other within domains."
     return "fails", True, f"{sentence}{more}"

@@ -1,4 +1,4 @@
-"""What a check is: it looks at the input of an audit, may ask other checks, and says what it found."""
+"""The interface of a check: it takes the input of an audit, may use results of other checks, and returns a finding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Evidence = TypeVar("Evidence")
 
 @dataclass(frozen=True)
 class CheckResult(Generic[Evidence]):
-    """A finding, ``evidence`` that other checks and verdicts take, and ``faults``: what is wrong with which latents."""
+    """A finding, ``evidence`` for other checks and the verdicts, and ``faults``: reasons against single latents."""
 
     finding: Finding
     evidence: Evidence
@@ -26,7 +26,7 @@ class CheckResult(Generic[Evidence]):
 class Check(Generic[Evidence]):
     """A condition and its check ``run(input, context)``.
 
-    The input has the latents that are not superfluous, or ``of_all`` of them; such a check takes no context but that.
+    The input has the latents that are not superfluous, or all of them if ``of_all``; such a check uses no other check.
     """
 
     condition: str
@@ -39,7 +39,7 @@ class Check(Generic[Evidence]):
 
 
 class Context:
-    """Results of the checks on one input, each made when it is first asked for."""
+    """Results of the checks on one input, each computed on first use."""
 
     def __init__(self, whole: AuditInput) -> None:
         self.whole = whole
@@ -53,17 +53,17 @@ class Context:
 
     @cached_property
     def part(self) -> AuditInput:
-        """The input with these alone."""
+        """The input with only the ``active`` latents."""
         return self.whole.only(self.active)
 
     def result(self, check: Check[Evidence]) -> CheckResult[Evidence]:
-        """What ``check`` found."""
+        """Result of ``check``."""
         if check.condition not in self._results:
             self._results[check.condition] = check.run(self.whole if check.of_all else self.part, self)
         return cast("CheckResult[Evidence]", self._results[check.condition])
 
     def faults(self, checks: Sequence[Check[Any]]) -> dict[int, Said]:
-        """What is wrong with which of all latents; of two checks the first one says it."""
+        """Reason against each faulty latent; of several checks the first one counts."""
         found: dict[int, Said] = {}
         for check in reversed(checks):
             own = self.result(check).faults

@@ -2,13 +2,13 @@ r"""Do rows that are carried to a domain look like rows of that domain?
 
 If the model holds, rows of any domain that are carried to domain u have the law of rows of u: all latents then have the
 prior of u, and the noise is the same everywhere. So for every domain u and feature, rows of all other domains, carried
-to u, are held against the real rows of u by the two-sample Kolmogorov-Smirnov distance
+to u, are compared with the real rows of u by the two-sample Kolmogorov-Smirnov distance
 
 .. math:: D = \max_t |F_{carried}(t) - F_{real}(t)| .
 
-The tests of all domains and features share a level of 5 % (Holm): where the model is right, 95 of 100 such tables
-reject nothing. With many rows a difference that matters to no one is significant; the distances stand beside, with
-those of the same rows before they are carried.
+The tests of all domains and features share a level of 5 % (Holm): if the model is right, nothing is
+rejected in 95 of 100 such tables. With many rows, irrelevant differences are significant, too; so the distances are
+reported as well, beside those of the same rows before they are carried.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ _MOST_NUMBERS = 8_000_000
 
 @dataclass(frozen=True, repr=False)
 class CounterfactualCheck:
-    """Rows carried to each domain against the real rows of it, feature by feature.
+    """Rows carried to each domain compared with its real rows, feature by feature.
 
     Attributes
     ----------
     domains, features : tuple of str
     rows, carried : int array (n_domains,)
         Real rows of each domain, and rows of other domains that were carried to it. A domain without 20 of both is not
-        tested; what is said of it is NaN.
+        tested; its entries are NaN.
     distance, before : float array (n_domains, n_features)
         Kolmogorov-Smirnov distance from the real rows, 0 to 1: of the carried rows, and of the same rows uncarried.
-    p_value : float array (n_domains, n_features), of ``distance``, each for itself
+    p_value : float array (n_domains, n_features), of ``distance``, uncorrected
     shift : float array (n_domains, n_features)
-        Mean of the carried rows less that of the real ones, in units of the feature's standard deviation at fit.
+        Mean of the carried rows minus that of the real ones, in units of the feature's standard deviation at fit.
     spread : float array (n_domains, n_features)
-        Standard deviation of the carried rows over that of the real ones; NaN where the feature does not vary there.
+        Standard deviation of the carried rows divided by that of the real ones; NaN if these do not vary.
     """
 
     domains: tuple[str, ...]
@@ -74,7 +74,7 @@ class CounterfactualCheck:
 
     @property
     def adjusted(self) -> Floats:
-        """``p_value`` for all tests together (Holm 1979)."""
+        """``p_value`` corrected for all tests (Holm 1979)."""
         result = np.full(self.p_value.shape, np.nan)
         tested = np.isfinite(self.p_value)
         values = self.p_value[tested]
@@ -86,12 +86,12 @@ class CounterfactualCheck:
 
     @property
     def rejected(self) -> NDArray[np.bool_]:
-        """Tests that 5 % for all of them together reject."""
+        """Tests rejected at a level of 5 % for all of them together."""
         return np.asarray(self.adjusted < LEVEL)
 
     @property
     def visible(self) -> Floats:
-        """Distance (n_domains,) that a domain's rows are enough to reject beside all other tests."""
+        """Smallest distance (n_domains,) that can be rejected with a domain's rows, with all tests corrected for."""
         if not self.n_tests:
             return np.full(len(self.domains), np.nan)
         size = np.sqrt(-0.5 * np.log(LEVEL / (2 * self.n_tests)))
@@ -100,7 +100,7 @@ class CounterfactualCheck:
         return np.where(tested, size * np.sqrt(either), np.nan)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a tested domain and feature, largest distance first.
+        """One row per tested domain and feature, largest distance first.
 
         Columns: domain, feature, distance, before, shift, spread, p_value, p_adjusted, rejected, rows, carried.
         """
@@ -120,12 +120,12 @@ class CounterfactualCheck:
         return table.sort_values("distance", ascending=False, kind="stable").reset_index(drop=True)
 
     def summary(self) -> str:
-        """What the tests say, in a few sentences."""
+        """Result of the tests, in a few sentences."""
         tested = np.asarray(np.isfinite(self.p_value).any(axis=1))
         if not tested.any():
             return (
-                f"Not tested: that takes {LEAST_ROWS} rows of a domain and {LEAST_ROWS} of others; the largest domain "
-                f"has {int(self.rows.max(initial=0))}."
+                f"Not tested: a test needs {LEAST_ROWS} rows of a domain and {LEAST_ROWS} of others; the largest "
+                f"domain has {int(self.rows.max(initial=0))}."
             )
         bad = self.rejected
         carried, before = (float(np.nanmedian(part)) for part in (self.distance, self.before))
@@ -135,7 +135,7 @@ class CounterfactualCheck:
         said = (
             f"{counted(self.n_tests, 'test')} ({counted(int(tested.sum()), 'domain')}) at {LEVEL:.0%} for all together "
             f"{found}. Median distance {carried:.2f}, uncarried {before:.2f}; largest {np.nanmax(self.distance):.2f}. "
-            f"Rows are enough to reject a distance of {np.nanmin(self.visible):.2f} at best."
+            f"The smallest distance that so many rows can reject is {np.nanmin(self.visible):.2f}."
         )
         return f"{said} Too few rows to test {listed(left)}." if left else said
 
@@ -143,7 +143,7 @@ class CounterfactualCheck:
         return str(self)
 
     def __str__(self) -> str:
-        return f"Rows carried to a domain against rows of it: {self.summary()}"
+        return f"Rows carried to a domain compared with its own rows: {self.summary()}"
 
 
 @torch.no_grad()
@@ -188,13 +188,13 @@ def check_counterfactuals(
 
 
 def _seen(x: torch.Tensor, observed: torch.Tensor | None) -> Floats:
-    """Features (rows, features); NaN where they were not observed."""
+    """Features (rows, features); NaN where not observed."""
     values: Floats = x.cpu().double().numpy()
     return values if observed is None else np.where(observed.cpu().numpy() > 0, values, np.nan)
 
 
 def kolmogorov_smirnov(a: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """Two-sample distance and asymptotic p-value (n_features,) of every column; NaN are left out."""
+    """Two-sample distance and asymptotic p-value (n_features,) of every column; NaN entries are left out."""
     both = np.concatenate([a, b])
     order = np.argsort(both, axis=0, kind="stable")
     ranked = np.take_along_axis(both, order, axis=0)
@@ -202,7 +202,7 @@ def kolmogorov_smirnov(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     steps = np.where(order < len(a), 1.0 / n, -1.0 / m)
     steps[np.isnan(ranked)] = 0.0
     gaps = np.abs(steps.cumsum(axis=0))
-    # Among equal values only the last has them all counted.
+    # Of tied values only the last counts them all.
     gaps[:-1][ranked[1:] == ranked[:-1]] = 0.0
     distance: Floats = gaps.max(axis=0)
     return distance, np.asarray(kolmogorov(distance * np.sqrt(n * m / (n + m))))

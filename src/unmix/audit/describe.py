@@ -1,6 +1,6 @@
-r"""What a fitted model says about its data, as arrays: effects of domains, mixing, reconstruction.
+r"""A fitted model and its data as arrays: effects of domains, mixing, reconstruction.
 
-All numbers are taken on held-out rows where there are any, but the mixing, which is that of the training rows. Latents
+All numbers are of held-out rows if there are any, except the mixing, which is that of the training rows. Latents
 have standard deviation 1 over the training rows, so effects are in units of a latent's own spread.
 """
 
@@ -55,9 +55,9 @@ class DomainEffects:
 
 @dataclass(frozen=True)
 class Description(DomainEffects):
-    """Arrays behind the report; every field is an array, so the whole is saved beside the model.
+    """Arrays behind the report; every field is an array, so all of it can be saved beside the model.
 
-    To the fields of ``DomainEffects`` it adds:
+    In addition to the fields of ``DomainEffects``:
 
     Attributes
     ----------
@@ -68,17 +68,17 @@ class Description(DomainEffects):
     strata, strata_group, strata_design : (rows,) int, (strata,) int and (strata, n_design), as in ``audit.subject``
     best : (1,) int, the chosen start
     location_starts_low, location_starts_high : (n_domains, n_latents), range of the mean over all starts, matched
-    r2, r2_train : (n_features,), share of each feature's variance that encode-decode keeps, held out and training; NaN
-        where the feature does not vary there
+    r2, r2_train : (n_features,), share of each feature's variance that encode-decode reproduces, on held-out and on
+        training rows; NaN if the feature does not vary there
     r2_variance : (n_features,), variance of each feature on the held-out rows, in units of that in the fit
     posterior_width : (n_latents,), mean posterior standard deviation, in units of the latent's spread over rows
     agreement, agreement_latents : (starts, starts) and (starts, n_latents) of the chosen start with every other
-    held_out : (1,) 1 where the described rows are held-out rows, 0 where there were too few to hold any out
+    held_out : (1,) 1 if the described rows are held-out rows, 0 if there were too few to hold any out
     explained_variance : (n_latents,), share of the features' variance that each latent accounts for in ``train``
-    audited_latents, audited_strata, audited_group, audited_design : as ``latents`` and ``strata``, of the rows that an
-        audit looks at by default (``with_training_rows``); empty in models saved before they were kept
-    left_over : (n_design, n_features), what the latents leave of the differences between domains, on η; empty as well
-        where a model ignores domains
+    audited_latents, audited_strata, audited_group, audited_design : as ``latents`` and ``strata``, of the rows that are
+        audited by default (``with_training_rows``); empty in models saved by versions that did not keep them
+    left_over : (n_design, n_features), differences between domains that the latents do not explain, on η; empty in such
+        models and in those that ignore domains
     """
 
     latents: Floats
@@ -172,8 +172,8 @@ def with_training_rows(
 ) -> Description:
     """``found`` with the rows for an audit: those held out, and the training rows of strata that have many.
 
-    An encoder fits its training rows a little better than others. From 90 of a stratum on that does not show in means,
-    scales and correlations within strata; of fewer only held-out rows tell.
+    An encoder fits its training rows slightly better than others. With 90 or more rows per stratum this does not affect
+    means, scales and correlations within strata; of smaller strata only held-out rows are used.
     """
     place = evenly(len(train), _MOST_AUDITED)
     train = train.take(torch.from_numpy(place).to(train.x.device))
@@ -228,13 +228,13 @@ def mean_latents(model: FittedModel, rows: Rows) -> Floats:
 
 
 def chunks(rows: Rows, size: int = _CHUNK) -> Iterator[Rows]:
-    """Up to ``size`` rows at a time; fewer where they are wide."""
+    """Up to ``size`` rows at a time; fewer if there are many features."""
     for place in blocks(len(rows), _n_features(rows), size):
         yield rows.take(place)
 
 
 def blocks(n_rows: int, n_features: int, size: int = _CHUNK) -> Iterator[slice]:
-    """The places of ``chunks``."""
+    """The slices of rows in ``chunks``."""
     size = max(1, min(size, size * _WIDE // n_features))
     for begin in range(0, n_rows, size):
         yield slice(begin, begin + size)
@@ -276,13 +276,13 @@ def explained_variance(model: FittedModel, rows: Rows) -> Floats:
 
 
 def explained(model: FittedModel, rows: Rows) -> Reconstruction:
-    """What encode-decode keeps of each feature, missing entries left out; ``rows`` are in the units of the fit.
+    """Share of each feature that encode-decode reproduces, without missing entries; ``rows`` in the units of the fit.
 
-    Of the variance of a continuous feature, of the deviance of others.
+    The share is of the variance of continuous features, of the deviance of others.
     """
     likelihood = model.likelihood
     errors, squares, sums, counts = 0.0, 0.0, 0.0, 0.0
-    # Sums are taken from the first value that is there, so that a feature that does not vary has exactly no variance.
+    # Values are centred at the first observed one, so a constant feature has a variance of exactly 0.
     first = rows.take(slice(0, 1)).x
     if rows.observed is not None:
         first = rows.x.gather(0, rows.observed.argmax(0, keepdim=True))
@@ -323,7 +323,7 @@ def domain_effects(latents: Floats, groups: NDArray[np.int64], n_domains: int, s
         for rows in (_resample(groups, n_domains, rng) for _ in range(_BOOTSTRAPS))
     ]
     with warnings.catch_warnings():
-        # A domain of which no row is held out has no values.
+        # A domain without held-out rows has no values.
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         intervals = [np.nanquantile(np.stack(values), [0.025, 0.975], axis=0) for values in zip(*draws, strict=True)]
     shuffled = [_effects(latents, rng.permutation(groups), n_domains)[2] for _ in range(_SHUFFLES)]

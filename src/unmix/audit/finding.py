@@ -1,4 +1,4 @@
-"""One condition of the theory, held against data: a verdict, whether the data could have said no, and the evidence."""
+"""One condition of the theory tested on data: verdict, whether the data could have shown a failure, evidence."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Verdict = Literal["holds", "fails", "cannot tell"]
 
 
 def code_of(condition: str) -> str:
-    """What stays of a condition when words change: C1 of "C1 positivity", number_of_latents of "number of latents"."""
+    """Stable code of a condition: C1 for "C1 positivity", number_of_latents for "number of latents"."""
     first = condition.split()[0]
     numbered = len(first) == 2 and first[0] == "C" and first[1].isdigit()
     return first if numbered else condition.replace(" ", "_").replace("-", "_")
 
 
 class Said(str):
-    """Words that carry a code, which stays when they change."""
+    """Text with a code that is stable when the text changes."""
 
     __slots__ = ("code",)
     code: str
@@ -43,9 +43,9 @@ class Finding:
     condition : str
         Such as "C3 changes".
     verdict : {"holds", "fails", "cannot tell"}
-        "fails" means that the theory guarantees nothing by this condition, not that the latents are wrong.
+        "fails" means that the theory guarantees nothing through this condition, not that the latents are wrong.
     could_fail : bool
-        Whether these data could have shown a failure; where not, "holds" would be no evidence, and the verdict is
+        Whether these data could have shown a failure; if not, "holds" would be no evidence, and the verdict is
         "cannot tell".
     evidence : mapping of str to numbers, names and lists
     sentence : str
@@ -59,22 +59,22 @@ class Finding:
 
     @property
     def code(self) -> str:
-        """Of the condition: C1, C2, C3, C4, invertibility, agreement, number_of_latents, rows or left_out_domains."""
+        """Code of the condition: C1 to C4, invertibility, agreement, number_of_latents, rows or left_out_domains."""
         return code_of(self.condition)
 
     def to_dict(self) -> dict[str, object]:
-        """The finding as strict JSON can hold it."""
+        """The finding, ready for strict JSON."""
         result: dict[str, object] = json_ready({"code": self.code, **asdict(self)})
         return result
 
 
 def counted(number: int, thing: str) -> str:
-    """A number with its thing: "1 domain", "3 domains"."""
+    """A number with its noun: "1 domain", "3 domains"."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def there(number: int, thing: str) -> str:
-    """What follows "there": "is 1 domain", "are 3 domains"."""
+    """Continuation of "there": "is 1 domain", "are 3 domains"."""
     return f"{'is' if number == 1 else 'are'} {counted(number, thing)}"
 
 
@@ -85,5 +85,5 @@ def listed(names: list[str], most: int = 5) -> str:
 
 
 def floored(value: float) -> str:
-    """Two decimals, cut and not rounded, so that nothing looks better than it is: 0.999 is "0.99"."""
+    """Two decimals, rounded down so that no value looks better than it is: 0.999 is "0.99"."""
     return f"{math.floor(100 * value + 1e-9) / 100:.2f}"

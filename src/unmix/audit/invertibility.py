@@ -1,19 +1,18 @@
 r"""Is the decoder invertible where the data lie, latent by latent?
 
 With the scale-free Jacobian :math:`J` at a row, the *own effect* of latent i is the part of its column that the other
-columns cannot make up,
+columns cannot reproduce,
 
 .. math:: e_i = \min_c \lVert J_{\cdot i} - J_{\cdot, -i}\, c \rVert = 1 / \sqrt{[(J^\top J)^{-1}]_{ii}},
 
 in standard deviations of the features. A collapsed or duplicated latent has none. The smallest singular value of J is
-at most the smallest own effect. Where there is an encoder, latents drawn from the prior are decoded and encoded again:
-a latent that folds, z and -z giving the same features, does not come back, and one that folds only far out does so in
-part. Asked is a squared correlation of 0.95, which an encoder that shrinks a latent does not lower. With the model's
-noise on the features the correlation that is left is the *ceiling*: no reading of the latent comes closer to it, and
-where it is below 0.95 the latent cannot have that correlation with a true one, if the model is right. And the rows
-themselves are encoded and decoded: where that is no better than the features' means, :math:`R^2 \le 0` in the mean
-over the features that vary there (``Reconstruction.kept``), the model does not describe these rows, and none of its
-latents is read off them.
+at most the smallest own effect. If there is an encoder, latents drawn from the prior are decoded and encoded again: a
+latent that folds (z and -z give the same features) is not recovered, and one that folds only far out is recovered in
+part. The squared correlation must be 0.95; an encoder that shrinks a latent does not lower it. With the model's noise
+added to the features, the correlation is the *ceiling*: no estimate of the latent is closer to it. If the ceiling is
+below 0.95 and the model is right, the latent cannot have that correlation with a true one. Finally, the rows themselves
+are encoded and decoded: if that is no better than the features' means, :math:`R^2 \le 0` in the mean over the features
+that vary there (``Reconstruction.kept``), the model does not describe these rows, and no latent is recovered from them.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def own_effects(jacobian: Floats) -> tuple[Floats, Floats]:
 
 
 def check_invertibility(subject: AuditInput, context: Context) -> CheckResult[None]:
-    """Whether every latent can be read off the features, and what is wrong with those that cannot."""
+    """Whether every latent can be recovered from the features, and the faults of those that cannot."""
     effects, smallest = own_effects(subject.jacobian)
     low = np.quantile(effects, _SHARE_OF_ROWS, axis=0)
     faults: dict[int, Said] = {}
@@ -55,7 +54,7 @@ def check_invertibility(subject: AuditInput, context: Context) -> CheckResult[No
     still = 0 if subject.reconstruction is None else subject.reconstruction.still
     made, undescribed = subject.simulated, kept is not None and kept <= 0
     if undescribed:
-        said = f"is not read off these rows: encoding and decoding them is no better than the means (R² {kept:.2f})"
+        said = f"cannot be recovered from these rows: encoding and decoding is no better than the means (R² {kept:.2f})"
         faults = dict.fromkeys(range(subject.n_latents), Said("undescribed_rows", said))
     for i in range(subject.n_latents):
         back, ceiling = (1.0, 1.0) if made is None else (float(made.round_trip[i]), float(made.ceiling[i]))
@@ -64,19 +63,19 @@ def check_invertibility(subject: AuditInput, context: Context) -> CheckResult[No
         if low[i] < _OWN_EFFECT:
             faults[i] = Said(
                 "no_effect_of_its_own",
-                f"has an effect of its own of only {low[i]:.2f} or less on the features at a tenth of the rows",
+                f"has an effect of its own of at most {low[i]:.2f} on the features at a tenth of the rows",
             )
         elif back < _ROUND_TRIP:
             faults[i] = Said(
                 "round_trip",
-                f"does not come back closely enough when it is decoded and encoded again (squared correlation "
-                f"{floored(back)}; {_ROUND_TRIP} is asked)",
+                f"is not recovered closely enough when decoded and encoded again (squared correlation {floored(back)}; "
+                f"required: {_ROUND_TRIP})",
             )
         elif ceiling < _CEILING:
             faults[i] = Said(
                 "noise_ceiling",
-                f"is read off too unclearly: decoded, with the model's noise, and encoded again it has a correlation "
-                f"of {floored(ceiling)} with itself ({_CEILING} is asked)",
+                f"is estimated too imprecisely: decoded, with the model's noise, and encoded again, it has a "
+                f"correlation of {floored(ceiling)} with itself (required: {_CEILING})",
             )
     names = subject.names
     evidence = {
@@ -96,15 +95,17 @@ def check_invertibility(subject: AuditInput, context: Context) -> CheckResult[No
     if faults:
         sentence = " ".join(f"{names[i]} {words}." for i, words in faults.items())
         return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), None, faults)
-    sentence = f"Every latent moves the features in a way of its own (least {low.min():.2f} {subject.unit})"
-    sentence += "." if made is None else " and comes back when decoded and encoded again."
+    sentence = f"Every latent has an effect of its own on the features (at least {low.min():.2f} {subject.unit})"
+    sentence += "." if made is None else " and is recovered when decoded and encoded again."
     if kept is not None and kept > 0:
         apart = (
-            f", {counted(still, 'feature')} aside that {'does' if still == 1 else 'do'} not vary here" if still else ""
+            f", without {counted(still, 'feature')} that {'does' if still == 1 else 'do'} not vary here"
+            if still
+            else ""
         )
-        sentence += f" Encoding and decoding keeps {floored(kept)} of the features' {subject.kept}{apart}."
+        sentence += f" Encoding and decoding reproduces {floored(kept)} of the features' {subject.kept}{apart}."
     elif kept is not None:
-        sentence += " No feature varies on these rows: what encoding and decoding keeps of them is not known."
+        sentence += " No feature varies on these rows, so the quality of the reconstruction is not known."
     return CheckResult(Finding(CONDITION, "holds", True, sentence, evidence), None)
 
 

@@ -1,8 +1,8 @@
 """Does the finding hold when each domain in turn is left out of the fit?
 
-A model is fitted without a domain, and its latents of all rows, those of the left-out domain among them, are matched
-one to one with those of the whole fit. What one domain alone holds up is not found again without it. As between starts,
-a correlation of 0.95 counts as the same latent.
+A model is fitted without one domain, and its latents of all rows, including those of the left-out domain, are matched
+one to one with those of the whole fit. A latent that rests on one domain alone is not found again without it. As
+between starts, a correlation of 0.95 counts as the same latent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def check_left_out(
 ) -> Finding:
     """The finding from ``latents`` (rows, n_latents) of the fit, and those of the same rows ``without`` each domain.
 
-    ``failed`` says why there is no fit without a domain.
+    ``failed``: for each domain without which no model could be fitted, the reason.
     """
     found = {domain: agreement(np.stack([latents, own])).latents[0, 1] for domain, own in without.items()}
     evidence = {
@@ -38,7 +38,7 @@ def check_left_out(
     lost = f" Without {listed(list(failed))} no model could be fitted." if failed else ""
     if len(found) + len(failed) < _LEAST_DOMAINS or not found:
         sentence = (
-            f"Leaving a domain out takes {_LEAST_DOMAINS} domains: with fewer nothing is left that changes.{lost}"
+            f"Leaving a domain out takes {_LEAST_DOMAINS} domains: with fewer, no change between domains remains.{lost}"
         )
         return Finding(CONDITION, "cannot tell", False, sentence, evidence)
     each = np.stack(list(found.values()))

@@ -1,11 +1,11 @@
-r"""What the latents leave of the differences between domains, as effects that add up.
+r"""Differences between domains that the latents do not explain, as additive effects of levels.
 
-Latents that are fewer than the causes leave a part of the means of domains: with :math:`\delta_{uk}` the shift of η
-that gives feature k the mean that it has in domain u, the effects b of the levels are
+If there are fewer latents than causes, a part of the domain means is unexplained: with :math:`\delta_{uk}` the shift
+of η that gives feature k its mean in domain u, the effects b of the levels are
 
 .. math:: \hat b = \arg\min_b \sum_u n_u (\delta_{uk} - b_{0k} - d_u^\top b_k)^2 + \lVert b_k \rVert^2
 
-for the designs d of the domains and their numbers of rows. Where the model holds they are near 0.
+for the designs d of the domains and their numbers of rows. If the model holds they are near 0.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What has to be said of the rows of an audit before anything is tested on them.
+"""Caveats about the rows of an audit, noted before any test.
 
-Rows that the fit was trained on are known again by a 64-bit hash of their standardised features, kept with the model.
-A hash that several training rows share, or a row that was held out, says nothing and is not kept: tables of few numbers
-have equal rows by chance.
+Rows that the fit was trained on are recognised by a 64-bit hash of their standardised features, kept with the model. A
+hash that several training rows share, or that a held-out row has too, is not kept: in tables with few distinct values,
+equal rows occur by chance.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from unmix.data.batches import Rows
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Codes of notes; they stay when words change.
+# Codes of notes; stable when the wording changes.
 TRAINING_ROWS = "training_rows"
 CONSTANT_FEATURES = "constant_features"
 ROWS_UNLIKE_FIT = "rows_unlike_fit"
@@ -37,7 +37,7 @@ _TIMES, _MORE = 3.0, 0.1
 
 @dataclass(frozen=True)
 class Note:
-    """Something about the rows of an audit that its verdicts have to be read with.
+    """A caveat about the rows of an audit.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ def fingerprints(rows: Rows) -> Ints:
 
 
 def training_fingerprints(train: Rows, held_out: Rows | None) -> Ints:
-    """Hashes of at most 131,072 training rows, evenly spaced, that tell a training row from any other."""
+    """Hashes of at most 131,072 training rows, evenly spaced; only hashes that identify a training row."""
     place = torch.from_numpy(evenly(len(train), _MOST_KEPT))
     found, counts = np.unique(fingerprints(train.take(place.to(train.codes.device))), return_counts=True)
     others = np.empty(0, dtype=np.int64) if held_out is None else fingerprints(held_out)
@@ -71,16 +71,16 @@ def training_fingerprints(train: Rows, held_out: Rows | None) -> Ints:
 
 
 def note_training(rows: Rows, known: Ints) -> list[Note]:
-    """Whether rows are those of ``training_fingerprints``; by chance one in a hundred may be."""
+    """Note rows that are in ``training_fingerprints``, if they are more than 1 in 100, as chance may give."""
     seen, n = int(np.isin(fingerprints(rows), known).sum()), len(rows)
     if seen <= _FEW * n:
         return []
     return [
         Note(
             TRAINING_ROWS,
-            f"The fit was trained on {seen} or more of {'these' if n > 1 else 'this'} {counted(n, 'row')}, which "
-            f"flatters it where a domain has fewer than {LEAST_TRAINING_ROWS} of them. Pass other rows, or none: then "
-            "rows held out at fit are taken, and training rows only where they do no harm.",
+            f"The fit was trained on {seen} or more of {'these' if n > 1 else 'this'} {counted(n, 'row')}, which makes "
+            f"the audit too favourable for domains with fewer than {LEAST_TRAINING_ROWS} of them. Pass other rows, or "
+            "none: then rows held out at fit are used, and training rows only of domains with enough of them.",
             {"rows": n, "training_rows": seen},
         )
     ]
@@ -91,19 +91,19 @@ def note_constant(variance: Floats, features: Sequence[str]) -> list[Note]:
     still = [name for name, own in zip(features, variance.tolist(), strict=True) if own == 0]
     if not still:
         return []
-    said = "No feature varies on the audited rows, so that no latent can be read off them."
+    said = "No feature varies on the audited rows, so no latent can be recovered from them."
     if len(still) < len(features):
         said = (
             f"On the audited rows {counted(len(still), 'feature')} {'does' if len(still) == 1 else 'do'} not vary "
-            f"({listed(still)}): what latents make of such features is not seen there."
+            f"({listed(still)}): these rows do not show how such features depend on the latents."
         )
     return [Note(CONSTANT_FEATURES, said, {"features": still})]
 
 
 def note_unlike(rows: Rows, features: Sequence[str], now: Reconstruction, at_fit: Reconstruction) -> list[Note]:
-    """Whether a feature is five standard deviations of the fit off, or the model leaves far more than it did there.
+    """Whether a feature is off by 5 standard deviations of the fit, or the reconstruction is far worse than in the fit.
 
-    ``now`` is what encoding and decoding keeps of these rows, ``at_fit`` of those of the fit.
+    ``now`` is the reconstruction of these rows, ``at_fit`` that of the rows of the fit.
     """
     sums = squares = counts = np.zeros(len(features))
     for chunk in chunks(rows):
@@ -119,20 +119,20 @@ def note_unlike(rows: Rows, features: Sequence[str], now: Reconstruction, at_fit
     if names:
         has = "has" if len(names) == 1 else "have"
         said = (
-            f"{counted(len(names), 'feature')} ({listed(names)}) {has} a mean or spread of {_FAR:g} or more standard "
-            f"deviations of the fit, up to {far.max():.3g}."
+            f"{counted(len(names), 'feature')} ({listed(names)}) {has} a mean or spread of {_FAR:g} or more of "
+            f"{'its' if len(names) == 1 else 'their'} standard deviations in the fit, up to {far.max():.3g}."
         )
     elif left > max(_TIMES * left_at_fit, left_at_fit + _MORE):
         said = (
-            f"Encoding and decoding leaves {left:.2f} of a feature's variance at the fit on these rows, and left "
-            f"{left_at_fit:.2f} there."
+            f"The error of encoding and decoding these rows is {left:.2f} of a feature's variance in the fit; there it "
+            f"was {left_at_fit:.2f}."
         )
     more = "The model does not describe such rows. Are they the same columns, in the same order and units?"
     return [Note(ROWS_UNLIKE_FIT, f"{said} {more}", evidence)] if said else []
 
 
 def _left(kept: Reconstruction) -> float:
-    """Mean squared error over the features, in units of their variance at the fit; those that do not vary count 0."""
+    """Mean squared error over the features, in units of their variance in the fit; constant features count as 0."""
     return float(np.where(kept.variance > 0, (1.0 - kept.r2) * kept.variance, 0.0).mean())
 
 
@@ -141,15 +141,15 @@ def _seen(rows: Rows) -> torch.Tensor:
 
 
 def note_without_domain(groups: Ints) -> list[Note]:
-    """Rows of a combination of levels that was not there at fit, -1 in ``groups``."""
+    """Note rows with a combination of levels that the fit did not have, -1 in ``groups``."""
     lost = int((groups < 0).sum())
     if not lost:
         return []
     return [
         Note(
             ROWS_WITHOUT_DOMAIN,
-            f"{lost} of {counted(len(groups), 'row')} {'is' if lost == 1 else 'are'} of a combination of domain levels "
-            "that was not there at fit; within-domain tests leave them out.",
+            f"{lost} of {counted(len(groups), 'row')} {'has' if lost == 1 else 'have'} a combination of domain levels "
+            "that the fit did not have; tests within domains leave them out.",
             {"rows": len(groups), "left_out": lost},
         )
     ]

@@ -2,18 +2,18 @@ r"""How far rows lie outside what a fit saw, in two parts that mean different th
 
 **Latents.** A row's latents may lie where no known domain has any: its density :math:`\sum_u \pi_u p(z \mid u)` is
 compared with those of rows held out at fit. A whole domain may have means and spreads unlike those of known domains:
-for each latent both are held against what the known domains predict of one more (Student's t with D - 1 degrees of
-freedom, as though each known domain in turn were the new one). That is what new domains are: nothing is wrong with it.
+for each latent both are compared with what the known domains predict for one more domain (Student's t with D - 1
+degrees of freedom). That is expected of a new domain, and no problem.
 
-**Mixing.** If the mixing is that of the fit, a draw :math:`z \sim q(z \mid x)` leaves :math:`r = x - \hat g(z)` with
-the law of the noise, in any domain. For each feature the mean square of r is compared with that of held-out rows with
-the same latents (the ten nearest of each row). Where decoder and encoder extrapolate that need not hold in the best of
-worlds; so rows inside the range, with densities above the lowest twentieth of held-out rows, are tested for a mean
-square 1.3 times as large, beyond what known domains differ by, and rows outside it only for residuals that, less the
-noise, are a quarter of the feature's variance. Residuals of discrete features are normal scores of their quantiles,
-since what is left of a count depends on how large it is expected to be, and so on the domain. Of features that are
-mostly noise the mean square says little; so inside the range x - E[x | z] is also regressed on E[x | z]: a slope beyond
-±0.3 says that the feature does not follow the latents as it did.
+**Mixing.** If the mixing is that of the fit, the residual :math:`r = x - \hat g(z)`, :math:`z \sim q(z \mid x)`,
+has the law of the noise, in any domain. For each feature the mean square of r is compared with that of held-out rows
+with similar latents (the ten nearest to each row). Where decoder and encoder extrapolate, this need not hold even if
+the mixing is unchanged. So rows inside the range, with densities above the lowest twentieth of held-out rows, are
+tested for a mean square 1.3 times as large, beyond the variation between known domains; rows outside it only for
+residuals that, minus the noise, are a quarter of the feature's variance. Residuals of discrete features are normal
+scores of their quantiles, since the residual of a count depends on its expected size, and so on the domain. For
+features that are mostly noise the mean square is uninformative; so inside the range x - E[x | z] is also regressed on
+E[x | z]: a slope beyond ±0.3 means that the feature does not follow the latents as in the fit.
 """
 
 from __future__ import annotations
@@ -59,24 +59,24 @@ class HeldOutResiduals:
 
 @dataclass(frozen=True, repr=False)
 class Novelty:
-    """Rows of a table against what a fit saw; printed, it is a few sentences on each domain.
+    """Rows of a table compared with the data of a fit; printed, a few sentences on each domain.
 
     Attributes
     ----------
-    rows : DataFrame, one row a row
-        ``domain`` as given; ``latents_p``: how many of the rows held out at fit lie as far out; ``inside``: whether
-        that is more than 5 %; ``mixing_p``: how many of them have a residual as large as the largest of this row,
-        NaN for rows that are not inside, where the model extrapolates; ``feature``: which that is.
-    domains : DataFrame, one row a domain
-        ``domain``; ``rows``; ``inside``: share of rows inside the range; ``latents_p`` and ``latent``: whether means
-        and spreads of the latents are beyond those of known domains, and the furthest latent; ``mixing_p``,
-        ``feature`` and ``ratio``: whether features are what the mixing makes of the latents, the feature furthest from
-        that, and how many times as large its mean square residual is; ``verdict``. p-values are those of all latents,
-        or features, together; NaN where it cannot be told.
+    rows : DataFrame, one row per row of the table
+        ``domain`` as given; ``latents_p``: share of the rows held out at fit that lie at least as far out; ``inside``:
+        whether that is more than 5 %; ``mixing_p``: share of them with a residual as large as the largest of this row,
+        NaN for rows that are not inside, where the model extrapolates; ``feature``: the feature with that residual.
+    domains : DataFrame, one row per domain
+        ``domain``; ``rows``; ``inside``: share of rows inside the range; ``latents_p`` and ``latent``: p-value of means
+        and spreads of the latents beyond those of known domains, and the most extreme latent; ``mixing_p``,
+        ``feature`` and ``ratio``: p-value of features that do not follow the mixing of the fit, the most extreme
+        feature, and the factor by which its mean square residual is larger; ``verdict``. p-values are corrected for
+        the number of latents or features; NaN if not testable.
 
-    A p-value says how often, at most, a domain with the mixing of the fit (``mixing_p``), or one more domain like the
-    known ones (``latents_p``), comes out as far or further. Below 0.05 ``verdict`` names it; of 20 domains for which
-    all is as in the fit one is named wrongly.
+    A p-value is the probability, at most, that a domain with the mixing of the fit (``mixing_p``), or one more domain
+    like the known ones (``latents_p``), is as extreme or more. ``verdict`` reports p-values below 0.05; of 20 domains
+    just like those of the fit, one is reported wrongly.
     """
 
     rows: pd.DataFrame
@@ -84,7 +84,7 @@ class Novelty:
 
     @property
     def new_mixing(self) -> bool:
-        """Whether in some domain features are not what the mixing makes of the latents."""
+        """Whether in some domain the features do not follow the mixing of the fit."""
         return bool((self.domains["mixing_p"] < LEVEL).any())
 
     @property
@@ -105,10 +105,10 @@ class Novelty:
 
 @dataclass(frozen=True)
 class Residuals:
-    """Posterior means (rows, n_latents), and what one draw z of each row's posterior leaves (rows, n_features).
+    """Posterior means (rows, n_latents) and residuals (rows, n_features) given one draw z of each row's posterior.
 
-    ``left`` has one law for all z if the mixing is that of the fit (``Likelihood.pivot``); ``expected`` is E[x | z] in
-    units of the encoder's inputs, and ``apart`` x less that. NaN where missing.
+    ``left``: residuals whose law does not depend on z if the mixing is that of the fit (``Likelihood.pivot``);
+    ``expected``: E[x | z] in units of the encoder's inputs; ``apart``: x minus that. NaN where missing.
     """
 
     means: Floats
@@ -122,7 +122,7 @@ class Residuals:
 
 @torch.no_grad()
 def residuals_of(model: FittedModel, rows: Rows, seed: int = 0) -> Residuals:
-    """Posterior means of rows and what draws of their posteriors leave."""
+    """Posterior means and residuals of rows."""
     source = torch.Generator().manual_seed(seed)
     found: list[tuple[torch.Tensor, ...]] = []
     for chunk in chunks(rows):
@@ -138,7 +138,7 @@ def residuals_of(model: FittedModel, rows: Rows, seed: int = 0) -> Residuals:
 
 
 def held_out_residuals(model: FittedModel, held_out: Rows) -> HeldOutResiduals:
-    """Of at most 2,000 rows, fewer where they are wide."""
+    """Residuals of at most 2,000 held-out rows, fewer if there are many features."""
     n_features = held_out.take(slice(0, 1)).x.shape[1]
     place = evenly(len(held_out), int(np.clip(_MOST_NUMBERS // n_features, 5 * LEAST_ROWS, _MOST_ROWS)))
     found = residuals_of(model, held_out.take(torch.from_numpy(place).to(held_out.codes.device)))
@@ -154,7 +154,7 @@ def novelty(
     latent_names: Sequence[str],
     feature_names: Sequence[str],
 ) -> Novelty:
-    """The comparison of ``rows`` with what was ``kept`` of those that were held out at fit."""
+    """Compare ``rows`` with the ``kept`` residuals of rows held out at fit."""
     known = _Known(model, found, kept)
     own_rows = residuals_of(model, rows)
     density = known.density(own_rows.means)
@@ -192,7 +192,7 @@ def novelty(
 
 
 class _Known:
-    """What held-out rows of known domains look like."""
+    """Held-out rows of known domains, as reference."""
 
     def __init__(self, model: FittedModel, found: Description, kept: HeldOutResiduals) -> None:
         self.model, self.found = model, found
@@ -218,7 +218,7 @@ class _Known:
         return total.cpu().double().numpy()
 
     def beyond(self, latents: Floats) -> tuple[float, int]:
-        """p-value of the means and spreads of one more domain, and its furthest latent."""
+        """p-value of the means and spreads of one more domain, and its most extreme latent."""
         location, spread = self.found.location, self.found.spread
         there = np.isfinite(location).all(axis=1) & (spread > 0).all(axis=1)
         n_domains, n = int(there.sum()), len(latents)
@@ -233,7 +233,7 @@ class _Known:
         return float(min(1.0, p.min() * len(p))), int(p.argmin() % latents.shape[1])
 
     def unlike(self, rows: Residuals, inside: NDArray[np.bool_], x: Floats) -> tuple[float, int, float]:
-        """p-value of the residuals of one domain, the feature that is furthest out, and by how much."""
+        """p-value of the residuals of one domain, the most extreme feature, and its ratio."""
         tests = []
         if inside.sum() >= LEAST_ROWS and self.inside.sum() >= LEAST_ROWS:
             tests.append(self._fine(rows[inside]))
@@ -250,7 +250,7 @@ class _Known:
         return float(min(1.0, p[test, feature] * tested)), int(feature), float(ratio[test, feature])
 
     def _fine(self, rows: Residuals) -> tuple[Floats, Floats]:
-        """p-values and ratios (n_features,) of rows inside the range, against held-out rows with such latents."""
+        """p-values and ratios (n_features,) of rows inside the range, against held-out rows with similar latents."""
         latents, left = rows.means, rows.left
         own, squares = self.latents[self.inside], self.squares[self.inside]
         nearest = cKDTree(own).query(latents, k=min(_NEAREST, len(own)))[1].reshape(len(latents), -1)
@@ -288,7 +288,7 @@ class _Known:
     def _coarse(self, rows: Residuals, x: Floats) -> tuple[Floats, Floats]:
         """p-values and ratios (n_features,) of rows outside the range: residuals against the features' own variance.
 
-        The share of their squares counts that is beyond the noise.
+        Only the share of the squares beyond the noise counts.
         """
         seen = np.isfinite(rows.apart)
         counts = np.maximum(seen.sum(axis=0), 2)
@@ -304,9 +304,9 @@ class _Known:
 
 
 def _turned(rows: Residuals) -> Floats:
-    """p-values (n_features,) of how far residuals of rows inside the range go along with what the mixing makes.
+    """p-values (n_features,) of the slope of the residuals on E[x | z], for rows inside the range.
 
-    Their slope on it is 0 if the mixing is that of the fit, and -1 of a feature that follows no latent now.
+    The slope is 0 if the mixing is that of the fit, and -1 for a feature that no longer follows any latent.
     """
     seen = np.isfinite(rows.apart)
     counts = np.maximum(seen.sum(axis=0), 1)
@@ -321,7 +321,7 @@ def _turned(rows: Residuals) -> Floats:
 
 
 def _mean(values: Floats) -> Floats:
-    """Mean of every column over what is not missing; 0 where all is."""
+    """Mean of every column over its observed entries; 0 if it has none."""
     result: Floats = np.nansum(values, axis=0) / np.maximum(np.isfinite(values).sum(axis=0), 1)
     return result
 
@@ -351,25 +351,23 @@ def _verdict(latents_p: float, mixing_p: float) -> str:
 def _sentence(domain: str, rows: int, row: Any) -> str:
     mixing_p, latents_p = float(row["mixing_p"]), float(row["latents_p"])
     head = f"{domain} ({counted(rows, 'row')}, {row['inside']:.0%} inside the range of the fit): "
-    how = f"what is left of {row['feature']} is {row['ratio']:.1f} times as large in mean square as in rows of the fit"
+    how = f"the mean square residual of {row['feature']} is {row['ratio']:.1f} times that in rows of the fit"
     if row["ratio"] < 1.0 + TOLERANCE:
         how = f"{row['feature']} does not follow the latents as in rows of the fit"
     if np.isnan(mixing_p):
         mixing = (
-            f"too few rows to tell whether the mixing is that of the fit: it takes {LEAST_ROWS} inside that range, "
-            f"both of these rows and of those held out at fit, or {LEAST_ROWS} of these outside it."
+            f"too few rows to tell whether the mixing is that of the fit: {LEAST_ROWS} rows inside that range are needed, "
+            f"among these and among those held out at fit, or {LEAST_ROWS} of these outside it."
         )
     elif mixing_p < LEVEL:
         mixing = (
-            f"features are not what the mixing of the fit makes of the latents ({_p(mixing_p)}; {how}): a new mixing. "
-            "Do not believe latents of these rows, and do not adapt to them."
+            f"the features do not follow the mixing of the fit ({_p(mixing_p)}; {how}): a new mixing. Do not trust the "
+            "latents of these rows, and do not adapt to them."
         )
     else:
-        mixing = (
-            f"features are what the mixing of the fit makes of the latents ({_p(mixing_p)}): latents can be read off."
-        )
+        mixing = f"the features follow the mixing of the fit ({_p(mixing_p)}): the latents can be trusted."
     if np.isnan(latents_p):
-        latents = "Whether its latents are unlike those of known domains takes two known domains to tell."
+        latents = "Telling whether its latents are unlike those of known domains takes two known domains."
     elif latents_p < LEVEL:
         latents = (
             f"Means or spreads of its latents are beyond those of the known domains ({_p(latents_p)}; {row['latent']} "

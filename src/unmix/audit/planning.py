@@ -1,13 +1,13 @@
 """Before any data exist: which latents would a proposed support and a number of domains identify?
 
-The count of ``unmix.theory``: a pair of latents is separated if :math:`2 |N_a \\cap N_b| + 1` domains are there, or if
-the overlap is empty. It takes the latents to change generically: domains that differ in few latents, or only in their
-means, do less. Pairs that are not separated form blocks.
+The count of ``unmix.theory``: a pair of latents is separated if there are :math:`2 |N_a \\cap N_b| + 1` domains, or if
+the overlap is empty. It assumes that the latents change generically: domains that differ in few latents, or only in
+their means, achieve less. Pairs that are not separated form blocks.
 
-The count knows no rows. What an audit would see of the design is simulated: a linear mixing with random weights on the
+The count ignores the number of rows. The result of an audit is simulated: a linear mixing with random weights on the
 support, in every domain means :math:`N(0, \\text{shift}^2)` and standard deviations
 :math:`\\exp N(0, \\text{scale}^2)` of the latents, rows with noise, and the latents' posterior means under the true
-mixing. The audit of these (``verdicts.audit_subject``) is what a fit that found the truth would be told.
+mixing. The audit of these (``verdicts.audit_subject``) is that of a fit that found the truth.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SIMULATED = (50, 2000)
 
 @dataclass(frozen=True)
 class _Generic:
-    """So many domains in which every latent changes, each in a new direction."""
+    """``n_domains`` domains in which every latent changes, each in a new direction."""
 
     n_domains: int
 
@@ -67,14 +67,14 @@ class _Generic:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is taken of the experiment beside support and domains; what was not given is assumed.
+    """Properties of the experiment beside support and domains; values that are not given are assumed.
 
     Attributes
     ----------
     rows : int, default 100
         Rows of every domain that the audit sees.
     noise : float, default 0.3
-        Standard deviation of the noise of a feature, in units of what the latents make of it.
+        Standard deviation of a feature's noise, in units of the standard deviation that the latents give the feature.
     shift : float, default 0.5
         Standard deviation, over domains, of a latent's mean, in units of its typical spread within a domain.
     scale : float, default 0.25
@@ -91,7 +91,7 @@ class Experiment:
 
     @classmethod
     def of(cls, rows: int | None, noise: float | None, shift: float | None, scale: float | None) -> Experiment:
-        """Checked; None for what is not given."""
+        """Checked values; None for those that are not given."""
         named: dict[str, Any] = {"rows": rows, "noise": noise, "shift": shift, "scale": scale}
         words = {name: value for name, value in named.items() if value is not None}
         for name, value in words.items():
@@ -99,14 +99,14 @@ class Experiment:
         return cls(**words, given=tuple(words))
 
     def sentence(self) -> str:
-        """What was given, and what is assumed."""
+        """The values that were given and those that are assumed."""
         said = {
-            "rows": f"{counted(self.rows, 'row')} a domain",
-            "noise": f"noise of {self.noise:g} of what the latents make of a feature",
-            "shift": f"means that vary by {self.shift:g} between domains, in spreads of a latent",
-            "scale": f"logarithms of the spreads that vary by {self.scale:g}",
+            "rows": f"{counted(self.rows, 'row')} per domain",
+            "noise": f"noise {self.noise:g} times the standard deviation that the latents give a feature",
+            "shift": f"means that vary between domains by {self.shift:g} spreads of a latent",
+            "scale": f"log spreads that vary by {self.scale:g}",
         }
-        parts = [("Given", True), ("Assumed, since not given", False)]
+        parts = [("Given", True), ("Assumed", False)]
         return " ".join(
             f"{word}: {'; '.join(own)}."
             for word, known in parts
@@ -116,21 +116,22 @@ class Experiment:
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """What a design would identify.
+    """The latents that a design would identify.
 
     Attributes
     ----------
-    latents : DataFrame, one row a latent: name, and by the count of domains verdict ("identified", "block",
-        "unsupported"), block (names of the latents it cannot be told from, itself among them; None unless in a block),
-        domains_needed, reason; of the simulated experiments identified_in and change_seen_in (share in which an audit
-        calls it identified, and sees it change), expected (whether identified_in is 0.8 or more; None without any)
+    latents : DataFrame, one row per latent: name; by the count of domains verdict ("identified", "block",
+        "unsupported"), block (names of the latents from which it is not separated, including itself; None unless in a
+        block), domains_needed, reason; from the simulated experiments identified_in and change_seen_in (share in which
+        an audit calls it identified, and sees it change), expected (whether identified_in is 0.8 or more; None without
+        simulations)
     experiment : Experiment, rows, noise and size of changes, given or assumed
     simulations : int, number of simulated experiments
-    rows_needed : int, rows a domain that the audit's tests of changes and of dependence take
+    rows_needed : int, rows per domain that the audit's tests of changes and of dependence need
     n_domains, domains_needed_without_sparsity : int
-    domains_needed : int or None, domains that separate every latent which the features determine from all others; None
-        where there is no such latent
-    remedies : list of Remedy, what would identify more, cheapest first
+    domains_needed : int or None, domains that separate every latent that the features determine from all others; None
+        if there is no such latent
+    remedies : list of Remedy, changes that would identify more latents, cheapest first
     """
 
     latents: pd.DataFrame
@@ -167,19 +168,19 @@ class Plan:
         return "\n".join(lines + [f"→ {remedy.sentence}" for remedy in self.remedies])
 
     def _expected(self) -> list[str]:
-        """What the simulated experiments say, and what they were made from."""
+        """Result of the simulated experiments, and their settings."""
         if not self.simulations:
-            return ["That is a count: whether so many rows show the changes was not simulated."]
+            return ["This is only a count; whether the rows suffice to detect the changes was not simulated."]
         table = self.latents
         names = table["name"][table["expected"].astype(bool)].tolist()
         often = f"in {EXPECTED:.0%} or more of {counted(self.simulations, 'simulated experiment')}"
         found = f"Expected to be identified ({often}): {listed(names) if names else 'none'}."
         if set(names) < set(table["name"][table["verdict"] == "identified"]):
-            found += " The count alone promises more than such rows show."
+            found += " The count alone promises more than so many rows can show."
         if self.experiment.rows < self.rows_needed:
-            found += f" The audit's tests take about {self.rows_needed} rows a domain."
+            found += f" The audit's tests need about {self.rows_needed} rows per domain."
         return [
-            f"{found} What is audited is the true mixing: a fit has to find it first.",
+            f"{found} These audits are of the true mixing, which a fit has to find first.",
             self.experiment.sentence(),
         ]
 
@@ -219,23 +220,23 @@ def plan(
     n_domains : int
         Domains in which all latents change.
     names : sequence of str, optional
-        Of the latents. Default: the columns of a DataFrame, else z0, z1, …
+        Names of the latents. Default: the columns of a DataFrame, else z0, z1, …
     rows : int, optional
-        Rows of every domain that the audit sees. Assumed where not given: 100.
+        Rows of every domain that the audit sees. Assumed if not given: 100.
     noise : float, optional
-        Standard deviation of a feature's noise, in units of what the latents make of the feature. Assumed: 0.3.
+        Standard deviation of a feature's noise, in units of the standard deviation that the latents give the feature.
+        Assumed: 0.3.
     shift : float, optional
-        By how much a latent's mean varies between domains: standard deviation, in units of its spread within one.
-        Assumed: 0.5.
+        Standard deviation of a latent's mean between domains, in units of its spread within one. Assumed: 0.5.
     scale : float, optional
-        By how much the logarithm of that spread varies between domains. Assumed: 0.25.
+        Standard deviation of the logarithm of that spread between domains. Assumed: 0.25.
     simulations : int, default 20
-        Experiments to simulate and audit, always the same ones; 0: the count alone.
+        Number of experiments to simulate and audit, always with the same seeds; 0: the count alone.
 
     Raises
     ------
     SettingError
-        ``support`` is no 0/1 matrix, ``n_domains`` is below 1, ``names`` do not fit, or a number cannot be.
+        ``support`` is no 0/1 matrix, ``n_domains`` is below 1, ``names`` do not fit, or a number is out of range.
 
     Examples
     --------
@@ -279,7 +280,7 @@ def plan(
 
 
 def _simulate(mask: Bools, n_domains: int, experiment: Experiment, simulations: int) -> dict[str, Any]:
-    """Columns of ``Plan.latents``: how often simulated experiments tell what of every latent."""
+    """Columns of ``Plan.latents`` from simulated experiments."""
     n = mask.shape[1]
     if not simulations:
         return dict.fromkeys(("identified_in", "change_seen_in", "expected"), [None] * n)
@@ -294,7 +295,7 @@ def _simulate(mask: Bools, n_domains: int, experiment: Experiment, simulations: 
 
 
 def simulated_subject(mask: Bools, n_domains: int, experiment: Experiment, rng: np.random.Generator) -> AuditInput:
-    """What an audit sees of one simulated experiment by the true mixing: posterior means of its rows, linear mixing."""
+    """Input of the audit of one simulated experiment: posterior means of its rows under the true linear mixing."""
     d, n = mask.shape
     location = experiment.shift * rng.standard_normal((n_domains, n))
     spread = np.exp(experiment.scale * rng.standard_normal((n_domains, n)))
@@ -303,7 +304,7 @@ def simulated_subject(mask: Bools, n_domains: int, experiment: Experiment, rng: 
     made = np.sqrt(weight**2 @ variance)
     weight /= np.where(made > 0, made, 1.0)[:, None]
     noise = max(experiment.noise, _LEAST_NOISE)
-    # Posterior means under N(middle, variance), as an encoder without domains gives them, and their spread in a row.
+    # Posterior means under N(middle, variance), as of an encoder without domains, and posterior standard deviations.
     middle, ahead = location.mean(axis=0), variance[:, None] * weight.T
     gain = ahead @ np.linalg.inv(weight @ ahead + noise**2 * np.eye(d))
     left = np.sqrt(np.maximum(variance - (gain * ahead).sum(axis=1), 0.0))
@@ -343,17 +344,17 @@ def simulated_subject(mask: Bools, n_domains: int, experiment: Experiment, rng: 
 def plan_typical(
     density: float, n_latents: int, n_features: int, n_domains: int, *, random_state: RandomLike = 0, **experiment: Any
 ) -> tuple[Plan, NDArray[np.int64]]:
-    """The plan of a typical random support, and the domains that 100 of them need (100,).
+    """The plan of a typical random support, and the number of domains that each of 100 draws needs (100,).
 
-    ``experiment``: further words of ``plan``.
+    ``experiment``: further arguments of ``plan``.
 
-    Every entry is 1 with probability ``density``; every feature has a parent, and the latents are told apart by the
-    features. Typical is the draw with the median need.
+    Every entry is 1 with probability ``density``; every feature depends on a latent, and the features determine the
+    latents. Typical is the draw with the median number of domains.
 
     Raises
     ------
     SettingError
-        Sizes, density or seed cannot be, or no support of this density tells the latents apart.
+        Sizes, density or seed are out of range, or no drawn support of this density determines the latents.
     """
     sizes = (n_latents, n_features, n_domains)
     if min(sizes) < 1 or n_features < n_latents or not 0 < density <= 1:

@@ -1,11 +1,11 @@
-r"""C1: is every latent there, alone, smooth and positive in every domain?
+r"""C1: is every latent present, not a duplicate, continuous, and positive in every domain?
 
-A latent has *collapsed* when its posterior is nearly as wide in a row as over all rows, or it drives no feature. It is
-*unclear* when that width is as large as its spread over rows, *discrete* when it takes few values, *duplicated* when
-within domains it is a rising or falling function of another one, by correlation of values or ranks. Positivity needs
-domains that overlap: for latent i and domain u, the share of the rows of u that lie between the 1 % and the 99 %
-quantile of another domain. Where a domain has nearly none, p(z_i | u) looks like zero where other domains have their
-mass.
+A latent has *collapsed* if its posterior for a single row is nearly as wide as its distribution over all rows, or if no
+feature depends on it. It is *unclear* if that width is as large as its spread over rows, *discrete* if it takes few
+values, *duplicated* if within domains it is a monotone function of another one, by correlation of values or ranks.
+Positivity needs domains that overlap: for latent i and domain u, the share of the rows of u that lie between the 1 %
+and the 99 % quantile of another domain. If a domain has nearly none, p(z_i | u) looks like zero where other domains
+have their mass.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LEAST_SD = 1e-3
 
 
 def relative_width(width: Floats) -> Floats:
-    """How wide a latent's posterior is in a row, against all rows together; 1 where the rows say nothing about it.
+    """Width of a latent's posterior for a row, relative to all rows together; 1 if the rows carry no information on it.
 
     ``width``: posterior standard deviation, in units of the spread of the posterior means over rows.
     """
@@ -41,12 +41,12 @@ def relative_width(width: Floats) -> Floats:
 
 
 def collapsed(width: Floats) -> Bools:
-    """Whether a posterior of ``width``, as in ``relative_width``, says next to nothing about the latent."""
+    """Whether a posterior of ``width``, as in ``relative_width``, carries next to no information on the latent."""
     return np.asarray(relative_width(width) > _COLLAPSED)
 
 
 def check_positivity(subject: AuditInput, context: Context) -> CheckResult[frozenset[int]]:
-    """C1, and the superfluous latents: those that have collapsed or repeat one that stays."""
+    """C1, and the superfluous latents: those that have collapsed or duplicate one that is kept."""
     names = subject.names
     if len(subject.latents) < LEAST_ROWS:
         sentence = f"There {there(len(subject.latents), 'row')}; the tests of the latents need at least {LEAST_ROWS}."
@@ -83,16 +83,16 @@ def _judge(
     if apart:
         where = listed([f"{domain} (in {listed(latents)})" for domain, latents in apart.items()])
         return "fails", (
-            f"Domains do not overlap: hardly a row of {where} lies among the rows of the other domains. What differs "
-            "there between the fitted densities is extrapolated."
+            f"Domains do not overlap: hardly any row of {where} lies in the range of the other domains. There the "
+            "difference between the fitted densities is an extrapolation."
         )
     if subject.absent or small:
         what = f"no rows of {listed(list(subject.absent))}" if subject.absent else ""
         few = f"fewer than {LEAST_ROWS} rows of {listed(small)}" if small else ""
-        return "cannot tell", f"There are {' and '.join(filter(None, (what, few)))}: nothing is said about them."
+        return "cannot tell", f"There are {' and '.join(filter(None, (what, few)))}, so nothing is known about them."
     if len(subject.domains) == 1:
-        return "holds", "Every latent varies and stands alone; there is one domain, which has nothing to overlap with."
-    return "holds", "Every latent varies, stands alone, and every domain has rows that overlap with the others'."
+        return "holds", "Every latent varies and none is a duplicate; there is one domain, so no overlap is needed."
+    return "holds", "Every latent varies, none is a duplicate, and every domain overlaps with the others."
 
 
 def _collapsed(subject: AuditInput) -> dict[int, Said]:
@@ -104,7 +104,7 @@ def _collapsed(subject: AuditInput) -> dict[int, Said]:
         elif subject.width is not None and collapsed(subject.width[i]):
             found[i] = Said("collapsed", f"has collapsed: {_width_in_words(subject, i)}")
         elif effect[i] < SUPPORT_THRESHOLD:
-            said = f"has collapsed: it drives no feature by {SUPPORT_THRESHOLD} standard deviations or more"
+            said = f"has collapsed: no feature depends on it by {SUPPORT_THRESHOLD} standard deviations or more"
             found[i] = Said("drives_nothing", said)
     return found
 
@@ -112,11 +112,11 @@ def _collapsed(subject: AuditInput) -> dict[int, Said]:
 def _width_in_words(subject: AuditInput, latent: int) -> str:
     assert subject.width is not None
     share = floored(float(relative_width(subject.width[latent])))
-    return f"in a row its posterior is {share} times as wide as over all rows"
+    return f"its posterior for a single row is {share} times as wide as its distribution over all rows"
 
 
 def _superfluous(subject: AuditInput, gone: dict[int, Said]) -> frozenset[int]:
-    """Collapsed latents, and of every two that repeat each other the one with less effect."""
+    """Collapsed latents, and of every two duplicates the one with less effect."""
     effect = subject.starts[0].sum(axis=0)
     pairs = _twins(subject).items()
     return frozenset(gone) | {i if (effect[i], -i) < (effect[twin], -twin) else twin for i, twin in pairs}
@@ -133,7 +133,7 @@ def _others(subject: AuditInput) -> dict[int, Said]:
     }
     for i in range(subject.n_latents):
         if subject.width is not None and subject.width[i] > _UNCLEAR:
-            found[i] = Said("unclear", f"is read off the features too unclearly: {_width_in_words(subject, i)}")
+            found[i] = Said("unclear", f"is estimated too imprecisely: {_width_in_words(subject, i)}")
         n_values = len(np.unique(subject.latents[:, i].round(6)))
         if n_values <= min(_FEW_VALUES, len(subject.latents) // 10):
             found[i] = Said("discrete", f"is discrete: it takes {n_values} values on these rows")
@@ -141,19 +141,19 @@ def _others(subject: AuditInput) -> dict[int, Said]:
 
 
 def _twins(subject: AuditInput) -> dict[int, int]:
-    """For every latent that repeats another within domains, that one."""
+    """For every latent that duplicates another within domains, that other one."""
     residual = subject.latents.copy()
     for stratum in np.unique(subject.strata):
         own = subject.strata == stratum
         residual[own] -= residual[own].mean(axis=0)
-    # Ranks find a copy that is bent; that of a copy with a few far rows shows in the values.
+    # Ranks find a nonlinear copy, values a copy with a few outlying rows.
     by_values, by_ranks = (np.abs(correlation(residual, residual, kind)) for kind in ("pearson", "spearman"))
     strength = np.maximum(by_values, by_ranks) * ~np.eye(subject.n_latents, dtype=bool)
     return {i: int(strength[i].argmax()) for i in range(subject.n_latents) if strength[i].max() >= _DUPLICATED}
 
 
 def _overlap(subject: AuditInput) -> Floats | None:
-    """Share of each large domain's rows that lies among the other domains' rows (domains, n_latents)."""
+    """Share of each large domain's rows that lies in the range of other domains (domains, n_latents)."""
     z, labels = subject.tested
     n_domains = len(subject.large)
     if n_domains < 2:

@@ -1,8 +1,8 @@
-"""What would help: the count is run again with one thing changed, and what it mends is read off.
+"""Changes that would help: the count is repeated with one change, to see which latents it makes identified.
 
-Changes that are tried: more domains (each one a new direction in which the latents concerned differ), one more feature
-that a single latent drives, one latent fewer. The count is that of the most likely support with generic values, or of a
-dense one where the zeros are not credible; latents that depend on each other within domains stay together.
+Changes tried: more domains (each one a new direction in which the latents concerned differ), one more feature
+that depends on a single latent, one latent fewer. The count is for the most likely support with generic values, or for
+a dense one if the zeros are not credible; latents that depend on each other within domains stay together.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _MOST_TRIED = 20
 
 @dataclass(frozen=True)
 class Remedy:
-    """A change in words, the latents that it makes identified, and how many things it adds or takes away.
+    """A change in words, the latents that it makes identified, and how many domains, features or latents it concerns.
 
-    ``effect``: what it does in words, where that is not to make ``mends`` identified. ``code``: more_domains,
+    ``effect``: its benefit in words, if that is not to make ``mends`` identified. ``code``: more_domains,
     more_features, fewer_latents, more_latents or more_rows.
     """
 
@@ -38,7 +38,7 @@ class Remedy:
     effect: str = ""
 
     def without(self, names: Collection[str]) -> Remedy:
-        """The same for the other latents: these have faults that it does not mend."""
+        """The same remedy without the latents ``names``, whose faults it does not mend."""
         return replace(self, mends=tuple(name for name in self.mends if name not in names))
 
     @property
@@ -49,7 +49,7 @@ class Remedy:
 
 @dataclass(frozen=True)
 class _MoreDomains:
-    """The routes, had there been ``extra`` more domains that differ in directions of their own."""
+    """The routes with ``extra`` more domains, each differing in a new direction."""
 
     routes: Routes
     extra: int
@@ -66,7 +66,7 @@ class _MoreDomains:
 
 @dataclass(frozen=True)
 class _Renumbered:
-    """The routes for latents that are numbered anew, ``old`` of them."""
+    """The routes for renumbered latents; ``old`` are their previous numbers."""
 
     routes: Routes
     old: tuple[int, ...]
@@ -106,8 +106,9 @@ def find_remedies(
 ) -> list[Remedy]:
     """Changes that would make further latents identified, cheapest first and those that give up a latent last.
 
-    ``dependent`` (n_latents, n_latents): pairs that depend on each other within domains. What further domains would do
-    is left open where those that are there could not be tested. Without ``drops_latents`` no latent is given up.
+    ``dependent`` (n_latents, n_latents): pairs that depend on each other within domains. Without
+    ``domains_tested`` further domains are not considered, as the present ones could not be tested; without
+    ``drops_latents`` no latent is given up.
     """
     single, n = _identified(support, routes, dependent), len(names)
     stuck = [i for i in range(n) if i not in single]
@@ -118,7 +119,7 @@ def find_remedies(
     for i in stuck[:_MOST_TRIED]:
         with_feature = np.vstack([support, np.arange(n) == i])
         mended = _identified(with_feature, routes, dependent) - single
-        features.append((len(mended), f"One more feature that {names[i]} alone drives", mended))
+        features.append((len(mended), f"One more feature that depends on {names[i]} alone", mended))
         if not drops_latents:
             continue
         old = tuple(j for j in range(n) if j != i)
@@ -133,12 +134,12 @@ def find_remedies(
             for code, tried in (("more_features", features), ("fewer_latents", fewer))
         )
     )
-    # A latent fewer comes last: it mends the count, but what it stood for is still in the data.
+    # One latent fewer comes last: it satisfies the count, but the factor behind the latent is still in the data.
     return sorted(with_features + found, key=lambda remedy: remedy.cost) + with_fewer
 
 
 def _identified(support: Bools, routes: Routes, dependent: Bools) -> set[int]:
-    """Latents that are separated from every other one and can be read off the features at all."""
+    """Latents that are separated from every other one and determined by the features."""
     separated = (pair_routes(free_sets(support), routes, dependent) > 0) & ~dependent
     return alone(separated) - undetermined(support)
 

@@ -1,25 +1,25 @@
-r"""What is left of the features when the latents are taken off: do two features still depend on each other?
+r"""Given the latents, do the residuals of two features still depend on each other?
 
 If the model holds, :math:`z \sim q(z \mid x)` gives :math:`r = x - \hat g(z)` the law of the observation noise, which
-is independent between features. Too few latents leave features that share one that is missing, and their residuals
-are correlated. With the posterior *mean* in place of a draw they are so in every fit, because encoding projects.
+is independent between features. With too few latents, features that depend on a missing one have correlated residuals.
+With the posterior *mean* instead of a draw, residuals are correlated in every fit, because encoding projects.
 
 With the standardised ranks :math:`s_{uk}` of the residuals of feature k in domain u, the statistic is the largest
 
 .. math:: |R_{kl}|, \qquad R_{kl} = \frac{1}{n} \sum_u s_{uk}^\top s_{ul} .
 
 Under permutation within domains :math:`R_{kl}` has mean 0 and variance :math:`\sum_u n_u^2 / (n_u - 1) / n^2`, nearly
-normal, so that the limit for all pairs together has a closed form and no shuffle is needed.
+normal, so the limit over all pairs has a closed form and no shuffling is needed.
 
-The audit asks for less in common, 0.1 %, because what is missing may be small beside what is there, and for a
-correlation that is 0.25 (``AUDITED``) or more with 95 % confidence. Features that are left with nearly the same and
-little of it repeat each other; they are named, and tell nothing of a latent.
+A dependence indicates a missing latent only if it meets three conditions. It is beyond chance. It is strong, since a
+likelihood that is not quite right (noise that is not Gaussian, an approximate posterior) causes small correlations that
+are significant with many rows: from ``STRONG`` on a latent is missing; below ``WEAK`` none is looked for. And the
+residuals share enough: :math:`|R_{kl}| \sigma_k \sigma_l`, with :math:`\sigma` their standard deviations, is at least
+1 % of a feature's variance. Copies of a feature have nearly equal residuals, but tiny ones.
 
-Three things are asked before a dependence speaks of a missing latent. It is beyond chance; it is strong, since a
-likelihood that is not quite right (noise that is not Gaussian, an approximate posterior) makes small correlations that
-are significant with many rows: from ``STRONG`` on a latent is missing, and below ``WEAK`` none is looked for; and what
-the two features share, :math:`|R_{kl}| \sigma_k \sigma_l` with :math:`\sigma` the residuals' standard deviations, is
-at least 1 % of a feature's variance: copies of a feature share all of next to nothing.
+The audit requires a smaller share, 0.1 %, because a missing latent may have a small effect beside the others, and a
+correlation that is 0.25 (``AUDITED``) or more with 95 % confidence. Features whose residuals are small and nearly equal
+repeat each other; they are named, and are no evidence of a missing latent.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def check_number(subject: AuditInput, context: Context) -> CheckResult[None]:
     """Whether the latents are enough to make the features independent; "fails": there are too few of them."""
     found, n = subject.residual, subject.n_latents
     if found is None:
-        sentence = "What the latents leave of the features is not known: whether there are more factors cannot be told."
+        sentence = "The residuals of the features are not known, so whether there are more factors cannot be tested."
         return CheckResult(Finding(CONDITION, "cannot tell", False, sentence), None)
     # Half of the limit for all pairs is 1.6 to 2.2 standard errors of one.
     least = AUDITED + found.limit / 2
@@ -82,20 +82,18 @@ def check_number(subject: AuditInput, context: Context) -> CheckResult[None]:
     alike = listed([f"{first} with {second}" for first, second in found.copies])
     repeated = f" Features that repeat each other: {alike}." if alike else ""
     if found.limit >= AUDITED:
-        sentence = (
-            f"Too few rows to tell: chance alone gives what the latents leave correlations up to {found.limit:.2f}."
-        )
+        sentence = f"Too few rows to tell: by chance alone, residuals correlate by up to {found.limit:.2f}."
         return CheckResult(Finding(CONDITION, "cannot tell", False, sentence, evidence), None)
-    size = f"rank correlation {found.correlation:.2f} of what the latents leave, {found.share:.1%} of a feature's"
+    size = f"rank correlation {found.correlation:.2f} of their residuals, {found.share:.1%} of a feature's"
     if found.exceeds(least, AUDITED_SHARE):
         sentence = (
             f"Given the {counted(n, 'latent')}, {pair} still depend on each other within domains ({size} variance; "
-            f"{asked}): there are more factors than latents, or another mixing or noise than the model's.{repeated}"
+            f"{asked}): there are more factors than latents, or a mixing or noise unlike the model's.{repeated}"
         )
         return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), None)
     sentence = (
-        f"No two features are seen to depend on each other given the latents by as much as counts; the strongest pair "
-        f"is {pair} ({size} variance; {asked}).{repeated}"
+        f"Given the latents, no two features are seen to depend on each other strongly enough to count; the strongest "
+        f"pair is {pair} ({size} variance; {asked}).{repeated}"
     )
     return CheckResult(Finding(CONDITION, "holds", True, sentence, evidence), None)
 
@@ -137,8 +135,8 @@ def residual_dependence(
 def strongest_pair(residuals: Floats, strata: Ints, least_share: float = LEAST_SHARED) -> ResidualDependence:
     """The pair of columns of ``residuals`` (rows, features) with the largest rank correlation within ``strata``.
 
-    Pairs that share ``least_share`` of a feature's variance come first; where that is below the default, copies last.
-    Entries that are NaN are left out, and so are rows of stratum -1 or of one without another row.
+    Pairs that share ``least_share`` of a feature's variance come first; if that is below the default, copies come last.
+    NaN entries, rows of stratum -1 and rows that are alone in their stratum are left out.
     """
     n_features = residuals.shape[1]
     products, counts, variance = np.zeros((3, n_features, n_features))
@@ -177,6 +175,6 @@ def _scores(values: Floats) -> Floats:
 
 
 def _mean(values: Floats) -> Floats:
-    """Mean of every column over what is not missing; 0 where all is."""
+    """Mean of every column over its observed entries; 0 if it has none."""
     result: Floats = np.nansum(values, axis=0) / np.maximum((~np.isnan(values)).sum(axis=0), 1)
     return result

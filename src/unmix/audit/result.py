@@ -37,28 +37,28 @@ class Audit:
     latents : DataFrame, one row a latent
         ``name``; ``verdict``: "identified" (by itself), "block" (only together with the others of ``block``) or
         "unsupported"; ``block``: names, or None; ``domains_needed``: domains that separate it from all others with this
-        mixing, NA where it is superfluous; ``reason``, and its ``code``, which stays when the words change; ``remedy``:
-        the cheapest change that would identify it, or "";
-        ``explained_variance``: share of the features' variance, NaN where it is not known; ``change``: share of its
-        variance between domains, NaN with one; ``effect``: both in words, with the domain that differs most.
+        mixing, NA if it is superfluous; ``reason``, and its ``code``, which is stable when the wording changes;
+        ``remedy``: the cheapest change that would identify it, or "";
+        ``explained_variance``: share of the features' variance, NaN if unknown; ``change``: share of its variance
+        between domains, NaN with one domain; ``effect``: both in words, with the domain that differs most.
     findings : list of Finding, one for each condition of the theory
     pairs : DataFrame, one row a pair of latents
-        ``a``, ``b``, ``separated``, ``probability`` (share of the draws of the support in which it is), ``route``
-        ("structure", "changes", "scales", "none"), ``domains_needed``; of the latents that the pair shares on the most
-        likely support, ``directions_needed`` and ``directions`` (in which they change for sure) and the ``condition``
-        number of their difference vectors (missing where there are not domains enough)
+        ``a``, ``b``, ``separated``, ``probability`` (share of the draws of the support that separate it), ``route``
+        ("structure", "changes", "scales", "none"), ``domains_needed``; for the latents that the pair shares on the most
+        likely support, ``directions_needed``, ``directions`` (in how many they reliably change) and ``condition``, the
+        condition number of their difference vectors (missing if there are too few domains)
     effects : DataFrame, one row a domain and latent
         ``domain``, ``latent``, ``rows``, ``mean`` and ``spread`` of the audited rows, in units of the latent's spread
         over all of them.
     remedies : list of Remedy
-        What is superfluous, then what would identify more latents, cheapest first.
+        First the latents that are superfluous, then changes that would identify more latents, cheapest first.
     domains_present, domains_needed, domains_needed_without_sparsity : int
-        ``domains_present`` have audited rows, few or many.
+        ``domains_present`` counts domains with audited rows, however few.
     edge_probability : float array (n_features, n_latents)
     feature_names : tuple of str
     notes : tuple of Note
-        What is to be said of the audited rows: training rows among them, features that do not vary, rows unlike those
-        of the fit, or of no domain of it.
+        Caveats about the audited rows: training rows among them, features that do not vary, rows unlike those of the
+        fit, rows of a domain that the fit does not know.
     """
 
     latents: pd.DataFrame
@@ -74,7 +74,7 @@ class Audit:
     notes: tuple[Note, ...] = ()
 
     def finding(self, condition: str) -> Finding:
-        """The finding whose condition begins with these words, such as "C3"."""
+        """The finding whose condition begins with this text, such as "C3"."""
         for finding in self.findings:
             if finding.condition.startswith(condition):
                 return finding
@@ -84,7 +84,7 @@ class Audit:
     def separated(self) -> Bools:
         """Whether each pair of latents (n_latents, n_latents) is separated; the diagonal is True.
 
-        Latents that are superfluous, or that could not be tested, are separated from none.
+        Superfluous latents and latents that could not be tested are separated from no other.
         """
         names = list(self.latents["name"])
         result = np.eye(len(names), dtype=bool)
@@ -99,10 +99,10 @@ class Audit:
         return pd.DataFrame([{name: getattr(finding, name) for name in columns} for finding in self.findings])
 
     def to_dict(self) -> dict[str, object]:
-        """Everything but the edges, as strict JSON can hold it.
+        """Everything but the edges, ready for strict JSON.
 
-        Verdicts ("identified", "block", "unsupported"; "holds", "fails", "cannot tell") and every ``code`` stay when
-        sentences change; ``docs/audit.md`` lists them.
+        Verdicts ("identified", "block", "unsupported"; "holds", "fails", "cannot tell") and every ``code`` are
+        stable when sentences change; ``docs/audit.md`` lists them.
         """
         latents = self.latents.astype({"domains_needed": object}).to_dict("records")
         rows = [{k: None if v is pd.NA else v for k, v in row.items()} for row in latents]
@@ -128,7 +128,7 @@ class Audit:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
 
     def summary(self) -> str:
-        """What was found, in a sentence or two."""
+        """The main result, in a sentence or two."""
         verdicts = self.latents["verdict"].value_counts()
         said = [
             f"{verdicts.get(verdict, 0)} {words}"
@@ -142,19 +142,19 @@ class Audit:
         number, rows = self.finding("number of latents"), self.finding("rows")
         if number.verdict == "fails":
             return (
-                f"Too few latents, or another mixing or noise than the model's: given them "
-                f"{listed([str(name) for name in number.evidence['features']])} still depend on each other. Ask for "
-                f"more than {len(self.latents)}; `unmix select` compares numbers. {found}"
+                f"Too few latents, or a mixing or noise unlike the model's: given the latents, "
+                f"{listed([str(name) for name in number.evidence['features']])} still depend on each other. Use more "
+                f"than {counted(len(self.latents), 'latent')}; `unmix select` compares numbers. {found}"
             )
         if rows.verdict == "fails":
             found = f"{rows.sentence} {found}"
         if not len(self.pairs):
             return found
         compared = self.finding("C3").evidence["domains_compared"]
-        enough = f", {compared} of them with rows enough to compare" if compared < self.domains_present else ""
+        enough = f", {compared} of them with enough rows to compare" if compared < self.domains_present else ""
         return (
-            f"{found} With latents independent within domains, the most likely support takes "
-            f"{counted(self.domains_needed, 'domain')} that differ enough to separate all (without sparsity "
+            f"{found} With latents independent within domains, the most likely support needs "
+            f"{counted(self.domains_needed, 'domain')} that differ enough to separate all latents (without sparsity "
             f"{self.domains_needed_without_sparsity}); there {there(self.domains_present, 'domain')}{enough}."
         )
 
@@ -166,6 +166,6 @@ class Audit:
         lines += [verdict_line(row) for row in self.latents.to_dict("records")]
         lines += [*(f"→ {remedy.sentence}" for remedy in self.remedies), ""]
         for finding in self.findings:
-            open_ = "" if finding.could_fail else " (these data could not have failed it)"
+            open_ = "" if finding.could_fail else " (these data could not have shown a failure)"
             lines.append(f"{finding.condition}: {finding.verdict}{open_}. {finding.sentence}")
         return "\n".join(lines)

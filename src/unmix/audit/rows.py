@@ -1,7 +1,7 @@
-r"""Are there rows enough? How many the audit looked at, and how many a domain its tests would take.
+r"""Are there enough rows? The number that was audited, and the number per domain that the tests need.
 
-Two tests need rows. That of changes (C3) should show what makes 8 % of a latent's variance beyond chance: the share
-between U domains of n rows is :math:`\chi^2_{U-1} / (U n)` by chance. That of dependence (C2) should show a
+Two tests need rows. The test of changes (C3) should detect a change of 8 % of a latent's variance beyond chance: the
+share between U domains of n rows is :math:`\chi^2_{U-1} / (U n)` by chance. The test of dependence (C2) should detect a
 correlation of 0.28 with one sign, which is :math:`N(0, 1 / (U n))` by chance. Both limits are at 5 % over all latents
 and tests, and no domain is tested with fewer than 20 rows.
 """
@@ -24,7 +24,7 @@ _CORRELATION = 0.28
 
 
 def rows_needed(n_domains: int, n_latents: int) -> int:
-    """Rows a domain with which the tests of changes and of dependence tell something."""
+    """Rows per domain that the tests of changes and of dependence need."""
     pairs = max(1, n_latents * (n_latents - 1) // 2)
     dependence = (norm.isf(_LEVEL / (4 * pairs)) / _CORRELATION) ** 2 / n_domains
     changes = 0.0
@@ -35,7 +35,7 @@ def rows_needed(n_domains: int, n_latents: int) -> int:
 
 
 def check_rows(subject: AuditInput, context: Context) -> CheckResult[None]:
-    """Whether the rows are enough for the tests of C2 and C3; "fails": there are too few to tell."""
+    """Whether there are enough rows for the tests of C2 and C3; "fails": too few to tell."""
     counts = subject.counts
     present = counts[counts > 0]
     needed = rows_needed(max(1, len(present)), subject.n_latents)
@@ -51,11 +51,11 @@ def check_rows(subject: AuditInput, context: Context) -> CheckResult[None]:
     rows = f"{counted(int(present.sum()), 'row')} in {counted(len(present), 'domain')}"
     if typical < needed:
         sentence = (
-            f"Too few rows to tell: {rows}, {typical} a domain (median); to see changes between domains and dependence "
-            f"within them takes about {needed} a domain."
+            f"Too few rows to tell: {rows}, {typical} per domain (median); detecting changes between domains and "
+            f"dependence within them takes about {needed} per domain."
         )
         return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), None)
-    sentence = f"{rows}, {typical} a domain (median); the tests take about {needed}."
+    sentence = f"{rows}, {typical} per domain (median); the tests need about {needed}."
     return CheckResult(Finding(CONDITION, "holds", True, sentence, evidence), None)
 
 

@@ -1,4 +1,4 @@
-"""Where an audit starts: a fitted model with rows, or a decoder of one's own with its latents."""
+"""Entry points of an audit: a fitted model with rows, or a user's decoder with its latents."""
 
 from __future__ import annotations
 
@@ -34,12 +34,11 @@ def audit_model(
     rows: tuple[Floats, Floats, Strata, Reconstruction] | None = None,
     residual: ResidualDependence | None = None,
 ) -> Audit:
-    """Audit of a fitted model on new ``rows``, or on those it was described on.
+    """Audit of a fitted model on new ``rows``, or on the rows of its description.
 
-    Rows are posterior means, their widths, strata, and what encoding and decoding keeps of each feature.
-
-    ``objective`` (starts,) is what every start reached on held-out rows, nats a row; lower is better. ``residual`` is
-    what the latents leave of the features, None where it is not known.
+    ``rows`` are posterior means, their widths, strata, and the reconstruction of each feature. ``objective`` (starts,)
+    is the objective of every start on held-out rows, in nats per row; lower is better. ``residual`` is the dependence
+    between residuals, None if unknown.
     """
     if rows is None:
         own, latents = Strata(found.strata, found.strata_group, found.strata_design), found.latents
@@ -49,10 +48,10 @@ def audit_model(
         rows = latents, found.latents_std, own, Reconstruction(found.r2, found.r2_variance)
     latents, widths, strata, reconstruction = rows
     best = int(found.best[0])
-    # A start that failed has no finite objective, and says nothing about the latents.
+    # A start that failed has no finite objective, and is no evidence on the latents.
     reached = np.asarray(objective, dtype=float)
     others = np.array([s for s in range(len(reached)) if s != best and np.isfinite(reached[s])], dtype=np.int64)
-    # A start that found other latents says nothing about the edges of these; that it did is counted as disagreement.
+    # A start that found other latents is no evidence on the edges of these; it is counted as disagreement.
     alike = others[found.agreement_latents[others].mean(axis=1) >= SAME_LATENTS]
     subject = subject_of_model(
         model,
@@ -85,24 +84,24 @@ def audit_decoder(
 ) -> Audit:
     """Audit of any decoder, given as a function, with the latents of some rows.
 
-    There is no prior and no encoder here: changes are measured by moments of the latents in every domain, and nothing
-    is encoded again.
+    Without a prior and an encoder, changes are measured by moments of the latents in every domain, and encoding is not
+    checked.
 
     Parameters
     ----------
     decode : callable
         Latents (n_samples, n_latents) to features (n_samples, n_features).
     z : float array (n_samples, n_latents)
-        Latents of rows of the data, best of rows that were held out.
+        Latents of rows of the data, preferably of held-out rows.
     domains : labels (n_samples,), optional
         Domain of every row. None: one domain.
     jacobian : float array (n_samples, n_features, n_latents), optional
         ∂x/∂z at ``z``. Default: central differences of ``decode`` at 256 of the rows.
     x : float array (n_samples, n_features), optional
-        The features that ``z`` was read off: how much of them the decoder gives back. Without them that is not checked.
+        The features from which ``z`` was inferred, to check how well the decoder reproduces them. Default: no check.
     other_latents : sequence of float arrays (n_samples, n_latents)
-        Latents of the same rows by other fits that fit as well; a single one that finds another latent in place of one
-        of these counts against it. Without them, whether latents repeat is not known.
+        Latents of the same rows from other fits that fit as well. A latent is unsupported if even one of these finds
+        another in its place. Default: reproducibility is not checked.
     latent_names, feature_names : sequence of str, optional
         Default: z0, z1, … and x0, x1, …
 
@@ -136,7 +135,7 @@ def audit_decoder(
         if slopes.shape != (n_rows, features.shape[1], n) or not np.isfinite(slopes).all():
             raise DataError(
                 f"jacobian must be finite and of shape (n_samples, n_features, n_latents) = "
-                f"{(n_rows, features.shape[1], n)}; got shape {slopes.shape}. Leave it out for differences of decode."
+                f"{(n_rows, features.shape[1], n)}; got shape {slopes.shape}. Leave it out to use finite differences."
             )
         slopes = slopes[points]
     fits = np.stack([latents, *(_matrix(other, "other_latents", latents.shape) for other in other_latents)])
@@ -166,11 +165,11 @@ def audit_latents(
     x: Floats | None = None,
     others: Floats | None = None,
 ) -> Audit:
-    """Audit of latents (rows, n_latents), what a decoder makes of them, and its derivatives at some rows.
+    """Audit of latents (rows, n_latents), their decoded features, and the decoder's derivatives at some rows.
 
-    ``strata`` (rows,), ``domains`` and ``absent`` are as in ``AuditInput``. ``features`` (rows, n_features) are
-    decoded, ``x`` those that were encoded, ``slopes`` (points, n_features, n_latents), ``others`` (fits, rows,
-    n_latents), this one first.
+    ``strata`` (rows,), ``domains`` and ``absent`` are as in ``AuditInput``. ``features``
+    (rows, n_features) are the decoded ones, ``x`` those that were encoded; ``slopes`` is (points, n_features,
+    n_latents); ``others`` (fits, rows, n_latents) are the latents of all fits, this one first.
     """
     spread, unit = _scales(latents), _scales(features)
     scaled = slopes * spread / unit[:, None]
@@ -191,7 +190,7 @@ def audit_latents(
 
 
 def _kept(x: Floats, decoded: Floats) -> Reconstruction:
-    """What ``decoded`` keeps of the features; their unit is the larger of both spreads."""
+    """Reconstruction of the features by ``decoded``; their unit is the larger of both spreads."""
     error, variance = ((x - decoded) ** 2).mean(axis=0), np.where(np.ptp(x, axis=0) > 0, x.var(axis=0), 0.0)
     r2 = np.where(variance > 0, 1.0 - error / np.where(variance > 0, variance, 1.0), np.nan)
     return Reconstruction(r2, variance / np.maximum(np.maximum(variance, decoded.var(axis=0)), 1e-300))
@@ -205,7 +204,7 @@ def _matrix(values: ArrayLike, what: str, shape: tuple[int, ...] | None = None, 
     if matrix.ndim != 2 or 0 in matrix.shape or (shape is not None and matrix.shape != shape):
         expected = f"{shape}, the shape of {whose}" if shape is not None else "(n_samples ≥ 1, n_latents ≥ 1)"
         raise DataError(
-            f"{what} must be a matrix of shape {expected}; got shape {matrix.shape}. Pass one row a sample."
+            f"{what} must be a matrix of shape {expected}; got shape {matrix.shape}. Pass one row per sample."
         )
     if not np.isfinite(matrix).all():
         raise DataError(f"{what} must be finite; it holds NaN or infinite values. Drop those rows.")
@@ -238,7 +237,7 @@ def _labels(domains: LabelsLike, n_rows: int) -> tuple[list[str], NDArray[np.int
 
 
 def _scales(values: Floats) -> Floats:
-    """Standard deviation of every column; 1 where it is constant, which has no unit of its own."""
+    """Standard deviation of every column; 1 for a constant column."""
     spread = values.std(axis=0)
     return np.where(spread > 0, spread, 1.0)
 

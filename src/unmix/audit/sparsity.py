@@ -1,28 +1,29 @@
-r"""C4: which features depend on which latents, how sure is that, and what does it leave to the changes?
+r"""C4: which features depend on which latents, how certain is that, and which pairs does it not separate?
 
-An edge is there where the mean of :math:`|\partial x_k / \partial z_i|` exceeds a threshold. No single estimate of it
-is believed: a *draw* takes one start of those that fit equally well, resamples the rows behind the mean (the audited
-start), and takes a threshold between 0.07 and 0.14. The share of draws that have an edge is its probability; an exact
-zero is in none. Every draw is a whole support with free sets :math:`N_a` of its own (T3 of ``docs/theory.md``): those
-of generic values on it, joined, in draws of the audited start, with those of the decoder's Jacobian at one row.
+An edge is present if the mean of :math:`|\partial x_k / \partial z_i|` exceeds a threshold. Instead of a single
+estimate, supports are drawn: a *draw* takes one of the starts that found the same latents, resamples the rows behind
+the mean (for the audited start), and takes a threshold between 0.07 and 0.14. The share of draws that have an edge is
+its probability, 0 for an exact zero. Every draw is a whole support with its own free sets :math:`N_a` (T3 of
+``docs/theory.md``): those of generic values on it and, in draws of the audited start, also those of the decoder's
+Jacobian at one row.
 
-**Could it have failed?** Turning the latents of a dense mixing makes zeros: one for every pair that can be turned into
-each other and stay independent, two where independence is not asked (``independence.zeros_by_turning``,
-``docs/theory.md``). And where entries of all sizes occur, some are small by chance. With :math:`m_0` entries below a
+**Could it have failed?** Rotating the latents of a dense mixing makes zeros: one for every pair that stays independent
+when rotated, two if the pair need not be independent (``independence.zeros_by_turning``, ``docs/theory.md``). And if
+entries of all sizes occur, some are small by chance. With :math:`m_0` entries below a
 threshold :math:`\tau` and :math:`m_1` from there to :math:`4\tau`, a dense mixing with Gaussian entries of spread s has
 
 .. math:: E\, m_0 = q\, E\, m_1, \quad q = P(|e| < \tau) / P(\tau \le |e| < 4\tau), \; e \sim N(0, s^2),
 
 with s the maximum-likelihood value of the entries above :math:`\tau`; given :math:`m_1`, :math:`m_0` is negative
-binomial (both counts Poisson, Jeffreys' prior), and its 95 % quantile is what chance makes. Only entries below
-:math:`\tau` beyond turning and beyond chance tell a sparse mixing from a dense one. Two thresholds are looked at, 0.05
-and 0.1: zeros of a good fit are below the first, with weak edges not far above; those of a poorer one below the second.
-Counts are whole numbers, so that either look is at less than 5 %, and both together at about 5 %.
+binomial (both counts Poisson, Jeffreys' prior), and its 95 % quantile is attributed to chance. The mixing
+counts as sparse only if there are more entries below :math:`\tau` than rotation and chance explain. Two thresholds are
+tried, 0.05 and 0.1: zeros of a good fit are below the first, with weak edges not far above; those of a poorer fit are
+below the second. Counts are whole numbers, so each test has a level below 5 %, and both together of about 5 %.
 
-**Is it the only one?** Two latents that can be turned into each other may be turned to another support with as many
-zeros; then the zeros prefer neither. For every such pair all rotations are tried that leave neither latent at a
-correlation of 0.95, in units of its spread within domains; where one has as many entries below 0.05, 0.1 and 0.2, they
-count as mixed freely, and only changes separate them. Turns of three latents at once are not tried.
+**Is the support unique?** Two latents that can be rotated may have another support with as many zeros; then the zeros
+favour neither. For every such pair all rotations are tried that change both latents to a correlation below 0.95, in
+units of their spread within domains. If a rotation has as many entries below 0.05, 0.1 and 0.2, the two latents count
+as freely mixed, and only changes separate them. Rotations of three latents at once are not tried.
 """
 
 from __future__ import annotations
@@ -72,10 +73,10 @@ class Support:
     ----------
     probability : (n_features, n_latents), share of the draws that have the edge
     draws : free sets of every draw
-    credible : whether there are more zeros than turning latents and chance give to a dense mixing
-    ties : (n_latents, n_latents) bool, pairs that can be turned to another support with as many zeros
-    at_rows : (n_latents, n_latents), share of the rows drawn at which latent i is free for latent a by the decoder's
-        Jacobian there, with the support of the same draw
+    credible : whether there are more zeros than rotation and chance give a dense mixing
+    ties : (n_latents, n_latents) bool, pairs that can be rotated to another support with as many zeros
+    at_rows : (n_latents, n_latents), share of the drawn rows at which latent i is free for latent a by the decoder's
+        Jacobian, with the support of the same draw
     """
 
     probability: Floats
@@ -86,7 +87,7 @@ class Support:
 
     @property
     def edges(self) -> Bools:
-        """Edges that are more likely there than not."""
+        """Edges with a probability of 0.5 or more."""
         return self.probability >= 0.5
 
     @cached_property
@@ -99,13 +100,13 @@ class Support:
         return self.probability.shape[1]
 
     def likely(self) -> Sets:
-        """Free sets of ``edges``; everything is free where the zeros are not credible."""
+        """Free sets of ``edges``; all latents are free if the zeros are not credible."""
         if self.credible:
             return joined(self.count.free_sets, self.ties)
         return [frozenset(range(self.n_latents))] * self.n_latents
 
     def needed(self) -> Ints:
-        """Domains that separate each pair (n_latents, n_latents); 2n + 1 for all where the zeros are not credible."""
+        """Domains that separate each pair (n_latents, n_latents); 2n + 1 for all if the zeros are not credible."""
         dense = np.full((self.n_latents,) * 2, 2 * self.n_latents + 1, dtype=np.int64)
         if not self.ties.any():
             return self.count.pairs if self.credible else dense
@@ -114,13 +115,13 @@ class Support:
         return np.where(np.eye(self.n_latents, dtype=bool), self.count.pairs, mixed) if self.credible else dense
 
     def distinct(self) -> list[tuple[Sets, float]]:
-        """Different free sets with their share of the draws; everything is free where the zeros are not credible."""
+        """Distinct free sets with their share of the draws; all latents are free if the zeros are not credible."""
         if not self.credible:
             return [(self.likely(), 1.0)]
         return [(list(sets), times / len(self.draws)) for sets, times in Counter(map(tuple, self.draws)).items()]
 
     def share_below(self, size: int) -> Floats:
-        """Share of the draws in which the overlap of each pair (n_latents, n_latents) is of less than ``size``."""
+        """Share of the draws in which the overlap of each pair (n_latents, n_latents) has fewer than ``size``."""
         total = np.zeros((self.n_latents, self.n_latents))
         for sets, share in self.distinct():
             total += share * np.array([[len(a & b) < size for b in sets] for a in sets])
@@ -156,7 +157,7 @@ CHECK = Check(CONDITION, check_sparsity)
 
 
 def joined(sets: Sequence[frozenset[int]], ties: Bools) -> Sets:
-    """Free sets where the latents of every pair of ``ties`` are mixed freely."""
+    """Free sets if the latents of every pair in ``ties`` are freely mixed."""
     return [
         frozenset().union(own, *(sets[b] | {b} for b in np.flatnonzero(ties[a]).tolist())) for a, own in enumerate(sets)
     ]
@@ -165,7 +166,7 @@ def joined(sets: Sequence[frozenset[int]], ties: Bools) -> Sets:
 def turned_alike(subject: AuditInput, turning: Ints) -> Bools:
     """Pairs of latents (n_latents, n_latents) that a rotation takes to another support with as many zeros.
 
-    ``turning`` (n_latents, n_latents): zeros that turning each pair can make; 0 where a turn would show.
+    ``turning`` (n_latents, n_latents): zeros that rotating each pair can make; 0 if a rotation would show.
     """
     n, (z, labels) = subject.n_latents, subject.tested
     ties = np.zeros((n, n), dtype=bool)
@@ -190,7 +191,7 @@ def turned_alike(subject: AuditInput, turning: Ints) -> Bools:
 
 
 def _near_zero(sizes: Floats) -> Ints:
-    """Entries below each of three thresholds: what is near one of them decides nothing."""
+    """Entries below each of three thresholds, so that no entry near one of them decides alone."""
     return np.array([(sizes < threshold).sum() for threshold in _TIE_THRESHOLDS])
 
 
@@ -243,33 +244,39 @@ def _finding(subject: AuditInput, support: Support, zeros: int, free: int, chanc
     }
     if n == 1:
         return Finding(
-            CONDITION, "cannot tell", False, "There is one latent to test: nothing to separate it from.", evidence
+            CONDITION,
+            "cannot tell",
+            False,
+            "There is one latent to test, so there is none to separate it from.",
+            evidence,
         )
     if not support.credible:
-        by_chance = f", and {chance} are small by chance where so many are just above the threshold" if chance else ""
+        by_chance = f", and {chance} are small by chance, given how many are just above the threshold" if chance else ""
         sentence = (
-            f"{zeros} of {support.edges.size} entries of the mixing are near zero. Turning the latents of a dense "
+            f"{zeros} of {support.edges.size} entries of the mixing are near zero. Rotating the latents of a dense "
             f"mixing can make {free}{by_chance}: there is no sign of sparsity."
         )
         if support.edges.size - free - chance <= support.edges.shape[0]:
-            sentence += (
-                f" With {counted(support.edges.shape[0], 'feature')} there could be none; more features would tell."
-            )
+            sentence += f" With only {counted(support.edges.shape[0], 'feature')} no sign is possible; add features."
         return Finding(CONDITION, "fails", True, sentence, evidence)
     said = (
-        f"{zeros} of {support.edges.size} entries of the mixing are near zero. On the most likely support it needs "
-        f"{counted(needed, 'domain')} instead of {dense}, and {separated} of {len(smaller)} pairs no change at all "
-        f"({int((empty >= SURE).sum())} of them in {SURE:.0%} of the drawn supports or more)"
+        f"{zeros} of {support.edges.size} entries of the mixing are near zero. The most likely support needs "
+        f"{counted(needed, 'domain')} instead of {dense}; {separated} of {len(smaller)} pairs need no change at all "
+        f"({int((empty >= SURE).sum())} in at least {SURE:.0%} of the drawn supports)"
     )
     if support.ties.any():
         tied = [f"{subject.names[a]} and {subject.names[b]}" for a, b in np.argwhere(np.triu(support.ties))]
-        said += f"; turned, {listed(tied)} have another support with as many zeros, which do not tell them apart"
+        said += f"; rotated, {listed(tied)} have another support with as many zeros, so zeros do not separate them"
     if smaller.min() >= SURE:
         return Finding(CONDITION, "holds", True, f"{said}.", evidence)
     if smaller.max() < 1 - SURE:
-        return Finding(CONDITION, "fails", True, f"{said}: the zeros are where they separate nothing.", evidence)
+        return Finding(
+            CONDITION, "fails", True, f"{said}. The zeros are in places where they separate nothing.", evidence
+        )
     unsure = int((smaller < SURE).sum())
-    return Finding(CONDITION, "cannot tell", True, f"{said}; for {unsure} pairs it is not sure to help.", evidence)
+    return Finding(
+        CONDITION, "cannot tell", True, f"{said}; for {unsure} pairs it is uncertain whether the zeros help.", evidence
+    )
 
 
 def _named(sets: Sequence[Set[int]], subject: AuditInput) -> dict[str, list[str]]:

@@ -22,9 +22,9 @@ def intervention_targets(
     targets: Mapping[str, Sequence[str]],
     reference: str,
 ) -> pd.DataFrame:
-    """One row a condition: target, the latent that moved most and by how much, the latent that drives the target.
+    """One row per condition: target, the latent that moved most and by how much, the latent that drives the target.
 
-    ``target_rank`` is the place of the target among the features that the moved latent drives, strongest first.
+    ``target_rank`` is the rank of the target among the features, sorted by their dependence on the moved latent.
     """
     names, columns = list(domains), list(features)
     shift = found.location - found.location[names.index(reference)]

@@ -4,12 +4,12 @@ A pair of latents is *separated* if some route of ``docs/theory.md`` separates i
 support, and the two do not depend on each other within domains. Pairs that are not separated form a graph over the
 latents; its components are the blocks.
 
-- unsupported: the latent has collapsed, is discrete or a duplicate, cannot be read off the features, differs from start
-  to start (``agreement``), or stands in a block without changing between domains;
+- unsupported: the latent has collapsed, is discrete or a duplicate, cannot be recovered from the features, differs from
+  start to start (``agreement``), or is in a block without changing between domains;
 - block: it is separated from everything but the others of its block;
 - identified: it is separated from every other latent.
 
-The conditions are sufficient, not necessary: what is not called identified may be right all the same.
+The conditions are sufficient, not necessary: a latent that is not called identified may still be right.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _PAIR_COLUMNS += ["directions_needed", "directions", "condition"]
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What the verdicts are made from; everything is about the latents that are not superfluous."""
+    """The basis of the verdicts; all fields refer to the latents that are not superfluous."""
 
     subject: AuditInput
     support: Support
@@ -87,7 +87,7 @@ def audit_subject(subject: AuditInput) -> Audit:
     np.fill_diagonal(separated, True)
     route = np.where(separated, shares[1:].argmax(axis=0) + 1, 0)
     evidence = _Evidence(part, support, found, own, repeats, separated, probability, route, dependent, number, enough)
-    # Where the zeros are not credible the changes must do everything, and what is counted is a dense mixing.
+    # If the zeros are not credible, changes must separate every pair, and the count is that of a dense mixing.
     counted_on = support.edges if support.credible else np.ones_like(support.edges)
     mended = find_remedies(
         counted_on,
@@ -101,7 +101,7 @@ def audit_subject(subject: AuditInput) -> Audit:
     faulty_names = {part.names[i] for i in [*own, *unsteady]}
     mended = [own for own in (remedy.without(faulty_names) for remedy in mended) if own.mends]
     if number.verdict == "fails":
-        # The count is about models that describe the rows: it promises nothing here.
+        # The count assumes a model that describes the rows; here it guarantees nothing.
         mended = [_more_latents(part)]
     elif enough.verdict == "fails" and mended:
         mended.append(_more_rows(enough))
@@ -152,12 +152,12 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, Said]:
         features = listed([str(name) for name in found.number.evidence["features"]])
         return "unsupported", Said(
             "too_few_latents",
-            f"The latents do not account for the features ({features} still depend on each other), so that it may mix "
-            "factors; the theory guarantees nothing about too few latents.",
+            f"The latents do not account for the features ({features} still depend on each other), so it may be a "
+            "mixture of factors; the theory guarantees nothing with too few latents.",
         )
     said = "" if found.repeats is None else f" {found.repeats.said(i)}"
     if not others:
-        alone = " There is no other start to compare with: whether it repeats is not known."
+        alone = " There is no other start to compare with, so it is not known whether it is reproducible."
         return "identified", Said("separated", f"{_routes(found, i)}{said or alone}")
     direct = [j for j in others if not found.separated[i, j]]
     bound = [names[j] for j in direct if found.dependent[i, j]]
@@ -168,15 +168,15 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, Said]:
         if found.subject.untested_domains:
             code, still = "changes_untested", "Whether it changes between domains cannot be tested"
         elif found.changes.blind and len(found.subject.large) > 1:
-            code, still = "too_few_rows", "Whether it changes between domains cannot be told from so few rows"
-        surely = "does not surely separate" if unsure else "does not separate"
+            code, still = "too_few_rows", "There are too few rows to tell whether it changes between domains"
+        surely = "does not reliably separate" if unsure else "does not separate"
         rest = f"the structure {surely} it from {listed([names[j] for j in open_])}"
         return "unsupported", Said(code, f"{still}, and {rest}.")
     if bound:
-        rest = f", and nothing surely separates it from {listed([names[j] for j in open_])}" if open_ else ""
+        rest = f", and nothing reliably separates it from {listed([names[j] for j in open_])}" if open_ else ""
         return "block", Said("dependent", f"It depends on {listed(bound)} within domains{rest}.{said}")
     if unsure:
-        why = f"Whether it is separate from {listed(unsure)} is not sure: it hangs on uncertain edges.{said}"
+        why = f"Whether it is separated from {listed(unsure)} depends on uncertain edges.{said}"
         return "block", Said("uncertain_edges", why)
     sets = found.support.likely()
     bars = sorted(set().union(*(tied(sets, i, j, found.dependent) for j in direct)))
@@ -198,7 +198,7 @@ def _domains(found: _Evidence) -> str:
     """How many domains there are to compare."""
     enough, present = found.changes.present, len(found.subject.domains)
     if len(found.subject.large) < present:
-        return f"of {counted(present, 'domain')} {len(found.subject.large)} have rows enough to compare"
+        return f"of {counted(present, 'domain')} {len(found.subject.large)} have enough rows to compare"
     return f"there {there(enough, 'domain')}"
 
 
@@ -212,7 +212,7 @@ def _routes(found: _Evidence, i: int) -> str:
         if others:
             parts.append(f"from {listed(others)} by {by}")
     if not parts:
-        return "There is no other latent to tell it from."
+        return "There is no other latent to separate it from."
     return f"Separated {', '.join(parts)}."
 
 
@@ -273,7 +273,7 @@ def domain_effects(subject: AuditInput) -> pd.DataFrame:
 
 
 def _effect_words(subject: AuditInput, effects: pd.DataFrame) -> list[dict[str, object]]:
-    """What every latent explains and how it differs between domains, in numbers and in words."""
+    """The variance that every latent explains and its differences between domains, in numbers and in words."""
     found = []
     for i, name in enumerate(subject.names):
         explained = float("nan") if subject.variance is None else float(subject.variance[i])
@@ -284,43 +284,43 @@ def _effect_words(subject: AuditInput, effects: pd.DataFrame) -> list[dict[str, 
             change = float((own["rows"] * own["mean"].astype(float) ** 2).sum() / own["rows"].sum())
             most = own.to_dict("records")[int(np.abs(own["mean"].to_numpy(dtype=float)).argmax())]
             where = f", most in {most['domain']}: mean {most['mean']:+.1f}, spread {most['spread']:.1f}"
-            words.append(f"{_share(change)} of its own between domains{where if change >= _SMALL else ''}")
+            words.append(f"{_share(change)} of its own variance between domains{where if change >= _SMALL else ''}")
         found.append({"explained_variance": explained, "change": change, "effect": ", ".join(words)})
     return found
 
 
 def _share(share: float) -> str:
-    """A share in per cent; what rounds to nothing is not 0."""
+    """A share in per cent; a share that would round to 0 % is "under 1%"."""
     return f"{share:.0%}" if share >= _SMALL else f"under {_SMALL:.0%}"
 
 
 def _with_fewer(subject: AuditInput, superfluous: list[int]) -> list[Remedy]:
-    """What is superfluous was left out of the audit of all others."""
+    """Superfluous latents were left out of the audit of all others."""
     if not superfluous:
         return []
     n = counted(subject.n_latents - len(superfluous), "latent")
     lost = listed([subject.names[i] for i in superfluous])
-    change = f"Ask for {n}: a model without {lost}"
+    change = f"A model without {lost} ({n})"
     return [Remedy("fewer_latents", change, (), len(superfluous), "lose little on these rows")]
 
 
 def _more_latents(subject: AuditInput) -> Remedy:
     change = f"More than {counted(subject.n_latents, 'latent')} (`unmix select` compares numbers)"
-    return Remedy("more_latents", change, (), 1, "have room for what these leave of the features")
+    return Remedy("more_latents", change, (), 1, "have room for the dependence left in the residuals")
 
 
 def _more_rows(rows: Finding) -> Remedy:
     needed, typical = rows.evidence["rows_of_a_domain_needed"], rows.evidence["median_rows_of_a_domain"]
-    change = f"About {needed} audited rows a domain instead of {typical}"
-    return Remedy("more_rows", change, (), needed - typical, "let the tests tell")
+    change = f"About {needed} audited rows per domain instead of {typical}"
+    return Remedy("more_rows", change, (), needed - typical, "give the tests enough power")
 
 
 def _nothing(context: Context) -> Audit:
-    """The audit where there is too little to test anything."""
+    """The audit of data that are insufficient for any test."""
     subject, first = context.whole, context.result(positivity.CHECK)
     enough = len(subject.latents) >= LEAST_ROWS
     why = "No latent is left to test." if enough else first.finding.sentence
-    said = f"cannot be tested: there {there(len(subject.latents), 'row')}, and {LEAST_ROWS} are needed"
+    said = f"cannot be tested: there {there(len(subject.latents), 'row')}, and the tests need {LEAST_ROWS}"
     few = Said("too_few_rows", said)
     rest = [
         context.result(check).finding

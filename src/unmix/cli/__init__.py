@@ -23,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    # Nothing is to be stripped: what looks like a colour is part of a name, and is shown as such.
+    # Keep escape sequences: one that looks like a colour is part of a name, and is shown as such.
     context_settings={"color": True},
     help="unmix: latent factors behind data from several domains, and whether they are identifiable.",
 )
@@ -92,7 +92,7 @@ _PLAN_EXAMPLES = """Examples:
 
 
 def file_path(text: str) -> Path:
-    """A path of the command line; a shell leaves the ``~`` in ``--out=~/runs`` as it is."""
+    """A path of the command line, with ``~`` expanded, as a shell does not in ``--out=~/runs``."""
     from unmix.files import as_path
 
     return as_path(text)
@@ -217,12 +217,12 @@ def fit(
         _refuse("images take their domains from their folders", domain=kinds, feature=feature, drop=drop)
         _refuse("it is for tables", layer=layer, write=write)
         of_tables = {"likelihood": likelihood, "size_factors": size_factors, "nuisance": nuisance}
-        _refuse("pixels are continuous, and have one scale", **of_tables)
+        _refuse("pixels are continuous and on one scale", **of_tables)
         from unmix.cli.images import fit_images
 
         fit_images(table, out, method or "ImageTranslator", reading, settings, overwrite=overwrite, resume=resume)
     else:
-        _refuse(f"{table} is not taken as images", method=method, steps=steps, **reading)
+        _refuse(f"{table} does not hold images", method=method, steps=steps, **reading)
         columns = list(kinds), feature, drop or []
         fit_table(table, out, *columns, settings, layer=layer, write=write, overwrite=overwrite, resume=resume)
 
@@ -250,7 +250,7 @@ def select(
     missing: _Missing = None,
     seed: _Seed = 0,
 ) -> None:
-    """Choose the number of latents: full fits, compared without known factors."""
+    """Choose the number of latents: full fits, compared without known true factors."""
     from unmix.cli.studies import run_select
 
     kinds = _kinds(domain, within, continuous)
@@ -282,7 +282,7 @@ def transform(
         typer.Option("--novelty", help="Tables: also write how far rows lie outside the data of the fit."),
     ] = False,
 ) -> None:
-    """Write the latents of new rows; needs no domain."""
+    """Write the latents of new rows; their domains are not needed."""
     from unmix.cli.images import transform_file
 
     transform_file(run, table, out, device=device, overwrite=overwrite, on_error=on_error, novelty=novelty)
@@ -337,7 +337,7 @@ def audit(
         typer.Option("--leave-one-out", help="Also fit again without each domain in turn; needs the rows of the fit."),
     ] = False,
 ) -> None:
-    """Print which latents the data identify, and why: a verdict for every latent and every condition of the theory."""
+    """Print which latents the data identify, with a verdict for every latent and every condition of the theory."""
     from unmix.cli.runs import audit_run
 
     audit_run(run, table, as_json=as_json, leave_one_out=leave_one_out)
@@ -363,7 +363,7 @@ def plan(
     scale: Annotated[
         float | None, typer.Option(help="Variation of log spreads between domains. Assumed: 0.25.")
     ] = None,
-    simulations: Annotated[int, typer.Option(help="Experiments to simulate; 0: only the count.")] = 20,
+    simulations: Annotated[int, typer.Option(help="Experiments to simulate; 0: the count alone.")] = 20,
     as_json: _Json = False,
 ) -> None:
     """Print which latents a planned support and number of domains would identify, before any data exist."""
@@ -378,7 +378,7 @@ def report(
     run: _Run,
     out: Annotated[Path | None, _path_option(help="File to write. Default: report.html in the run folder.")] = None,
 ) -> None:
-    """Write the report of a fitted model again; for image models without the images, which a run does not keep."""
+    """Write the report of a fitted model again; without images for image models, since a run does not keep them."""
     from unmix.cli.runs import report_run
 
     report_run(run, out)
@@ -399,10 +399,10 @@ def demo(
     from unmix.cli.runs import demo_images_run, demo_run
 
     if images:
-        _refuse("they are for the demo without --images", latents=latents, epochs=epochs)
+        _refuse("only the demo without --images uses them", latents=latents, epochs=epochs)
         demo_images_run(out, steps, seed, overwrite=overwrite, resume=resume)
     else:
-        _refuse("it is for the demo with --images", steps=steps)
+        _refuse("only the demo with --images uses it", steps=steps)
         demo_run(out, latents, epochs, seed, overwrite=overwrite, resume=resume)
 
 
@@ -449,19 +449,19 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    # While a bar is drawn, rich takes what is printed and would obey its control sequences.
+    # While a progress bar is drawn, rich handles the output and would interpret control sequences.
     typer.echo(printable(f"{category.__name__}: {message}"), err=True)
 
 
 def _in_options(message: str) -> str:
-    """A message that names arguments of ``read_images``, with the options of the command line in their place."""
+    """Replace arguments of ``read_images`` in a message by the options of the command line."""
     for words, options in _IN_OPTIONS:
         message = re.sub(words, options, message)
     return message
 
 
 def _refuse(reason: str, **options: object) -> None:
-    """Options that would have no effect."""
+    """Raise an error for options that would have no effect."""
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value not in (None, [], {})]
     if given:
         raise SettingError(f"{', '.join(given)} cannot be used here: {reason}. Leave the option out.")

@@ -1,4 +1,4 @@
-"""What the commands do with images: fit, transform, translate. A run reads new images in the size of its own."""
+"""The commands fit, transform and translate for images. New images are read in the size of the run's images."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fit_images(
     overwrite: bool,
     resume: bool,
 ) -> None:
-    """Fit on a folder, .zip or list of images and write the run folder; ``reading`` are words of ``read_images``."""
+    """Fit on a folder, .zip or list of images and write the run folder; ``reading``: arguments of ``read_images``."""
     if method not in METHODS:
         raise SettingError(f"--method must be one of {list(METHODS)} for images; got {method!r}.")
     words = dict(settings)
@@ -86,10 +86,10 @@ def transform_file(
         if not of_images(model.schema_):
             raise SchemaError(f"{run} was fitted on a table, not on images. Pass a file with its feature columns.")
         if novelty:
-            raise SettingError(f"--novelty cannot be used here: {source} is taken as images. Leave the option out.")
+            raise SettingError(f"--novelty cannot be used here: {source} holds images. Leave the option out.")
         return _transform_images(model, source, out, on_error)
     if on_error is not None:
-        raise SettingError(f"--on-error cannot be used here: {source} is not taken as images. Leave the option out.")
+        raise SettingError(f"--on-error cannot be used here: {source} does not hold images. Leave the option out.")
     return transform_table(model, run, source, out, novelty=novelty)
 
 
@@ -127,20 +127,20 @@ def translate_images(
 
 
 def _labelled_as(model: BaseEstimator, table: ImageTable) -> ImageTable | Images:
-    """``table``; images alone where a translator, which finds domains itself, knows none of those that they lie in."""
+    """``table``; its images alone if they are in no domain of a translator, which can infer their domains."""
     if not isinstance(model, ImageTranslator) or set(model.domains_) & set(table.domains.tolist()):
         return table
-    typer.echo(f"The images lie in none of the domains {', '.join(model.domains_)}: the model finds their domains.")
+    typer.echo(f"The images are in none of the domains {', '.join(model.domains_)}, so the model infers their domains.")
     return table.images
 
 
 def _refuse_inside(source: Path, out: Path) -> None:
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        raise StorageError(f"{out} lies in {source}, where it would be taken for images. Choose another --out.")
+        raise StorageError(f"{out} is inside {source}, so its files would be read as images. Choose another --out.")
 
 
 def _names(table: ImageTable) -> list[str]:
-    """A path inside the new folder for every image: its own, ending in .png."""
+    """A path inside the new folder for every image: its original path, ending in .png."""
     names = [os.path.normpath(path) for path in table.paths]
     names = [name if name.lower().endswith(".png") else f"{name}.png" for name in names]
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -148,7 +148,7 @@ def _names(table: ImageTable) -> list[str]:
         raise DataError(f"Several images would become {twice[0]!r}. Rename them, or list each only once.")
     outside = [name for name in names if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir]
     if outside:
-        raise DataError(f"{outside[0]!r} leaves the folder of the list. Name the images from the list's own folder on.")
+        raise DataError(f"{outside[0]!r} is outside the folder of the list. Use paths relative to that folder.")
     return names
 
 

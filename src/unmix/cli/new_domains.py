@@ -1,4 +1,4 @@
-"""What ``unmix adapt`` does."""
+"""The command ``unmix adapt``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from unmix.estimators.loading import load
 
 
 def adapt_run(run: Path, table: Path, domain: Sequence[str], out: Path, *, overwrite: bool, device: str) -> None:
-    """Adapt the model of a run to the domains of a file's rows, and write it as a run of its own."""
+    """Adapt the model of a run to the domains of a file's rows, and write it as a new run."""
     if out.resolve() == run.resolve():
-        raise StorageError(f"{out} holds the run that is adapted, which stays as it is. Choose another --out.")
+        raise StorageError(f"{out} holds the run to adapt, which is not changed. Choose another --out.")
     claim(out, overwrite=overwrite, resume=False)
     model = load(run, device=device)
     if not isinstance(model, LatentEstimator):
         raise StorageError(
-            f"{run} holds a {type(model).__name__}, which has no prior of single domains. Fit CGVAE on a table."
+            f"{run} holds a {type(model).__name__}, which has no prior for each domain. Fit CGVAE on a table."
         )
     frame, x = read_for_model(model, run, table)
     names = [column.name for column in model.domain_schema_.columns]
@@ -32,7 +32,7 @@ def adapt_run(run: Path, table: Path, domain: Sequence[str], out: Path, *, overw
     write_results(wider, rows, out, beside=beside_features(frame, x))
     found = wider.effects_frame()
     known = {*model.domains_}
-    typer.echo(f"\nnew     {', '.join(wider.domains_[len(known) :]) or 'none: a range is wider'}")
+    typer.echo(f"\nnew     {', '.join(wider.domains_[len(known) :]) or 'none; a range was widened'}")
     # No start but the kept one is adapted, so that new domains have no range over starts.
     typer.echo(found[~found["domain"].isin(known)].dropna(axis=1, how="all").round(3).to_string(index=False))
 
@@ -48,7 +48,7 @@ def _labels(frame: pd.DataFrame, given: Sequence[str], names: Sequence[str], tab
             found[column] = [value] * len(frame)
         else:
             raise SchemaError(
-                f"{table} has no column {item!r}. Name the columns that hold the domain, or state it: {item}=VALUE."
+                f"{table} has no column {item!r}. Name the columns that hold the domain, or give a value: {item}=VALUE."
             )
     if unknown := sorted(set(found) - set(names)):
         raise SettingError(f"--domain names {unknown}; the model was fitted with {list(names)}. Correct the names.")

@@ -1,4 +1,4 @@
-"""What the commands on run folders do: fit, transform, audit, plan, report, demo."""
+"""The commands on run folders: fit, transform, audit, plan, report, demo."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ def fit_table(
 
 
 def _store(table: Path, layer: str | None, write: Path | None, *, overwrite: bool) -> Any:
-    """AnnData in a file, after a check of where it is to be written; None of any other table."""
+    """AnnData of a file, after a check of the output path; None for any other table."""
     if write is not None and check_store(write).exists() and not overwrite:
-        raise StorageError(f"{write} is there already. Choose another --write, or add --overwrite to replace it.")
+        raise StorageError(f"{write} exists. Choose another --write, or add --overwrite to replace it.")
     if is_store(table):
         return read_annotated(table)
     for option, value in (("--layer", layer), ("--write", write)):
@@ -102,7 +102,7 @@ def _store(table: Path, layer: str | None, write: Path | None, *, overwrite: boo
 def _columns_of(
     source: AnnDataLike, layer: str | None, domain: Sequence[str], feature: Sequence[str] | None, drop: Sequence[str]
 ) -> tuple[Annotated, pd.DataFrame | None, pd.DataFrame]:
-    """``read_columns`` of AnnData: the variables stay one matrix, sparse where it is."""
+    """``read_columns`` for AnnData: the variables stay one matrix, sparse if it is sparse."""
     x = annotated(source, layer)
     obs = _observations(x)
     for name in domain:
@@ -128,7 +128,7 @@ def _observations(x: Annotated) -> pd.DataFrame:
 
 
 def beside_features(frame: pd.DataFrame, x: pd.DataFrame | Annotated) -> pd.DataFrame:
-    """The columns of a file beside those of the features ``x``, which of AnnData are none of them."""
+    """The columns of a file that are not features ``x``; for AnnData all columns of ``.obs``."""
     return frame if isinstance(x, Annotated) else frame.drop(columns=list(x.columns))
 
 
@@ -156,7 +156,7 @@ def transform_table(model: BaseEstimator, run: Path, table: Path, out: Path, *, 
 
 
 def audit_run(run: Path, table: Path | None, *, as_json: bool, leave_one_out: bool = False) -> None:
-    """Print the audit of a run, on its held-out rows or on those of a file."""
+    """Print the audit of a run, on its own rows or on those of a file."""
     model = load(run, device="cpu")
     if table is None and not isinstance(model, LatentEstimator):
         raise SettingError(
@@ -178,7 +178,7 @@ def audit_run(run: Path, table: Path | None, *, as_json: bool, leave_one_out: bo
             raise SettingError(f"{run} holds a {type(model).__name__}, which --leave-one-out cannot fit again.")
         words = {"leave_one_out": True} if leave_one_out else {}
         found = model.audit(_as_fitted(model, x), y, **words)
-    # Without characters that a console may lack, which would be escaped in a form that no JSON has.
+    # Pure ASCII, since a console may escape other characters in a way that is not valid JSON.
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
 
 
@@ -193,7 +193,7 @@ def plan_support(
     *,
     as_json: bool,
 ) -> None:
-    """Print which latents a support, read or drawn, identifies."""
+    """Print which latents a support, read or drawn at random, identifies."""
     said = ""
     if (support is None) == (density is None):
         raise SettingError("Pass either the file of a support or --density, and not both.")
@@ -204,7 +204,7 @@ def plan_support(
         found, needs = plan_typical(*sizes, random_state=seed, **experiment)
         low, middle, high = (int(np.quantile(needs, q, method="inverted_cdf")) for q in (0.1, 0.5, 0.9))
         said = (
-            f"{len(needs)} random supports, each entry in use with probability {density}, every feature with a latent: "
+            f"{len(needs)} random supports, each entry 1 with probability {density}, at least one in each row: "
             f"they need {low} to {high} domains (median {middle}); {(needs <= domains).mean():.0%} need no more than "
             f"{domains}. A typical one:\n\n"
         )
@@ -217,8 +217,8 @@ def report_run(run: Path, out: Path | None) -> None:
     own = run / _REPORT
     if out is None and own.exists() and of_images(model.schema_):
         raise StorageError(
-            f"{own} exists, and may show images and what was measured on them. A run keeps no images, so that a page "
-            "written again would lack all that. Pass --out with another name."
+            f"{own} exists, and may show images and results on them. A run keeps no images, so a new report would lack "
+            "these. Pass --out with another name."
         )
     if out is None or out.resolve() == own.resolve():
         refuse_foreign(run, [_REPORT])
@@ -285,7 +285,9 @@ def demo_images_run(out: Path, steps: int | None, seed: int, *, overwrite: bool,
         lambda path: model.report(path, images_held, own, judged=found[found["to"] == "all"]),
         judges={"judge-content.safetensors": judges.content, "judge-style.safetensors": judges.style},
     )
-    typer.echo("\nHeld-out images carried to every other typeface: grey levels from the truth, and what judges read:")
+    typer.echo(
+        "\nHeld-out images translated to every other typeface: error in grey levels, and accuracy of the judges:"
+    )
     shown = found.loc[found["to"] == "all", ["method", "rmse", "content", "style"]]
     typer.echo(shown.round(3).to_string(index=False))
     typer.echo(f"Real held-out images: character {judges.real_content:.3f}, typeface {judges.real_style:.3f}.")
@@ -294,7 +296,7 @@ def demo_images_run(out: Path, steps: int | None, seed: int, *, overwrite: bool,
 def train(
     model: LatentEstimator | CGGAN | ImageTranslator, x: DataLike, y: LabelsLike, out: Path, *, resume: bool
 ) -> None:
-    """Fit with a checkpoint in the run folder; ctrl-C leaves it there and prints how to continue."""
+    """Fit with a checkpoint in the run folder; ctrl-C keeps it and prints how to continue."""
     checkpoint = out / CHECKPOINT
     try:
         model.fit(x, y, checkpoint=checkpoint, resume=resume)
@@ -305,7 +307,7 @@ def train(
         words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
         command = shlex.join(["unmix", *words, "--resume"])
         _attempt(lambda: (out / INTERRUPTED).write_bytes(os.fsencode(f"{_INTERRUPTED}:\n\n{command}\n")))
-        typer.echo(f"\nStopped. What is done so far is in {checkpoint}. Continue with:\n\n  {command}", err=True)
+        typer.echo(f"\nStopped. The progress so far is in {checkpoint}. Continue with:\n\n  {command}", err=True)
         raise typer.Exit(130) from None
 
 
@@ -318,11 +320,11 @@ def write_results(
     beside: pd.DataFrame | None = None,
     judges: Mapping[str, ImageClassifier] | None = None,
 ) -> None:
-    """Model, tables, judges and report into the run folder; ``beside`` are columns to stand before the latents."""
+    """Model, tables, judges and report into the run folder; ``beside``: columns to write before the latents."""
     try:
         written = _write(model, x, out, tables or {}, write_report or model.report, beside, judges or {})
     except BaseException:
-        typer.echo(f"What was learnt is kept in {out / CHECKPOINT}; --resume continues from there.", err=True)
+        typer.echo(f"The fit so far is kept in {out / CHECKPOINT}; --resume continues from there.", err=True)
         raise
     for name in (CHECKPOINT, INTERRUPTED):
         (out / name).unlink(missing_ok=True)
@@ -343,7 +345,7 @@ def _write(
     beside: pd.DataFrame | None,
     judges: Mapping[str, ImageClassifier],
 ) -> list[str]:
-    """``write_results`` without its words; names of the tables."""
+    """``write_results`` without its output; returns the names of the tables."""
     model.fit_.to_folder(out)
     latents, names = _latents(model, x)
     others = pd.DataFrame(index=range(len(latents))) if beside is None else beside
@@ -354,7 +356,7 @@ def _write(
 
 
 def claim(out: Path, *, overwrite: bool, resume: bool) -> None:
-    """Refuse a folder that holds something, unless told to replace it or to go on, and one that cannot be written.
+    """Refuse a folder that is not empty, unless it is to be replaced or resumed, and one that cannot be written.
 
     Files that unmix did not write are never replaced.
     """
@@ -384,7 +386,7 @@ def _is_note(path: Path) -> bool:
 
 
 def read_for_model(model: LatentEstimator, run: Path, path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A file, and the columns of it that the model of ``run`` takes."""
+    """A file as a frame, and the columns that the model of ``run`` takes."""
     _needs_table(model, run)
     return _read_for(model, path)
 
@@ -403,14 +405,14 @@ def _latents(model: BaseEstimator, x: DataLike) -> tuple[NDArray[np.floating], l
 
 
 def _as_fitted(model: BaseEstimator, x: DataLike) -> DataLike:
-    """A frame as the model was fitted: without names where there were none."""
+    """A frame in the form of the fit: without names if it had none."""
     return x.to_numpy() if isinstance(x, pd.DataFrame) and not model.schema_.named else x
 
 
 def _read_for(model: LatentEstimator, path: Path) -> tuple[pd.DataFrame, Any]:
-    """A file and the columns of it that the model was fitted on; where those had no names, its numbers.
+    """A file as a frame, and the columns that the model was fitted on; its numeric columns if these had no names.
 
-    Of AnnData the observations' columns, and the matrix of the fit's variables.
+    For AnnData, the columns of ``.obs``, and the matrix of the fit's variables.
     """
     named, names = model.schema_.named, model.schema_.names
     if named and is_store(path):
@@ -432,14 +434,14 @@ def _read_for(model: LatentEstimator, path: Path) -> tuple[pd.DataFrame, Any]:
     found = [name for name in candidates(frame) if name in numeric and name not in domains]
     if len(found) != len(names):
         raise SchemaError(
-            f"{path} has {len(found)} columns of numbers beside the domains; the model was fitted on an array of "
-            f"{len(names)} features without names. Leave only these in the file."
+            f"{path} has {len(found)} numeric columns beside the domains; the model was fitted on an array of "
+            f"{len(names)} features without names. Keep only these in the file."
         )
     return frame, frame[found]
 
 
 def _attempt(write: Callable[[], object]) -> None:
-    """A note that may fail to be written without hiding what it is about."""
+    """Write a note; if that fails, print the error without raising it."""
     try:
         write()
     except OSError as error:

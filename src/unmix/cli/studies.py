@@ -1,4 +1,4 @@
-"""What ``unmix bench`` and ``unmix select`` do."""
+"""The commands ``unmix bench`` and ``unmix select``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run_bench(
     estimate: bool,
     allow_import: bool = False,
 ) -> None:
-    """Run what is missing of a study and write its page and tables."""
+    """Run the missing runs of a study and write its page and tables."""
     if study == "ood":
         _bench_ood(out, seeds, jobs, retry_failed=retry_failed)
         return
@@ -130,7 +130,7 @@ def run_select(
 
 
 def _claim(out: Path, rows: str, *names: str) -> None:
-    """Refuse files of these names in ``out`` that are of no earlier run, without its ``rows``, or cannot be written."""
+    """Refuse files of these names in ``out`` that cannot be replaced, or that no earlier run with ``rows`` wrote."""
     there = names_in(out, "a study")
     pages = [out / name for name in names]
     if rows not in there and (foreign := [page for page in pages if page.name in there]):
@@ -145,7 +145,7 @@ def _check_jobs(jobs: int) -> None:
 
 
 def _study(name: str, n_seeds: int | None, allow_import: bool) -> Study:
-    """A study of the package by name, or one from a file."""
+    """A study of the package by name, or a study from a file."""
     if name in PRESETS:
         return PRESETS[name]() if n_seeds is None else PRESETS[name](n_seeds)
     if not name.endswith(".toml"):

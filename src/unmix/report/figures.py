@@ -25,7 +25,7 @@ from unmix.audit.result import Audit
 
 Floats = NDArray[np.float64]
 
-# The defaults of matplotlib, not those of the user; where figures are shown is no part of how they look.
+# The defaults of matplotlib, not those of the user, and independent of the display.
 _STYLE: Any = {
     **{name: value for name, value in rcParamsDefault.items() if not name.startswith(("backend", "webagg", "tool"))},
     "font.size": 9.0,
@@ -54,7 +54,7 @@ def feature_order(mixing: Floats) -> NDArray[np.int64]:
 
 
 def shown_features(mixing: Floats) -> NDArray[np.int64]:
-    """Features of a map, in ``feature_order``: all, or of more than fit those that each latent drives most."""
+    """Features of a map, in ``feature_order``: all, or if too many those that each latent drives most."""
     if len(mixing) <= MOST_LABELLED:
         return feature_order(mixing)
     each = max(1, MOST_LABELLED // mixing.shape[1])
@@ -63,7 +63,7 @@ def shown_features(mixing: Floats) -> NDArray[np.int64]:
 
 
 def shown_domains(found: Description, latent: int) -> NDArray[np.int64]:
-    """Domains of a figure on one latent: all, or of more than fit those that move it most, from high to low means."""
+    """Domains of a figure on one latent: all, or if too many the most extreme ones, from high to low means."""
     location, spread = found.location[:, latent], found.spread[:, latent]
     if len(location) <= MOST_DOMAINS:
         return np.arange(len(location))
@@ -75,7 +75,7 @@ def shown_domains(found: Description, latent: int) -> NDArray[np.int64]:
 
 
 def mixing_map(mixing: Floats, signed: Floats, features: Sequence[str], latents: Sequence[str]) -> str:
-    """Heat map features × latents of |∂x/∂z|; an arrow tells whether the feature rises or falls with the latent."""
+    """Heat map features × latents of |∂x/∂z|; an arrow shows whether the feature rises or falls with the latent."""
     order = shown_features(mixing)
     values, direction = mixing[order], signed[order]
 
@@ -98,9 +98,9 @@ def mixing_map(mixing: Floats, signed: Floats, features: Sequence[str], latents:
 
 
 def verdict_map(audit: Audit, mixing: Floats) -> str:
-    """Features × latents coloured by the latent's verdict, as strong as the edge is sure.
+    """Features × latents, coloured by the latent's verdict with the edge's probability as opacity.
 
-    Of more features than fit those that each latent drives most, by ``mixing`` (features, latents).
+    If there are too many features, those that each latent drives most, by ``mixing`` (features, latents).
     """
     names, features = list(audit.latents["name"]), audit.feature_names
     shown = np.sort(shown_features(mixing))
@@ -115,7 +115,7 @@ def verdict_map(audit: Audit, mixing: Floats) -> str:
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        # Lines between the cells: without them neighbours of one colour run together.
+        # Lines between the cells keep neighbours of one colour apart.
         axes.set_xticks(np.arange(1, len(names)) - 0.5, minor=True)
         axes.grid(axis="x", which="minor", color="white", linewidth=1.5)
         axes.tick_params(which="minor", length=0)
@@ -210,7 +210,7 @@ def reconstruction(found: Description, features: Sequence[str]) -> str:
         axes.set_yticks(place, [_label(features[k]) for k in shown])
         # A feature that hardly varies has an R² without a lower limit.
         axes.set_xlim(min(0.0, max(-1.0, float(np.nanmin(found.r2_train, initial=0.0)))), 1.0)
-        axes.set_xlabel("R² (1: kept whole, 0: lost)")
+        axes.set_xlabel("R² (1: fully reproduced, 0: lost)")
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
     return draw_svg(draw, _WIDTH, 1.1 + 0.22 * len(shown))
@@ -280,7 +280,7 @@ def training_curves(history: pd.DataFrame, starts: pd.DataFrame, best: int) -> s
 
 
 def importance_bars(importance: Floats, latents: Sequence[str], threshold: float) -> str:
-    """Share of each latent's spread that domains make; below the line per latent is content."""
+    """Share of each latent's spread that is due to domains; latents below their line are content."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -289,7 +289,7 @@ def importance_bars(importance: Floats, latents: Sequence[str], threshold: float
         axes.axvline(threshold, color=_GREY, linewidth=0.8, linestyle="--")
         axes.set_yticks(place, latents)
         axes.set_xlim(0, 1)
-        axes.set_xlabel("share of the spread that domains make (orange: style)")
+        axes.set_xlabel("share of the spread due to domains (orange: style)")
 
     return draw_svg(draw, _WIDTH, 0.9 + 0.2 * len(latents))
 
@@ -342,6 +342,6 @@ def _density(values: Floats, grid: Floats) -> Floats:
 
 
 def _label(name: str) -> str:
-    """Short enough for an axis, and with no mathematics read into it."""
+    """A label short enough for an axis, with mathematical notation escaped."""
     short = name if len(name) <= _LONGEST_LABEL else name[: _LONGEST_LABEL - 1] + "…"
     return short.replace("$", r"\$")

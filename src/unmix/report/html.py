@@ -29,7 +29,7 @@ _MOST_DOWNLOADED = 5_000
 
 @dataclass(frozen=True)
 class LatentWords:
-    """What was found about one latent, in words."""
+    """Sentences on one latent, for the report."""
 
     name: str
     drives: str
@@ -115,7 +115,7 @@ def render(fit: LatentFit, audit: Audit) -> str:
 
 
 def _find_feature(fit: LatentFit) -> Markup | None:
-    """A search of all features, where the maps show some of them."""
+    """A search of all features, if the maps show only some of them."""
     found, names = fit.summary.description, fit.schema.names
     if len(names) <= figures.MOST_LABELLED:
         return None
@@ -126,7 +126,7 @@ def _find_feature(fit: LatentFit) -> Markup | None:
 
 
 def _find_domain(fit: LatentFit) -> Markup | None:
-    """A search of all domains, where the figures show some of them."""
+    """A search of all domains, if the figures show only some of them."""
     found, names = fit.summary.description, fit.domains.domains
     if len(names) <= figures.MOST_DOMAINS:
         return None
@@ -152,14 +152,14 @@ def audited_words(row: Mapping[Hashable, Any]) -> str:
 
 
 def _terms(restarts: pd.DataFrame) -> dict[str, str]:
-    """Columns of the restarts table that hold terms of the objective, with a word for each."""
+    """Columns of the restarts table that hold terms of the objective, with a label for each."""
     columns = [name for name in restarts.columns if name.startswith("held_out_") and name != "held_out_objective"]
     words = {name: name.removeprefix("held_out_").replace("_", " ") for name in columns}
     return {name: word.replace("kl", "KL").replace("tc", "TC") for name, word in words.items()}
 
 
 def latent_words(fit: LatentFit, latent: int) -> LatentWords:
-    """Sentences on one latent: what it drives, what moves it, whether it repeats."""
+    """Sentences on one latent: the features that depend on it, its changes between domains, its reproducibility."""
     found = fit.summary.description
     column, signed = found.mixing[:, latent], found.mixing_signed[:, latent]
     ranked = [k for k in np.argsort(-column) if fit.summary.support[k, latent]]
@@ -179,14 +179,14 @@ def latent_words(fit: LatentFit, latent: int) -> LatentWords:
 
 
 def caveats(fit: LatentFit) -> list[str]:
-    """What the numbers do not show."""
+    """Limits of the numbers."""
     found = fit.summary.description
     lines = [
         "Agreement of the starts shows that the result is reproducible on these data, not that the latents are the "
         "true ones: starts can agree on a mixture of factors that the data do not separate.",
         "Latents are known up to order, sign and scale. The model does not say what they mean.",
         "Intervals come from resampling the described rows with the model fixed; they do not include the variation "
-        "between training runs. The pale bars, the range over all starts, show that part.",
+        "between training runs, which the pale bars show (range over all starts).",
         "An effect of a domain on a latent is a difference between groups of rows. It is causal only if the domains "
         "were assigned as in an experiment.",
         "The verdicts hold for these data and this form of model. Their conditions are sufficient, not necessary: a "
@@ -201,10 +201,10 @@ def caveats(fit: LatentFit) -> list[str]:
     elif not fit.kind.uses_domains:
         lines.insert(
             0,
-            f"{fit.kind.__name__} ignores the domains: effects of domains here refer to latents found without them.",
+            f"{fit.kind.__name__} ignores the domains: effects here refer to latents estimated without them.",
         )
     if not found.held_out[0]:
-        lines.insert(0, "There were too few rows to hold any out: every number here is measured on training rows.")
+        lines.insert(0, "There were too few rows to hold any out, so every number here is computed on training rows.")
     if not len(_other_starts(fit)):
         why = "There was a single start" if len(fit.starts) == 1 else "Every other start failed"
         lines.insert(0, f"{why}, so it is not known whether the result is reproducible.")
@@ -221,9 +221,9 @@ def _verdict(fit: LatentFit) -> str:
             np.median(found.agreement_latents[others], axis=0),
         )
         low = [name for name, median in zip(fit.latent_names, medians, strict=True) if median < REPEATS]
-        word = "repeat well" + (f", but for {listed(low)}" if low else "")
+        word = "are reproducible" + (f", except {listed(low)}" if low else "")
         if len(low) == len(medians):
-            word = "do not repeat well: read them with care"
+            word = "are not reproducible; interpret them with care"
         compared = found.agreement[np.ix_(*[[fit.best, *others]] * 2)]
         parts.append(
             f"The kept latents {word} (mean correlation with their partners in the other starts {mean:.2f}; over all "
@@ -237,15 +237,15 @@ def _verdict(fit: LatentFit) -> str:
     density, kept = float(fit.summary.support.mean()), Reconstruction(found.r2, found.r2_variance)
     rows = f"{'held-out' if found.held_out[0] else 'training'} rows"
     apart = f", without the {kept.still} features that do not vary there" if kept.still else ""
-    keeps = f"encode-decode keeps {kept.kept:.0%} of the features' {fit.model.likelihood.kept} on {rows}{apart}"
+    keeps = f"encode-decode reproduces {kept.kept:.0%} of the features' {fit.model.likelihood.kept} on {rows}{apart}"
     if np.isnan(kept.kept):
-        keeps = f"no feature varies on {rows}, so it is not known how much encode-decode keeps"
+        keeps = f"no feature varies on {rows}, so the quality of encode-decode is not known"
     parts.append(f"{density:.0%} of the mixing's entries are 0.1 or more; {keeps}.")
     return " ".join(parts)
 
 
 def _other_starts(fit: LatentFit) -> NDArray[np.int64]:
-    """Starts but the kept one that reached anything: one that failed says nothing about the latents."""
+    """Starts other than the kept one that did not fail; a failed start is no evidence on the latents."""
     reached = np.isfinite(fit.starts["held_out_objective"].to_numpy(dtype=float))
     return np.array([s for s in np.flatnonzero(reached) if s != fit.best], dtype=np.int64)
 
@@ -256,13 +256,13 @@ def _moves(fit: LatentFit, latent: int) -> str:
         return ""
     interval = f"[{found.change_low[latent]:.0%}, {found.change_high[latent]:.0%}]"
     share = f"{found.change[latent]:.0%} {interval} of its variance lies between domains"
-    share += f" (shuffled labels: in 95 of 100 at most {found.change_shuffled[latent]:.1%})."
+    share += f" (with shuffled labels at most {found.change_shuffled[latent]:.1%}, in 95 of 100)."
     location = found.location[:, latent]
     if np.isnan(location).all():
         return share
     far = int(np.nanargmax(np.abs(location)))
     return (
-        f"{share} Farthest in {fit.domains.domains[far]}: mean {location[far]:+.2f} sd "
+        f"{share} The most extreme domain is {fit.domains.domains[far]}: mean {location[far]:+.2f} sd "
         f"[{found.location_low[far, latent]:+.2f}, {found.location_high[far, latent]:+.2f}]."
     )
 

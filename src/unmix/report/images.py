@@ -33,7 +33,7 @@ _GAP = 1
 
 @dataclass(frozen=True)
 class ImageSection:
-    """Grids with their words: ``images`` (rows, columns, height, width, channels), a name for each row.
+    """Grids with a title and text: ``images`` (rows, columns, height, width, channels), a name for each row.
 
     With ``wraps`` the rows stand side by side as far as the page is wide.
     """
@@ -47,7 +47,7 @@ class ImageSection:
 
 @dataclass(frozen=True)
 class PageTable:
-    """A small table of text with its words."""
+    """A small table with a title and text."""
 
     title: str
     text: str
@@ -56,7 +56,7 @@ class PageTable:
 
 @dataclass(frozen=True)
 class ImageReportContent:
-    """Everything the page is made from; ``facts`` are lines such as settings, ``figures`` carry their captions.
+    """Content of the page; ``facts`` are lines such as settings, ``figures`` have captions.
 
     ``found`` is the headline, ``notes`` say what the page leaves out. ``subject`` is what the rows are: a model of both
     kinds has this page for its tables too, without grids.
@@ -76,7 +76,7 @@ class ImageReportContent:
 
 
 def domain_sections(draw: Callable[[str, int], Images], domains: Sequence[str]) -> list[ImageSection]:
-    """Grids of what ``draw`` makes for a domain and a seed: ``SHOWN`` images, with the same ε for the same seed."""
+    """Grids of samples; ``draw`` returns ``SHOWN`` images of a domain, with the same ε for the same seed."""
     samples = np.stack([draw(domain, seed) for seed, domain in enumerate(domains)])
     one_noise = np.stack([draw(domain, len(domains)) for domain in domains])
     return [
@@ -86,7 +86,7 @@ def domain_sections(draw: Callable[[str, int], Images], domains: Sequence[str]) 
 
 
 def latent_sections(traversals: Images, others: str, mixing: Floats, latents: Sequence[str]) -> list[ImageSection]:
-    """``traversals`` (latents, columns, …) move one latent, ``others`` says where the others are.
+    """``traversals`` (latents, columns, …) move one latent, ``others`` describes the values of the others.
 
     ``mixing`` (latents, height, width).
     """
@@ -98,16 +98,16 @@ def latent_sections(traversals: Images, others: str, mixing: Floats, latents: Se
 
 
 def moves_section(mixing: Floats, latents: Sequence[str]) -> ImageSection:
-    """One map a latent; ``mixing`` (latents, height, width)."""
-    text = "Mean |∂x/∂z|, white for none, black for the most of all latents."
+    """One map per latent; ``mixing`` (latents, height, width)."""
+    text = "Mean |∂x/∂z|: white for 0, black for the largest value of all latents."
     return ImageSection("What each latent moves", text, heat(mixing)[:, None], latents, wraps=True)
 
 
 def some_of_each(groups: NDArray[np.int64], domains: Sequence[str]) -> tuple[NDArray[np.int64], str]:
-    """Places of a few images of every domain, and words for them; ``groups`` are places in ``domains``, -1 for none."""
+    """Indices of a few images of every domain, and a text; ``groups`` (images,) index ``domains``, -1 for none."""
     present = [group for group in range(len(domains)) if (groups == group).any()][:SHOWN]
     each = SHOWN // max(len(present), 1)
-    # From another place of each domain: images often come in the same order in all.
+    # Different positions in each domain, since images are often in the same order in all.
     chosen = []
     for place, group in enumerate(present):
         own = np.flatnonzero(groups == group)
@@ -123,13 +123,11 @@ def translated_section(
     domains: Sequence[str],
     translate: Callable[..., Images],
 ) -> ImageSection:
-    """Some images of each domain, above their translations; ``groups`` are places in ``domains``, -1 for none."""
+    """Some images of each domain, above their translations; ``groups`` are indices of ``domains``, -1 for none."""
     chosen, words = some_of_each(groups, domains)
     real, own = images[chosen], labels.iloc[chosen]
     moved = [translate(real, own, to=domain) for domain in domains]
-    text = (
-        f"The first row shows real images, from the left {words}. Below it: the same images translated to each domain."
-    )
+    text = f"First row, from left to right: {words} (real images). Below: the same images, translated to each domain."
     rows = ["real", *(f"to {domain}" for domain in domains)]
     return ImageSection("Real images, translated", text, np.stack([real, *moved]), rows)
 
@@ -145,7 +143,7 @@ def judged_table(judged: pd.DataFrame) -> PageTable:
         raise DataError(f"judged {what}. {expected}.")
     frame = judged[[name for name in ("method", "to") if name in judged]].copy()
     frame["images"] = judged["n"]
-    text = "Translated images: share whose content, and whose target domain, a classifier of real images recognises"
+    text = "Share of translated images whose content, and whose target domain, a classifier of real images recognises"
     if "rmse" in judged:
         frame["rmse"] = [f"{value:.1f}" for value in judged["rmse"]]
         text += "; rmse, difference in grey levels from the true image in the target domain"
@@ -163,7 +161,7 @@ def judged_table(judged: pd.DataFrame) -> PageTable:
 
 
 def left_out(columns: Sequence[str]) -> str:
-    """Why there are no grids by domain."""
+    """The reason why there are no grids by domain."""
     return (
         f"Grids by domain are drawn where the domains are one column of labels; this model has {', '.join(columns)}. "
         "Draw them with model.sample(n, domain={column: value, …}) and unmix.images.image_grid."
@@ -250,7 +248,7 @@ def png(image: Images) -> bytes:
 
 
 def row_address(images: Images) -> str:
-    """One row of images (columns, height, width, channels) as a data address, small images enlarged."""
+    """One row of images (columns, height, width, channels) as a data URL, small images enlarged."""
     zoom = max(1, _CELL // images.shape[1])
     return "data:image/png;base64," + base64.b64encode(png(image_grid(images, zoom=zoom))).decode()
 

@@ -1,4 +1,4 @@
-"""What every page is made of: one style, templates, figures and tables that travel inside the file."""
+"""Parts of every page: one style, templates, and figures and tables embedded in the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_FOUND = 20
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as a data address, with words for those who cannot see it."""
+    """A figure as a data URL, with alternative text."""
 
     source: str
     alt: str
@@ -31,17 +31,17 @@ class Picture:
 
 
 def picture(svg: str, alt: str, caption: str = "") -> Picture:
-    """A figure that needs no file of its own."""
+    """A figure embedded in the page."""
     return Picture(_address("image/svg+xml", svg), alt, caption)
 
 
 def table_html(table: pd.DataFrame) -> Markup:
-    """The table on a page, escaped by pandas."""
+    """The table as HTML, escaped by pandas."""
     return Markup(table.to_html(index=False, border=0, na_rep="", float_format=lambda value: f"{value:.4g}"))
 
 
 def as_code(text: str) -> Markup:
-    """A sentence in which what stands between backticks is code; all else is escaped."""
+    """A sentence with text between backticks as code; everything is escaped."""
     parts = str(text).split("`")
     if len(parts) % 2 == 0:
         return Markup.escape(text)
@@ -49,7 +49,7 @@ def as_code(text: str) -> Markup:
 
 
 def search(name: str, label: str, columns: Sequence[str], names: Sequence[str], values: NDArray[np.float64]) -> Markup:
-    """A field that finds rows of a long table by their name; ``values`` (rows, columns) are shown to two digits.
+    """A field to find rows of a long table by name; ``values`` (rows, columns) are shown to two digits.
 
     All rows travel in the page as JSON, the first 20 that fit are shown.
     """
@@ -58,13 +58,13 @@ def search(name: str, label: str, columns: Sequence[str], names: Sequence[str], 
         for row, own in zip(names, values, strict=True)
     ]
     content = json.dumps({"columns": [*columns], "rows": rows}, ensure_ascii=True, separators=(",", ":"))
-    # No name can end the script that holds it.
+    # Escaped, so that no name can end the script element.
     safe = Markup(content.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
     return Markup(fill("unmix.report", "search.html", id=name, label=label, rows=safe, most=_MOST_FOUND))
 
 
 def csv_address(table: pd.DataFrame) -> str:
-    """The table as a download that needs no server."""
+    """The table as a download embedded in the page."""
     return _address("text/csv", csv_text(table))
 
 
@@ -73,13 +73,13 @@ def _address(kind: str, text: str) -> str:
 
 
 def write_html(text: str, path: Path) -> None:
-    """Replace the file ``path`` by a page; characters that no text has, as in the name of a file, are escaped."""
+    """Replace the file ``path`` by a page; characters that UTF-8 cannot encode, as in some file names, are escaped."""
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def fill(package: str, template: str, **values: object) -> str:
-    """The template of that name in ``package``, filled in; everything is escaped, a missing value is an error."""
+    """Fill in a template of ``package``; everything is escaped, and a missing value is an error."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["code"] = as_code
     text = files(package).joinpath(template).read_text(encoding="utf-8")
