@@ -43,7 +43,7 @@ def test_a_trained_model_does_not_say_so(model, tmp_path):
 def test_novelty_with_few_rows_says_what_it_takes(wine, model):
     # 30 rows, but 16 held out at fit: nothing is said of too few new rows where the known ones are too few.
     said = str(model.novelty(wine[0][:30]))
-    assert "too few rows to tell whether the mixing is that of the fit: it takes 20 inside that range" in said
+    assert "too few rows to tell whether the mixing is that of the fit: 20 rows inside that range are needed" in said
     assert "both of these rows and of those held out at fit" in said
 
 
@@ -84,4 +84,4 @@ def test_the_page_of_an_adapted_model_counts_the_domains_of_the_fit(wine, model,
     wider = model.adapt(wine[0][:20], domain="K")
     page = " ".join(wider.report(tmp_path / "page.html").read_text(encoding="utf-8").split())
     assert "178 rows × 13 features from 3 domains" in page
-    assert "Added later, by <code>adapt</code>: K" in page
+    assert "Added later by <code>adapt</code>: K" in page

@@ -356,8 +356,8 @@ def _sentence(domain: str, rows: int, row: Any) -> str:
         how = f"{row['feature']} does not follow the latents as in rows of the fit"
     if np.isnan(mixing_p):
         mixing = (
-            f"too few rows to tell whether the mixing is that of the fit: {LEAST_ROWS} rows inside that range are needed, "
-            f"among these and among those held out at fit, or {LEAST_ROWS} of these outside it."
+            f"too few rows to tell whether the mixing is that of the fit: {LEAST_ROWS} rows inside that range are "
+            f"needed, among these and among those held out at fit, or {LEAST_ROWS} of these outside it."
         )
     elif mixing_p < LEVEL:
         mixing = (
