@@ -66,7 +66,7 @@ def test_too_few_domains_leave_a_block_and_the_remedy_counts():
         "more domains in which z0, z1 and z2 change in new ways would separate z0, z1 and z2 from all others."
     )
     # With a feature of its own for z0 the pairs share two latents at most, whose four directions are there.
-    assert feature == "One more feature that z0 alone drives would separate z0, z1 and z2 from all others."
+    assert feature == "One more feature that depends on z0 alone would separate z0, z1 and z2 from all others."
     assert audit.latents["remedy"][0] == feature
     assert audit.pairs["directions"][0] == 4
     extra = int(domains.split()[0])
@@ -203,7 +203,7 @@ def test_a_collapsed_latent_is_called_so_and_left_out():
         wide.latents["reason"][1]
         == "It has collapsed: its posterior for a single row is 0.99 times as wide as its distribution over all rows."
     )
-    assert "too unclearly: in a row its posterior is 0.69 times" in wide.latents["reason"][2]
+    assert "too imprecisely: its posterior for a single row is 0.69 times" in wide.latents["reason"][2]
     assert "z1" in wide.remedies[0].change
     assert "z2" not in wide.remedies[0].change
     stub, z, labels = problem(SPARSE, 3)
@@ -483,7 +483,7 @@ def test_absent_and_small_domains_and_few_rows():
     assert {finding.verdict for finding in tiny.findings} == {"cannot tell"}
     assert "There are 8 rows" in tiny.finding("C1").sentence
     assert verdicts(tiny) == ["unsupported"] * 3
-    assert "there are 8 rows, and 20 are needed" in tiny.latents["reason"][0]
+    assert "there are 8 rows, and the tests need 20" in tiny.latents["reason"][0]
     scattered = audit_of(stub, z[::20], labels[::20])
     assert scattered.finding("C3").verdict == "cannot tell"
     assert "Fewer than two domains have 20 rows" in scattered.finding("C3").sentence
