@@ -229,7 +229,7 @@ def test_the_command_line_writes_the_store(tmp_path):
     )
     assert run.exit_code == 0, run.output
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "z.csv"), latents)
-    with pytest.raises(StorageError, match=r"out.h5ad is there already"):
+    with pytest.raises(StorageError, match=r"out.h5ad exists"):
         CliRunner().invoke(app, [*words, "--out", str(tmp_path / "other")], catch_exceptions=False)
     cells().to_df().assign(batch="a").to_csv(tmp_path / "t.csv")
     with pytest.raises(SettingError, match=r"--layer is for .h5ad and .zarr; t.csv is neither"):
