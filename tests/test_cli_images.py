@@ -133,7 +133,7 @@ def test_translate_overwrites_nothing_and_leaves_nothing_half_done(here, monkeyp
 def test_translate_stays_inside_its_folder(here):
     lists = {
         "twice.csv": (["green/00.png", "green/../green/00.png"], r"Several images would become 'green/00.png'"),
-        "away.csv": ([str(here / "photos" / "green" / "00.png")], r"'/.*00.png' leaves the folder of the list"),
+        "away.csv": ([str(here / "photos" / "green" / "00.png")], r"'/.*00.png' is outside the folder of the list"),
     }
     for name, (paths, message) in lists.items():
         (here / "photos" / name).write_text("path,domain\n" + "".join(f"{path},green\n" for path in paths))
@@ -179,7 +179,7 @@ def test_new_images_that_cannot_be_read(here):
         assert done.output.startswith("1 images")
     assert everything(here / "moved") == ["green", "green/00.png"]
     (here / "t.csv").write_text("a\n1\n")
-    with pytest.raises(SettingError, match=r"--on-error cannot be used here: t.csv is not taken as images"):
+    with pytest.raises(SettingError, match=r"--on-error cannot be used here: t.csv does not hold images"):
         run("transform", "run", "t.csv", "--out", "z.csv", "--on-error", "skip")
 
 
@@ -203,7 +203,7 @@ def test_messages_name_the_options(here):
 def test_the_demo_of_images_keeps_its_judges_and_refuses_what_has_no_effect(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for words, option in (
-        (["--steps", "5"], "--steps cannot be used here: it is for the demo with --images"),
+        (["--steps", "5"], "--steps cannot be used here: only the demo with --images uses it"),
         (["--images", "--latents", "4"], "--latents cannot be used here"),
         (["--images", "--epochs", "0"], "--epochs cannot be used here"),
     ):
@@ -252,7 +252,7 @@ def test_the_demo_of_images_keeps_its_judges_and_refuses_what_has_no_effect(tmp_
             "CGVAEImages has no setting max_st",
         ),
         (["fit", "photos", "--method", "CGGAN"], DataError, r"square with sides of .*; got 20 by 20.*size=64"),
-        (["fit", "t.csv", "--size", "16"], SettingError, "--size cannot be used here: t.csv is not taken as images"),
+        (["fit", "t.csv", "--size", "16"], SettingError, "--size cannot be used here: t.csv does not hold images"),
         (["fit", "fotos"], DataError, r"no file at fotos, and no folder of images. Check the path"),
         (["transform", "table", "photos"], SchemaError, "table was fitted on a table, not on images"),
         (["transform", "run", "t.csv"], SchemaError, "fitted on images, not on a table. Pass a folder or .zip"),
@@ -280,5 +280,5 @@ def test_results_do_not_go_among_the_images(here):
     for words in (["fit", "photos", "--size", "16"], ["translate", "run", "photos", "--to", "red"]):
         done = CliRunner().invoke(app, [*words, "--out", "photos/results"])
         assert isinstance(done.exception, StorageError)
-        assert "photos/results lies in photos" in str(done.exception)
+        assert "photos/results is inside photos" in str(done.exception)
     assert everything(here) == before

@@ -350,7 +350,7 @@ def test_a_run_that_cannot_be_written_at_the_end_is_not_lost(place, monkeypatch)
     monkeypatch.setattr(Fit, "to_folder", full)
     done = CliRunner().invoke(app, [*FIT, "--out", "run"])
     assert isinstance(done.exception, StorageError)
-    assert "What was learnt is kept in run/checkpoint.safetensors; --resume continues" in done.output
+    assert "The fit so far is kept in run/checkpoint.safetensors; --resume continues" in done.output
     monkeypatch.setattr(Fit, "to_folder", whole)
     Path("run/README.txt").write_text("mine")
     with pytest.raises(StorageError, match=r"README\.txt in run would be replaced"):
