@@ -197,7 +197,7 @@ def test_the_report_shows_images_mask_and_curves(fitted_images, images, tmp_path
     for kind, latents in (("content", fitted_images.content_), ("style", fitted_images.style_)):
         # Named above its traversal and above its map.
         assert all(page.count(f"<figcaption>z{latent} · {kind}</figcaption>") == 2 for latent in latents)
-    assert "from left to right: 4 of a, 4 of b." in page
+    assert "from left to right: 4 of a, 4 of b (real images)." in page
     assert "the others as in the first sample of a" in page
     assert "<th>torch version</th>" in page
     assert "FID and KID need 20 real images of a domain; there are fewer of each." in page

@@ -483,7 +483,7 @@ def test_image_page(fitted, sprites, tmp_path):
     assert "2 latents in 2 domains. Latents of 2 starts agree at" in text
     assert "<th>torch version</th>" in text
     assert "the others at their mean" in text
-    assert "from left to right: 4 of 0, 4 of 1." in text
+    assert "from left to right: 4 of 0, 4 of 1 (real images)." in text
     for heading in ("Samples", "One noise, every domain", "Traversals", "Real images, translated"):
         assert f"<h2>{heading}</h2>" in text
     with pytest.raises(DomainError, match=r"the domain of each of 90 images; got none. Pass them as second argument"):
