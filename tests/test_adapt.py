@@ -259,7 +259,7 @@ def test_unmix_adapt_writes_a_run(fitted, rows, tmp_path):
     stated = CliRunner().invoke(app, [*words[:3], "--domain", "domain=L", "--out", str(tmp_path / "other")])
     assert stated.exit_code == 0
     assert unmix.load(tmp_path / "other").adapted_ == ("L",)
-    with pytest.raises(unmix.errors.StorageError, match="stays as it is"):
+    with pytest.raises(unmix.errors.StorageError, match="holds the run to adapt"):
         CliRunner().invoke(app, [*words[:-1], str(run)], catch_exceptions=False)
     with pytest.raises(unmix.errors.SchemaError, match="site=VALUE"):
         CliRunner().invoke(app, [*words[:3], "--domain", "site", "--out", str(tmp_path / "x")], catch_exceptions=False)

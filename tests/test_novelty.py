@@ -69,7 +69,7 @@ def test_what_cannot_be_told_is_not_told(model, rows):
     few = model.novelty(rows[0][:10])
     assert few.domains["verdict"].tolist() == ["cannot tell"]
     assert not few.new_mixing
-    assert "too few to tell" in str(few)
+    assert "too few rows to tell" in str(few)
 
 
 def test_what_calibrates_is_saved_and_old_folders_say_so(model, rows, tmp_path):

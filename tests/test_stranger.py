@@ -44,7 +44,7 @@ def test_novelty_with_few_rows_says_what_it_takes(wine, model):
     # 30 rows, but 16 held out at fit: nothing is said of too few new rows where the known ones are too few.
     said = str(model.novelty(wine[0][:30]))
     assert "too few rows to tell whether the mixing is that of the fit: 20 rows inside that range are needed" in said
-    assert "both of these rows and of those held out at fit" in said
+    assert "among these and among those held out at fit" in said
 
 
 def test_refused_columns_stand_on_lines_of_their_own(wine, model):
