@@ -96,8 +96,9 @@ OTHERS = ("both", "joint diagonalization", "FastICA", "PCA")
 OTHERS_WORDS = (
     "`python benchmarks/others.py`: data as the published generators of other groups draw them (`generators.py` names "
     "each, with its differences), default fits with the true number of latents. MCC over all rows, mean over data "
-    "seeds; many of these problems are not identifiable, or not by this model. How weak factors are kept was chosen on "
-    "`heavy-tails`, `tcl-xtanh` and `invariant-linear`."
+    "seeds; many of these problems are not identifiable, or not by this model. The noise at which training begins was "
+    "chosen with `heavy-tails`, `heavy-tails-mild`, `invariant-linear`, `interventions-paired`, `interventions-graph` "
+    "and `tcl-lrelu` in view."
 )
 
 
@@ -170,8 +171,8 @@ def _update_readme(targets: pd.DataFrame, sachs: pd.DataFrame, audit: Path) -> N
     counted, _ = _others(RESULTS / "others" / ROWS)
     paragraphs += (
         "Data as the published generators of other groups draw them, fits with the true number of latents, mostly one "
-        f"data seed, beside joint diagonalization, FastICA and PCA: {counted} Three of the problems were used to choose "
-        "how the training begins.",
+        f"data seed, beside joint diagonalization, FastICA and PCA: {counted} Six of the problems were in view when "
+        "the beginning of the training was chosen.",
     )
     if audit.exists():
         paragraphs = (*paragraphs, _fits_in_words(audit))
