@@ -20,6 +20,7 @@ from unmix.estimators.prepare import KindWords, Prepared, in_layer
 from unmix.estimators.progress import say
 from unmix.estimators.selection import choose_latents, long_enough, suffices
 from unmix.estimators.settings import LIKELIHOOD, NUISANCE, SIZE_FACTORS
+from unmix.fits.latent import LINEAR_MODEL
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
 from unmix.models.base import LatentModel
@@ -43,6 +44,8 @@ class CGVAE(LatentEstimator):
     ----------
     n_latents : int or "auto", default 4
         Number of latent factors, at most the number of features; "auto" chooses it from the data (``docs/select.md``).
+        If it is clearly too small, a ``DataWarning`` is issued, and with Gaussian features, none missing, and
+        ``sparsity="auto"`` the model is linear: principal components, rotated to few large entries of the mixing.
     hidden : sequence of int, default (64, 64)
         Widths of the encoder, and of the dense decoder.
     decoder : {"dense", "feature"}, default "dense"
@@ -219,12 +222,15 @@ class CGVAE(LatentEstimator):
     def _warned(self) -> Self:
         """Warn if a training of sufficient length has left features that depend on each other."""
         found = self.residual_dependence_
-        if found.exceeds(STRONG) and self.n_latents_ < self.n_features_in_ and long_enough(self):
+        simplified = self.fit_.summary.simplified
+        known = found.exceeds(STRONG) and self.n_latents_ < self.n_features_in_ and long_enough(self)
+        if simplified or known:
             first, second = found.features
             tried = "" if self.n_latents == "auto" else ', or n_latents="auto"'
             warn(
                 f"The features {first!r} and {second!r} still depend on each other given {self.n_latents_} latents "
-                f"(rank correlation of residuals {found.correlation:.2f}): these are too few latents. Try "
+                f"(rank correlation of residuals {found.correlation:.2f}): these are too few latents"
+                f"{f', and the model is {LINEAR_MODEL}' if simplified else ''}. Try "
                 f"n_latents={self.n_latents_ + 1} or more{tried}."
             )
         return self
@@ -264,8 +270,11 @@ class CGVAE(LatentEstimator):
 
     def _network_for(self, data: Prepared, seed: int) -> LatentModel:
         network: Any = super()._network_for(data, seed)
-        if suffices(self, data, seed):
+        enough = suffices(self, data, seed)
+        if enough:
             network.release_noise()
+        elif enough is not None:
+            network.doubt_number()
         return network
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:

@@ -20,7 +20,7 @@ from unmix.audit.agreement import REPEATS
 from unmix.audit.finding import counted
 from unmix.data.kinds import announced
 from unmix.estimators.prepare import Prepared
-from unmix.fits.latent import LatentFit, kept_as_begun
+from unmix.fits.latent import LINEAR_MODEL, LatentFit, kept_as_begun
 from unmix.terminal import printable
 
 OnEpoch = Callable[[int, list[float]], None]
@@ -93,6 +93,8 @@ def conclude(verbose: int, fit: LatentFit) -> None:
     say(verbose, f"{summary.stop_reason}; kept start {fit.best} of {n_starts}{agreed}; {fit.seconds:.0f} s")
     if kept_as_begun(fit):
         say(verbose, f"the model is start {fit.best} as it was before the first epoch: no epoch lowered its objective")
+    if summary.simplified:
+        say(verbose, f"the latents are too few for these features: start {fit.best} is {LINEAR_MODEL}")
     repeats = zip(fit.latent_names, summary.latents_agreement(fit.starts, fit.best), strict=True)
     loose = [f"{name} ({value:.2f})" for name, value in repeats if value < REPEATS]
     if loose:

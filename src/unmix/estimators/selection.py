@@ -253,14 +253,14 @@ def _probe(estimator: LatentEstimator, data: Prepared, seed: int) -> Candidate:
     return fit_rows(estimator, data, seed, share=1 / _PROBE_SHARE, turned=False).candidate
 
 
-def suffices(estimator: LatentEstimator, data: Prepared, seed: int) -> bool:
-    """Whether a short fit with this number of latents leaves independent residuals; False where it is not tried.
+def suffices(estimator: LatentEstimator, data: Prepared, seed: int) -> bool | None:
+    """Whether a short fit with this number of latents leaves independent residuals; None where it is not tried.
 
     That is in tables of more than 256 features, and where a training is asked for that is as short.
     """
     epochs, part = planned_epochs(estimator, len(data.rows))
     if len(data.features.names) > _WIDE or not _long_enough(estimator, len(data.rows), epochs * part):
-        return False
+        return None
     return _probe(clone(estimator).set_params(max_epochs=None), data, seed).independent
 
 

@@ -38,15 +38,19 @@ def finish_starts(
     groups: NDArray[np.int64],
     n_domains: int,
     has_held_out: bool,
+    kept: int | None = None,
 ) -> Finished:
-    """Fix the frame of every start, choose one and describe it; ``groups`` are the domains of ``held_out``."""
+    """Fix the frame of every start, choose one (or take ``kept``) and describe it.
+
+    ``groups`` are the domains of ``held_out``.
+    """
     candidates = [FittedModel(network.single(start)) for start in range(network.n_starts)]
     for candidate in candidates:
         finish_start(candidate, train)
     latents = np.stack([mean_latents(candidate, held_out) for candidate in candidates])
     agreed = agreement(latents)
     seedless = [network.seedless(start) for start in range(network.n_starts)]
-    best = choose_start(result.objective, result.failed, agreed, result.blocks, seedless)
+    best = choose_start(result.objective, result.failed, agreed, result.blocks, seedless) if kept is None else kept
     found = describe(candidates, train, held_out, groups, latents, agreed, best, n_domains, has_held_out)
     return Finished(candidates[best], best, agreed, found)
 

@@ -17,22 +17,24 @@ from unmix.audit.input import ResidualDependence, stratify
 from unmix.audit.left_over import left_over
 from unmix.audit.notes import training_fingerprints
 from unmix.audit.novelty import HeldOutResiduals, held_out_residuals
-from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
+from unmix.audit.residuals import AUDITED_SHARE, STRONG, residual_dependence
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import write_table
-from unmix.fits.choice import finish_starts, restarts_table
+from unmix.fits.choice import Finished, finish_starts, restarts_table
 from unmix.fits.fit import Fit, Kind, Parts, Saved, Summary
 from unmix.fits.storage import SELECTION
 from unmix.models.base import FittedModel, LatentModel
-from unmix.train.fit import TrainingResult
+from unmix.train.fit import TrainingResult, rescored
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+DOUBTED_SHARE = 0.005
+LINEAR_MODEL = "the linear model (principal components, rotated to few large entries of the mixing)"
 _FILES = """model.safetensors  the kept start's parameters, and the arrays behind the report
 history.jsonl      held-out objective and its terms, one line per epoch and start
 restarts.csv       one line per start
@@ -67,6 +69,7 @@ class LatentSummary(Summary):
     counterfactuals: CounterfactualCheck | None = None
     residual: ResidualDependence | None = None
     residual_audited: ResidualDependence | None = None
+    simplified: bool = False
     selection: pd.DataFrame | None = None
     residuals: HeldOutResiduals | None = None
     adapted: tuple[str, ...] | None = None
@@ -113,6 +116,8 @@ class LatentSummary(Summary):
         if self.residual is not None and self.residual_audited is not None:
             scalars["residual_dependence"] = asdict(self.residual)
             scalars["residual_audited"] = asdict(self.residual_audited)
+        if self.simplified:
+            scalars["simplified"] = True
         if self.adapted is not None:
             scalars["adapted"] = list(self.adapted)
         if self.selection is not None:
@@ -149,6 +154,7 @@ class LatentSummary(Summary):
             residual_audited=None if audited is None else ResidualDependence.from_dict(audited),
             selection=pd.read_csv(folder / SELECTION) if (folder / SELECTION).exists() else None,
             residuals=HeldOutResiduals(**left) if left else None,
+            simplified=fitted.get("simplified", False),
             adapted=tuple(fitted["adapted"]) if "adapted" in fitted else None,
         )
         return found, pd.read_csv(folder / "restarts.csv"), fitted["best_restart"]
@@ -172,11 +178,25 @@ def finish_fit(
 ) -> LatentFit:
     """The fit of a trained ``network``; ``groups`` are the domains of ``train`` and of ``held_out``.
 
-    With ``residuals`` the features that still depend on each other are looked for.
+    With ``residuals`` the features that still depend on each other are looked for. If there are such, and the
+    ``network`` doubts its number of latents, the kept start is replaced by a linear model (``LatentModel.simplify``).
     """
     described, own_groups = (train, groups[0]) if held_out is None else (held_out, groups[1])
     n_domains = len(domains.domains)
-    found = finish_starts(network, train, described, result, own_groups, n_domains, held_out is not None)
+
+    def finished(kept: int | None = None) -> tuple[Finished, ResidualDependence | None, ResidualDependence | None]:
+        found = finish_starts(network, train, described, result, own_groups, n_domains, held_out is not None, kept)
+        if not residuals:
+            return found, None, None
+        rows = found.model, train, stratify(train, groups[0]).labels, schema.names
+        return found, residual_dependence(*rows), residual_dependence(*rows, least_share=AUDITED_SHARE)
+
+    found, residual, audited = finished()
+    doubted = residual is not None and residual.exceeds(STRONG, DOUBTED_SHARE)
+    simplified = doubted and network.simplify(found.best, train)
+    if simplified:
+        result = rescored(result, network, found.best, len(train), described, parameters["random_state"])
+        found, residual, audited = finished(found.best)
     description, model = found.description, found.model
     carried = None
     if kind.uses_domains and isinstance(schema, FeatureSchema):
@@ -185,10 +205,6 @@ def finish_fit(
         description = with_training_rows(description, model, train, held_out, *groups)
         if kind.uses_domains and isinstance(schema, FeatureSchema):
             carried = check_counterfactuals(model, held_out, groups[1], domains.domains, schema.names)
-    residual = audited = None
-    if residuals:
-        rows = model, train, stratify(train, groups[0]).labels, schema.names
-        residual, audited = residual_dependence(*rows), residual_dependence(*rows, least_share=AUDITED_SHARE)
     summary = LatentSummary(
         description=description,
         training_rows=training_fingerprints(train, held_out),
@@ -199,6 +215,7 @@ def finish_fit(
         counterfactuals=carried,
         residual=residual,
         residual_audited=audited,
+        simplified=simplified,
         residuals=None if held_out is None else held_out_residuals(model, held_out),
     )
     return Fit(
@@ -227,7 +244,8 @@ def tables(fit: LatentFit) -> dict[str, pd.DataFrame]:
 
 def kept_as_begun(fit: LatentFit) -> bool:
     """Whether no epoch of training lowered the held-out objective of the kept start."""
-    return fit.summary.n_epochs > 0 and int(fit.starts["best_epoch"][fit.best]) == 0
+    begun = fit.summary.n_epochs > 0 and int(fit.starts["best_epoch"][fit.best]) == 0
+    return begun and not fit.summary.simplified
 
 
 def _under(part: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -124,6 +124,13 @@ class LatentModel(nn.Module, ABC):
         """Whether one start, or all of them, has reached its final form; from then on its states can be compared."""
         return True
 
+    def simplify(self, start: int, train: Rows) -> bool:
+        """After the training: make one start linear, if the model has reason to doubt its number of latents.
+
+        Called where features still depend on each other; whether it was done.
+        """
+        return False
+
     def seedless(self, start: int) -> bool:
         """Whether a start begins in the same place for every seed."""
         return False

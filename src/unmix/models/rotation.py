@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unmix.data.batches import Rows
 from unmix.nets.jacobian import rows_at_once
-from unmix.objectives.rotation import CANDIDATES, Moments, best_map
+from unmix.objectives.rotation import CANDIDATES, COUNT_SCALE, Moments, best_map
 
 _LEAST_ROWS = 20
 _LEAST_JACOBIANS, _MOST_JACOBIANS = 32, 256
@@ -28,12 +28,13 @@ def rotate_latents(
     seed: int,
     *,
     linear: Sequence[int] | None = None,
+    scale: float = COUNT_SCALE,
 ) -> None:
     """Turn the latents that are ``alive`` (starts, latents) in every start that gains by it.
 
     The decoder's first layer and the mean of q(z | x) become exactly those of ``z' = B z``; the covariance of q and
-    the prior's parameters are fitted to it. ``cost``: nats per row for an entry of the mixing. ``linear``: only these
-    starts, whose decoders are linear and whose priors are not yet set.
+    the prior's parameters are fitted to it. ``cost``: nats per row for an entry of the mixing that is larger than
+    ``scale``. ``linear``: only these starts, whose decoders are linear and whose priors are not yet set.
     """
     posterior = model.encode(rows.x, rows.observed)
     below, factors = model.encoder.below_last(rows.x, rows.observed), posterior.factor
@@ -48,7 +49,7 @@ def rotate_latents(
         jacobian = _jacobian(model, start, mean if linear is None else mean[:1], kept, seed)
         moments = Moments(within, shares, total, jacobian)
         with torch.enable_grad():
-            found = best_map(moments, cost * model.config.n_features / jacobian.shape[2], seed)
+            found = best_map(moments, cost * model.config.n_features / jacobian.shape[2], seed, scale)
         if found is None and linear is None:
             continue
         turn = torch.eye(model.n_latents, device=mean.device)

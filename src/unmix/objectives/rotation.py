@@ -10,7 +10,8 @@ does not change, and what is left of the objective is cheap enough to be searche
 
 The first two terms are the divergence from the best Gaussian prior with a mean and a variance for each latent and
 domain: approximate joint diagonalisation of the domains' covariances C_u (Pham 2001). The last is nearly a count of the
-entries of the mixing, each worth λ nats. F does not see scale, sign or order of the latents.
+entries of the mixing, each worth λ nats, since c = 0.02 is small; with c = 1 it is nearly the sum of the entries, their
+L1 norm. F does not see scale, sign or order of the latents.
 
 Latents that are N(0, I) in every domain keep their distribution under rotations alone; there sparsity decides, and a
 small λ leaves the first two terms to hold B to a rotation, to whose nearest it is then set.
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_COUNT_SCALE = 0.02
+COUNT_SCALE = 0.02
 CANDIDATES = 16
 _STEPS = 150
 _RATE = 0.05
@@ -82,17 +83,20 @@ class Moments:
         return self.jacobian.new_empty(CANDIDATES * n_latents, n_numbers)
 
 
-def rotation_objective(turns: Tensor, moments: Moments, cost: float) -> Tensor:
-    """``F`` (candidates,) in nats per row of maps B (candidates, latents, latents), each entry worth ``cost`` λ."""
+def rotation_objective(turns: Tensor, moments: Moments, cost: float, scale: float = COUNT_SCALE) -> Tensor:
+    """``F`` (candidates,) in nats per row of maps B (candidates, latents, latents), each entry worth ``cost`` λ.
+
+    ``scale`` c: entries above it count nearly alike, those below by their size.
+    """
     variance = _variances(turns, moments.within[:, None])
     divergence = 0.5 * (moments.shares @ variance.log().sum(-1)) - torch.linalg.slogdet(turns)[1]
     if cost == 0:
         return divergence
-    count = (_weights(turns, moments) / _COUNT_SCALE).log1p().sum((1, 2)) / math.log1p(1 / _COUNT_SCALE)
+    count = (_weights(turns, moments) / scale).log1p().sum((1, 2)) / math.log1p(1 / scale)
     return divergence + cost * count
 
 
-def best_map(moments: Moments, cost: float, seed: int) -> Tensor | None:
+def best_map(moments: Moments, cost: float, seed: int, scale: float = COUNT_SCALE) -> Tensor | None:
     """The best map B (latents, latents) found, scaled to latents of variance 1; None where none is better than none.
 
     Descent from no map at all and from random rotations of the whitened latents.
@@ -111,13 +115,13 @@ def best_map(moments: Moments, cost: float, seed: int) -> Tensor | None:
     for step in range(_STEPS):
         optimizer.param_groups[0]["lr"] = _RATE * min(1.0, 2.0 * (1.0 - step / _STEPS))
         optimizer.zero_grad()
-        rotation_objective(turns, moments, cost).sum().backward()
+        rotation_objective(turns, moments, cost, scale).sum().backward()
         optimizer.step()
     with torch.no_grad():
-        found = rotation_objective(turns, moments, cost)
+        found = rotation_objective(turns, moments, cost, scale)
         found = torch.where(torch.isfinite(found), found, math.inf)
         best = int(found.argmin())
-        if not found[best] < rotation_objective(identity, moments, cost)[0] - _LEAST_GAIN:
+        if not found[best] < rotation_objective(identity, moments, cost, scale)[0] - _LEAST_GAIN:
             return None
         turn = turns[best] / _variances(turns[best : best + 1], total)[0].sqrt().unsqueeze(-1)
     return _in_order(turn, total)

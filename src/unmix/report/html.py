@@ -17,7 +17,7 @@ from unmix.audit.finding import floored, listed
 from unmix.audit.input import Reconstruction
 from unmix.audit.positivity import collapsed
 from unmix.audit.result import Audit
-from unmix.fits.latent import LatentFit, kept_as_begun, tables
+from unmix.fits.latent import LINEAR_MODEL, LatentFit, kept_as_begun, tables
 from unmix.report import figures
 from unmix.report.parts import csv_address, fill, picture, search, write_html
 from unmix.version import versions
@@ -108,6 +108,7 @@ def render(fit: LatentFit, audit: Audit) -> str:
         cut={name: len(table) for name, table in downloads.items() if len(table) > _MOST_DOWNLOADED},
         most_downloaded=_MOST_DOWNLOADED,
         untrained=kept_as_begun(fit),
+        linear_model=LINEAR_MODEL,
         restarts=fit.starts.to_dict("records"),
         terms=_terms(fit.starts),
         caveats=caveats(fit),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,27 @@ def fit(
     run = Training(model, train, held_out, settings, kept, on_epoch=on_epoch, resume=resume)
     run.walk(resume=resume)
     return run.finish()
+
+
+def rescored(
+    result: TrainingResult, model: LatentModel, start: int, n_train: int, held_out: Rows, seed: int
+) -> TrainingResult:
+    """The result after one start has been given another state, which no epoch has trained."""
+    settings = TrainingSettings(max_epochs=0, seed=seed)
+    rows = held_out.take(slice(None, None, -(-len(held_out) // settings.evaluation_rows)))
+    with torch.no_grad():
+        scoring = Scoring(model, rows, n_train, settings.evaluation_penalty_rows, seed)
+        objective, terms = scoring.final(result.objective)
+
+    def replaced(own: list[Any], other: Any) -> list[Any]:
+        return [other if place == start else value for place, value in enumerate(own)]
+
+    return replace(
+        result,
+        objective=replaced(result.objective, objective[start]),
+        terms=replaced(result.terms, terms[start]),
+        best_epoch=replaced(result.best_epoch, 0),
+    )
 
 
 class Training(Run[_Progress]):

@@ -1,0 +1,92 @@
+"""Fewer latents than factors: the model is the linear one, whatever the seed, and says so."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+
+import unmix
+from unmix.datasets import make_sparse_mixing
+from unmix.objectives.rotation import Moments, best_map, rotation_objective
+
+SETTINGS = {"n_restarts": 1, "n_spare": 0, "verbose": 0}
+DATA = make_sparse_mixing(n_latents=3, n_features=6, n_domains=3, n_samples=1500, random_state=4)
+
+
+def fitted(n_latents: int, **words: object) -> unmix.CGVAE:
+    return unmix.CGVAE(n_latents, **{**SETTINGS, **words}).fit(DATA.x, DATA.domains)
+
+
+@pytest.fixture(scope="module")
+def too_few() -> unmix.CGVAE:
+    with pytest.warns(unmix.errors.DataWarning, match="too few latents, and the model is the linear model"):
+        return fitted(2)
+
+
+def test_the_model_is_linear_and_keeps_the_variance_of_pca(too_few: unmix.CGVAE) -> None:
+    z = too_few.transform(DATA.x)
+    ones = np.column_stack([np.ones(len(DATA.x)), DATA.x])
+    residual = z - ones @ np.linalg.lstsq(ones, z, rcond=None)[0]
+    assert np.abs(residual).max() < 1e-4
+
+    x = (DATA.x - DATA.x.mean(0)) / DATA.x.std(0)
+    back = (too_few.inverse_transform(z) - DATA.x.mean(0)) / DATA.x.std(0)
+    pca = PCA(2).fit(x)
+    lost, lost_by_pca = (((x - own) ** 2).mean() for own in (back, pca.inverse_transform(pca.transform(x))))
+    assert lost < lost_by_pca + 0.005
+
+
+def test_it_does_not_depend_on_the_seed(too_few: unmix.CGVAE) -> None:
+    with pytest.warns(unmix.errors.DataWarning, match="too few"):
+        other = fitted(2, random_state=7)
+    np.testing.assert_allclose(other.transform(DATA.x), too_few.transform(DATA.x), atol=1e-5)
+
+
+def test_its_page_and_its_folder_say_so(too_few: unmix.CGVAE, tmp_path: Path) -> None:
+    loaded = unmix.load(too_few.save(tmp_path / "run"))
+    np.testing.assert_array_equal(loaded.transform(DATA.x), too_few.transform(DATA.x))
+    for model in (too_few, loaded):
+        page = Path(model.report(tmp_path / "page.html")).read_text()
+        assert "too few for these features" in page
+        assert "no epoch lowered" not in page
+
+
+@pytest.mark.filterwarnings("ignore::unmix.errors.DataWarning")
+@pytest.mark.parametrize("words", [{"sparsity": 0.5}, {"max_epochs": 2}])
+def test_only_where_default_settings_have_been_tried_in_earnest(words: dict[str, object]) -> None:
+    assert not fitted(2, **words).fit_.summary.simplified
+
+
+@pytest.mark.filterwarnings("error")
+def test_enough_latents_are_trained() -> None:
+    model = fitted(3)
+    assert not model.fit_.summary.simplified
+    assert model.residual_dependence_.correlation < 0.2
+
+
+def test_of_a_large_scale_entries_cost_by_their_size() -> None:
+    rng = np.random.default_rng(0)
+    jacobian = torch.tensor(rng.standard_normal((1, 2, 5)))
+    eye = torch.eye(2, dtype=torch.float64)
+    moments = Moments(eye[None], torch.ones(1, dtype=torch.float64), eye, jacobian)
+    turn = torch.tensor(rng.standard_normal((1, 2, 2)))
+    weights = np.abs(np.linalg.inv(turn[0].numpy()).T @ jacobian[0].numpy())
+    weights = weights * np.linalg.norm(turn[0].numpy(), axis=1)[:, None]
+    expected = np.log(np.linalg.norm(turn[0].numpy(), axis=1)).sum() - np.linalg.slogdet(turn[0].numpy())[1]
+    expected += 0.3 * np.log1p(weights).sum() / math.log(2)
+    assert float(rotation_objective(turn, moments, 0.3, 1.0)[0]) == pytest.approx(expected)
+
+
+def test_loadings_that_are_hidden_by_a_rotation_are_found_by_size() -> None:
+    simple = torch.tensor([[1.0, 0.9, 0.8, 0.1, 0.0, 0.1], [0.0, 0.1, 0.1, 0.9, 1.0, 0.8]], dtype=torch.float64)
+    angle = 0.6
+    turn = torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]], dtype=torch.float64)
+    eye = torch.eye(2, dtype=torch.float64)
+    found = best_map(Moments(eye[None], eye.new_ones(1), eye, (turn @ simple)[None]), 0.25, 0, scale=1.0)
+    assert found is not None
+    loadings = torch.linalg.solve(found.T, turn @ simple).abs().numpy()
+    loadings = loadings[np.argsort(loadings[:, 0])[::-1]]
+    np.testing.assert_allclose(loadings, simple.abs(), atol=0.12)
