@@ -194,6 +194,7 @@ def novel(seed: int, problem: Problem, model: Any, draws: int) -> list[dict[str,
                     "inside": row["inside"],
                     "ratio": row["ratio"],
                     "p": row["mixing_p"],
+                    "wrong_outside": own.wrong_outside,
                     "mcc": quality,
                 }
             )
