@@ -54,6 +54,12 @@ def test_rows_are_kept_and_the_table_has_paired_intervals(tmp_path, monkeypatch)
     assert table.loc[("inside", "raw features"), "better_by"] == pytest.approx(0.295)
     assert table.loc[("inside", "raw features"), "better_low"] > 0.28
     assert table.loc[("few", ood.ORACLE), "better_high"] == pytest.approx(-0.02)
+    assert table["won"].loc["inside"].to_dict() == {ood.OWN: 0, "raw features": 4, ood.ORACLE: 0}
+    assert table["boot_low"].isna().all()
+    more = pd.DataFrame({"kind": "few", "seed": range(12), "method": ood.OWN, "score": 0.9})
+    other = more.assign(method="raw features", score=[0.88] * 11 + [-1.0])
+    skewed = table_of(pd.concat([more, other])).set_index("method").loc["raw features"]
+    assert skewed["better_low"] < 0 < skewed["boot_low"] < skewed["better_by"] < skewed["boot_high"]
     monkeypatch.setattr(ood, "measure_ood", None)
     pd.testing.assert_frame_equal(run_ood(tmp_path, 4, n_jobs=1), found)
 
