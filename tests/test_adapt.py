@@ -206,7 +206,7 @@ def test_labels_of_several_new_domains_and_a_column_of_the_table(fitted, rows):
 
 def test_imsda_is_adapted_and_others_say_why_not(rows, frame, labels):
     words = QUICK | {"max_epochs": 2}
-    style = IMSDA(**words, n_style=1).fit(frame, labels)
+    style = IMSDA(**QUICK | {"max_epochs": 8}, n_style=1).fit(frame, labels)
     wider = style.adapt(rows, domain="K")
     old = style.model_.inner.encoder.state_dict()
     assert all(torch.equal(value, old[name]) for name, value in wider.model_.inner.encoder.state_dict().items())
@@ -242,6 +242,15 @@ def test_rows_of_an_unknown_domain_are_sent_to_adapt(fitted, rows):
         fitted.sample(3, domain="K")
     with pytest.raises(DataError, match="takes 10 rows or more"):
         fitted.adapt(domain="K")
+
+
+def test_rows_of_a_new_mixing_are_adapted_to_with_a_warning(fitted, frame, rows):
+    other = frame[frame.columns[::-1]].set_axis(frame.columns, axis=1)[:100]
+    both = pd.concat([rows, other])
+    with pytest.warns(DataWarning, match="'L' do not follow the mixing of the fit"):
+        wider = fitted.adapt(both, domain=["K"] * len(rows) + ["L"] * 100)
+    assert wider.adapted_ == ("K", "L")
+    assert fitted.novelty(other).new_mixing
 
 
 @pytest.mark.slow

@@ -68,6 +68,19 @@ def test_a_label_that_goes_by_the_latents_and_one_that_goes_by_the_place_in_the_
     assert wider.score(data.x[~seen], truth, domains=data.domains[~seen]) > 0.95
 
 
+def test_features_are_taken_where_the_latents_lose_what_the_label_depends_on(rows):
+    data, seen = rows
+    domains, beside = data.domains[seen], np.random.default_rng(0).standard_normal((len(data.x), 1))
+    x = np.hstack([data.x, beside])
+    wider = CGVAE(**QUICK | {"max_epochs": 10}).fit(x[seen], domains)
+    head = DomainRegressor(wider).fit(x[seen], beside[seen, 0], domains=domains)
+    assert head.representation_ == "features"
+    assert set(head.choice_["representation"]) >= {"latents", "noise", "features"}
+    assert head.score(x[~seen], beside[~seen, 0]) > 0.95
+    with pytest.raises(SettingError, match="takes a model of tables"):
+        DomainRegressor(StandardScaler(), representation="features").fit(x, x[:, 0], domains=data.domains)
+
+
 def test_noise_is_standard_normal_in_each_domain(model, rows):
     data, seen = rows
     noise = model.domain_noise(data.x[seen], data.domains[seen])

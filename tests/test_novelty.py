@@ -9,7 +9,7 @@ from conftest import QUICK
 from typer.testing import CliRunner
 
 import unmix
-from unmix import CGVAE
+from unmix import CGVAE, DataWarning
 from unmix.baselines import IVAE, BetaVAE
 from unmix.cli import app
 from unmix.errors import DataError, DomainError
@@ -63,6 +63,26 @@ def test_rows_of_the_model_in_a_new_domain_are_no_new_mixing(model):
     far = model.novelty(pd.DataFrame(model.inverse_transform(np.full((40, 2), 30.0)), columns=x.columns))
     assert far.rows["latents_p"].max() < 0.05
     assert far.domains["inside"].item() == 0.0
+
+
+def test_rows_outside_the_range_say_nothing_about_the_mixing(model, rows):
+    x, domains = rows
+    known = x[domains < 3][900:1000]
+    far = 8.0 * known[known.columns[::-1]].set_axis(known.columns, axis=1)
+    far = far[~model.novelty(far).rows["inside"].to_numpy()]
+    found = model.novelty(pd.concat([known, far]))
+    inside = found.rows["inside"].to_numpy()
+    assert inside[:100].mean() > 0.8
+    assert not inside[100:].any()
+    assert found.wrong_outside
+    assert not found.new_mixing
+    assert found.domains["verdict"].tolist() == ["wrong outside the range"]
+    assert "Trust the latents of the rows inside alone" in str(found)
+    alone = model.novelty(far)
+    assert alone.new_mixing
+    assert alone.domains["mixing_p"].item() == alone.domains["outside_p"].item()
+    with pytest.warns(DataWarning, match="'new' lie outside the range of the fit"):
+        model.adapt(pd.concat([known, far]), domain="new")
 
 
 def test_what_cannot_be_told_is_not_told(model, rows):

@@ -11,7 +11,8 @@ with similar latents (the ten nearest to each row). Where decoder and encoder ex
 the mixing is unchanged. So rows inside the range, with densities above the lowest twentieth of held-out rows, are
 tested for a mean square 1.3 times as large, beyond the variation between known domains; rows outside it only for
 residuals that, minus the noise, are a quarter of the feature's variance. Residuals of discrete features are normal
-scores of their quantiles, since the residual of a count depends on its expected size, and so on the domain. For
+scores of their quantiles, since the residual of a count depends on its expected size, and so on the domain. Where
+enough rows are inside the range, those outside say nothing about the mixing, only how far the model extrapolates. For
 features that are mostly noise the mean square is uninformative; so inside the range x - E[x | z] is also regressed on
 E[x | z]: a slope beyond ±0.3 means that the feature does not follow the latents as in the fit.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -69,10 +70,13 @@ class Novelty:
         NaN for rows that are not inside, where the model extrapolates; ``feature``: the feature with that residual.
     domains : DataFrame, one row per domain
         ``domain``; ``rows``; ``inside``: share of rows inside the range; ``latents_p`` and ``latent``: p-value of means
-        and spreads of the latents beyond those of known domains, and the most extreme latent; ``mixing_p``,
-        ``feature`` and ``ratio``: p-value of features that do not follow the mixing of the fit, the most extreme
-        feature, and the factor by which its mean square residual is larger; ``verdict``. p-values are corrected for
-        the number of latents or features; NaN if not testable.
+        and spreads of the latents beyond those of known domains, and the most extreme latent; ``mixing_p``: p-value
+        of features that do not follow the mixing of the fit, from rows inside the range, or from those outside it if
+        fewer than 20 are inside; ``outside_p``: p-value of features outside the range that the model does not
+        describe, where it extrapolates; ``feature`` and ``ratio``: the most extreme feature of these tests, and the
+        factor by which its mean square residual is larger; ``verdict``: "new mixing", "wrong outside the range", "new
+        domain", "as known" or "cannot tell". p-values are corrected for the number of latents or features; NaN if not
+        testable.
 
     A p-value is the probability, at most, that a domain with the mixing of the fit (``mixing_p``), or one more domain
     like the known ones (``latents_p``), is as extreme or more. ``verdict`` reports p-values below 0.05; of 20 domains
@@ -86,6 +90,11 @@ class Novelty:
     def new_mixing(self) -> bool:
         """Whether in some domain the features do not follow the mixing of the fit."""
         return bool((self.domains["mixing_p"] < LEVEL).any())
+
+    @property
+    def wrong_outside(self) -> bool:
+        """Whether in some domain the model does not describe the rows outside the range of the fit."""
+        return bool((self.domains["outside_p"] < LEVEL).any())
 
     @property
     def new_latents(self) -> bool:
@@ -174,7 +183,8 @@ def novelty(
     for label in dict.fromkeys(labels):
         own = (table["domain"] == label).to_numpy()
         latents_p, latent = known.beyond(own_rows.means[own])
-        mixing_p, feature, ratio = known.unlike(own_rows[own], inside[own], rows.x.cpu().numpy()[own])
+        mixing, outside = known.unlike(own_rows[own], inside[own], rows.x.cpu().numpy()[own])
+        shown = outside if outside.p < LEVEL <= mixing.p else mixing
         said.append(
             {
                 "domain": label,
@@ -182,13 +192,22 @@ def novelty(
                 "inside": float(inside[own].mean()),
                 "latents_p": latents_p,
                 "latent": latent_names[latent],
-                "mixing_p": mixing_p,
-                "feature": feature_names[feature],
-                "ratio": ratio,
-                "verdict": _verdict(latents_p, mixing_p),
+                "mixing_p": mixing.p,
+                "outside_p": outside.p,
+                "feature": feature_names[shown.feature],
+                "ratio": shown.ratio,
+                "verdict": _verdict(latents_p, mixing.p, outside.p),
             }
         )
     return Novelty(table, pd.DataFrame(said))
+
+
+class _Unlike(NamedTuple):
+    """p-value of features unlike those of the fit, the most extreme one, and the ratio of its mean square residual."""
+
+    p: float
+    feature: int
+    ratio: float
 
 
 class _Known:
@@ -232,22 +251,13 @@ class _Known:
         p = 2.0 * t.sf(np.abs(new - old.mean(axis=0)) / error, n_domains - 1)
         return float(min(1.0, p.min() * len(p))), int(p.argmin() % latents.shape[1])
 
-    def unlike(self, rows: Residuals, inside: NDArray[np.bool_], x: Floats) -> tuple[float, int, float]:
-        """p-value of the residuals of one domain, the most extreme feature, and its ratio."""
-        tests = []
-        if inside.sum() >= LEAST_ROWS and self.inside.sum() >= LEAST_ROWS:
-            tests.append(self._fine(rows[inside]))
-            tests.append((_turned(rows[inside]), tests[0][1]))
-        if (~inside).sum() >= LEAST_ROWS:
-            tests.append(self._coarse(rows[~inside], x[~inside]))
-        if not tests:
-            return np.nan, 0, np.nan
-        p, ratio = (np.stack(part) for part in zip(*tests, strict=True))
-        if np.isnan(p).all():
-            return np.nan, 0, np.nan
-        test, feature = np.unravel_index(int(np.nanargmin(p)), p.shape)
-        tested = int(np.isfinite(p).sum())
-        return float(min(1.0, p[test, feature] * tested)), int(feature), float(ratio[test, feature])
+    def unlike(self, rows: Residuals, inside: NDArray[np.bool_], x: Floats) -> tuple[_Unlike, _Unlike]:
+        """Whether the residuals of one domain speak against the mixing, and against the model outside the range."""
+        outside = _most_extreme([self._coarse(rows[~inside], x[~inside])] if (~inside).sum() >= LEAST_ROWS else [])
+        if inside.sum() < LEAST_ROWS or self.inside.sum() < LEAST_ROWS:
+            return outside, outside
+        p, ratio = self._fine(rows[inside])
+        return _most_extreme([(p, ratio), (_turned(rows[inside]), ratio)]), outside
 
     def _fine(self, rows: Residuals) -> tuple[Floats, Floats]:
         """p-values and ratios (n_features,) of rows inside the range, against held-out rows with similar latents."""
@@ -303,6 +313,18 @@ class _Known:
         return np.where(few, np.nan, p), ratio
 
 
+def _most_extreme(tests: list[tuple[Floats, Floats]]) -> _Unlike:
+    """The smallest of the p-values of some tests of each feature, corrected for their number."""
+    if not tests:
+        return _Unlike(np.nan, 0, np.nan)
+    p, ratio = (np.stack(part) for part in zip(*tests, strict=True))
+    tested = int(np.isfinite(p).sum())
+    if not tested:
+        return _Unlike(np.nan, 0, np.nan)
+    test, feature = np.unravel_index(int(np.nanargmin(p)), p.shape)
+    return _Unlike(float(min(1.0, p[test, feature] * tested)), int(feature), float(ratio[test, feature]))
+
+
 def _turned(rows: Residuals) -> Floats:
     """p-values (n_features,) of the slope of the residuals on E[x | z], for rows inside the range.
 
@@ -340,9 +362,11 @@ def _rank(reference: Floats, values: Floats) -> Floats:
     return result
 
 
-def _verdict(latents_p: float, mixing_p: float) -> str:
+def _verdict(latents_p: float, mixing_p: float, outside_p: float) -> str:
     if mixing_p < LEVEL:
         return "new mixing"
+    if outside_p < LEVEL:
+        return "wrong outside the range"
     if np.isnan(mixing_p):
         return "cannot tell"
     return "new domain" if latents_p < LEVEL else "as known"
@@ -351,21 +375,6 @@ def _verdict(latents_p: float, mixing_p: float) -> str:
 def _sentence(domain: str, rows: int, row: Any) -> str:
     mixing_p, latents_p = float(row["mixing_p"]), float(row["latents_p"])
     head = f"{domain} ({counted(rows, 'row')}, {row['inside']:.0%} inside the range of the fit): "
-    how = f"the mean square residual of {row['feature']} is {row['ratio']:.1f} times that in rows of the fit"
-    if row["ratio"] < 1.0 + TOLERANCE:
-        how = f"{row['feature']} does not follow the latents as in rows of the fit"
-    if np.isnan(mixing_p):
-        mixing = (
-            f"too few rows to tell whether the mixing is that of the fit: {LEAST_ROWS} rows inside that range are "
-            f"needed, among these and among those held out at fit, or {LEAST_ROWS} of these outside it."
-        )
-    elif mixing_p < LEVEL:
-        mixing = (
-            f"the features do not follow the mixing of the fit ({_p(mixing_p)}; {how}): a new mixing. Do not trust the "
-            "latents of these rows, and do not adapt to them."
-        )
-    else:
-        mixing = f"the features follow the mixing of the fit ({_p(mixing_p)}): the latents can be trusted."
     if np.isnan(latents_p):
         latents = "Telling whether its latents are unlike those of known domains takes two known domains."
     elif latents_p < LEVEL:
@@ -376,7 +385,31 @@ def _sentence(domain: str, rows: int, row: Any) -> str:
         latents += "" if mixing_p < LEVEL else " That is a new domain: adapt learns it."
     else:
         latents = f"Means and spreads of its latents are like those of the known domains ({_p(latents_p)})."
-    return f"{head}{mixing} {latents}"
+    return f"{head}{_of_mixing(row)} {latents}"
+
+
+def _of_mixing(row: Any) -> str:
+    mixing_p, outside_p = float(row["mixing_p"]), float(row["outside_p"])
+    how = f"the mean square residual of {row['feature']} is {row['ratio']:.1f} times that in rows of the fit"
+    if row["ratio"] < 1.0 + TOLERANCE:
+        how = f"{row['feature']} does not follow the latents as in rows of the fit"
+    if np.isnan(mixing_p):
+        return (
+            f"too few rows to tell whether the mixing is that of the fit: {LEAST_ROWS} rows inside that range are "
+            f"needed, among these and among those held out at fit, or {LEAST_ROWS} of these outside it."
+        )
+    if mixing_p < LEVEL:
+        return (
+            f"the features do not follow the mixing of the fit ({_p(mixing_p)}; {how}): a new mixing. Do not trust the "
+            "latents of these rows, and do not adapt to them."
+        )
+    if outside_p < LEVEL:
+        return (
+            f"inside that range the features follow the mixing of the fit ({_p(mixing_p)}); outside it the model does "
+            f"not describe them ({_p(outside_p)}; {how}). Trust the latents of the rows inside alone, and prefer a fit "
+            "with rows of this domain to adapt."
+        )
+    return f"the features follow the mixing of the fit ({_p(mixing_p)}): the latents can be trusted."
 
 
 def _p(value: float) -> str:

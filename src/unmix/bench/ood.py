@@ -2,13 +2,15 @@
 
 In each problem four latents make ten features in six domains; one latent has the same law in all of them and makes the
 label, the other three are causes that change and do not matter. The last domain is left out: its rows are seen without
-label by the methods that adapt to it, and not at all by the others. Five kinds of shift:
+label by the methods that adapt to it, and not at all by the others. Kinds of shift:
 
 - ``inside``: a further domain, as the theory has it
 - ``mixing``: the same, and one of ten features is another function of the latents there
 - ``label``: the same as inside, and rows with a large label are more frequent there
 - ``few``: inside, with 60 rows of each training domain in place of 300
-- ``few domains``: inside, with three training domains in place of five, beyond which a further one often lies
+- ``far``: inside, and the means of the causes that do not matter lie two standard deviations of the training rows off
+  their mean, each to a random side
+- ``few domains`` and ``few domains, far``: three training domains in place of five
 
 All methods have the same head, that of ``DomainRegressor``. ``oracle`` is CGVAE fitted with rows of the target domain
 too, and a head that has seen labels of them.
@@ -19,6 +21,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
@@ -26,12 +29,13 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t
+from scipy.stats import bootstrap, t
 from sklearn.base import clone
 from sklearn.decomposition import PCA, FastICA
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler
 
+from unmix.bench.alignments import alignments
 from unmix.bench.run import holding, read_rows, rows_of
 from unmix.bench.study import Row
 from unmix.datasets import make_sparse_mixing
@@ -45,13 +49,15 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 OOD = "ood.jsonl"
-KINDS = ("inside", "mixing", "label", "few", "few domains")
+KINDS = ("inside", "mixing", "label", "few", "far", "few domains", "few domains, far")
 OWN, ORACLE = "DomainRegressor", "oracle"
-_FIRST_SEED = 900
+_FIRST_SEED = 920
 _LATENTS, _FEATURES, _DOMAINS, _FEW_DOMAINS = 4, 10, 6, 4
 _ROWS, _FEW_ROWS, _TARGET_ROWS = 300, 60, 1000
-_NOISE_OF_LABEL = 0.3
+_NOISE_OF_LABEL, _NOISE = 0.3, 0.05
+_FAR = 2.0
 _STARTS = 2
+_LEAST_RESAMPLED = 10
 
 
 def run_ood(
@@ -73,8 +79,7 @@ def run_ood(
         The rows cannot be read or written, or another study is running in the folder.
     """
     path = as_path(folder) / OOD
-    made = (((_ROWS,), KINDS[:3]), ((_FEW_ROWS,), KINDS[3:4]), ((_ROWS, _FEW_DOMAINS), KINDS[4:]))
-    sizes = [size for size, own in made if set(own) & set(kinds)]
+    sizes = [size for size in ((_ROWS,), (_FEW_ROWS,), (_ROWS, _FEW_DOMAINS)) if set(_kinds(*size)) & set(kinds)]
     keys = {
         " ".join(map(str, (__version__, seed, *size))): (seed, *size)
         for size in sizes
@@ -120,7 +125,25 @@ def measure_ood(key: str, seed: int, n_rows: int, n_domains: int | None = None) 
     return row | {"cpu_seconds": round(time.process_time() - started, 1)}
 
 
-def _results(seed: int, n_rows: int, n_domains: int) -> list[Row]:
+def _kinds(n_rows: int, n_domains: int = _DOMAINS) -> tuple[str, ...]:
+    """The kinds of shift of problems of one size."""
+    if n_domains != _DOMAINS:
+        return "few domains", "few domains, far"
+    return ("inside", "mixing", "label", "far") if n_rows == _ROWS else ("few",)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Training rows, and of each kind of shift rows of the target domain: labelled ones, for the oracle, and others."""
+
+    x: Floats
+    y: Floats
+    domains: Ints
+    labelled: dict[str, tuple[Floats, Floats]]
+    target: dict[str, tuple[Floats, Floats]]
+
+
+def _problem(seed: int, n_rows: int, n_domains: int) -> _Problem:
     rng = np.random.default_rng(seed)
     data = make_sparse_mixing(
         n_latents=_LATENTS,
@@ -128,41 +151,61 @@ def _results(seed: int, n_rows: int, n_domains: int) -> list[Row]:
         n_domains=n_domains,
         n_samples=n_domains * 3 * _TARGET_ROWS,
         density=0.4,
+        noise=_NOISE,
         n_unchanging=1,
         guaranteed=True,
         random_state=seed,
     )
-    cause = data.z[:, int(np.flatnonzero(data.unchanging)[0])]
+    x, z, domains = data.x, data.z, np.asarray(data.domains)
+    cause = z[:, int(np.flatnonzero(data.unchanging)[0])]
     y = cause / cause.std() + _NOISE_OF_LABEL * rng.standard_normal(len(cause))
-    of = [np.flatnonzero(data.domains == domain) for domain in range(n_domains)]
+    of = [np.flatnonzero(domains == domain) for domain in range(n_domains)]
     train = np.concatenate([rows[:n_rows] for rows in of[:-1]])
     labelled, test = of[-1][:n_rows], of[-1][n_rows : n_rows + _TARGET_ROWS]
-    targets = {"few" if n_domains == _DOMAINS else "few domains": (data.x[test], y[test])}
-    if n_rows == _ROWS and n_domains == _DOMAINS:
-        changed = data.x[test].copy()
-        feature, weights = rng.integers(_FEATURES), rng.standard_normal(_LATENTS)
-        other = np.tanh(data.z @ weights)
-        changed[:, feature] = ((other - other.mean()) / other.std())[test] + 0.05 * rng.standard_normal(len(test))
-        frequent = rng.random(len(test)) < 1.0 / (1.0 + np.exp(-2.0 * y[test]))
-        targets = {
-            "inside": (data.x[test], y[test]),
-            "mixing": (changed, y[test]),
-            "label": (data.x[test][frequent], y[test][frequent]),
-        }
+    changed = x[test].copy()
+    feature, weights = rng.integers(_FEATURES), rng.standard_normal(_LATENTS)
+    other = np.tanh(z @ weights)
+    changed[:, feature] = ((other - other.mean()) / other.std())[test] + _NOISE * rng.standard_normal(len(test))
+    frequent = rng.random(len(test)) < 1.0 / (1.0 + np.exp(-2.0 * y[test]))
+    moved = z[of[-1]]
+    there = z[train].mean(axis=0) + _FAR * rng.choice([-1.0, 1.0], _LATENTS) * z[train].std(axis=0)
+    moved = np.where(data.unchanging, moved, moved + there - moved.mean(axis=0))
+    far = data.mixing(moved) + _NOISE * rng.standard_normal((len(moved), _FEATURES))
+    target = dict.fromkeys(_kinds(n_rows, n_domains), (x[test], y[test]))
+    seen = dict.fromkeys(target, (x[labelled], y[labelled]))
+    for kind in target:
+        if kind == "mixing":
+            target[kind] = changed, y[test]
+        elif kind == "label":
+            target[kind] = x[test][frequent], y[test][frequent]
+        elif kind.endswith("far"):
+            target[kind] = far[n_rows : n_rows + _TARGET_ROWS], y[test]
+            seen[kind] = far[:n_rows], y[labelled]
+    return _Problem(x[train], y[train], domains[train], seen, target)
+
+
+def _results(seed: int, n_rows: int, n_domains: int) -> list[Row]:
+    problem = _problem(seed, n_rows, n_domains)
+    new = n_domains - 1
     model = CGVAE(n_latents=_LATENTS, n_restarts=_STARTS, random_state=seed, verbose=0)
-    head = DomainRegressor(clone(model)).fit(data.x[train], y[train], domains=data.domains[train])
-    all_rows = np.concatenate([train, labelled])
-    oracle = DomainRegressor(clone(model), representation="latents")
-    oracle.fit(data.x[all_rows], y[all_rows], domains=data.domains[all_rows])
-    baselines = _Baselines(data.x[train], np.asarray(data.domains)[train], y[train], seed)
+    head = DomainRegressor(clone(model)).fit(problem.x, problem.y, domains=problem.domains)
+    oracles: dict[bool, DomainRegressor] = {}
+    baselines = _Baselines(problem.x, problem.domains, problem.y, seed)
     found = []
-    for kind, (x, label) in targets.items():
+    for kind, (x, label) in problem.target.items():
         predicted: dict[str, NDArray[np.generic]] = {**baselines.predict(x)}
-        own = head if head.representation_ != "noise" else head.adapt(x, domain=n_domains - 1)
-        places = np.full(len(x), n_domains - 1)
-        predicted[OWN] = own.predict(x, places)
-        predicted["CGVAE latents"] = _apply(y[train], head.model_.transform(data.x[train]), head.model_.transform(x))
-        predicted[ORACLE] = oracle.predict(x)
+        own = head if head.representation_ != "noise" else head.adapt(x, domain=new)
+        predicted[OWN] = own.predict(x, np.full(len(x), new))
+        predicted["CGVAE latents"] = _apply(problem.y, head.model_.transform(problem.x), head.model_.transform(x))
+        far = kind.endswith("far")
+        if far not in oracles:
+            seen, known = problem.labelled[kind]
+            oracles[far] = DomainRegressor(clone(model), representation="latents").fit(
+                np.concatenate([problem.x, seen]),
+                np.concatenate([problem.y, known]),
+                domains=np.concatenate([problem.domains, np.full(len(seen), new)]),
+            )
+        predicted[ORACLE] = oracles[far].predict(x)
         novel = head.model_.novelty(x).domains["verdict"].item()
         for method, values in predicted.items():
             note = {OWN: f"{head.representation_}; {novel}"}.get(method, "")
@@ -196,8 +239,7 @@ class _Baselines:
             "standardised by domain": (self.within, StandardScaler().fit_transform(target)),
         }
         pairs |= {name: (own.transform(a), own.transform(b)) for name, own in self.linear.items()}
-        pairs["CORAL"] = coral(a, b), b
-        pairs["Gaussian transport"] = gaussian_transport(a, b), b
+        pairs |= {name: align(a, b) for name, align in alignments().items()}
         pairs["IMSDA"] = self.imsda.transform(self.x), self.imsda.transform(target)
         return {name: _apply(self.y, first, second) for name, (first, second) in pairs.items()}
 
@@ -208,33 +250,12 @@ def _apply(y: Floats, known: Floats, new: Floats) -> Floats:
     return predicted
 
 
-def coral(source: Floats, target: Floats) -> Floats:
-    """``source`` whitened and given the covariance of ``target`` (Sun, Feng, Saenko 2016, arXiv:1511.05547)."""
-    own, other = (np.cov(part.T) + np.eye(part.shape[1]) for part in (source, target))
-    mapped: Floats = source @ _power(own, -0.5) @ _power(other, 0.5)
-    return mapped
-
-
-def gaussian_transport(source: Floats, target: Floats, ridge: float = 0.1) -> Floats:
-    """``source`` under the optimal transport map between the Gaussians that fit both (Knott and Smith 1984)."""
-    own, other = (np.cov(part.T) + ridge * np.eye(part.shape[1]) for part in (source, target))
-    root, back = _power(own, 0.5), _power(own, -0.5)
-    mapped: Floats = target.mean(axis=0) + (source - source.mean(axis=0)) @ (
-        back @ _power(root @ other @ root, 0.5) @ back
-    )
-    return mapped
-
-
-def _power(matrix: Floats, power: float) -> Floats:
-    values, vectors = np.linalg.eigh(matrix)
-    result: Floats = (vectors * np.maximum(values, 1e-12) ** power) @ vectors.T
-    return result
-
-
 def table_of(found: pd.DataFrame, units: str = "seed") -> pd.DataFrame:
     """Mean score of each kind and method over ``units``, and what ``DomainRegressor`` is better by, each with interval.
 
-    Intervals are Student's, over problems or left-out domains.
+    Intervals are Student's, over problems or left-out domains. Gains are skewed where a method fails on some problems;
+    so there is also an interval from resampled problems (``boot_low``, ``boot_high``; from ten on), and in how many
+    ``DomainRegressor`` is better (``won``).
     """
     rows = []
     for kind, own in found.groupby("kind", sort=False):
@@ -244,10 +265,20 @@ def table_of(found: pd.DataFrame, units: str = "seed") -> pd.DataFrame:
             row = {"kind": kind, "method": method, "problems": int(scores[method].notna().sum())}
             row |= {"score": mean, "low": low, "high": high}
             if OWN in scores:
-                gain = _interval((scores[OWN] - scores[method]).dropna())
-                row |= dict(zip(("better_by", "better_low", "better_high"), gain, strict=True))
+                gain = (scores[OWN] - scores[method]).dropna()
+                row |= dict(zip(("better_by", "better_low", "better_high"), _interval(gain), strict=True))
+                row |= dict(zip(("boot_low", "boot_high"), _resampled(gain), strict=True))
+                row["won"] = int((gain > 0).sum())
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _resampled(gain: Iterable[float]) -> tuple[float, float]:
+    own = np.asarray(list(gain), dtype=float)
+    if len(own) < _LEAST_RESAMPLED:
+        return float("nan"), float("nan")
+    found = bootstrap((own,), np.mean, method="percentile", rng=0).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def _interval(values: Iterable[float]) -> tuple[float, float, float]:

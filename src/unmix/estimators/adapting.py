@@ -24,6 +24,7 @@ from unmix.data.domains import DomainSchema
 from unmix.data.images import of_images
 from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError
+from unmix.estimators.novel_rows import warn_of_new_mixing
 from unmix.fits.latent import LatentFit
 from unmix.forms import DataLike, LabelsLike
 from unmix.models.adapting import LearntEffects, domain_prior, learn_effects, moments, set_effects, widened
@@ -44,7 +45,8 @@ def adapted(estimator: BaseEstimator, X: DataLike | None, domain: LabelsLike) ->
             "takes rows of any domain unless it needs y. Use CGVAE or IMSDA."
         )
     table = X if X is None or of_images(estimator.schema_) else as_table(X, estimator._layer())
-    n_rows = 1 if table is None else len(estimator._new_rows(table))
+    given = None if table is None else estimator._new_rows(table)
+    n_rows = 1 if given is None else len(given)
     frame = _frame_of(old, table, domain, n_rows)
     schema, places = old.extended(frame)
     encoded = schema.encode(frame, n_rows)
@@ -59,8 +61,8 @@ def adapted(estimator: BaseEstimator, X: DataLike | None, domain: LabelsLike) ->
             "Use CGVAE or IMSDA, or fit again with rows of the new domain."
         )
     rows = None
-    if table is not None:
-        bare = estimator._new_rows(table).to(torch.device("cpu"))
+    if given is not None:
+        bare = given.to(torch.device("cpu"))
         own = Rows.build(np.zeros((n_rows, 0)), encoded, schema.sizes, False)
         rows = replace(bare, codes=own.codes, values=own.values, n_design=own.n_design)
     design = Rows.build(np.zeros((n_rows, 0)), encoded, schema.sizes, False).design
@@ -68,6 +70,10 @@ def adapted(estimator: BaseEstimator, X: DataLike | None, domain: LabelsLike) ->
     if len(new):
         _check_rows(schema, new, rows, design)
         assert rows is not None
+        assert given is not None
+        unknown = groups >= len(old.domains)
+        labels = [schema.domains[group] for group in groups[unknown]]
+        warn_of_new_mixing(estimator, given.take(torch.from_numpy(unknown).to(given.x.device)), labels)
         learnt = learn_effects(model, rows, new, _known_levels(old, schema, new))
         set_effects(model, new, learnt.effects)
     return _copied(

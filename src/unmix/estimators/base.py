@@ -400,17 +400,18 @@ class LatentEstimator(FittedFace[LatentFit]):
         Warns
         -----
         DataWarning
-            A continuous column is outside its range, so that the prior is extrapolated.
+            A continuous column is outside its range, so that the prior is extrapolated; or the rows of a new level do
+            not follow the mixing of the fit (``novelty``), so that what is learnt from them means little.
 
         Examples
         --------
         >>> from unmix import CGVAE, datasets
-        >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=3, n_samples=900)
-        >>> seen = data.domains < 2
-        >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit(data.x[seen], data.domains[seen])
-        >>> wider = model.adapt(data.x[~seen], domain=2)
+        >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=6, n_domains=4, n_samples=2000, random_state=2)
+        >>> seen = data.domains < 3
+        >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=4, verbose=0).fit(data.x[seen], data.domains[seen])
+        >>> wider = model.adapt(data.x[~seen], domain=3)
         >>> wider.domains_, wider.adapted_, model.domains_
-        (('0', '1', '2'), ('2',), ('0', '1'))
+        (('0', '1', '2', '3'), ('3',), ('0', '1', '2'))
         """
         check_is_fitted(self)
         result: Self = adapted(self, X, domain)

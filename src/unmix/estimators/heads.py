@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from unmix.audit.finding import listed
 from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema
+from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError, SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cgvae import CGVAE
@@ -35,9 +36,11 @@ from unmix.validation import one_of
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-REPRESENTATIONS = ("latents", "content", "noise")
+REPRESENTATIONS = ("latents", "content", "noise", "features")
 _MOST_FOLDS = 10
+_MOST_FEATURES = 200
 _CHANGE = 0.2
+_LOSS = 0.05
 _ALPHAS = np.logspace(-3, 3, 13)
 
 
@@ -86,6 +89,8 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             known["content"] = latents[:, content]
         if self.representation == "noise" or (self.representation == "auto" and _has_noise(model)):
             known["noise"] = _noise(model, X, domains)
+        if self.representation == "features" or (self.representation == "auto" and _has_few_features(model)):
+            known["features"] = _features(model, X)
         if self.representation != "auto" and self.representation not in known:
             raise DataError(
                 f'representation="content" needs some latents that do not change between domains and some that do; '
@@ -93,8 +98,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             )
         if self.representation == "auto":
             self.choice_ = self._compare(head, known, labels, groups)
-            mean = self.choice_.groupby("representation", sort=False)["score"].mean()
-            self.representation_ = str(mean.idxmax())
+            self.representation_ = _best(self.choice_)
         else:
             self.representation_ = self.representation
         self.model_, self.content_ = model, content
@@ -105,7 +109,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         return self
 
     def represent(self, X: DataLike, domains: LabelsLike = None) -> Floats:
-        """Input of the head for rows (n_samples, n_columns): latents, content latents, or noise ε = F(z; u)."""
+        """Input of the head for rows (n_samples, n_columns); see ``representation``."""
         check_is_fitted(self)
         if self.representation_ == "noise":
             if domains is None:
@@ -114,6 +118,8 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
                     "domains to predict; those of new domains after head.adapt(rows, domain=...)."
                 )
             return _noise(self.model_, X, domains)
+        if self.representation_ == "features":
+            return _features(self.model_, X)
         latents = _latents(self.model_, X, domains)
         return latents[:, self.content_] if self.representation_ == "content" else latents
 
@@ -226,11 +232,13 @@ class DomainRegressor(RegressorMixin, _DomainHead):
         ``FrozenEstimator`` to keep it in a search or cross-validation. Default: ``CGVAE(n_latents="auto")``.
     head : regressor of scikit-learn, optional
         Default: a ridge regression on cubic splines of each latent, which extrapolates linearly.
-    representation : {"auto", "latents", "content", "noise"}, default "auto"
-        Input of the head: all latents; those whose mean and spread do not change between domains by more than 0.2; or
-        domain-normalised noise ε = F(z; u), for labels that are relative to the domain. "auto": the best of these in
-        training domains that are left out in turn (tenths of them, if there are more than ten). The model has seen the
-        features of the domains left out, but not their labels.
+    representation : {"auto", "latents", "content", "noise", "features"}, default "auto"
+        Input of the head: all latents; those whose mean and spread do not change between domains by more than 0.2;
+        domain-normalised noise ε = F(z; u), for labels that are relative to the domain; or the features as the encoder
+        takes them, standardised. "auto": the best of these in training domains that are left out in turn (tenths of
+        them, if there are more than ten). The model has seen the features of the domains left out, but not their
+        labels. "auto" takes the features only if the latents lose what the label depends on: if they are better by
+        more than 0.05 in every domain left out. It does not look at more than 200 features.
 
     Attributes
     ----------
@@ -247,7 +255,7 @@ class DomainRegressor(RegressorMixin, _DomainHead):
     >>> seen = data.domains < 3
     >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=4, verbose=0)
     >>> head = DomainRegressor(model).fit(data.x[seen], data.z[seen, 0], domains=data.domains[seen])
-    >>> head.representation_ in ("latents", "content", "noise"), head.choice_["left_out"].nunique()
+    >>> head.representation_ in ("latents", "content", "noise", "features"), head.choice_["left_out"].nunique()
     (True, 3)
     >>> wider = head.adapt(data.x[~seen], domain=3)
     >>> wider.predict(data.x[~seen], data.domains[~seen]).shape
@@ -344,6 +352,16 @@ def _splines() -> SplineTransformer:
     return SplineTransformer(n_knots=6, knots="quantile", extrapolation="linear", include_bias=False)
 
 
+def _best(compared: pd.DataFrame) -> str:
+    """The representation with the best mean score; features only if they are much better in every domain."""
+    scores = compared.pivot(index="left_out", columns="representation", values="score")
+    latents = scores.drop(columns="features", errors="ignore")
+    best = str(latents.mean().idxmax())
+    if "features" in scores and (scores["features"] > latents[best] + _LOSS).all():
+        return "features"
+    return best
+
+
 def _is_fitted(model: BaseEstimator) -> bool:
     try:
         check_is_fitted(model)
@@ -365,6 +383,23 @@ def _has_noise(model: BaseEstimator) -> bool:
 def _latents(model: BaseEstimator, X: DataLike, domains: LabelsLike) -> Floats:
     found = model.transform(X, domains) if _takes_domains(model) else model.transform(X)
     return np.asarray(found, dtype=float)
+
+
+def _has_few_features(model: BaseEstimator) -> bool:
+    images = isinstance(getattr(model, "schema_", None), ImageSchema)
+    return isinstance(model, LatentEstimator) and not images and model.n_features_in_ <= _MOST_FEATURES
+
+
+def _features(model: BaseEstimator, X: DataLike) -> Floats:
+    """What the encoder takes: standardised features, 0 where missing."""
+    if not isinstance(model, LatentEstimator) or isinstance(model.schema_, ImageSchema):
+        raise SettingError(
+            f'representation="features" takes a model of tables, such as CGVAE; got {type(model).__name__}. Fit the '
+            "head on the features themselves."
+        )
+    table = as_table(X, model._layer())
+    found: Floats = model._new_rows(table, given=X).x.cpu().double().numpy()
+    return found
 
 
 def _noise(model: BaseEstimator, X: DataLike, domains: LabelsLike) -> Floats:
