@@ -78,8 +78,11 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     encoder computes content, a map of Gaussian latents. The decoder draws it in the style z_s, whose distribution in
     each domain is the flow f of CG-GAN (Li et al., ICLR 2025, arXiv:2503.00639). Encoder and decoder start at linear
     maps. Training uses reconstruction, translation of an image to its partner, and back-translation; it is not
-    adversarial.
-    Labels of the content are not needed, and neither are true pairs.
+    adversarial. Labels of the content are not needed, and neither are true pairs.
+
+    Transport acts on all pixels together or, where that brings held-out images at least as near to other domains, on
+    the colours of each pixel alike. Then shapes stay as they are: ``translate`` also carries what content leaves of an
+    image. ``alignment_`` says which.
 
     Parameters
     ----------
@@ -117,6 +120,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     ----------
     domains_ : tuple of str
     image_shape_ : (height, width, channels)
+    alignment_ : {"pixels", "colours"}
+        What the transport acts on.
     importance_ : float array (n_style,)
         Share of each style latent's spread that domains account for, as a standard deviation; 0 without a flow.
     history_ : DataFrame
@@ -170,6 +175,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     summary_type: ClassVar[type[TranslatorSummary]] = TranslatorSummary
 
     image_shape_ = Learnt[tuple[int, int, int]](lambda fit: fit.schema.shape)
+    alignment_ = Learnt[str](lambda fit: "colours" if fit.model.config.colours else "pixels")
     importance_ = Learnt(lambda fit: fit.model.importance().cpu().numpy())
     n_latents_ = Learnt[int](lambda fit: fit.model.n_latents)
     n_steps_ = Learnt[int](lambda fit: fit.summary.n_steps)
@@ -311,7 +317,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             if len(other) not in (1, len(x)):
                 raise DataError(f"style_of must be one image or {len(x)}, as many as are translated; got {len(other)}.")
             noise, target = noise.expand(len(x), -1), target.expand(len(x))
-        return self._drawn(self.model_.content(x, groups), noise, target)
+        return _as_images(self.model_.translate(x, groups, noise, target))
 
     def decode(self, content: ArrayLike, domain: LabelsLike, style: ArrayLike | None = None) -> Images:
         """Images of content as ``transform`` gives it, in a domain (or one for each row).
@@ -412,7 +418,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         config = self._config(features.shape, len(domains.domains), fitted["seed"])
         sizes = {name: tuple(own) for name, own in fitted["sizes"].items()}
         # Folders from before the linear path name none.
-        return FittedTranslator(replace(config, linear=sizes.get("linear", (0,))[0]), sizes)
+        words = {"linear": sizes.get("linear", (0,))[0], "colours": bool(sizes.get("colours", (0,))[0])}
+        return FittedTranslator(replace(config, **words), sizes)
 
     def _source(self, X: DataLike, y: LabelsLike) -> tuple[Tensor, Tensor, ImageTable]:
         """Pixels and places of the domains, found where none are given, and the images."""
@@ -446,8 +453,12 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         return torch.from_numpy(array).to(self.model_.means.device)
 
     def _drawn(self, content: Tensor, noise: Tensor, groups: Tensor) -> Images:
-        made: Images = as_pixels(self.model_.decode(content, noise, groups)).cpu().numpy()
-        return made
+        return _as_images(self.model_.decode(content, noise, groups))
+
+
+def _as_images(x: Tensor) -> Images:
+    made: Images = as_pixels(x).cpu().numpy()
+    return made
 
 
 def _learn_to_read(reader: FeatureNetwork, images: Images, codes: NDArray[np.int64], steps: int, seed: int) -> None:
