@@ -9,7 +9,7 @@ import unmix
 from unmix import DataWarning, ImageTranslator, datasets
 from unmix.bench.simple_translators import SIMPLE
 from unmix.errors import DataError, DomainError, SchemaError, SettingError
-from unmix.estimators import translator as module
+from unmix.estimators import progress
 from unmix.models.alignment import as_padded, colours_suffice, jittered
 from unmix.models.colours import ColourTransport
 from unmix.models.matching import all_partners, partners, turn
@@ -321,7 +321,7 @@ def test_same_seed_same_bits_and_resume_equals_uninterrupted(faces, tmp_path, mo
 
 @pytest.mark.slow
 def test_a_training_of_hours_is_announced(faces, monkeypatch, capsys):
-    monkeypatch.setattr(module, "_LONG", 0.0)
+    monkeypatch.setattr(progress, "_LONG", 0.0)
     with pytest.warns(DataWarning, match=r"will take about .* on cpu.*max_steps"):
         ImageTranslator(**{**TINY, "verbose": 1}).fit(faces.images, faces.domains)
     assert "3 steps on cpu, about" in capsys.readouterr().err
