@@ -41,9 +41,10 @@ from unmix import ImageTranslator, datasets
 from unmix.bench.simple_translators import SIMPLE
 from unmix.datasets.builtin import TWO_COLOURS
 from unmix.images import ImageClassifier, image_grid
+from unmix.models.alignment import as_padded, jittered
 from unmix.models.cggan import as_images
 from unmix.models.features import extract
-from unmix.models.translator import TranslatorConfig, aligned, as_padded, jittered, network_of
+from unmix.models.translator import TranslatorConfig, network_of
 
 OUT = Path("benchmarks/results/translators.csv")
 TERMS: dict[str, dict[str, Any]] = {
@@ -252,7 +253,7 @@ class Oracle:
 
     def _made(self, networks: Any, x: torch.Tensor, own: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
         design = nn.functional.one_hot(there, len(self.domains_)).float()
-        content, _ = networks.encode(aligned(self.network.align, x, own))
+        content, _ = networks.encode(self.network.align.common_of(x, own))
         style = networks.prior.from_noise(torch.zeros(len(x), self.network.config.n_style), design)
         made: torch.Tensor = networks.decode(content, style, design, self.network.align)
         return made

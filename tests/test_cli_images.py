@@ -78,11 +78,11 @@ def test_fit_a_folder_and_transform_it(here):
     assert run("transform", "run", "photos", "--out", "z.csv").exit_code == 0
     pd.testing.assert_frame_equal(pd.read_csv("z.csv"), latents)
     (here / "z.csv").unlink()
-    # Nor need new images lie in folders of domains.
+    # A folder of one domain has its name.
     assert run("transform", "run", os.path.join("photos", "red"), "--out", "z.csv").exit_code == 0
     red = latents[latents["domain"] == "red"].drop(columns=["path", "domain"]).reset_index(drop=True)
     found = pd.read_csv("z.csv")
-    assert set(found.pop("domain")) == {"all"}
+    assert set(found.pop("domain")) == {"red"}
     pd.testing.assert_frame_equal(found.drop(columns="path"), red)
     (here / "z.csv").unlink()
 
@@ -109,6 +109,9 @@ def test_translate_writes_one_png_for_each_image(here):
         assert names == [f"green/{k:02}.png" for k in range(12)] + [f"red/{k:02}.jpg.png" for k in range(12)]
         written = np.stack([np.asarray(Image.open(here / out / name)) for name in names])
         np.testing.assert_array_equal(written, expected)
+    done = run("translate", "run", "photos/green", "--to", "red", "--out", "one")
+    assert "12 images → one" in done.output
+    np.testing.assert_array_equal(np.asarray(Image.open(here / "one" / "03.png")), expected[3])
     assert [name for name in os.listdir(here) if name.startswith(".")] == []
 
 

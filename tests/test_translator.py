@@ -9,9 +9,11 @@ import unmix
 from unmix import DataWarning, ImageTranslator, datasets
 from unmix.bench.simple_translators import SIMPLE
 from unmix.errors import DataError, DomainError, SchemaError, SettingError
-from unmix.estimators import translator as module
+from unmix.estimators import progress
+from unmix.models.alignment import as_padded, colours_suffice, jittered
+from unmix.models.colours import ColourTransport
 from unmix.models.matching import all_partners, partners, turn
-from unmix.models.translator import TranslatorConfig, TranslatorNetwork, as_padded, jittered, network_of
+from unmix.models.translator import TranslatorConfig, TranslatorNetwork, network_of
 from unmix.models.transport import GaussianTransport, barycentre, optimal_map
 
 TINY = {"channels": 8, "max_steps": 3, "batch_size": 8, "verbose": 0}
@@ -107,6 +109,60 @@ def test_partners_are_each_others_nearest():
     assert [*zip(*all_partners(np.array([[0.0], [9.0], [9.2], [0.1]]), np.array([0, 0, 1, 1]), 2), strict=True)] == [
         (0, 3), (1, 2), (3, 0), (2, 1),
     ]  # fmt: skip
+
+
+def colour_domains(n=24):
+    """Images of two domains with other images each, the second with channels exchanged and contrast inverted."""
+    rng = np.random.default_rng(0)
+    kinds = rng.random((4, 8, 8, 3)) ** 3
+    images = np.clip(kinds[rng.integers(4, size=2 * n)] + 0.03 * rng.standard_normal((2 * n, 8, 8, 3)), 0, 1)
+    plain = torch.from_numpy(images).float().permute(0, 3, 1, 2)
+    groups = torch.arange(2).repeat_interleave(n)
+    turned = 0.9 - 0.6 * plain[:, [2, 0, 1]]
+    return torch.where((groups == 1)[:, None, None, None], turned, plain), plain, turned, groups
+
+
+@pytest.mark.parametrize("n_colours", [1, 3])
+def test_exchanged_channels_and_inverted_contrast_are_found(n_colours):
+    images, plain, turned, groups = colour_domains()
+    if n_colours == 1:
+        images, plain, turned = (own.mean(1, keepdim=True) for own in (images, plain, turned))
+    found = ColourTransport.fit(images, groups, 2)
+    own = groups == 0
+    made = found.back(found.common(plain[own], groups[own]), groups[own] + 1)
+    assert (made - turned[own]).square().mean().sqrt() < 0.03
+    torch.testing.assert_close(found.back(found.common(images, groups), groups), images, atol=1e-4, rtol=0)
+
+
+def test_a_domain_of_one_colour_is_no_fault():
+    images, groups = torch.zeros(8, 3, 8, 8), torch.arange(2).repeat(4)
+    images[groups == 1] = 1.0
+    found = ColourTransport.fit(images, groups, 2)
+    torch.testing.assert_close(found.back(found.common(images, groups), 1 - groups), 1 - images)
+
+
+def test_colours_suffice_only_where_they_explain_the_domains(faces):
+    images, *_, groups = colour_domains()
+    assert colours_suffice(images, groups, 2, 60)
+    assert not colours_suffice(images[::6], groups[::6], 2, 60)
+    x = as_padded(torch.from_numpy(faces.images), (16, 16))
+    assert not colours_suffice(x, torch.from_numpy(np.unique(faces.domains, return_inverse=True)[1]), 6, 60)
+
+
+def test_domains_of_colours_keep_every_detail(tmp_path):
+    digits = datasets.load_digits_two_colours(16)
+    images, domains = digits.images[:400], digits.domains[:400]
+    own = ImageTranslator(**TINY).fit(images, domains)
+    ink, ground = (np.array(datasets.builtin.TWO_COLOURS["black on green"][k], float) for k in (0, 1))
+    x, y = digits.images[400:420], digits.domains[400:420]
+    made = own.translate(x, y, to="black on green").astype(float)
+    share = (made - ground) @ (ink - ground) / np.square(ink - ground).sum()
+    for name in own.domains_:
+        there = own.translate(made.round().astype(np.uint8), ["black on green"] * 20, to=name)
+        assert np.abs(there[y == name].astype(float) - x[y == name]).mean() < 2.5
+    assert np.abs(share[:, 0, 0]).max() < 0.1
+    again = unmix.load(own.save(tmp_path / "m"))
+    np.testing.assert_array_equal(again.translate(x, y, to="black on green"), made.astype(np.uint8))
 
 
 # Data and peers
@@ -265,7 +321,7 @@ def test_same_seed_same_bits_and_resume_equals_uninterrupted(faces, tmp_path, mo
 
 @pytest.mark.slow
 def test_a_training_of_hours_is_announced(faces, monkeypatch, capsys):
-    monkeypatch.setattr(module, "_LONG", 0.0)
+    monkeypatch.setattr(progress, "_LONG", 0.0)
     with pytest.warns(DataWarning, match=r"will take about .* on cpu.*max_steps"):
         ImageTranslator(**{**TINY, "verbose": 1}).fit(faces.images, faces.domains)
     assert "3 steps on cpu, about" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from unmix.errors import DomainError
 from unmix.forms import LabelsLike
 from unmix.labels import label_text, label_texts, natural_order
+from unmix.models.colours import ColourTransport
 from unmix.models.matching import turn
 from unmix.models.transport import GaussianTransport
 
@@ -27,10 +28,12 @@ class SimpleTranslator(ABC):
     """Images are uint8 (n, height, width, channels); ``domains`` are labels (n,)."""
 
     domains_: tuple[str, ...]
+    shape: tuple[int, ...]
 
     def fit(self, images: Images, domains: LabelsLike) -> Self:
         labels = np.array(label_texts(domains, "domains", len(images), of="images"))
         self.domains_ = natural_order(labels.tolist())
+        self.shape = images.shape[1:]
         places = np.array([self.domains_.index(label) for label in labels])
         self._learn(_flat(images), places)
         return self
@@ -76,6 +79,22 @@ class MeanAndSpread(SimpleTranslator):
         return moved
 
 
+class Colours(SimpleTranslator):
+    """One affine map of colours for each domain, turned so that images which are each other's nearest come together."""
+
+    def _learn(self, x: Floats, places: NDArray[np.int64]) -> None:
+        self.transport = ColourTransport.fit(self._images(x), torch.from_numpy(places), len(self.domains_))
+
+    def _moved(self, x: Floats, source: NDArray[np.int64], target: int) -> Floats:
+        common = self.transport.common(self._images(x), torch.from_numpy(source))
+        made = self.transport.back(common, torch.full((len(x),), target))
+        moved: Floats = made.permute(0, 2, 3, 1).flatten(1).double().numpy()
+        return moved
+
+    def _images(self, x: Floats) -> torch.Tensor:
+        return torch.from_numpy(x).float().unflatten(1, self.shape).permute(0, 3, 1, 2)
+
+
 class NearestInTarget(SimpleTranslator):
     """The training image of the target with the least squared difference."""
 
@@ -115,6 +134,7 @@ class MatchedTransport(PixelTransport):
 SIMPLE: dict[str, type[SimpleTranslator]] = {
     "copy": Copy,
     "mean and spread": MeanAndSpread,
+    "map of colours": Colours,
     "nearest in target": NearestInTarget,
     "Gaussian transport": PixelTransport,
     "matched transport": MatchedTransport,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import typer
 from sklearn.base import BaseEstimator
@@ -153,10 +155,15 @@ def _names(table: ImageTable) -> list[str]:
 
 
 def _read_as(model: BaseEstimator, source: Path, on_error: str | None) -> ImageTable:
-    """Images in the size and mode of those that the model was fitted on."""
+    """Images in the size and mode of those that the model was fitted on; a folder's own name may be their domain."""
     height, width, channels = model.schema_.shape
     mode = "L" if channels == 1 else "RGB"
-    return read_images(source, size=(height, width), mode=mode, on_error=on_error or "raise")
+    table = read_images(source, size=(height, width), mode=mode, on_error=on_error or "raise")
+    own, known = source.resolve().stem if source.is_file() else source.resolve().name, model.domains_
+    if own in known and not set(known) & set(table.domains.tolist()):
+        # The folder of one domain.
+        return replace(table, domains=np.full(len(table), own))
+    return table
 
 
 def _places(table: ImageTable) -> pd.DataFrame:

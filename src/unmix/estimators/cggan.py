@@ -28,7 +28,7 @@ from unmix.estimators.features import Extractor
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
 from unmix.estimators.gan_report import write_gan_report
 from unmix.estimators.prepare import as_fitted, labelled_images, latent_matrix, rows_for, separate
-from unmix.estimators.progress import block_bar, say
+from unmix.estimators.progress import block_bar, say, warn_if_long
 from unmix.files import as_path, file_to_write
 from unmix.fits.adversarial import GANFit, GANSummary, errors_table
 from unmix.fits.audited import audit_generator
@@ -38,7 +38,8 @@ from unmix.forms import DataLike, LabelsLike
 from unmix.models.cggan import FLOWS, MODULATIONS, CGGANConfig, CGGANNetwork
 from unmix.models.fitted_gan import FittedGAN
 from unmix.objectives.sparsity import PENALTIES
-from unmix.train.adversarial import AdversarialSettings
+from unmix.terminal import duration
+from unmix.train.adversarial import AdversarialSettings, expected_seconds
 from unmix.train.devices import pick_device
 from unmix.train.starts import fit_starts
 from unmix.validation import (
@@ -251,11 +252,6 @@ class CGGAN(FittedFace[GANFit]):
         device = pick_device(self.device)
         config = self._config(tuple(rows.x.shape[1:]), domains, seed)
         rows = rows.to(device)
-        say(
-            self.verbose,
-            f"unmix CGGAN: {len(rows)} rows of shape {config.shape}, {self.n_latents} latents, on {device}",
-        )
-        say(self.verbose, "\n".join(f"domain {column.describe()}" for column in domains.columns))
         if self.mixed_precision and device.type != "cuda":
             say(self.verbose, f"mixed_precision needs CUDA; on {device} everything is computed in float32.")
         settings = AdversarialSettings(
@@ -264,10 +260,18 @@ class CGGAN(FittedFace[GANFit]):
             mixed_precision=self.mixed_precision,
             seed=seed,
         )
-        with block_bar(self.verbose, (config.steps + config.encoder_steps) * int(self.n_restarts)) as on_block:
+        n_starts = int(self.n_restarts)
+        expected = n_starts * expected_seconds(CGGANNetwork(config).to(device), rows, settings)
+        say(
+            self.verbose,
+            f"unmix CGGAN: {len(rows)} rows of shape {config.shape}, {self.n_latents} latents, on {device}, "
+            f"about {duration(expected)}\n" + "\n".join(f"domain {column.describe()}" for column in domains.columns),
+        )
+        warn_if_long(expected, device, "Take smaller images, or lower max_steps, channels or n_restarts")
+        with block_bar(self.verbose, (config.steps + config.encoder_steps) * n_starts) as on_block:
             network, result, kept, errors = fit_starts(
                 lambda own: CGGANNetwork(replace(config, seed=own)).to(device),
-                int(self.n_restarts),
+                n_starts,
                 rows,
                 settings,
                 judged_by="encoder_real",

@@ -20,11 +20,11 @@ from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.images import CodeSchema
 from unmix.data.pictures import Images
-from unmix.errors import DataError, SchemaError, SettingError, StorageError, warn
+from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.atomic import atomic
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.prepare import Prepared, as_images, labelled_images, prepare_images
-from unmix.estimators.progress import epoch_bar, say
+from unmix.estimators.progress import epoch_bar, say, warn_if_long
 from unmix.files import as_path, file_to_write
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
@@ -65,8 +65,8 @@ OWN = "own"
 _SPLIT_SEED = 0
 _STEPS, _BATCH, _RATE = 4_000, 64, 2e-3
 _EVALUATION_ROWS = 512
-_MAPPED, _STEP = 64, 0.25
-_LONG = 3600.0
+_MAPPED = 64
+_ALONG = np.linspace(-2.0, 2.0, 9)
 PAIR = Check(
     "None or a pair (encode, decode) of functions or torch modules",
     lambda value: (
@@ -216,8 +216,7 @@ penalty_every, kl_weight, n_spare, likelihood
         seconds = epochs * steps_a_pass * _seconds_a_step(network, train.take(slice(0, _BATCH)))
         said = f"autoencoder: {epochs * steps_a_pass} steps on {len(train)} images, about {duration(seconds)}"
         say(self.verbose, f"unmix {type(self).__name__}, {said}")
-        if seconds > _LONG:
-            warn(f"Training the {said}. Scale the images down (read_images(…, size=32)), or pass a smaller max_epochs.")
+        warn_if_long(seconds, device, "Scale the images down (read_images(…, size=32)) or lower max_epochs")
         if checkpoint is not None:
             _refuse_foreign(_second(checkpoint))
         settings = TrainingSettings(
@@ -321,16 +320,21 @@ penalty_every, kl_weight, n_spare, likelihood
     def mixing_maps(self) -> NDArray[np.float64]:
         """Effect of each latent on each pixel (n_latents, height, width), mean over channels and some images.
 
-        In grey levels (0 … 255) per standard deviation of the latent, on images that were held out at fit.
+        In grey levels (0 … 255) per standard deviation of the latent, which goes from -2 to 2 standard deviations in
+        images that were held out at fit: what changes between the values that occur counts too.
         """
         check_is_fitted(self)
         found = self.description_.latents
         z = found[:: max(1, len(found) // _MAPPED)][:_MAPPED]
-        maps = np.empty((self.n_latents_, *self.schema_.shape[:2]))
+        maps = np.zeros((self.n_latents_, *self.schema_.shape[:2]))
         for latent in range(self.n_latents_):
-            step = _STEP * np.eye(self.n_latents_)[latent]
-            above, below = (self.inverse_transform(z + sign * step).astype(float) for sign in (1, -1))
-            maps[latent] = np.abs(above - below).mean((0, 3)) / (2 * _STEP)
+            moved, before = z.copy(), None
+            for value in _ALONG:
+                moved[:, latent] = value
+                images = self.inverse_transform(moved).astype(float)
+                if before is not None:
+                    maps[latent] += np.abs(images - before).mean((0, 3)) / (_ALONG[-1] - _ALONG[0])
+                before = images
         return maps
 
     def report(self, path: str | Path, X: DataLike | None = None, y: LabelsLike = None) -> Path:

@@ -19,9 +19,12 @@ from sklearn.base import BaseEstimator
 from unmix.audit.agreement import REPEATS
 from unmix.audit.finding import counted
 from unmix.data.kinds import announced
+from unmix.errors import warn
 from unmix.estimators.prepare import Prepared
 from unmix.fits.latent import LINEAR_MODEL, LatentFit, kept_as_begun
-from unmix.terminal import printable
+from unmix.terminal import duration, printable
+
+_LONG = 3600.0
 
 OnEpoch = Callable[[int, list[float]], None]
 OnBlock = Callable[[int, dict[str, float]], None]
@@ -63,6 +66,15 @@ def say(verbose: int, text: str, level: int = 1) -> None:
     """Print to standard error when ``verbose`` is at least ``level``."""
     if verbose >= level:
         _console(highlight=False, soft_wrap=True).print(printable(text), markup=False)
+
+
+def warn_if_long(seconds: float, device: torch.device, advice: str) -> None:
+    """A warning before a training of an hour or more; ``advice`` is what makes it shorter."""
+    if seconds >= _LONG:
+        warn(
+            f"The training will take about {duration(seconds)} on {device}. {advice}, or pass a GPU as device; with "
+            "checkpoint= it can be interrupted."
+        )
 
 
 def announce(estimator: BaseEstimator, data: Prepared, device: torch.device) -> None:

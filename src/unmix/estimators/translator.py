@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -16,16 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema, ImageTable, check_images
-from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
+from unmix.errors import DataError, DomainError, SchemaError, SettingError
 from unmix.estimators.atomic import atomic
 from unmix.estimators.face import FittedFace, Learnt
 from unmix.estimators.features import ImageClassifier
 from unmix.estimators.gan_data import gan_image_rows
 from unmix.estimators.prepare import as_images
-from unmix.estimators.progress import block_bar, say
+from unmix.estimators.progress import block_bar, say, warn_if_long
 from unmix.estimators.translator_report import write_translator_report
 from unmix.files import as_path, file_to_write
 from unmix.fits.adversarial import TranslatorFit, TranslatorSummary, errors_table
@@ -36,9 +33,9 @@ from unmix.models.cggan import FLOWS
 from unmix.models.cggan import as_images as as_pixels
 from unmix.models.features import FeatureNetwork
 from unmix.models.fitted_translator import FittedTranslator
-from unmix.models.translator import TranslatorConfig, TranslatorNetwork, network_of
+from unmix.models.translator import TranslatorConfig, network_of
 from unmix.terminal import duration
-from unmix.train.adversarial import AdversarialSettings, fit_adversarial
+from unmix.train.adversarial import AdversarialSettings, expected_seconds, fit_adversarial
 from unmix.train.classify import fit_classifier
 from unmix.train.devices import pick_device
 from unmix.validation import (
@@ -59,8 +56,6 @@ Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 LEAST_SIDE, MOST_SIDE = 16, 256
-_LONG = 3600.0
-_TIMED = 3
 _READER_STEPS, _READER_BATCH = 1500, 64
 _BETAS = (0.9, 0.99)
 _EFFECT_ROWS = 32
@@ -78,8 +73,11 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     encoder computes content, a map of Gaussian latents. The decoder draws it in the style z_s, whose distribution in
     each domain is the flow f of CG-GAN (Li et al., ICLR 2025, arXiv:2503.00639). Encoder and decoder start at linear
     maps. Training uses reconstruction, translation of an image to its partner, and back-translation; it is not
-    adversarial.
-    Labels of the content are not needed, and neither are true pairs.
+    adversarial. Labels of the content are not needed, and neither are true pairs.
+
+    Transport acts on all pixels together or, where that brings held-out images at least as near to other domains, on
+    the colours of each pixel alike. Then shapes stay as they are: ``translate`` also carries what content leaves of an
+    image. ``alignment_`` says which.
 
     Parameters
     ----------
@@ -117,6 +115,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     ----------
     domains_ : tuple of str
     image_shape_ : (height, width, channels)
+    alignment_ : {"pixels", "colours"}
+        What the transport acts on.
     importance_ : float array (n_style,)
         Share of each style latent's spread that domains account for, as a standard deviation; 0 without a flow.
     history_ : DataFrame
@@ -170,6 +170,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     summary_type: ClassVar[type[TranslatorSummary]] = TranslatorSummary
 
     image_shape_ = Learnt[tuple[int, int, int]](lambda fit: fit.schema.shape)
+    alignment_ = Learnt[str](lambda fit: "colours" if fit.model.config.colours else "pixels")
     importance_ = Learnt(lambda fit: fit.model.importance().cpu().numpy())
     n_latents_ = Learnt[int](lambda fit: fit.model.n_latents)
     n_steps_ = Learnt[int](lambda fit: fit.summary.n_steps)
@@ -217,17 +218,13 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             betas=_BETAS,
             seed=seed,
         )
-        expected = _expected_seconds(network, rows, settings)
+        expected = expected_seconds(network, rows, settings, shared=(network.pairs,))
         say(
             self.verbose,
             f"unmix ImageTranslator: {len(rows)} images of shape {config.shape}, {config.steps} steps on {device}, "
             f"about {duration(expected)}\n" + "\n".join(f"domain {column.describe()}" for column in domains.columns),
         )
-        if expected > _LONG:
-            warn(
-                f"The training will take about {duration(expected)} on {device}. Scale the images down, lower "
-                "max_steps or channels, or pass a GPU as device; with checkpoint= it can be interrupted."
-            )
+        warn_if_long(expected, device, "Scale the images down, lower max_steps or channels")
         with block_bar(self.verbose, config.steps) as on_block:
             result = fit_adversarial(
                 network,
@@ -311,7 +308,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             if len(other) not in (1, len(x)):
                 raise DataError(f"style_of must be one image or {len(x)}, as many as are translated; got {len(other)}.")
             noise, target = noise.expand(len(x), -1), target.expand(len(x))
-        return self._drawn(self.model_.content(x, groups), noise, target)
+        return _as_images(self.model_.translate(x, groups, noise, target))
 
     def decode(self, content: ArrayLike, domain: LabelsLike, style: ArrayLike | None = None) -> Images:
         """Images of content as ``transform`` gives it, in a domain (or one for each row).
@@ -412,7 +409,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         config = self._config(features.shape, len(domains.domains), fitted["seed"])
         sizes = {name: tuple(own) for name, own in fitted["sizes"].items()}
         # Folders from before the linear path name none.
-        return FittedTranslator(replace(config, linear=sizes.get("linear", (0,))[0]), sizes)
+        words = {"linear": sizes.get("linear", (0,))[0], "colours": bool(sizes.get("colours", (0,))[0])}
+        return FittedTranslator(replace(config, **words), sizes)
 
     def _source(self, X: DataLike, y: LabelsLike) -> tuple[Tensor, Tensor, ImageTable]:
         """Pixels and places of the domains, found where none are given, and the images."""
@@ -446,8 +444,12 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         return torch.from_numpy(array).to(self.model_.means.device)
 
     def _drawn(self, content: Tensor, noise: Tensor, groups: Tensor) -> Images:
-        made: Images = as_pixels(self.model_.decode(content, noise, groups)).cpu().numpy()
-        return made
+        return _as_images(self.model_.decode(content, noise, groups))
+
+
+def _as_images(x: Tensor) -> Images:
+    made: Images = as_pixels(x).cpu().numpy()
+    return made
 
 
 def _learn_to_read(reader: FeatureNetwork, images: Images, codes: NDArray[np.int64], steps: int, seed: int) -> None:
@@ -472,19 +474,3 @@ def _check_sides(images: Images) -> None:
             f"Images must have sides of {LEAST_SIDE} to {MOST_SIDE} pixels; got {height} by {width}. Scale them: "
             "unmix.read_images(..., size=64)."
         )
-
-
-def _expected_seconds(network: TranslatorNetwork, rows: Rows, settings: AdversarialSettings) -> float:
-    """Seconds of the training, by a few steps of a copy, all terms among them."""
-    trial = copy.deepcopy(network, {id(network.pairs): network.pairs})
-    every = network.config.steps
-    source = torch.Generator().manual_seed(0)
-    parameters = [value for value in trial.networks.parameters() if value.requires_grad]
-    began = 0.0
-    for step in range(_TIMED + 1):
-        # The first warms up.
-        began = time.monotonic() if step == 1 else began
-        index = torch.randint(len(rows), (settings.batch_size,), generator=source).to(rows.x.device)
-        terms = trial.terms("translator", rows.take(index), source, every)
-        torch.autograd.grad(torch.stack([*terms.values()]).sum(), parameters, allow_unused=True)
-    return (time.monotonic() - began) / _TIMED * every

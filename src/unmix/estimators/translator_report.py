@@ -81,6 +81,6 @@ def _of_images(model: Any, table: ImageTable, groups: NDArray[np.int64]) -> list
     order = np.argsort(-model.importance_)[:SHOWN]
     values = np.linspace(-_REACH, _REACH, SHOWN)
     lines = np.stack([model.traverse(one, [own], latent=int(k), values=values)[:, 0] for k in order])
-    text = f"The first image of {own}, with one style latent ε from {-_REACH:g} to {_REACH:g}, the others 0."
+    text = f"An image of {own}, with one style latent ε from {-_REACH:g} to {_REACH:g}, the others 0."
     names = [f"style {k}: domains make {model.importance_[k]:.0%} of its spread" for k in order]
     return [translated, ImageSection("What each style latent does", text, lines, names)]

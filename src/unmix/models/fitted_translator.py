@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from unmix.data.batches import Rows
+from unmix.models.alignment import Alignment, as_padded
 from unmix.models.cggan import MASK_THRESHOLD
 from unmix.models.features import FeatureNetwork
 from unmix.models.frame import Framed
-from unmix.models.translator import Networks, TranslatorConfig, TranslatorNetwork, aligned, as_padded
+from unmix.models.translator import Networks, TranslatorConfig, TranslatorNetwork
 from unmix.models.transport import GaussianTransport
 from unmix.nets.jacobian import jacobian_columns
 
@@ -47,7 +48,8 @@ class FittedTranslator(Framed):
         self.config = config
         self.networks = Networks(config).requires_grad_(False)
         self.reader = FeatureNetwork(config.shape[2], config.n_domains, seed=config.seed)
-        self.align = GaussianTransport(config.n_domains, *sizes["align"], keep_rest=False)
+        n_colours = config.shape[2] if config.colours else 0
+        self.align = Alignment(config.n_domains, *sizes["align"], n_colours=n_colours)
         self.spread = GaussianTransport(config.n_domains, *sizes["spread"])
         n_parts, n_directions = sizes["mixture"]
         self.register_buffer("weights", torch.full((n_parts,), 1.0 / n_parts))
@@ -61,13 +63,17 @@ class FittedTranslator(Framed):
         config, groups = network.config, rows.design.argmax(1)
         raw = torch.cat(
             [
-                network.averaged.encode(aligned(network.align, as_padded(x, config.padded), own))[0].flatten(1)
+                network.averaged.encode(network.align.common_of(as_padded(x, config.padded), own))[0].flatten(1)
                 for x, own in zip(rows.x.split(256), groups.split(256), strict=True)
             ]
         ).detach()
-        spread = GaussianTransport.fit(
-            raw, groups, config.n_domains, n_components=raw.shape[1], shrink=config.content_shrink
-        )
+        if config.colours:
+            # Nothing is left to carry: to estimate it would add its error to every image.
+            spread = GaussianTransport.plain(raw, config.n_domains, raw.shape[1])
+        else:
+            spread = GaussianTransport.fit(
+                raw, groups, config.n_domains, n_components=raw.shape[1], shrink=config.content_shrink
+            )
         common = spread.common(raw, groups).cpu().numpy()
         mixture, directions = _mixture(common, config.seed)
         fitted = cls(
@@ -101,6 +107,7 @@ class FittedTranslator(Framed):
             "spread": tuple(self.spread.basis.shape[::-1]),
             "mixture": tuple(self.means.shape),
             "linear": (self.config.linear,),
+            "colours": (int(self.config.colours),),
         }
 
     @torch.no_grad()
@@ -108,7 +115,7 @@ class FittedTranslator(Framed):
         """Content in the common Gaussian (rows, n_content): no linear reader finds the domain in it."""
         parts = []
         for own, places in self._parts(x, groups):
-            mean, _ = self.networks.encode(aligned(self.align, as_padded(own, self.config.padded), places))
+            mean, _ = self.networks.encode(self.align.common_of(as_padded(own, self.config.padded), places))
             parts.append(self.spread.common(mean.flatten(1), places))
         return torch.cat(parts)
 
@@ -127,6 +134,19 @@ class FittedTranslator(Framed):
             images = self.networks.decode(maps, self.style_of(noises, places), self.design(places), self.align)
             parts.append(images[:, :, :height, :width])
         return torch.cat(parts)
+
+    @torch.no_grad()
+    def translate(self, x: Tensor, groups: Tensor, noise: Tensor, target: Tensor) -> Tensor:
+        """Images ``x`` (uint8) of the domains ``groups`` as they would be in ``target``, in the style of ``noise`` ε.
+
+        Where domains differ in colours, what content leaves of an image is carried by the map of colours.
+        """
+        content = self.content(x, groups)
+        made = self.decode(content, noise, target)
+        if self.align.colours is None:
+            return made
+        drawn = self.decode(content, torch.zeros_like(noise), groups)
+        return made + self.align.rest(as_padded(x, self.config.shape[:2]) - drawn, groups, target)
 
     @torch.no_grad()
     def style_of(self, noise: Tensor, groups: Tensor) -> Tensor:

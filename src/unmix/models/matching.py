@@ -87,12 +87,12 @@ def _signs(rows: Sequence[Floats]) -> list[float]:
     """1, or -1 for a domain that comes nearer to those before it when its contrast is inverted."""
     signs = [1.0]
     for u in range(1, len(rows)):
-        near = {sign: sum(_gap(sign * rows[u], signs[a] * rows[a]) for a in range(u)) for sign in (1.0, -1.0)}
+        near = {sign: sum(gap(sign * rows[u], signs[a] * rows[a]) for a in range(u)) for sign in (1.0, -1.0)}
         signs.append(min(near, key=lambda sign: near[sign]))
     return signs
 
 
-def _gap(a: Floats, b: Floats) -> float:
+def gap(a: Floats, b: Floats) -> float:
     """Mean squared distance of rows of each to the nearest of the other."""
     distance = squared_distances(a, b)
     return float(distance.min(0).mean() + distance.min(1).mean())

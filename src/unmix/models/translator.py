@@ -29,29 +29,15 @@ from torch.nn import functional
 from unmix.data.batches import Rows
 from unmix.distributions.prior import DomainPrior, PriorDistribution
 from unmix.models.adversarial import AdversarialModel, Phase
+from unmix.models.alignment import ALIGNED_ROWS, Alignment, Pairs, as_padded, find_pairs, jittered
 from unmix.models.cggan import FLOWS
-from unmix.models.matching import all_partners, turn
-from unmix.models.transport import GaussianTransport
 from unmix.nets.jacobian import jacobian_columns
 from unmix.nets.layers import generators
-from unmix.nets.translator import ContentDecoder, ContentEncoder, LinearPath, StyleEncoder, halvings, start, widths
+from unmix.nets.translator import ContentDecoder, ContentEncoder, LinearContent, StyleEncoder, halvings, start, widths
 from unmix.objectives.adversarial import mask_penalty
 
 _APART, _EFFECTS = 4.0, 0.1
 _SMALL = 0.1
-_TURN, _MOVE = 0.12, 0.0625
-_ALIGNED_SIDE, _ALIGNED_ROWS = 32, 4096
-_VIEWS, _VIEWED = 4, 2**24
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Images ``x`` (rows, height, width, channels) of the domains ``groups``, and places of those that are partners."""
-
-    x: Tensor
-    groups: Tensor
-    first: Tensor
-    second: Tensor
 
 
 @dataclass(frozen=True)
@@ -75,6 +61,7 @@ class TranslatorConfig:
     pair_weight: float = 2.0
     coarse: int = 24
     linear: int = 0
+    colours: bool = False
     n_components: int = 60
     shrink: float = 0.1
     content_shrink: float = 0.5
@@ -152,34 +139,29 @@ class Networks(nn.Module):
                     self.decoder.last.weight *= _SMALL
                     self.content.last.weight[: config.n_content] *= _SMALL
         self.prior = Style(config)
-        self.linear: LinearPath | None = None
+        self.linear: LinearContent | None = None
         if config.linear:
             cells = config.grid[0] * config.grid[1]
-            self.linear = LinearPath(colours, config.step, config.n_content, cells, config.linear)
+            self.linear = LinearContent(colours, config.step, config.n_content, cells, config.linear)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of the content (rows, n_content, *grid) of aligned images."""
         mean, log_sd = self.content(x)
         return (mean if self.linear is None else mean + self.linear.content(x)), log_sd
 
-    def decode(self, content: Tensor, style: Tensor, design: Tensor, align: GaussianTransport) -> Tensor:
+    def decode(self, content: Tensor, style: Tensor, design: Tensor, align: Alignment) -> Tensor:
         """Images: what the closed form makes of the leading components of the content, and what the decoder adds."""
         told = style / _APART if self.prior.flow is not None else torch.cat([style, design], dim=1)
         image: Tensor = self.decoder(content, told)
         if self.linear is None:
             return image
-        small = align.of_scores(self.linear.components(content), design.argmax(1))
-        factor = _reduction(*image.shape[2:])
-        small = small.unflatten(1, (image.shape[1], image.shape[2] // factor, image.shape[3] // factor))
-        if factor > 1:
-            small = functional.interpolate(small, size=image.shape[2:], mode="bilinear", align_corners=False)
-        return image + small
+        return align.drawn(image, self.linear.components(content), design.argmax(1))
 
 
 class TranslatorNetwork(AdversarialModel):
     """What is trained, and its running average."""
 
-    def __init__(self, config: TranslatorConfig, align: GaussianTransport, pairs: Pairs | None = None) -> None:
+    def __init__(self, config: TranslatorConfig, align: Alignment, pairs: Pairs | None = None) -> None:
         super().__init__()
         self.config, self.pairs = config, pairs
         self.networks = Networks(config)
@@ -192,7 +174,7 @@ class TranslatorNetwork(AdversarialModel):
         x = as_padded(rows.x, config.padded)
         x = jittered(x, source)
         groups = design.argmax(1)
-        mean, log_sd = self.networks.encode(aligned(self.align, x, groups))
+        mean, log_sd = self.networks.encode(self.align.common_of(x, groups))
         own_mean, own_log_sd = self.networks.style(x)
         content = _drawn(mean, log_sd, source)
         noise = _drawn(own_mean, own_log_sd, source)
@@ -244,10 +226,10 @@ class TranslatorNetwork(AdversarialModel):
         there = functional.one_hot(others, self.config.n_domains).to(design)
         noise = torch.randn(style.shape, generator=source).to(x.device)
         with torch.no_grad():
-            content, _ = self.averaged.encode(aligned(self.align, x, groups))
+            content, _ = self.averaged.encode(self.align.common_of(x, groups))
             moved = self.averaged.decode(content, self.averaged.prior.from_noise(noise, there), there, self.align)
             moved = moved.clamp(-1.0, 1.0)
-        mean, log_sd = self.networks.encode(aligned(self.align, moved, others))
+        mean, log_sd = self.networks.encode(self.align.common_of(moved, others))
         again = self.networks.decode(_drawn(mean, log_sd, source), style, design, self.align)
         return self._misfit(again, x)
 
@@ -258,7 +240,7 @@ class TranslatorNetwork(AdversarialModel):
         both = torch.cat([as_padded(pairs.x[own], self.config.padded) for own in (first, second)], dim=1)
         x, partner = jittered(both, source).chunk(2, dim=1)
         design = functional.one_hot(pairs.groups[second], self.config.n_domains).float()
-        mean, log_sd = self.networks.encode(aligned(self.align, x, pairs.groups[first]))
+        mean, log_sd = self.networks.encode(self.align.common_of(x, pairs.groups[first]))
         own_mean, own_log_sd = self.networks.style(partner)
         style = self.networks.prior.from_noise(_drawn(own_mean, own_log_sd, source), design)
         return self._misfit(self.networks.decode(_drawn(mean, log_sd, source), style, design, self.align), partner)
@@ -277,98 +259,23 @@ class TranslatorNetwork(AdversarialModel):
         return (slopes.abs().flatten(1).mean(1) * spread[columns]).sum() * (config.n_style / count)
 
 
-def as_padded(x: Tensor, sides: tuple[int, int]) -> Tensor:
-    """uint8 images (rows, height, width, channels) as -1 … 1, colours first; edges are repeated up to ``sides``."""
-    images = x.permute(0, 3, 1, 2).float() / 127.5 - 1.0
-    below, right = sides[0] - images.shape[2], sides[1] - images.shape[3]
-    return functional.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
-
-
-def learn_alignment(x: Tensor, groups: Tensor, config: TranslatorConfig) -> GaussianTransport:
-    """The transport of uint8 images (rows, height, width, channels) of the domains ``groups``, from some of them."""
-    chosen = slice(None, None, -(-len(x) // _ALIGNED_ROWS))
-    x, groups = as_padded(x[chosen], config.padded), groups[chosen]
-    views = [_reduced(view).flatten(1) for view in _views(x, config.seed)]
-    transport = GaussianTransport.fit(
-        torch.cat(views),
-        groups.repeat(len(views)),
-        config.n_domains,
-        n_components=config.n_components,
-        shrink=config.shrink,
-        keep_rest=False,
-    )
-    turn(transport, views, groups)
-    return transport
-
-
-def find_pairs(x: Tensor, groups: Tensor, align: GaussianTransport, config: TranslatorConfig) -> Pairs | None:
-    """Which images of the domains are each other's nearest once ``align`` has carried them to the common Gaussian."""
-    chosen = torch.arange(0, len(x), -(-len(x) // _ALIGNED_ROWS), device=x.device)
-    small = _reduced(as_padded(x[chosen], config.padded)).flatten(1)
-    scores = align.common(small, groups[chosen]) @ align.basis.T
-    first, second = all_partners(scores.cpu().double().numpy(), groups[chosen].cpu().numpy(), config.n_domains)
-    if not len(first):
-        return None
-    return Pairs(x, groups, *(chosen[torch.from_numpy(own).to(x.device)] for own in (first, second)))
-
-
 def network_of(x: Tensor, groups: Tensor, config: TranslatorConfig) -> TranslatorNetwork:
     """What is trained on uint8 images (rows, height, width, channels), with all that is closed form in place."""
-    align = learn_alignment(x, groups, config)
-    config = replace(config, linear=len(align.basis))
-    pairs = find_pairs(x, groups, align, config) if config.pair_weight > 0 else None
+    chosen = slice(None, None, -(-len(x) // ALIGNED_ROWS))
+    some, own = as_padded(x[chosen], config.padded), groups[chosen]
+    align = Alignment.learn(
+        some, own, config.n_domains, n_components=config.n_components, shrink=config.shrink, seed=config.seed
+    )
+    config = replace(config, linear=len(align.basis), colours=align.colours is not None)
+    # A map of colours is known without pairs, and images that are only alike would blur what is drawn.
+    paired = config.pair_weight > 0 and not config.colours
+    pairs = find_pairs(x, groups, align, config.padded) if paired else None
     network = TranslatorNetwork(config, align, pairs).to(x.device)
-    chosen = slice(None, None, -(-len(x) // _ALIGNED_ROWS))
-    common = aligned(align, as_padded(x[chosen], config.padded), groups[chosen])
-    components = _reduced(common).flatten(1) @ align.basis.T
+    common, components = align.common_of(some, own), align.components_of(some, own)
     for networks in (network.networks, network.averaged):
         assert networks.linear is not None
         networks.linear.learn(common, components, config.coarse)
     return network
-
-
-def aligned(align: GaussianTransport, x: Tensor, groups: Tensor) -> Tensor:
-    """Padded images of the domains ``groups``, as they are in the common Gaussian.
-
-    Of images larger than 32 pixels the means of blocks are carried, and details added to them as they are.
-    """
-    small = _reduced(x)
-    common = align.common(small.flatten(1), groups).view_as(small)
-    if small is x:
-        return common
-    return x + functional.interpolate(common - small, size=x.shape[2:], mode="nearest")
-
-
-def _reduced(x: Tensor) -> Tensor:
-    """Means of blocks, so that the side is 32 pixels at most."""
-    factor = _reduction(x.shape[2], x.shape[3])
-    return functional.avg_pool2d(x, factor) if factor > 1 else x
-
-
-def _reduction(height: int, width: int) -> int:
-    return int(2 ** max(0, halvings(height, width) - halvings(_ALIGNED_SIDE, _ALIGNED_SIDE)))
-
-
-def jittered(x: Tensor, source: torch.Generator) -> Tensor:
-    """Images scaled by up to ±12 % and moved by up to a sixteenth of their side; edges are repeated."""
-    return _placed(x, 2 * torch.rand(3, len(x), generator=source).to(x.device) - 1)
-
-
-def _views(x: Tensor, seed: int) -> list[Tensor]:
-    """The images, and as often as memory easily holds the images all scaled and moved alike."""
-    count = min(_VIEWS, _VIEWED // _reduced(x[:1]).numel() // len(x))
-    source = torch.Generator().manual_seed(seed)
-    draws = 2 * torch.rand(max(0, count), 3, 1, generator=source).to(x.device) - 1
-    return [x] + [_placed(x, own.expand(-1, len(x))) for own in draws]
-
-
-def _placed(x: Tensor, draws: Tensor) -> Tensor:
-    """Images scaled and moved by ``draws`` (3, rows) from -1 to 1; edges are repeated."""
-    theta = x.new_zeros(len(x), 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = 1.0 + _TURN * draws[0]
-    theta[:, :, 2] = 2 * _MOVE * draws[1:].T
-    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
-    return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _drawn(mean: Tensor, log_sd: Tensor, source: torch.Generator) -> Tensor:

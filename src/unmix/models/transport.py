@@ -81,6 +81,17 @@ class GaussianTransport(nn.Module):
         fitted.load_state_dict({name: torch.from_numpy(value).float() for name, value in found.items()})
         return fitted.to(rows.device)
 
+    @classmethod
+    def plain(cls, rows: Tensor, n_domains: int, n_components: int) -> GaussianTransport:
+        """Rows centred, whatever their domain, and nothing else done to them."""
+        x = rows.detach().cpu().double().numpy()
+        center = x.mean(0)
+        basis = _directions(x - center, min(n_components, len(x) - 1, x.shape[1]))
+        fitted = GaussianTransport(n_domains, x.shape[1], len(basis))
+        fitted.center.copy_(torch.from_numpy(center))
+        fitted.basis.copy_(torch.from_numpy(basis))
+        return fitted.to(rows.device)
+
     def common(self, x: Tensor, groups: Tensor) -> Tensor:
         """Rows ``x`` of the domains ``groups`` (n,) as they are in the common Gaussian, centred."""
         centred = x - self.center
@@ -104,6 +115,8 @@ def _directions(centred: Floats, count: int) -> Floats:
     if count < _FEW * min(centred.shape):
         found: Floats = randomized_svd(centred, count, random_state=0)[2]
         return found
+    if len(centred) < centred.shape[1]:
+        return np.linalg.svd(centred, full_matrices=False)[2][:count]
     _, vectors = np.linalg.eigh(centred.T @ centred)
     return np.ascontiguousarray(vectors.T[::-1][:count])
 

@@ -134,7 +134,7 @@ class ContentDecoder(nn.Module):
         return image
 
 
-class LinearPath(nn.Module):
+class LinearContent(nn.Module):
     """What of the content is linear in the image, place by place, and what of the image is linear in content.
 
     ``inward`` (n_content, colours, step, step) are the leading principal components of patches, each of spread 1;

@@ -99,7 +99,7 @@ def latent_sections(traversals: Images, others: str, mixing: Floats, latents: Se
 
 def moves_section(mixing: Floats, latents: Sequence[str]) -> ImageSection:
     """One map per latent; ``mixing`` (latents, height, width)."""
-    text = "Mean |∂x/∂z|: white for 0, black for the largest value of all latents."
+    text = "Mean |∂x/∂z| along the latent: white for 0, black for the largest value of all latents."
     return ImageSection("What each latent moves", text, heat(mixing)[:, None], latents, wraps=True)
 
 
@@ -107,11 +107,12 @@ def some_of_each(groups: NDArray[np.int64], domains: Sequence[str]) -> tuple[NDA
     """Indices of a few images of every domain, and a text; ``groups`` (images,) index ``domains``, -1 for none."""
     present = [group for group in range(len(domains)) if (groups == group).any()][:SHOWN]
     each = SHOWN // max(len(present), 1)
-    # Different positions in each domain, since images are often in the same order in all.
+    # Evenly spread, and at different positions in each domain: images are often sorted, in all alike.
     chosen = []
     for place, group in enumerate(present):
         own = np.flatnonzero(groups == group)
-        chosen.append(own[(place * len(own) // len(present) + np.arange(min(each, len(own)))) % len(own)])
+        count = min(each, len(own))
+        chosen.append(own[(np.arange(count) * len(present) + place) * len(own) // (count * len(present))])
     words = ", ".join(f"{len(own)} of {domains[group]}" for group, own in zip(present, chosen, strict=True))
     return np.concatenate([*chosen, np.zeros(0, np.int64)]), words
 

@@ -6,8 +6,10 @@ Checkpoints are written by the clock, so one within a block holds both states.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +21,8 @@ from unmix.data.batches import Rows
 from unmix.models.adversarial import AdversarialModel, Phase
 from unmix.train.checkpoint import Checkpoint, checkpoint_of
 from unmix.train.run import Progress, Run, copied, moments, source_of
+
+_TIMED = 4
 
 OnBlock = Callable[[int, dict[str, float]], None]
 
@@ -93,6 +97,25 @@ def fit_adversarial(
     run = AdversarialRun(model, rows, settings, kept, on_block=on_block)
     run.walk(resume=resume)
     return AdversarialResult(run.progress.history, run.progress.step, run.progress.seconds)
+
+
+def expected_seconds(
+    model: AdversarialModel, rows: Rows, settings: AdversarialSettings, *, shared: Sequence[object] = ()
+) -> float:
+    """Seconds of the training, from a few steps in the middle of each phase on a copy; ``shared`` is not copied."""
+    trial = copy.deepcopy(model, {id(own): own for own in shared})
+    source, total = torch.Generator().manual_seed(0), 0.0
+    for phase in trial.phases:
+        parameters = list(_parameters(trial, phase).values())
+        middle, began = (phase.begin + phase.end) // 2, 0.0
+        for step in range(middle, middle + _TIMED + 1):
+            # The first warms up.
+            began = time.monotonic() if step == middle + 1 else began
+            index = torch.randint(len(rows), (settings.batch_size,), generator=source).to(rows.x.device)
+            terms = trial.terms(phase.name, rows.take(index), source, step)
+            torch.autograd.grad(torch.stack([*terms.values()]).sum(), parameters, allow_unused=True)
+        total += (time.monotonic() - began) / _TIMED * (phase.end - phase.begin)
+    return total
 
 
 class AdversarialRun(Run[_Progress]):
