@@ -251,15 +251,15 @@ class DomainRegressor(RegressorMixin, _DomainHead):
     Examples
     --------
     >>> from unmix import CGVAE, DomainRegressor, datasets
-    >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=4, n_samples=900)
+    >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=6, n_domains=4, n_samples=1200, random_state=2)
     >>> seen = data.domains < 3
-    >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=4, verbose=0)
+    >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=12, verbose=0)
     >>> head = DomainRegressor(model).fit(data.x[seen], data.z[seen, 0], domains=data.domains[seen])
     >>> head.representation_ in ("latents", "content", "noise", "features"), head.choice_["left_out"].nunique()
     (True, 3)
     >>> wider = head.adapt(data.x[~seen], domain=3)
     >>> wider.predict(data.x[~seen], data.domains[~seen]).shape
-    (225,)
+    (300,)
     """
 
     def score(
