@@ -220,7 +220,7 @@ class CGVAE(LatentEstimator):
         return self
 
     def _warned(self) -> Self:
-        """Warn if a training of sufficient length has left features that depend on each other."""
+        """Warn if a training of sufficient length has left features that depend on each other, or a linear model."""
         found = self.residual_dependence_
         simplified = self.fit_.summary.simplified
         known = found.exceeds(STRONG) and self.n_latents_ < self.n_features_in_ and long_enough(self)
@@ -229,8 +229,8 @@ class CGVAE(LatentEstimator):
             tried = "" if self.n_latents == "auto" else ', or n_latents="auto"'
             warn(
                 f"The features {first!r} and {second!r} still depend on each other given {self.n_latents_} latents "
-                f"(rank correlation of residuals {found.correlation:.2f}): these are too few latents"
-                f"{f', and the model is {LINEAR_MODEL}' if simplified else ''}. Try "
+                f"(rank correlation of residuals {found.correlation:.2f}): too few latents, or a mixing or noise "
+                f"unlike the model's. {f'The model is {LINEAR_MODEL}. ' if simplified else ''}Try "
                 f"n_latents={self.n_latents_ + 1} or more{tried}."
             )
         return self

@@ -106,7 +106,7 @@ def conclude(verbose: int, fit: LatentFit) -> None:
     if kept_as_begun(fit):
         say(verbose, f"the model is start {fit.best} as it was before the first epoch: no epoch lowered its objective")
     if summary.simplified:
-        say(verbose, f"the latents are too few for these features: start {fit.best} is {LINEAR_MODEL}")
+        say(verbose, f"features still depend on each other: in place of start {fit.best} the model is {LINEAR_MODEL}")
     repeats = zip(fit.latent_names, summary.latents_agreement(fit.starts, fit.best), strict=True)
     loose = [f"{name} ({value:.2f})" for name, value in repeats if value < REPEATS]
     if loose:

@@ -44,7 +44,7 @@ variance than PCA, but other rows lead to other latents, and known factors are f
 residuals depend on each other after a short fit and after the training too, the kept start gives way to the linear
 model, rotated to a small L1 norm of the mixing: an entry of one standard deviation costs 0.25 nats, which outweighs the
 changes, as these are of mixtures of factors. A count of the entries has several optima that are nearly equal in dense
-tables, and half of the rows chooses another one.
+tables, and halves of the rows choose different ones.
 """
 
 from __future__ import annotations
