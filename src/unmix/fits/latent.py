@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
 from unmix.audit.describe import Description, with_training_rows
-from unmix.audit.input import ResidualDependence, stratify
+from unmix.audit.input import LEAST_SHARED, ResidualDependence, stratify
 from unmix.audit.left_over import left_over
 from unmix.audit.notes import training_fingerprints
 from unmix.audit.novelty import HeldOutResiduals, held_out_residuals
@@ -188,11 +188,13 @@ def finish_fit(
         found = finish_starts(network, train, described, result, own_groups, n_domains, held_out is not None, kept)
         if not residuals:
             return found, None, None
-        rows = found.model, train, stratify(train, groups[0]).labels, schema.names
-        return found, residual_dependence(*rows), residual_dependence(*rows, least_share=AUDITED_SHARE)
+        return found, dependence(found.model), dependence(found.model, AUDITED_SHARE)
+
+    def dependence(model: FittedModel, share: float = LEAST_SHARED) -> ResidualDependence:
+        return residual_dependence(model, train, stratify(train, groups[0]).labels, schema.names, least_share=share)
 
     found, residual, audited = finished()
-    doubted = residual is not None and residual.exceeds(STRONG, DOUBTED_SHARE)
+    doubted = residuals and dependence(found.model, DOUBTED_SHARE).exceeds(STRONG, DOUBTED_SHARE)
     simplified = doubted and network.simplify(found.best, train)
     if simplified:
         result = rescored(result, network, found.best, len(train), described, parameters["random_state"])
