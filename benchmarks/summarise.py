@@ -26,7 +26,7 @@ WORDS = {
     "targets": "Supports that the theory guarantees with the domains there are.",
     "claim": "Domains × density: where do changes, sparsity, both and the baselines recover the latents?",
     "violation": "One assumption broken at a time: weak extra edges, dependent latents, noise, sources not Gaussian.",
-    "penalty": "The penalty at 32 rows of every second batch, compared with all rows, 8 rows, every batch, every 4th batch.",
+    "penalty": "The penalty at 32 rows of every second batch, compared with all rows, 8 rows, every batch, every 4th.",
     "quick": "The smallest study.",
 }
 _SIZE_WORDS = ("latents", "features", "domains")
@@ -116,9 +116,8 @@ def main() -> None:
     for name, words in WORDS.items():
         path = RESULTS / name / ROWS
         if path.exists():
-            parts += _study(
-                name, words + (EARLIER if name in NOT_ANEW else " "), pd.DataFrame(read_rows(path).values())
-            )
+            said = words + (EARLIER if name in NOT_ANEW else " ")
+            parts += _study(name, said, pd.DataFrame(read_rows(path).values()))
     parts += ["\n## Real tables\n\n" + REAL_WORDS, _table(_real_tables())]
     counted, table = _others(RESULTS / "others" / ROWS)
     parts += [f"\n## Data of other groups' generators\n\n{OTHERS_WORDS} {counted}\n", _table(table)]
