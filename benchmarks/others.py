@@ -28,7 +28,8 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
-from generators import PROBLEMS, Problem
+from generator_parts import Problem
+from generators import PROBLEMS
 
 from unmix import __version__, metrics
 from unmix.bench.methods import METHODS, Method

@@ -11,7 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import unmix
-from unmix.cli import _in_options, app
+from unmix.cli import app
+from unmix.cli.options import in_options
 from unmix.datasets import load_digits_two_colours
 from unmix.errors import DataError, DomainError, SchemaError, SettingError, StorageError
 
@@ -176,7 +177,7 @@ def test_new_images_that_cannot_be_read(here):
         words = words if "--out" in words else [*words, "--out", "moved"]
         with pytest.raises(DataError, match=r"green/broken.png is not an image") as error:
             run(*words)
-        assert _in_options(str(error.value)).endswith("or pass --on-error skip to leave such files out.")
+        assert in_options(str(error.value)).endswith("or pass --on-error skip to leave such files out.")
         with pytest.warns(unmix.errors.DataWarning, match="1 of 2 files left out"):
             done = run(*words, "--on-error", "skip")
         assert done.output.startswith("1 images")
@@ -199,7 +200,7 @@ def test_messages_name_the_options(here):
     for words, message in said.items():
         with pytest.raises(DataError) as error:
             run(*words, "--out", "absent")
-        assert _in_options(str(error.value)).endswith(message)
+        assert in_options(str(error.value)).endswith(message)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 
 import unmix
 from unmix import CGVAEImages, DataWarning, read_images
-from unmix.data.batches import ImageRows
+from unmix.data.batches import Pixels
 from unmix.datasets import load_digits_two_colours, load_emoji
 from unmix.datasets.builtin import TWO_COLOURS
 from unmix.errors import DataError, DomainError, SchemaError, SettingError, StorageError
@@ -89,7 +89,7 @@ def test_starts_of_convolutions_do_not_depend_on_their_number():
 def test_pixels_are_standardised_when_asked_for(pictures):
     labels = np.repeat(["a", "b"], 6)
     data = prepare_images(pictures, labels, auxiliary=None, min_domain_rows=2, validation_fraction=0.2, seed=0)
-    assert isinstance(data.rows, ImageRows)
+    assert isinstance(data.rows.source, Pixels)
     assert "x" not in vars(data.rows)
     expected = (pictures.reshape(12, -1) / 255 - data.features.mean) / data.features.std
     taken = data.rows.take(torch.tensor([3, 1])).x

@@ -8,6 +8,7 @@ import sys
 import typing
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -24,7 +25,6 @@ from unmix.cli import app, main
 from unmix.cli.studies import run_select
 from unmix.data.tables import read_table, write_table
 from unmix.errors import DataError, SettingError, StorageError, TrainingError
-from unmix.estimators import external
 from unmix.files import as_path, check_replaceable
 from unmix.fits.fit import Fit
 from unmix.images import ImageClassifier
@@ -428,7 +428,7 @@ def assert_same(before, after):
 @pytest.mark.parametrize("case", CASES)
 def test_a_failed_fit_changes_nothing(case, frame, labels, digits, monkeypatch):
     """However late it fails: attribute by attribute, and in what the model computes."""
-    monkeypatch.setattr(external, "_cebra", lambda: Contrast)
+    monkeypatch.setitem(sys.modules, "cebra", SimpleNamespace(CEBRA=Contrast))
     model, tables = CASES[case]
     x, y = (frame.iloc[:120], labels[:120]) if tables else digits
     # Of other columns, of none with names, of images the other way round.

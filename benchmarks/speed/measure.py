@@ -34,8 +34,17 @@ class Options:
     threads: tuple[int, ...]
 
 
-def run(name: str, description: str, rows_of: Callable[[Options], Sequence[Mapping[str, Any]]]) -> None:
-    """Read the command line, measure, print the rows, and write ``<name>.csv`` unless quick or the machine is busy."""
+def run(
+    name: str,
+    description: str,
+    rows_of: Callable[[Options], Sequence[Mapping[str, Any]]],
+    *,
+    needs_quiet: bool = True,
+) -> None:
+    """Read the command line, measure, print the rows, and write ``<name>.csv`` unless quick or the machine is busy.
+
+    ``needs_quiet=False``: write it on a busy machine too, if CPU time is measured.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is written")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -46,7 +55,7 @@ def run(name: str, description: str, rows_of: Callable[[Options], Sequence[Mappi
     print(table.to_string(index=False))
     if arguments.quick:
         return
-    if load > BUSY:
+    if needs_quiet and load > BUSY:
         sys.exit(f"The load was {load:.1f} when this began, more than {BUSY}: nothing written. Use a quiet machine.")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(arguments.out, index=False, float_format="%.4g")
@@ -65,22 +74,26 @@ def surroundings(load: float) -> dict[str, Any]:
 
 
 def interleaved(
-    candidates: Mapping[str, Callable[[], object]], repeats: int, least_seconds: float = 0.02
+    candidates: Mapping[str, Callable[[], object]],
+    repeats: int,
+    least_seconds: float = 0.02,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, np.ndarray]:
     """Seconds a call (repeats,) of every candidate, all of them once in each repeat, in an order that rotates.
 
-    A candidate is called so often in a row that it takes at least ``least_seconds``.
+    A candidate is called so often in a row that it takes at least ``least_seconds``. ``clock``: wall time, or
+    ``time.process_time`` for CPU time.
     """
     names, counts = list(candidates), {}
     for name in names:
         candidates[name]()
-        once = max(_seconds(candidates[name], 1), 1e-7)
+        once = max(_seconds(candidates[name], 1, clock), 1e-7)
         counts[name] = max(1, round(least_seconds / once))
     found = {name: np.empty(repeats) for name in names}
     for repeat in range(repeats):
         turn = repeat % len(names)
         for name in names[turn:] + names[:turn]:
-            found[name][repeat] = _seconds(candidates[name], counts[name]) / counts[name]
+            found[name][repeat] = _seconds(candidates[name], counts[name], clock) / counts[name]
     return found
 
 
@@ -100,8 +113,8 @@ def fresh(code: str, threads: int, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def _seconds(function: Callable[[], object], times: int) -> float:
-    started = time.perf_counter()
+def _seconds(function: Callable[[], object], times: int, clock: Callable[[], float]) -> float:
+    started = clock()
     for _ in range(times):
         function()
-    return time.perf_counter() - started
+    return clock() - started

@@ -33,6 +33,7 @@ Posterior means shrink toward their mean, so a true dependence is somewhat under
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +41,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from unmix.audit.check import Check, CheckResult, Context
-from unmix.audit.finding import Finding, counted, listed
+from unmix.audit.finding import Finding, Verdict, counted, listed
 from unmix.audit.input import LEAST_ROWS, AuditInput
 
 Floats = NDArray[np.float64]
@@ -69,17 +70,73 @@ class _Test:
     visible: float
 
 
+@dataclass(frozen=True)
+class _Tests:
+    """The statistics of one sign, pooled over domains, and of each domain alone.
+
+    ``seen``, ``chance`` (n_latents, n_latents): root mean square correlation over the domains, and of shuffled rows.
+    """
+
+    one_sign: _Test
+    pooled: _Test
+    single: _Test
+    seen: Floats
+    chance: Floats
+    n_rows: int
+    n_domains: int
+
+    @property
+    def beyond(self) -> tuple[Bools, Bools, Bools]:
+        """Pairs (n_latents, n_latents) with a dependence that counts, by each statistic."""
+        alone = np.any(self.single.beyond & (self.single.excess >= _SIZE_IN_ONE), axis=0)
+        return (
+            (self.one_sign.beyond & (self.one_sign.excess >= _SIZE_OF_ONE_SIGN))[0],
+            (self.pooled.beyond & (self.pooled.excess >= _SIZE))[0],
+            np.asarray(alone),
+        )
+
+
 def check_independence(subject: AuditInput, context: Context) -> CheckResult[Bools]:
     """C2, and the pairs (n_latents, n_latents) that depend on each other within domains."""
     n = subject.n_latents
     nothing = np.zeros((n, n), dtype=bool)
-    z, labels = subject.tested
     if n < 2:
         sentence = "There is one latent to test, so there is none that it could depend on."
         return CheckResult(Finding(CONDITION, "cannot tell", False, sentence), nothing)
-    if not len(z):
+    if not len(subject.tested[0]):
         sentence = f"No domain has the {LEAST_ROWS} rows that a test of dependence within domains needs."
         return CheckResult(Finding(CONDITION, "cannot tell", False, sentence), nothing)
+    tests = _measure(subject)
+    same, anyhow, alone = tests.beyond
+    dependent = same | anyhow | alone
+    excesses = tests.pooled.excess[0], tests.one_sign.excess[0], tests.single.excess.max(axis=0)
+    size = np.where(anyhow, excesses[0], np.where(same, excesses[1], excesses[2]))
+    pairs = [
+        [subject.names[a], subject.names[b], float(size[a, b])]
+        for a, b in zip(*np.nonzero(np.triu(dependent)), strict=True)
+    ]
+    evidence = {
+        "dependent_pairs": pairs,
+        "largest_correlation": float(tests.seen.max()),
+        "the_same_shuffled": float(tests.chance.flat[tests.seen.argmax()]),
+        "largest_of_one_sign": float(tests.one_sign.excess.max()),
+        "largest_excess": float(tests.pooled.excess.max()),
+        "largest_excess_in_one_domain": float(tests.single.excess.max()),
+        "least_of_one_sign_that_counts": _SIZE_OF_ONE_SIGN,
+        "least_excess_that_counts": _SIZE,
+        "least_excess_in_one_domain_that_counts": _SIZE_IN_ONE,
+        "least_visible_of_one_sign": tests.one_sign.visible,
+        "least_visible_excess": tests.pooled.visible,
+        "rows": tests.n_rows,
+        "domains": tests.n_domains,
+    }
+    verdict, sentence = _judge(subject.names, tests, pairs)
+    return CheckResult(Finding(CONDITION, verdict, verdict != "cannot tell", sentence, evidence), dependent)
+
+
+def _measure(subject: AuditInput) -> _Tests:
+    """The three statistics, against shuffled rows and what rows that the model generates show."""
+    (z, labels), n = subject.tested, subject.n_latents
     scores = [_scores(z[labels == domain]) for domain in range(len(subject.large))]
     sizes = np.array([score.shape[1] for score in scores])
     rng, n_shuffles = np.random.default_rng(0), _SHUFFLES if n * (n - 1) // 2 <= _MANY_PAIRS else _FEW_SHUFFLES
@@ -91,59 +148,37 @@ def check_independence(subject: AuditInput, context: Context) -> CheckResult[Boo
     actual, shuffled = (sizes[:, None, None] * (part**2).max(axis=-3) for part in (actual, shuffled))
     pooled = _compare(actual.sum(axis=0)[None], shuffled.sum(axis=1)[:, None], sizes.sum(keepdims=True))
     single = _compare(actual, shuffled, sizes)
-    same, anyhow = (
-        (one_sign.beyond & (one_sign.excess >= _SIZE_OF_ONE_SIGN))[0],
-        (pooled.beyond & (pooled.excess >= _SIZE))[0],
-    )
-    alone = (single.beyond & (single.excess >= _SIZE_IN_ONE)).any(axis=0)
-    dependent = same | anyhow | alone
-    size = np.where(anyhow, pooled.excess[0], np.where(same, one_sign.excess[0], single.excess.max(axis=0)))
-    pairs = [
-        [subject.names[a], subject.names[b], float(size[a, b])]
-        for a, b in zip(*np.nonzero(np.triu(dependent)), strict=True)
-    ]
     # Root mean square over the domains, and the same for shuffled rows; the excess is their difference (of squares).
     seen, chance = (np.sqrt(part / sizes.sum()) for part in (actual.sum(axis=0), shuffled.sum(axis=1).mean(axis=0)))
-    first, second = np.unravel_index(int(seen.argmax()), seen.shape)
-    evidence = {
-        "dependent_pairs": pairs,
-        "largest_correlation": float(seen.max()),
-        "the_same_shuffled": float(chance[first, second]),
-        "largest_of_one_sign": float(one_sign.excess.max()),
-        "largest_excess": float(pooled.excess.max()),
-        "largest_excess_in_one_domain": float(single.excess.max()),
-        "least_of_one_sign_that_counts": _SIZE_OF_ONE_SIGN,
-        "least_excess_that_counts": _SIZE,
-        "least_excess_in_one_domain_that_counts": _SIZE_IN_ONE,
-        "least_visible_of_one_sign": one_sign.visible,
-        "least_visible_excess": pooled.visible,
-        "rows": len(z),
-        "domains": len(scores),
-    }
+    return _Tests(one_sign, pooled, single, seen, chance, len(z), len(scores))
+
+
+def _judge(names: tuple[str, ...], tests: _Tests, pairs: Sequence[Sequence[object]]) -> tuple[Verdict, str]:
+    """Verdict and sentence; ``pairs`` are those that depend on each other, with the size of their dependence."""
     if pairs:
         words = listed([f"{a} and {b} ({strength:.2f})" for a, b, strength in pairs])
-        sentence = (
+        return "fails", (
             f"Within domains {words} depend on each other; the model assumes independence there. In brackets: the rank "
             f"correlation beyond that of rows generated by the model and of shuffled rows (threshold: "
             f"{_SIZE_OF_ONE_SIGN} with the same sign in all domains, {_SIZE} otherwise, {_SIZE_IN_ONE} in one domain)."
         )
-        return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), dependent)
-    rows = f"{len(z)} rows in {counted(len(scores), 'domain')}"
+    rows = f"{tests.n_rows} rows in {counted(tests.n_domains, 'domain')}"
+    one_sign, pooled = tests.one_sign, tests.pooled
     if min(one_sign.visible, pooled.visible) >= _LARGE:
-        sentence = f"{rows} are too few to detect even a dependence of {_LARGE} in all domains."
-        return CheckResult(Finding(CONDITION, "cannot tell", False, sentence, evidence), dependent)
+        return "cannot tell", f"{rows} are too few to detect even a dependence of {_LARGE} in all domains."
     sentence = (
         f"No two latents are seen to depend on each other within domains by a correlation of "
         f"{max(_SIZE_OF_ONE_SIGN, one_sign.visible):.2f} or more with one sign"
     )
-    if len(scores) > 1:
+    if tests.n_domains > 1:
         sentence += f", or {max(_SIZE, pooled.visible):.2f} with changing signs"
+    first, second = np.unravel_index(int(tests.seen.argmax()), tests.seen.shape)
     sentence += (
         f" ({rows}). The largest is {one_sign.excess.max():.2f} in the mean over domains; the root mean square is "
-        f"{seen.max():.2f} at most ({subject.names[first]} and {subject.names[second]}), and "
-        f"{chance[first, second]:.2f} for shuffled rows."
+        f"{tests.seen.max():.2f} at most ({names[first]} and {names[second]}), and "
+        f"{tests.chance[first, second]:.2f} for shuffled rows."
     )
-    return CheckResult(Finding(CONDITION, "holds", True, sentence, evidence), dependent)
+    return "holds", sentence
 
 
 CHECK = Check(CONDITION, check_independence)

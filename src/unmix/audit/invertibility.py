@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, Said, counted, floored
-from unmix.audit.input import AuditInput
+from unmix.audit.input import AuditInput, Simulated
 
 Floats = NDArray[np.float64]
 
@@ -49,21 +49,50 @@ def check_invertibility(subject: AuditInput, context: Context) -> CheckResult[No
     """Whether every latent can be recovered from the features, and the faults of those that cannot."""
     effects, smallest = own_effects(subject.jacobian)
     low = np.quantile(effects, _SHARE_OF_ROWS, axis=0)
-    faults: dict[int, Said] = {}
-    kept = None if subject.reconstruction is None else subject.reconstruction.kept
-    still = 0 if subject.reconstruction is None else subject.reconstruction.still
-    made, undescribed = subject.simulated, kept is not None and kept <= 0
+    made, names, back = subject.simulated, subject.names, subject.reconstruction
+    kept, still = (None, 0) if back is None else (back.kept, back.still)
+    evidence = {
+        "own_effect_at_a_tenth_of_the_rows": dict(zip(names, low.tolist(), strict=True)),
+        "smallest_singular_value": {"median": float(np.median(smallest)), "least": float(smallest.min())},
+        "round_trip_r2": None if made is None else dict(zip(names, made.round_trip.tolist(), strict=True)),
+        "noise_ceiling": None if made is None else dict(zip(names, made.ceiling.tolist(), strict=True)),
+        "encode_decode_r2": kept,
+        "features_that_do_not_vary": still,
+        "points": len(effects),
+    }
+    undescribed = kept is not None and kept <= 0
     if undescribed:
         said = f"cannot be recovered from these rows: encoding and decoding is no better than the means (R² {kept:.2f})"
         faults = dict.fromkeys(range(subject.n_latents), Said("undescribed_rows", said))
-    for i in range(subject.n_latents):
+        sentence = (
+            f"Encoding and decoding these rows is no better than the features' means (R² {kept:.2f}). The model does "
+            "not describe them."
+        )
+    else:
+        faults = _faults(low, made)
+        sentence = " ".join(f"{names[i]} {words}." for i, words in faults.items())
+    if faults or undescribed:
+        return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), None, faults)
+    sentence = f"Every latent has an effect of its own on the features (at least {low.min():.2f} {subject.unit})"
+    sentence += "." if made is None else " and is recovered when decoded and encoded again."
+    if kept is not None and kept > 0:
+        apart = f", without {counted(still, 'feature')} that {'does' if still == 1 else 'do'} not vary here"
+        sentence += f" Encoding and decoding reproduces {floored(kept)} of the features' {subject.kept}"
+        sentence += f"{apart if still else ''}."
+    elif kept is not None:
+        sentence += " No feature varies on these rows, so the quality of the reconstruction is not known."
+    return CheckResult(Finding(CONDITION, "holds", True, sentence, evidence), None)
+
+
+def _faults(low: Floats, made: Simulated | None) -> dict[int, Said]:
+    """Latents that cannot be recovered, with the reason; ``low`` (n_latents,) are their own effects."""
+    faults = {}
+    for i, effect in enumerate(low):
         back, ceiling = (1.0, 1.0) if made is None else (float(made.round_trip[i]), float(made.ceiling[i]))
-        if i in faults:
-            continue
-        if low[i] < _OWN_EFFECT:
+        if effect < _OWN_EFFECT:
             faults[i] = Said(
                 "no_effect_of_its_own",
-                f"has an effect of its own of at most {low[i]:.2f} on the features at a tenth of the rows",
+                f"has an effect of its own of at most {effect:.2f} on the features at a tenth of the rows",
             )
         elif back < _ROUND_TRIP:
             faults[i] = Said(
@@ -77,36 +106,7 @@ def check_invertibility(subject: AuditInput, context: Context) -> CheckResult[No
                 f"is estimated too imprecisely: decoded, with the model's noise, and encoded again, it has a "
                 f"correlation of {floored(ceiling)} with itself (required: {_CEILING})",
             )
-    names = subject.names
-    evidence = {
-        "own_effect_at_a_tenth_of_the_rows": dict(zip(names, low.tolist(), strict=True)),
-        "smallest_singular_value": {"median": float(np.median(smallest)), "least": float(smallest.min())},
-        "round_trip_r2": None if made is None else dict(zip(names, made.round_trip.tolist(), strict=True)),
-        "noise_ceiling": None if made is None else dict(zip(names, made.ceiling.tolist(), strict=True)),
-        "encode_decode_r2": kept,
-        "features_that_do_not_vary": still,
-        "points": len(effects),
-    }
-    if undescribed:
-        sentence = f"Encoding and decoding these rows is no better than the features' means (R² {kept:.2f})."
-        return CheckResult(
-            Finding(CONDITION, "fails", True, f"{sentence} The model does not describe them.", evidence), None, faults
-        )
-    if faults:
-        sentence = " ".join(f"{names[i]} {words}." for i, words in faults.items())
-        return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), None, faults)
-    sentence = f"Every latent has an effect of its own on the features (at least {low.min():.2f} {subject.unit})"
-    sentence += "." if made is None else " and is recovered when decoded and encoded again."
-    if kept is not None and kept > 0:
-        apart = (
-            f", without {counted(still, 'feature')} that {'does' if still == 1 else 'do'} not vary here"
-            if still
-            else ""
-        )
-        sentence += f" Encoding and decoding reproduces {floored(kept)} of the features' {subject.kept}{apart}."
-    elif kept is not None:
-        sentence += " No feature varies on these rows, so the quality of the reconstruction is not known."
-    return CheckResult(Finding(CONDITION, "holds", True, sentence, evidence), None)
+    return faults
 
 
 CHECK = Check(CONDITION, check_invertibility, of_all=True)

@@ -5,16 +5,38 @@ This module defines commands and options; the code of a command is imported when
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unmix.errors import DataError, SettingError, UnmixError
+from unmix.cli.options import (
+    Continuous,
+    Device,
+    Domain,
+    Drop,
+    Feature,
+    Jobs,
+    Json,
+    Missing,
+    OnError,
+    Overwrite,
+    Resume,
+    Run,
+    Seed,
+    Within,
+    given,
+    in_options,
+    kinds_of,
+    number_of_latents,
+    numbers_of_latents,
+    path_argument,
+    path_option,
+    refuse,
+)
+from unmix.errors import DataError, UnmixError
 from unmix.terminal import printable, printable_output
 from unmix.version import __version__
 
@@ -91,54 +113,18 @@ _PLAN_EXAMPLES = """Examples:
 """
 
 
-def file_path(text: str) -> Path:
-    """A path of the command line, with ``~`` expanded, as a shell does not in ``--out=~/runs``."""
-    from unmix.files import as_path
-
-    return as_path(text)
-
-
-_path_argument = partial(typer.Argument, parser=file_path)
-_path_option = partial(typer.Option, parser=file_path)
-
-_Domain = Annotated[list[str] | None, typer.Option(help="Categorical domain column; may be repeated.")]
-_Within = Annotated[list[str] | None, typer.Option(help="Nested domain column, as COLUMN:PARENT.")]
-_Continuous = Annotated[list[str] | None, typer.Option(help="Continuous auxiliary column; may be repeated.")]
-_Feature = Annotated[list[str] | None, typer.Option(help="Feature column; may be repeated. Default: all others.")]
-_Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
-_Run = Annotated[Path, _path_argument(help="Run folder of unmix fit, or of model.save.")]
-_Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
-_Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
-_Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
-_Jobs = Annotated[int, typer.Option(help="Processes. -1: one for each core.")]
-_OnError = Annotated[
-    str | None, typer.Option(help="Images: raise an error for files that cannot be read, or skip them.")
-]
-_Missing = Annotated[str | None, typer.Option(help="error, or mask: leave missing entries out of the likelihood.")]
-
-_IN_OPTIONS = (
-    (r"(?:unmix\.)?read_images\((?:\.\.\.|…), size=(\d+)\)", r"--size \1"),
-    (r"\bsize=\(height, width\)", "--size with a number of pixels"),
-    (r'\bmode="(\w+)"', r"--mode \1"),
-    (r'\bon_error="(\w+)"', r"--on-error \1"),
-    ("pass a smaller size=, or raise max_memory", "or take a smaller --size"),
-)
-
-
 @app.command(epilog=_FIT_EXAMPLES)
 def fit(
     table: Annotated[
         Path,
-        _path_argument(help="A .csv, .tsv, .parquet, .h5ad or .zarr; for images a folder, .zip or list."),
+        path_argument(help="A .csv, .tsv, .parquet, .h5ad or .zarr; for images a folder, .zip or list."),
     ],
-    out: Annotated[Path, _path_option(help="Run folder for model, tables and report.")],
-    domain: _Domain = None,
-    within: _Within = None,
-    continuous: _Continuous = None,
-    feature: _Feature = None,
-    drop: _Drop = None,
+    out: Annotated[Path, path_option(help="Run folder for model, tables and report.")],
+    domain: Domain = None,
+    within: Within = None,
+    continuous: Continuous = None,
+    feature: Feature = None,
+    drop: Drop = None,
     latents: Annotated[
         str | None,
         typer.Option(metavar="NUMBER", help="Number of latent factors, or auto (default). CGVAEImages: 8, CGGAN: 16."),
@@ -162,10 +148,10 @@ def fit(
         int | None,
         typer.Option(help="Maximum epochs. Default: 330 steps per latent (CGVAEImages: 1,400)."),
     ] = None,
-    missing: _Missing = None,
+    missing: Missing = None,
     layer: Annotated[str | None, typer.Option(help="Of .h5ad and .zarr: the layer to read. Default: X.")] = None,
     write: Annotated[
-        Path | None, _path_option(help="Of .h5ad and .zarr: write the data with latents here, .h5ad or .zarr.")
+        Path | None, path_option(help="Of .h5ad and .zarr: write the data with latents here, .h5ad or .zarr.")
     ] = None,
     min_domain_rows: Annotated[int, typer.Option(help="Minimum number of rows per domain.")] = 10,
     method: Annotated[str | None, typer.Option(help="Images: ImageTranslator (default), CGVAEImages or CGGAN.")] = None,
@@ -173,68 +159,69 @@ def fit(
         int | None, typer.Option(min=1, help="Images: scale to this side, from 16 to 256. CGGAN: 16, 32, 64, 128.")
     ] = None,
     mode: Annotated[str | None, typer.Option(help="Images: convert to L (grey) or RGB.")] = None,
-    on_error: _OnError = None,
+    on_error: OnError = None,
     steps: Annotated[
         int | None,
         typer.Option(min=1, help="ImageTranslator and CGGAN: training steps."),
     ] = None,
-    seed: _Seed = 0,
-    device: _Device = "auto",
-    overwrite: _Overwrite = False,
-    resume: _Resume = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    resume: Resume = False,
     verbose: Annotated[int, typer.Option(help="0, 1 or 2.")] = 1,
 ) -> None:
     """Learn latent factors from a table, or from images, and write model, tables and report into a run folder."""
     from unmix.cli.runs import fit_table
     from unmix.data.image_files import holds_images
 
-    kinds = _kinds(domain, within, continuous)
-    asked = {
-        "n_latents": None if latents is None else _latents(latents),
-        "sparsity": sparsity,
-        "prior": prior,
-        "decoder": decoder,
-        "likelihood": likelihood,
-        "size_factors": size_factors,
-        "nuisance": nuisance,
-        "n_restarts": restarts,
-        "max_epochs": epochs,
-        "max_steps": steps,
-        "auxiliary": kinds or None,
-        "missing": missing,
-        "min_domain_rows": min_domain_rows,
-        "random_state": seed,
-        "device": device,
-        "verbose": verbose,
-    }
-    settings = {name: value for name, value in asked.items() if value is not None}
-    reading = {
-        name: value for name, value in (("size", size), ("mode", mode), ("on_error", on_error)) if value is not None
-    }
+    kinds = kinds_of(domain, within, continuous)
+    settings = given(
+        n_latents=None if latents is None else number_of_latents(latents),
+        sparsity=sparsity,
+        prior=prior,
+        decoder=decoder,
+        likelihood=likelihood,
+        size_factors=size_factors,
+        nuisance=nuisance,
+        n_restarts=restarts,
+        max_epochs=epochs,
+        max_steps=steps,
+        auxiliary=kinds or None,
+        missing=missing,
+        min_domain_rows=min_domain_rows,
+        random_state=seed,
+        device=device,
+        verbose=verbose,
+    )
+    reading = given(size=size, mode=mode, on_error=on_error)
     if not table.exists():
         raise DataError(f"There is no file at {table}, and no folder of images. Check the path.")
     if holds_images(table):
-        _refuse("images take their domains from their folders", domain=kinds, feature=feature, drop=drop)
-        _refuse("it is for tables", layer=layer, write=write)
-        of_tables = {"likelihood": likelihood, "size_factors": size_factors, "nuisance": nuisance}
-        _refuse("pixels are continuous and on one scale", **of_tables)
+        refuse("images take their domains from their folders", domain=kinds, feature=feature, drop=drop)
+        refuse("it is for tables", layer=layer, write=write)
+        refuse(
+            "pixels are continuous and on one scale",
+            likelihood=likelihood,
+            size_factors=size_factors,
+            nuisance=nuisance,
+        )
         from unmix.cli.images import fit_images
 
         fit_images(table, out, method or "ImageTranslator", reading, settings, overwrite=overwrite, resume=resume)
     else:
-        _refuse(f"{table} does not hold images", method=method, steps=steps, **reading)
+        refuse(f"{table} does not hold images", method=method, steps=steps, **reading)
         columns = list(kinds), feature, drop or []
         fit_table(table, out, *columns, settings, layer=layer, write=write, overwrite=overwrite, resume=resume)
 
 
 @app.command(epilog=_SELECT_EXAMPLES)
 def select(
-    table: Annotated[Path, _path_argument(metavar="DATA", help="A .csv, .tsv, .parquet or .h5ad file.")],
-    domain: _Domain = None,
-    within: _Within = None,
-    continuous: _Continuous = None,
-    feature: _Feature = None,
-    drop: _Drop = None,
+    table: Annotated[Path, path_argument(metavar="DATA", help="A .csv, .tsv, .parquet or .h5ad file.")],
+    domain: Domain = None,
+    within: Within = None,
+    continuous: Continuous = None,
+    feature: Feature = None,
+    drop: Drop = None,
     latents: Annotated[
         str | None, typer.Option(help="Numbers to compare: 2-8, or 2,3,5. Default: around the number of components.")
     ] = None,
@@ -242,41 +229,40 @@ def select(
         list[float] | None, typer.Option(help="Weight of the sparse-mixing penalty; may be repeated.")
     ] = None,
     out: Annotated[
-        Path | None, _path_option(help="Folder for rows, table and report; finished fits in it are kept.")
+        Path | None, path_option(help="Folder for rows, table and report; finished fits in it are kept.")
     ] = None,
-    jobs: _Jobs = 1,
+    jobs: Jobs = 1,
     restarts: Annotated[int | None, typer.Option(help="Starts of each fit.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Maximum epochs of each fit.")] = None,
-    missing: _Missing = None,
-    seed: _Seed = 0,
+    missing: Missing = None,
+    seed: Seed = 0,
 ) -> None:
     """Choose the number of latents: full fits, compared without known true factors."""
     from unmix.cli.studies import run_select
 
-    kinds = _kinds(domain, within, continuous)
-    asked = {
-        "n_restarts": restarts,
-        "max_epochs": epochs,
-        "auxiliary": kinds or None,
-        "missing": missing,
-        "random_state": seed,
-    }
-    settings = {name: value for name, value in asked.items() if value is not None}
-    numbers = None if latents is None else _several(latents)
+    kinds = kinds_of(domain, within, continuous)
+    settings = given(
+        n_restarts=restarts,
+        max_epochs=epochs,
+        auxiliary=kinds or None,
+        missing=missing,
+        random_state=seed,
+    )
+    numbers = None if latents is None else numbers_of_latents(latents)
     run_select(table, list(kinds), feature, drop or [], numbers, sparsity or ["auto"], settings, out, jobs)
 
 
 @app.command(epilog=_TRANSFORM_EXAMPLES)
 def transform(
-    run: _Run,
+    run: Run,
     table: Annotated[
         Path,
-        _path_argument(help="A file with the model's feature columns, or a folder of images."),
+        path_argument(help="A file with the model's feature columns, or a folder of images."),
     ],
-    out: Annotated[Path, _path_option(help="File to write: .csv or .parquet.")],
-    device: _Device = "auto",
+    out: Annotated[Path, path_option(help="File to write: .csv or .parquet.")],
+    device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
-    on_error: _OnError = None,
+    on_error: OnError = None,
     novelty: Annotated[
         bool,
         typer.Option("--novelty", help="Tables: also write how far rows lie outside the data of the fit."),
@@ -290,15 +276,15 @@ def transform(
 
 @app.command(epilog=_ADAPT_EXAMPLES)
 def adapt(
-    run: Annotated[Path, _path_argument(help="Run folder of a table. It is not changed.")],
-    table: Annotated[Path, _path_argument(help="Rows of the new domains only, at least 10 of each.")],
-    out: Annotated[Path, _path_option(help="Folder for the run that knows the new domains too.")],
+    run: Annotated[Path, path_argument(help="Run folder of a table. It is not changed.")],
+    table: Annotated[Path, path_argument(help="Rows of the new domains only, at least 10 of each.")],
+    out: Annotated[Path, path_option(help="Folder for the run that knows the new domains too.")],
     domain: Annotated[
         list[str] | None,
         typer.Option(help="Column of the file that holds the domain, or COLUMN=VALUE; may be repeated."),
     ] = None,
-    device: _Device = "auto",
-    overwrite: _Overwrite = False,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
 ) -> None:
     """Add a new domain to a fitted model: learns only its prior, from few rows."""
     from unmix.cli.new_domains import adapt_run
@@ -308,12 +294,12 @@ def adapt(
 
 @app.command(epilog="Example:\n\n  unmix translate runs/photos summer_photos --to winter --out as_winter")
 def translate(
-    run: Annotated[Path, _path_argument(help="Run folder of unmix fit on images, or of model.save.")],
-    images: Annotated[Path, _path_argument(help="Images in one folder per domain, a .zip of them, or a list.")],
+    run: Annotated[Path, path_argument(help="Run folder of unmix fit on images, or of model.save.")],
+    images: Annotated[Path, path_argument(help="Images in one folder per domain, a .zip of them, or a list.")],
     to: Annotated[str, typer.Option(help="The target domain.")],
-    out: Annotated[Path, _path_option(help="New folder for the PNG files, each under the path of its image.")],
-    device: _Device = "auto",
-    on_error: _OnError = None,
+    out: Annotated[Path, path_option(help="New folder for the PNG files, each under the path of its image.")],
+    device: Device = "auto",
+    on_error: OnError = None,
 ) -> None:
     """Write images as they would be in another domain."""
     from unmix.cli.images import translate_images
@@ -323,15 +309,15 @@ def translate(
 
 @app.command(epilog=_AUDIT_EXAMPLES)
 def audit(
-    run: _Run,
+    run: Run,
     table: Annotated[
         Path | None,
-        _path_argument(
+        path_argument(
             metavar="[DATA]",
             help="Rows to audit on. Default: those held out at fit, and training rows of large domains.",
         ),
     ] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
     leave_one_out: Annotated[
         bool,
         typer.Option("--leave-one-out", help="Also fit again without each domain in turn; needs the rows of the fit."),
@@ -346,7 +332,7 @@ def audit(
 @app.command(epilog=_PLAN_EXAMPLES)
 def plan(
     support: Annotated[
-        Path | None, _path_argument(help="Proposed support: .csv of 0 and 1, features × latents, header: latent names.")
+        Path | None, path_argument(help="Proposed support: .csv of 0 and 1, features × latents, header: latent names.")
     ] = None,
     domains: Annotated[int, typer.Option(help="Domains in which the latents change.")] = 1,
     density: Annotated[float | None, typer.Option(help="Instead of a file: share of entries that are 1.")] = None,
@@ -364,7 +350,7 @@ def plan(
         float | None, typer.Option(help="Variation of log spreads between domains. Assumed: 0.25.")
     ] = None,
     simulations: Annotated[int, typer.Option(help="Experiments to simulate; 0: the count alone.")] = 20,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Print which latents a planned support and number of domains would identify, before any data exist."""
     from unmix.cli.runs import plan_support
@@ -375,8 +361,8 @@ def plan(
 
 @app.command(epilog="Example:\n\n  unmix report runs/cells --out cells.html")
 def report(
-    run: _Run,
-    out: Annotated[Path | None, _path_option(help="File to write. Default: report.html in the run folder.")] = None,
+    run: Run,
+    out: Annotated[Path | None, path_option(help="File to write. Default: report.html in the run folder.")] = None,
 ) -> None:
     """Write the report of a fitted model again; without images for image models, since a run does not keep them."""
     from unmix.cli.runs import report_run
@@ -386,23 +372,23 @@ def report(
 
 @app.command(epilog="Examples:\n\n  unmix demo --out unmix-demo\n\n  unmix demo --images --out unmix-demo-images")
 def demo(
-    out: Annotated[Path, _path_option(help="Run folder.")] = Path("unmix-demo"),
+    out: Annotated[Path, path_option(help="Run folder.")] = Path("unmix-demo"),
     latents: Annotated[int | None, typer.Option(help="Number of latent factors. Default: 4.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Maximum epochs. Default: 330 steps per latent.")] = None,
-    seed: _Seed = 0,
+    seed: Seed = 0,
     images: Annotated[bool, typer.Option("--images", help="Characters in six typefaces.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="With --images: training steps.")] = None,
-    overwrite: _Overwrite = False,
-    resume: _Resume = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Fit and report on protein signalling under nine conditions (Sachs et al. 2005), or on images, in minutes."""
     from unmix.cli.runs import demo_images_run, demo_run
 
     if images:
-        _refuse("only the demo without --images uses them", latents=latents, epochs=epochs)
+        refuse("only the demo without --images uses them", latents=latents, epochs=epochs)
         demo_images_run(out, steps, seed, overwrite=overwrite, resume=resume)
     else:
-        _refuse("only the demo with --images uses it", steps=steps)
+        refuse("only the demo with --images uses it", steps=steps)
         demo_run(out, latents, epochs, seed, overwrite=overwrite, resume=resume)
 
 
@@ -411,9 +397,9 @@ def bench(
     study: Annotated[
         str, typer.Argument(help="quick, targets, claim, violation, penalty, scale, ood, or a study file (.toml).")
     ],
-    out: Annotated[Path, _path_option(help="Folder for rows, tables and report; finished runs in it are kept.")],
+    out: Annotated[Path, path_option(help="Folder for rows, tables and report; finished runs in it are kept.")],
     seeds: Annotated[int | None, typer.Option(min=1, help="Data seeds of a study that comes with the package.")] = None,
-    jobs: _Jobs = -1,
+    jobs: Jobs = -1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed fits again.")] = False,
     estimate: Annotated[bool, typer.Option(help="First estimate how long it will take.")] = True,
     allow_import: Annotated[
@@ -444,60 +430,10 @@ def main() -> None:
         try:
             app(standalone_mode=True)
         except UnmixError as error:
-            typer.echo(printable(f"unmix: {_in_options(str(error))}"), err=True)
+            typer.echo(printable(f"unmix: {in_options(str(error))}"), err=True)
             sys.exit(2)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     # While a progress bar is drawn, rich handles the output and would interpret control sequences.
     typer.echo(printable(f"{category.__name__}: {message}"), err=True)
-
-
-def _in_options(message: str) -> str:
-    """Replace arguments of ``read_images`` in a message by the options of the command line."""
-    for words, options in _IN_OPTIONS:
-        message = re.sub(words, options, message)
-    return message
-
-
-def _refuse(reason: str, **options: object) -> None:
-    """Raise an error for options that would have no effect."""
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value not in (None, [], {})]
-    if given:
-        raise SettingError(f"{', '.join(given)} cannot be used here: {reason}. Leave the option out.")
-
-
-def _kinds(domain: list[str] | None, within: list[str] | None, continuous: list[str] | None) -> dict[str, str]:
-    """Kinds of the domain columns, as ``CGVAE(auxiliary=...)`` takes them."""
-    return {
-        **dict.fromkeys(domain or [], "categorical"),
-        **{column: f"within {parent}" for column, parent in map(_nested, within or [])},
-        **dict.fromkeys(continuous or [], "continuous"),
-    }
-
-
-def _latents(text: str) -> int | str:
-    """``--latents`` of a fit: a whole number, or auto."""
-    if text == "auto":
-        return text
-    if not text.isdecimal():
-        raise SettingError(f"--latents takes a whole number ≥ 1, or auto; got {text!r}.")
-    return int(text)
-
-
-def _several(text: str) -> list[int]:
-    """``--latents`` of a selection: 2-8, 2,3,5, or both."""
-    found: list[int] = []
-    for part in text.split(","):
-        low, separator, high = part.strip().partition("-")
-        if not low.isdecimal() or (separator and not high.isdecimal()):
-            raise SettingError(f"--latents takes numbers such as 2-8 or 2,3,5; got {text!r}.")
-        found += range(int(low), int(high if separator else low) + 1)
-    return found
-
-
-def _nested(item: str) -> tuple[str, str]:
-    column, separator, parent = item.partition(":")
-    if not (column and separator and parent):
-        raise DataError(f"--within takes COLUMN:PARENT, such as site:region; got {item!r}.")
-    return column, parent

@@ -15,12 +15,50 @@ from unmix.data.domains import Encoded
 
 
 @dataclass(frozen=True)
+class Pixels:
+    """Images as features, which stay 8 bits where they lie until they are asked for.
+
+    Attributes
+    ----------
+    levels : (all images, pixels and colours) uint8, in memory or mapped
+    index : (rows,) int64, which of the images
+    mean, std : x is (levels / 255 - mean) / std
+    device : where x is computed
+    """
+
+    levels: Tensor
+    index: Tensor
+    mean: float
+    std: float
+    device: torch.device | str = "cpu"
+
+    @classmethod
+    def of(cls, images: NDArray[np.uint8], mean: float, std: float) -> Pixels:
+        """All of ``images`` (n, height, width, channels)."""
+        writable = np.require(images, requirements=["C", "W"])
+        return cls(torch.from_numpy(writable.reshape(len(images), -1)), torch.arange(len(images)), mean, std)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: Tensor | slice) -> Pixels:
+        return replace(self, index=self.index[index if isinstance(index, slice) else index.cpu()])
+
+    def to(self, device: torch.device) -> Pixels:
+        return replace(self, device=device)
+
+    def standardised(self) -> Tensor:
+        """x (rows, pixels and colours) float32."""
+        return (self.levels[self.index].to(self.device).float() / 255 - self.mean) / self.std
+
+
+@dataclass(frozen=True)
 class Rows:
     """Standardised features and encoded domains of the same rows; nothing writes into them.
 
     Attributes
     ----------
-    x : (rows, features) float32, 0 where missing
+    source : (rows, features) float32, 0 where missing; or the pixels of images
     observed : (rows, features) float32 0/1, or None where nothing is missing
     codes : (rows, categorical columns) int64, offsets added: columns of the design matrix
     values : (rows, continuous columns) float32
@@ -30,7 +68,7 @@ class Rows:
         what its batch adds; or None
     """
 
-    x: Tensor
+    source: Tensor | Pixels
     observed: Tensor | None
     codes: Tensor
     values: Tensor
@@ -52,7 +90,12 @@ class Rows:
         )
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.source)
+
+    @cached_property
+    def x(self) -> Tensor:
+        """Standardised features (rows, features), 0 where missing."""
+        return self.source.standardised() if isinstance(self.source, Pixels) else self.source
 
     @property
     def features(self) -> Tensor:
@@ -65,27 +108,21 @@ class Rows:
         return self.x.new_ones(len(self), 1) if self.offset is None else self.offset.exp()
 
     def take(self, index: Tensor | slice) -> Rows:
-        return self._each(lambda part: part[index])
+        return self._each(self.source[index], lambda part: part[index])
 
     def columns(self, index: Tensor) -> Rows:
         """Some of the features, with the offset of all."""
-        cut = (None if part is None else part[:, index] for part in (self.x, self.observed, self.given))
-        x, observed, given = cut
-        assert x is not None
-        return replace(self, x=x, observed=observed, given=given)
+        observed, given = (None if part is None else part[:, index] for part in (self.observed, self.given))
+        return replace(self, source=self.x[:, index], observed=observed, given=given)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Rows:
-        x, observed, codes, values, given, offset = (
-            None if part is None else change(part)
-            for part in (self.x, self.observed, self.codes, self.values, self.given, self.offset)
+    def _each(self, source: Tensor | Pixels, change: Callable[[Tensor], Tensor]) -> Rows:
+        observed, given, offset = (
+            None if part is None else change(part) for part in (self.observed, self.given, self.offset)
         )
-        assert x is not None
-        assert codes is not None
-        assert values is not None
-        return Rows(x, observed, codes, values, self.n_design, given, offset)
+        return Rows(source, observed, change(self.codes), change(self.values), self.n_design, given, offset)
 
     def to(self, device: torch.device) -> Rows:
-        return self._each(lambda part: part.to(device))
+        return self._each(self.source.to(device), lambda part: part.to(device))
 
     @property
     def design(self) -> Tensor:
@@ -93,50 +130,6 @@ class Rows:
         indicators = self.values.new_zeros(len(self), self.n_design - self.values.shape[1])
         indicators.scatter_(1, self.codes, 1.0)
         return torch.cat([indicators, self.values], dim=1) if self.values.shape[1] else indicators
-
-
-class ImageRows(Rows):
-    """Rows whose features are 8-bit pixels, which stay where they lie until ``x`` is asked for.
-
-    ``pixels`` (all images, features) uint8, in memory or mapped; ``index`` picks the rows; ``x`` is
-    (pixels / 255 - mean) / std on the device of ``codes``.
-    """
-
-    pixels: Tensor
-    index: Tensor
-    mean: float
-    std: float
-
-    def __init__(self, pixels: Tensor, index: Tensor, others: Rows, mean: float, std: float) -> None:
-        own = {"pixels": pixels, "index": index, "mean": mean, "std": std}
-        own |= dict.fromkeys(("observed", "given", "offset"))
-        shared = {name: getattr(others, name) for name in ("codes", "values", "n_design")}
-        for name, value in {**own, **shared}.items():
-            object.__setattr__(self, name, value)
-
-    @classmethod
-    def from_images(cls, images: NDArray[np.uint8], mean: float, std: float, others: Rows) -> ImageRows:
-        """``images`` (n, height, width, channels); ``others`` has the domains of the same rows."""
-        writable = np.require(images, requirements=["C", "W"])
-        pixels = torch.from_numpy(writable.reshape(len(images), -1))
-        return cls(pixels, torch.arange(len(images)), others, mean, std)
-
-    @cached_property
-    def x(self) -> Tensor:
-        levels = self.pixels[self.index].to(self.codes.device)
-        return (levels.float() / 255 - self.mean) / self.std
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def take(self, index: Tensor | slice) -> ImageRows:
-        others = Rows(self.index, None, self.codes[index], self.values[index], self.n_design)
-        own = self.index[index if isinstance(index, slice) else index.cpu()]
-        return ImageRows(self.pixels, own, others, self.mean, self.std)
-
-    def to(self, device: torch.device) -> ImageRows:
-        others = Rows(self.index, None, self.codes, self.values, self.n_design).to(device)
-        return ImageRows(self.pixels, self.index, others, self.mean, self.std)
 
 
 def split_rows(groups: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

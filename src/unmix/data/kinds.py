@@ -18,11 +18,10 @@ import numpy as np
 
 from unmix.data.cells import Cells, Floats
 from unmix.data.columns import listed
-from unmix.data.sizes import CONTINUOUS, COUNTS
+from unmix.data.sizes import DISCRETE
 from unmix.data.suspects import look_like_counts
 from unmix.errors import DataError
 
-KINDS = (*CONTINUOUS, *COUNTS, "bernoulli")
 _SAMPLE = 4096
 
 
@@ -52,11 +51,11 @@ def kinds_of(matrix: Floats | Cells, names: Sequence[str], likelihood: str | Map
 
 def check_kinds(matrix: Floats | Cells, names: Sequence[str], kinds: Sequence[str]) -> None:
     """Raise ``DataError`` where a column has entries that its kind cannot have."""
-    if not {*COUNTS, "bernoulli"} & {*kinds}:
+    if set(DISCRETE).isdisjoint(kinds):
         return
     for k, column in Cells.of(matrix).each_column():
         kind = kinds[k]
-        if kind in COUNTS or kind == "bernoulli":
+        if kind in DISCRETE:
             good = np.isnan(column) | ((column >= 0) & (column == np.floor(column)))
             if kind == "bernoulli":
                 good &= ~(column > 1)

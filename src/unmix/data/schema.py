@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unmix.data.cells import Cells, Floats
 from unmix.data.nuisance import Nuisance
-from unmix.data.sizes import CONTINUOUS, COUNTS, TOTAL, SizeFactors
+from unmix.data.sizes import COUNTS, DISCRETE, TOTAL, SizeFactors
 from unmix.errors import SchemaError, warn
 
 _NUMBERS_CACHED = 2**15
@@ -89,7 +89,7 @@ class FeatureSchema:
     @cached_property
     def continuous(self) -> NDArray[np.bool_]:
         """Features whose likelihood is of standardised values."""
-        return np.array([self.kind(k) in CONTINUOUS for k in range(len(self.names))])
+        return np.array([self.kind(k) not in DISCRETE for k in range(len(self.names))])
 
     @property
     def log_scale(self) -> Floats:

@@ -12,8 +12,9 @@ from unmix.data.cells import Cells, Floats
 from unmix.errors import DataError
 
 TOTAL = "total"
-CONTINUOUS = ("gaussian", "student")
 COUNTS = ("poisson", "negative_binomial")
+# Every other kind of feature is continuous.
+DISCRETE = (*COUNTS, "bernoulli")
 
 
 @dataclass(frozen=True)

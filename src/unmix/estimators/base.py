@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,24 +16,19 @@ from sklearn.base import clone
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
 from unmix.audit.describe import Description, blocks, chunks, mean_latents
 from unmix.audit.input import ResidualDependence
-from unmix.audit.notes import Note
-from unmix.audit.novelty import Novelty
-from unmix.audit.result import Audit
 from unmix.data.batches import Rows
 from unmix.data.columns import check_columns, column_names, listed
 from unmix.data.domains import DomainSchema
 from unmix.data.matrix import check_values, read_cells
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table
-from unmix.errors import DataError, DomainError, SchemaError, warn
-from unmix.estimators import loadings, novel_rows
+from unmix.errors import DataError, SchemaError
 from unmix.estimators.adapting import adapted
 from unmix.estimators.atomic import atomic
+from unmix.estimators.diagnostics import Diagnostics
 from unmix.estimators.face import FittedFace, Learnt
-from unmix.estimators.left_out import left_out_finding
 from unmix.estimators.prepare import (
     KindWords,
     Prepared,
@@ -50,13 +45,11 @@ from unmix.estimators.prepare import (
 )
 from unmix.estimators.progress import announce, conclude, epoch_bar
 from unmix.estimators.settings import COMMON, planned_epochs, training_settings
-from unmix.files import as_path, file_to_write
-from unmix.fits.audited import NewRows, audit_fit, new_rows
+from unmix.files import as_path
 from unmix.fits.latent import LatentFit, LatentSummary, finish_fit
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
 from unmix.models.base import FittedModel, LatentModel
-from unmix.report.html import write_report
 from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingResult, TrainingSettings
 from unmix.train.fit import fit as train_model
@@ -69,7 +62,7 @@ _RESIDUAL = FLAG.or_else("domain", '"domain"')
 
 
 @dataclass(eq=False, repr=False)
-class LatentEstimator(FittedFace[LatentFit]):
+class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
     """Abstract estimator with the common constructor parameters; a subclass adds its own parameters and its network.
 
     A subclass is a dataclass too (``eq=False, repr=False``), so that its fields are its constructor parameters.
@@ -77,7 +70,6 @@ class LatentEstimator(FittedFace[LatentFit]):
 
     checks: ClassVar[Mapping[str, Check]] = {}
     reads_domains: ClassVar[bool] = False
-    chooses_latents: ClassVar[bool] = False
     examines_residuals: ClassVar[bool] = False
     steps_per_latent: ClassVar[int] = 350
     least_steps: ClassVar[int] = 2_800
@@ -114,12 +106,6 @@ class LatentEstimator(FittedFace[LatentFit]):
     device: str | torch.device = "auto"
     random_state: RandomLike = 0
     verbose: int = 1
-
-    @property
-    def counterfactuals_(self) -> CounterfactualCheck | None:
-        """Result of ``check_counterfactuals`` at fit; None if the model ignores domains or no row was held out."""
-        check_is_fitted(self)
-        return self.fit_.summary.counterfactuals
 
     @abstractmethod
     def _network(self, features: Any, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
@@ -332,42 +318,6 @@ class LatentEstimator(FittedFace[LatentFit]):
         offsets: Floats = nuisance.offsets(batches, len(batches))
         return offsets
 
-    def check_counterfactuals(self, X: DataLike | None = None, y: LabelsLike = None) -> CounterfactualCheck:
-        """Test whether rows that are translated to a domain look like rows of that domain, feature by feature.
-
-        For every domain, the rows of all other domains are translated to it, as by ``translate``, and compared with
-        its own rows by two-sample Kolmogorov-Smirnov tests. If the model is right, 95 of 100 such tables reject
-        nothing.
-
-        Parameters
-        ----------
-        X, y : rows and their domains, as in ``fit``; optional
-            Default: the rows that were held out at fit. With more new rows smaller differences can be detected.
-
-        Returns
-        -------
-        CounterfactualCheck
-            ``to_frame()``: one row per domain and feature, with the distance after and before translation, difference
-            of means, ratio of spreads, and p-values; printing it gives a short summary.
-
-        Raises
-        ------
-        SchemaError, DomainError, DataError
-            The rows have other columns than the model, or unknown domains; or no rows are given and the fit held none
-            out.
-        """
-        self._needs_domain_prior()
-        if X is not None:
-            new = self._audited_rows(X, y)
-            _warn(new.notes)
-            return check_counterfactuals(self.model_, new.rows, new.groups, self.domains_, self.schema_.names)
-        if y is not None:
-            raise DataError("y was passed without X. Pass both X and y, or neither.")
-        found = self.fit_.summary.counterfactuals
-        if found is None:
-            raise DataError("The fit held no rows out. Pass new rows and their domains as X and y.")
-        return found
-
     def adapt(self, X: DataLike | None = None, *, domain: LabelsLike) -> Self:
         """Return a fitted estimator with a further domain; this estimator is not changed.
 
@@ -417,137 +367,6 @@ class LatentEstimator(FittedFace[LatentFit]):
         result: Self = adapted(self, X, domain)
         return result
 
-    def novelty(self, X: DataLike, y: LabelsLike = None) -> Novelty:
-        """Test how far rows and whole new domains lie outside the data of the fit, and whether that matters.
-
-        There are two parts: latents beyond those of the known domains, which is normal for new domains, and features
-        that the mixing of the fit does not explain, in which case the latents mean nothing (``docs/new_domains.md``).
-        Both are calibrated on the rows that were held out at fit.
-
-        Parameters
-        ----------
-        X : rows, as in ``transform``
-        y : labels (n_samples,) or table of them, optional
-            The domain of each row, known or not; each domain is tested. None: all rows are of one domain.
-
-        Returns
-        -------
-        Novelty
-            ``domains`` and ``rows``, two tables with p-values; ``new_mixing``, ``new_latents``; printing it gives a
-            sentence or two on each domain.
-
-        Raises
-        ------
-        DataError
-            The fit held no rows out, or the model was saved by an older version.
-        DomainError
-            The encoder takes the domain (``IVAE``).
-        SchemaError
-            The rows do not fit the model.
-
-        Examples
-        --------
-        >>> from unmix import CGVAE, datasets
-        >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=3, n_samples=900)
-        >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit(data.x, data.domains)
-        >>> model.novelty(data.x[:300]).new_mixing, model.novelty(data.x[:300, ::-1]).new_mixing
-        (False, True)
-        """
-        check_is_fitted(self)
-        return novel_rows.novelty_of(self, X, y)
-
-    def audit(self, X: DataLike | None = None, y: LabelsLike = None, *, leave_one_out: bool = False) -> Audit:
-        """Test which latents the data identify, and why: a verdict for every latent and every condition of the theory.
-
-        Parameters
-        ----------
-        X, y : rows and their domains, as in ``fit``; optional
-            Default: the rows that were held out at fit, and also the training rows of domains that have at least 90
-            of them, where training does not bias the tests.
-        leave_one_out : bool, default False
-            Also fit again without each domain of ``X`` in turn, and report in a further finding, "left-out domains",
-            which latents are not found again. Pass all rows of the fit; it takes as many fits as there are domains.
-
-        Warns
-        -----
-        DataWarning
-            The rows were used in training, are unlike those of the fit, have features that do not vary, or have new
-            combinations of domain levels; ``notes`` of the result say the same.
-
-        Returns
-        -------
-        Audit
-            ``latents`` (one row per latent: verdict, block, domains needed, reason), ``findings`` (one for each
-            condition), ``to_frame()``, ``to_dict()``; printing it gives a page of text. ``docs/audit.md`` explains how
-            to read it.
-
-        Raises
-        ------
-        SchemaError, DomainError, DataError
-            The rows have other columns than the model, an unknown domain, or no known domain.
-
-        Examples
-        --------
-        >>> from unmix import CGVAE, datasets
-        >>> data = datasets.make_sparse_mixing(n_latents=2, n_features=6, n_domains=3, n_samples=600)
-        >>> model = CGVAE(n_latents=2, n_restarts=2, max_epochs=2, verbose=0).fit(data.x, data.domains)
-        >>> audit = model.audit()                           # far too short a training: nothing to believe
-        >>> audit.latents["verdict"].isin(["identified", "block", "unsupported"]).all()
-        np.True_
-        """
-        check_is_fitted(self)
-        if X is None and y is not None:
-            raise DataError("y was passed without X. Use audit(X, y), or audit().")
-        if leave_one_out and X is None:
-            raise DataError("leave_one_out needs the rows of the fit: audit(X, y, leave_one_out=True).")
-        new = None if X is None else self._audited_rows(X, y)
-        found = audit_fit(self.fit_, new)
-        if new is not None:
-            _warn(new.notes)
-        if leave_one_out and X is not None:
-            found = replace(found, findings=[*found.findings, left_out_finding(self, X, y)])
-        return found
-
-    def report(self, path: str | Path) -> Path:
-        """Write the report of this fit, one self-contained HTML file, and return its path."""
-        check_is_fitted(self)
-        return write_report(self.fit_, self.audit(), file_to_write(path))
-
-    def mixing_frame(self, *, signed: bool = False) -> pd.DataFrame:
-        """``mixing_`` with feature names as rows and latent names as columns.
-
-        ``signed=True``: loadings, the mean over rows of ∂x/∂z with its sign, in standard deviations of the feature per
-        standard deviation of the latent. They are smaller than ``mixing_`` if a feature rises with a latent in some
-        rows and falls in others.
-        """
-        check_is_fitted(self)
-        return loadings.mixing_frame(self.description_, self.schema_.names, self.get_feature_names_out(), signed=signed)
-
-    def top_features(self, n: int = 10) -> pd.DataFrame:
-        """The ``n`` features that each latent drives most, one row per latent and feature.
-
-        Columns: ``latent``, ``rank`` from 1, ``feature``, ``mixing``, and ``loading``, which is signed.
-        """
-        check_is_fitted(self)
-        return loadings.top_features(self.description_, self.schema_.names, self.get_feature_names_out(), n)
-
-    def explained_variance_frame(self) -> pd.DataFrame:
-        """Share of the features' variance that each latent accounts for in each domain, one row per pair.
-
-        ``within``: ``explained_variance_ratio_`` times the variance of the latent in the domain; ``shift``: times the
-        squared difference of its mean from the mean over all rows. Weighted by the rows of the domains, the sum of
-        both is about ``explained_variance_ratio_``.
-        """
-        check_is_fitted(self)
-        return loadings.explained_variance_frame(
-            self.description_, self.explained_variance_ratio_, self.domains_, self.get_feature_names_out()
-        )
-
-    def effects_frame(self) -> pd.DataFrame:
-        """How each domain moves each latent, one row per pair, with 95 % intervals; in units of the latent's spread."""
-        check_is_fitted(self)
-        return self.fit_.summary.effects_frame(self.domains_, self.fit_.latent_names)
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
@@ -555,14 +374,6 @@ class LatentEstimator(FittedFace[LatentFit]):
         tags.input_tags.allow_nan = self.missing == "mask"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-    def _needs_domain_prior(self) -> None:
-        check_is_fitted(self)
-        if not self.uses_domains:
-            raise DomainError(
-                f"{type(self).__name__} has one prior for all domains, so it has no counterfactuals. "
-                "Use CGVAE, IVAE or IMSDA."
-            )
 
     def planned_epochs(self, n_samples: int) -> float:
         """Passes over so many rows that ``fit`` plans: ``max_epochs``, or its default number of steps."""
@@ -642,11 +453,6 @@ class LatentEstimator(FittedFace[LatentFit]):
         """The layer of AnnData that the model was fitted on."""
         return getattr(self.schema_, "layer", None)
 
-    def _audited_rows(self, X: DataLike, y: LabelsLike) -> NewRows:
-        """Rows for an audit, their domains, and what is to be said of them."""
-        rows, y = self._audited(X, y)
-        return new_rows(self.fit_, rows, self.domain_schema_.groups(y, len(rows)))
-
     def _new_rows(
         self, table: DataLike, y: LabelsLike = None, *, with_domain: bool = False, given: DataLike | None = None
     ) -> Rows:
@@ -683,9 +489,3 @@ class LatentEstimator(FittedFace[LatentFit]):
                 mean = self.model_.likelihood.mean(self.model_.decode(z[place])).cpu().double().numpy()
                 result[place] = self.schema_.restore(mean)
         return result
-
-
-def _warn(notes: Iterable[Note]) -> None:
-    """A warning for each note, where the user called the method that calls this."""
-    for note in notes:
-        warn(note.sentence)

@@ -169,7 +169,6 @@ class CGVAE(LatentEstimator):
         "size_factors": SIZE_FACTORS,
         "nuisance": NUISANCE,
     }
-    chooses_latents: ClassVar[bool] = True
     examines_residuals: ClassVar[bool] = True
     assumption: ClassVar[str] = "the factors change between domains and each feature depends on few of them"
     steps_per_latent: ClassVar[int] = 330

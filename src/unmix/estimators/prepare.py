@@ -16,7 +16,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils._set_output import _get_output_config
 
 from unmix.data.annotated import Annotated, is_annotated, is_store
-from unmix.data.batches import ImageRows, Rows, split_rows
+from unmix.data.batches import Pixels, Rows, split_rows
 from unmix.data.cells import Cells
 from unmix.data.columns import column_names, listed, unlike
 from unmix.data.domains import DomainSchema, Encoded
@@ -268,14 +268,12 @@ def prepare_images(
 
 def image_rows(
     images: NDArray[np.uint8], features: ImageSchema, domains: DomainSchema, encoded: Encoded | None
-) -> ImageRows:
+) -> Rows:
     """``rows_for`` of images."""
-    empty = np.zeros((len(images), 0))
-    if encoded is None:
-        others = Rows.build(empty, Encoded(empty.astype(np.int64), empty), (), False)
-    else:
-        others = Rows.build(empty, encoded, domains.sizes, False)
-    return ImageRows.from_images(images, features.mean, features.std, others)
+    sizes = () if encoded is None else domains.sizes
+    own = encoded or Encoded(np.zeros((len(images), 0), np.int64), np.zeros((len(images), 0)))
+    rows = Rows.build(np.zeros((len(images), 0)), own, sizes, False)
+    return replace(rows, source=Pixels.of(images, features.mean, features.std))
 
 
 def latent_matrix(X: DataLike, names: Sequence[str]) -> NDArray[np.float64]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, TypedDict
 
 from unmix.data.domains import DomainSchema
-from unmix.data.kinds import KINDS
 from unmix.data.schema import FeatureSchema
+from unmix.distributions.kinds import LIKELIHOODS
 from unmix.nets.layers import ACTIVATIONS
 from unmix.train.fit import TrainingSettings
 from unmix.validation import AUXILIARY, FLAG, POSITIVE, SHARE, VERBOSE, WIDTHS, Check, one_of, whole
@@ -33,11 +33,11 @@ COMMON: dict[str, Check] = {
     "verbose": VERBOSE,
 }
 LIKELIHOOD = Check(
-    f"one of {['auto', *KINDS]}, or a mapping of features to {[*KINDS]}",
+    f"one of {['auto', *LIKELIHOODS]}, or a mapping of features to {[*LIKELIHOODS]}",
     lambda value: (
-        all(map(one_of(KINDS).holds, value.values()))
+        all(map(one_of(LIKELIHOODS).holds, value.values()))
         if isinstance(value, Mapping)
-        else one_of(("auto", *KINDS)).holds(value)
+        else one_of(("auto", *LIKELIHOODS)).holds(value)
     ),
 )
 SIZE_FACTORS = Check(
