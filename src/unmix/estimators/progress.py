@@ -83,6 +83,8 @@ def announce(estimator: BaseEstimator, data: Prepared, device: torch.device) -> 
     n_held_out = len(data.held_out)
     # Where all features are Gaussian there is nothing to say.
     kinds = announced(data.features.kinds, data.features.names) if getattr(data.features, "kinds", ()) else []
+    if (own := getattr(estimator, "_own_likelihood", None)) is not None:
+        kinds = [f"likelihood {own.__name__} (all features)"]
     say(
         estimator.verbose,
         f"unmix {type(estimator).__name__}: {len(data.rows)} rows ({n_held_out} held out) × "

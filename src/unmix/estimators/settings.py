@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Protocol, TypedDict
 
 from unmix.data.domains import DomainSchema
 from unmix.data.kinds import KINDS
 from unmix.data.schema import FeatureSchema
+from unmix.distributions.likelihood import Likelihood
 from unmix.nets.layers import ACTIVATIONS
 from unmix.train.fit import TrainingSettings
 from unmix.validation import AUXILIARY, FLAG, POSITIVE, SHARE, VERBOSE, WIDTHS, Check, one_of, whole
@@ -32,13 +34,28 @@ COMMON: dict[str, Check] = {
     "min_domain_rows": whole(1),
     "verbose": VERBOSE,
 }
-LIKELIHOOD = Check(
-    f"one of {['auto', *KINDS]}, or a mapping of features to {[*KINDS]}",
-    lambda value: (
-        all(map(one_of(KINDS).holds, value.values()))
-        if isinstance(value, Mapping)
-        else one_of(("auto", *KINDS)).holds(value)
+
+
+def or_own(check: Check, base: type) -> Check:
+    """The same, or a subclass of ``base`` of the user's own, or a ``functools.partial`` of one."""
+
+    def holds(value: Any) -> bool:
+        kind = value.func if isinstance(value, partial) else value
+        return check.holds(value) or (isinstance(kind, type) and issubclass(kind, base))
+
+    return Check(f"{check.expected}, or a subclass of {base.__module__}.{base.__name__} (the class itself)", holds)
+
+
+LIKELIHOOD = or_own(
+    Check(
+        f"one of {['auto', *KINDS]}, or a mapping of features to {[*KINDS]}",
+        lambda value: (
+            all(map(one_of(KINDS).holds, value.values()))
+            if isinstance(value, Mapping)
+            else one_of(("auto", *KINDS)).holds(value)
+        ),
     ),
+    Likelihood,
 )
 SIZE_FACTORS = Check(
     '"total", the name of a column, or None', lambda value: value is None or (isinstance(value, str) and value != "")

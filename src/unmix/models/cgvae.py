@@ -69,10 +69,13 @@ from unmix.nets.decoder import Decoder, DenseDecoder, FeatureDecoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
 from unmix.nets.jacobian import rows_at_once
 from unmix.nets.layers import Generators, generators
+from unmix.nets.own_decoder import MakeDecoder, OwnDecoder
 from unmix.objectives.sparsity import PENALTIES, group_weights, jacobian_weights
 
 PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
 DECODERS = ("dense", "feature")
+MakePrior = Callable[[Generators, int, int, float], DomainPrior]
+MakeLikelihood = Callable[[int, int], Likelihood]
 _NEGLIGIBLE = 0.01
 _NEGLIGIBLE_EFFECT = 0.05
 _ENTRY_COST = 6.0
@@ -133,6 +136,10 @@ class CGVAEConfig:
     random weights; with none there are no linear paths. Until ``released`` the features share all of the noise's
     variance, then the share ``pooled``. ``by_evidence``: the final weight of the penalty is that of ``_by_evidence``.
     ``kinds`` are the likelihoods of the features, one for each or one for all.
+
+    ``decoder``, ``prior`` and ``likelihood`` may be classes of the user's own (``models/contracts.py``), the likelihood
+    in place of ``kinds``. An own decoder takes ``inputs`` latents (0: all, with the spare ones), and starts with it
+    begin at random weights.
     """
 
     n_latents: int
@@ -141,8 +148,8 @@ class CGVAEConfig:
     interactions: float = 0.0
     masked: bool = False
     hidden: tuple[int, ...] = (64, 64)
-    decoder: str = "dense"
-    prior: str = "gaussian"
+    decoder: str | MakeDecoder = "dense"
+    prior: str | MakePrior = "gaussian"
     sparsity: float = 0.5
     penalty: str = "log"
     kl_weight: float = 1.0
@@ -160,6 +167,13 @@ class CGVAEConfig:
     turned: tuple[float, ...] = (0.4, 0.8)
     by_evidence: bool = False
     kinds: tuple[str, ...] = ("gaussian",)
+    likelihood: MakeLikelihood | None = None
+    inputs: int = 0
+
+    @property
+    def n_inputs(self) -> int:
+        """Latents that an own decoder takes."""
+        return self.inputs or self.n_latents + self.spare
 
 
 class CGVAENetwork(LatentModel):
@@ -176,19 +190,25 @@ class CGVAENetwork(LatentModel):
         n_latents = config.n_latents + config.spare
         encoder, decoder = self._networks(sources, n_latents, config)
         super().__init__(config, encoder, decoder, self._likelihood(config))
-        self.domain_prior = PRIORS[config.prior](sources, n_latents, config.n_design, config.interactions)
+        prior = PRIORS[config.prior] if isinstance(config.prior, str) else config.prior
+        self.domain_prior = prior(sources, n_latents, config.n_design, config.interactions)
         self.n_latents = n_latents
         self._wide, self._doubted, self.final_sparsity = False, False, _FINAL_SHARE * config.sparsity
         self.register_buffer("alive", torch.ones(config.n_starts, 1, n_latents))
 
     def _likelihood(self, config: Any) -> Likelihood:
+        if config.likelihood is not None:
+            own: Likelihood = config.likelihood(config.n_starts, config.n_features)
+            return own
         course = NoiseCourse(config.noise_floor, config.narrowed, config.released, config.pooled)
         return likelihood_of(config.kinds, config.n_starts, config.n_features, config.initial_noise, course)
 
     def _networks(self, sources: Generators, n_latents: int, config: Any) -> tuple[Encoder, Decoder]:
         linear = bool(config.beginnings)
         encoder = Encoder(sources, config.n_features, config.hidden, n_latents, config.masked, linear=linear)
-        return encoder, _DECODERS[config.decoder](sources, config)
+        if isinstance(config.decoder, str):
+            return encoder, _DECODERS[config.decoder](sources, config)
+        return encoder, OwnDecoder(sources, config.decoder, n_latents, config.n_inputs, config.n_features)
 
     def rates(self) -> Mapping[str, float]:
         """Rates fall with the number of features, most for what takes them all (Yang et al. 2021, arXiv:2203.03466)."""
@@ -251,7 +271,7 @@ class CGVAENetwork(LatentModel):
     def simplify(self, start: int, train: Rows) -> bool:
         config = self.config
         plain = config.by_evidence and config.kinds == ("gaussian",) and not config.masked
-        if not (self._doubted and plain):
+        if not (self._doubted and plain) or config.likelihood is not None or isinstance(self.decoder, OwnDecoder):
             return False
         self._begin_linear("linear", [start], train, weakest_component(train.x, config.n_latents, _START_SEED))
         some = train.take(slice(None, None, -(-len(train) // _SIMPLE_ROWS)))
@@ -264,7 +284,7 @@ class CGVAENetwork(LatentModel):
 
     def _kind(self, start: int) -> str:
         kinds = self.config.beginnings
-        if not kinds:
+        if not kinds or isinstance(self.decoder, OwnDecoder):
             return ""
         return "linear" if self._wide else kinds[start % len(kinds)]
 
@@ -351,7 +371,8 @@ class CGVAENetwork(LatentModel):
             self.alive[start, 0, kept] = 1.0
 
     def single(self, start: int) -> CGVAENetwork:
-        network = type(self)(replace(self.config, n_starts=1, spare=0, pooled=0.0)).to(self.alive)
+        config = replace(self.config, n_starts=1, spare=0, pooled=0.0, inputs=self.config.n_inputs)
+        network = type(self)(config).to(self.alive)
         kept = torch.nonzero(self.alive[start, 0]).flatten()[: self.config.n_latents]
         own = {name: value[start : start + 1] for name, value in self.state_dict().items()}
         parts: dict[str, Any] = {"encoder": self.encoder, "decoder": self.decoder, "domain_prior": self.domain_prior}
