@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork, Make
 from unmix.models.contracts import check_decoder, check_likelihood, check_prior
 from unmix.nets.own_decoder import MakeDecoder
 from unmix.objectives.sparsity import PENALTIES
+from unmix.train.callbacks import Callback
 from unmix.train.fit import TrainingSettings
 from unmix.validation import AT_LEAST_ZERO, Check, one_of, random_seed, whole
 
@@ -86,6 +87,17 @@ class CGVAE(LatentEstimator):
     batch_size : int, default 128
     learning_rate : float, default 0.01
         Peak of a warm-up and cosine schedule (Adam). With d > 16 features it is multiplied by (16 / d)^½.
+    optimizer : callable, optional
+        Called with parameter groups and their learning rates, returns a torch optimiser to use instead of Adam, such as
+        ``functools.partial(torch.optim.AdamW, weight_decay=1e-4)``. It should treat entries of the parameters one by
+        one, since their first axis is that of the starts.
+    scheduler : callable, optional
+        Called with the optimiser, returns a torch ``LRScheduler`` to use instead of warm-up and cosine. It starts from
+        ``learning_rate`` and takes a step after every epoch.
+    warm_start : bool, default False
+        Whether ``fit`` of a fitted model continues it instead of starting anew: one start, at the fitted parameters,
+        with the final objective throughout. The rows may be others, features and domains must be the same. The result
+        is not worse on the held-out rows than the model it started from.
     validation_fraction : float, default 0.1
         Share of every domain that is held out, the same rows for every ``random_state``; early stopping, choice of
         start and all reported numbers except the mixing use it.
@@ -202,21 +214,30 @@ Likelihood
         y: LabelsLike = None,
         *,
         layer: str | None = None,
+        callbacks: Sequence[Callback] = (),
         checkpoint: str | Path | None = None,
         resume: bool = False,
     ) -> Self:
         X = in_layer(X, layer)
+        given: dict[str, Any] = {"callbacks": callbacks, "checkpoint": checkpoint, "resume": resume}
         self._check_words()
         if self.n_latents != "auto":
-            super().fit(X, y, checkpoint=checkpoint, resume=resume)
+            super().fit(X, y, **given)
             return self._warned()
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
         numbered = clone(self).set_params(n_latents=1, random_state=seed)
+        if (before := getattr(self, "fit_", None)) is not None:
+            numbered.set_params(n_latents=before.model.n_latents)
+            numbered.fit_ = before
+            super(CGVAE, numbered).fit(X, y, **given)
+            kept = replace(numbered.fit_.summary, selection=before.summary.selection)
+            self.fit_ = replace(numbered.fit_, parameters=words, summary=kept)
+            return self._warned()
         choice = choose_latents(numbered, X, y, seed)
         say(self.verbose, f"{choice.n_latents} latents: {choice.reason}")
         numbered.set_params(n_latents=choice.n_latents)
-        super(CGVAE, numbered).fit(X, y, checkpoint=checkpoint, resume=resume)
+        super(CGVAE, numbered).fit(X, y, **given)
         fit = numbered.fit_
         self.fit_ = replace(fit, parameters=words, summary=replace(fit.summary, selection=choice.table))
         if choice.decided:

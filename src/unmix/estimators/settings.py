@@ -13,6 +13,7 @@ from unmix.data.schema import FeatureSchema
 from unmix.distributions.likelihood import Likelihood
 from unmix.nets.layers import ACTIVATIONS
 from unmix.train.fit import TrainingSettings
+from unmix.train.optimizers import MakeOptimizer, MakeScheduler
 from unmix.validation import AUXILIARY, FLAG, POSITIVE, SHARE, VERBOSE, WIDTHS, Check, one_of, whole
 
 _LEAST_EPOCHS = 20
@@ -20,6 +21,13 @@ _MOST_EPOCHS = 1_000
 _PATIENCE_SHARE = 0.2
 
 
+CALLABLE = Check(
+    "None, or a class or function, or a functools.partial of one", lambda value: value is None or callable(value)
+)
+CALLBACKS = Check(
+    "a list of callables, each called with the record of an epoch",
+    lambda value: isinstance(value, list | tuple) and all(map(callable, value)),
+)
 COMMON: dict[str, Check] = {
     "n_latents": whole(1),
     "hidden": WIDTHS,
@@ -27,6 +35,9 @@ COMMON: dict[str, Check] = {
     "max_epochs": whole(1).or_else(None),
     "batch_size": whole(1),
     "learning_rate": POSITIVE,
+    "optimizer": CALLABLE,
+    "scheduler": CALLABLE,
+    "warm_start": FLAG,
     "validation_fraction": SHARE,
     "early_stopping": FLAG,
     "auxiliary": AUXILIARY,
@@ -73,6 +84,8 @@ class Trained(Protocol):
     max_epochs: int | None
     batch_size: int
     learning_rate: float
+    optimizer: MakeOptimizer | None
+    scheduler: MakeScheduler | None
     validation_fraction: float
     early_stopping: bool
     steps_per_latent: ClassVar[int]
@@ -104,6 +117,8 @@ def training_settings(estimator: Trained, n_samples: int, seed: int, has_held_ou
         learning_rate=float(estimator.learning_rate),
         patience=patience,
         seed=seed,
+        optimizer=estimator.optimizer,
+        scheduler=estimator.scheduler,
     )
 
 

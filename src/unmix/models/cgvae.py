@@ -76,6 +76,7 @@ PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": Spl
 DECODERS = ("dense", "feature")
 MakePrior = Callable[[Generators, int, int, float], DomainPrior]
 MakeLikelihood = Callable[[int, int], Likelihood]
+_FITTED = ("fitted",)
 _NEGLIGIBLE = 0.01
 _NEGLIGIBLE_EFFECT = 0.05
 _ENTRY_COST = 6.0
@@ -119,6 +120,7 @@ class Schedule:
 _STRONG = Schedule(((0.0, 0.0), (0.5, 1.0), (0.8, None)))
 _HALF = Schedule(((0.0, 0.0), (0.5, 0.5), (0.8, None)))
 _GENTLE = ((0.0, 0.0), (0.2, 0.2), (0.5, 0.2), (0.65, 1.0), (0.8, None))
+_FINAL = Schedule(((0.0, None),))
 SCHEDULES = (_STRONG, _HALF, _HALF, Schedule(_GENTLE, drop=1))
 
 
@@ -133,8 +135,9 @@ class CGVAEConfig:
     ``turned`` the latents are rotated to fit domains and sparsity.
 
     The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, "" at
-    random weights; with none there are no linear paths. Until ``released`` the features share all of the noise's
-    variance, then the share ``pooled``. ``by_evidence``: the final weight of the penalty is that of ``_by_evidence``.
+    random weights; with none there are no linear paths; "fitted": one start, at a fitted model. Until ``released`` the
+    features share all of the noise's variance, then the share ``pooled``. ``by_evidence``: the final weight of the
+    penalty is that of ``_by_evidence``.
     ``kinds`` are the likelihoods of the features, one for each or one for all.
 
     ``decoder``, ``prior`` and ``likelihood`` may be classes of the user's own (``models/contracts.py``), the likelihood
@@ -220,12 +223,15 @@ class CGVAENetwork(LatentModel):
 
     @torch.no_grad()
     def begin(self, train: Rows, some: Rows) -> bool:
-        config = self.config
-        self.likelihood.begin(train)
+        config, fitted = self.config, self.config.beginnings == _FITTED
+        if not fitted:
+            self.likelihood.begin(train)
         self._wide = len(train) < _LEAST_ROWS_A_FEATURE * config.n_features
         if config.by_evidence:
             one = float(PENALTIES[config.penalty](torch.ones(1, 1, 1)))
             self.final_sparsity = min(_by_evidence(len(train), self._wide) / one, _FINAL_SHARE * config.sparsity)
+        if fitted:
+            return True
         kinds = {start: self._kind(start) for start in range(self.n_starts) if self._kind(start)}
         if kinds:
             weakest = weakest_component(train.x, config.n_latents, _START_SEED)
@@ -258,6 +264,12 @@ class CGVAENetwork(LatentModel):
         """Where all starts begin at the linear solution there may be nothing to gain, and much to overfit."""
         return _PATIENCE_OF_LINEAR if self.settled(0.0) else math.inf
 
+    def go_on(self) -> None:
+        """The final objective from the start: no spare latents, no rotation, no floor under the noise."""
+        self.config = replace(self.config, beginnings=_FITTED, schedules=(_FINAL,), turned=(), released=0.0)
+        self.likelihood.release()
+        self.likelihood.lower_floor(0.0)
+
     def release_noise(self) -> None:
         """The number of latents is enough: let each feature have its part of the noise from the start."""
         self.config = replace(self.config, released=0.0)
@@ -280,10 +292,12 @@ class CGVAENetwork(LatentModel):
         return True
 
     def seedless(self, start: int) -> bool:
-        return self._kind(start) == "linear"
+        return self._kind(start) in ("linear", *_FITTED)
 
     def _kind(self, start: int) -> str:
         kinds = self.config.beginnings
+        if kinds == _FITTED:
+            return kinds[0]
         if not kinds or isinstance(self.decoder, OwnDecoder):
             return ""
         return "linear" if self._wide else kinds[start % len(kinds)]
