@@ -79,7 +79,7 @@ def loaded(name: str) -> Any:
 
 
 def found(name: str, what: str) -> Any:
-    """The class or function ``"package.module:Name"``, imported from the current folder too; ``what`` is it to be?
+    """The class or function ``"package.module:Name"``, imported from the current folder too; ``what`` it is to be.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def found(name: str, what: str) -> Any:
     here = str(Path.cwd())
     added = here not in sys.path
     if added:
-        sys.path.insert(0, here)
+        sys.path.append(here)
     try:
         return reduce(getattr, path.split("."), importlib.import_module(module))
     except (Exception, SystemExit) as error:
