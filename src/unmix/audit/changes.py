@@ -486,4 +486,6 @@ def _judge(subject: AuditInput, changes: Changes, left: Bools, met: Bools, barre
         sentence += f" The domains do not reliably differ in enough directions to separate {listed(lacking)}."
     if bars:
         sentence += f" For {listed(bars)} changes do not count, because latents depend on each other within domains."
+    if lacking and changes.blind and not bars:
+        return "cannot tell", False, f"{sentence}{more}"
     return "fails", True, f"{sentence}{more}"
