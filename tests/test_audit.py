@@ -495,8 +495,21 @@ def test_absent_and_small_domains_and_few_rows():
     scattered = audit_of(stub, z[::20], labels[::20])
     assert scattered.finding("C3").verdict == "cannot tell"
     assert "Fewer than two domains have 20 rows" in scattered.finding("C3").sentence
+    assert scattered.latents["change"].isna().all()
+    assert not scattered.latents["effect"].str.contains("between domains").any()
     apart = z + 40.0 * labels[:, None]
     assert "of u0 (in z0, z1 and z2), u1 (in z0, z1 and z2)" in audit_of(stub, apart, labels).finding("C1").sentence
+
+
+def test_zeros_that_few_rows_leave_open_are_no_failure_of_sparsity():
+    """Four of 27 entries: more than chance, fewer than the six that rotation makes without independence."""
+    support = DENSE.copy()
+    support[[0, 1, 2, 3], [0, 1, 2, 0]] = 0
+    stub, z, labels = problem(support, 4)
+    few = audit_of(stub, z[::20], labels[::20]).finding("C4")
+    assert (few.verdict, few.could_fail) == ("cannot tell", False)
+    assert few.sentence.endswith("if the latents are independent within domains, which these rows cannot test.")
+    assert audit_of(stub, z, labels).finding("C4").could_fail
 
 
 def test_continuous_domains_become_parts():

@@ -42,7 +42,8 @@ class Audit:
         mixing, NA if it is superfluous; ``reason``, and its ``code``, which is stable when the wording changes;
         ``remedy``: the cheapest change that would identify it, or test it, or "";
         ``explained_variance``: share of the features' variance, NaN if unknown; ``change``: share of its variance
-        between domains, NaN with one domain; ``effect``: both in words, with the domain that differs most.
+        between domains, NaN if no two domains have enough rows; ``effect``: both in words, with the domain that
+        differs most.
     findings : list of Finding, one for each condition of the theory
     pairs : DataFrame, one row a pair of latents
         ``a``, ``b``, ``separated``, ``probability`` (share of the draws of the support that separate it), ``route``

@@ -154,7 +154,8 @@ def check_sparsity(subject: AuditInput, context: Context) -> CheckResult[Support
     zeros, chance = max(looks, key=lambda look: look[0] - look[1])
     credible, at_rows = n == 1 or zeros > free + chance, np.mean(seen, axis=0)
     support = Support(probability, draws, credible, ties, contested_pairs(subject), at_rows)
-    return CheckResult(_finding(subject, support, zeros, free, chance), support)
+    tested = independent.finding.could_fail
+    return CheckResult(_finding(subject, support, zeros, free, chance, tested), support)
 
 
 CHECK = Check(CONDITION, check_sparsity)
@@ -220,7 +221,8 @@ def small_by_chance(sizes: Floats, threshold: float) -> int:
     return int(nbinom.ppf(1 - _LEVEL, near + 0.5, 1.0 / (1.0 + ratio)))
 
 
-def _finding(subject: AuditInput, support: Support, zeros: int, free: int, chance: int) -> Finding:
+def _finding(subject: AuditInput, support: Support, zeros: int, free: int, chance: int, tested: bool) -> Finding:
+    """``tested``: whether dependence within domains could be tested; if not, rotation can explain twice the zeros."""
     n = subject.n_latents
     above = np.triu_indices(n, 1)
     smaller, empty = support.share_below(n)[above], support.share_below(1)[above]
@@ -266,8 +268,12 @@ def _finding(subject: AuditInput, support: Support, zeros: int, free: int, chanc
         by_chance = f", and {chance} are small by chance, given how many are just above the threshold" if chance else ""
         sentence = (
             f"{zeros} of {support.edges.size} entries of the mixing are near zero. Rotating the latents of a dense "
-            f"mixing can make {free}{by_chance}: there is no sign of sparsity."
+            f"mixing can make {free}{by_chance}"
         )
+        if not tested and zeros > chance:
+            sentence += ". Fewer, if the latents are independent within domains, which these rows cannot test."
+            return Finding(CONDITION, "cannot tell", False, f"{sentence}{other}", evidence)
+        sentence += ": there is no sign of sparsity."
         if support.edges.size - free - chance <= support.edges.shape[0]:
             sentence += f" With only {counted(support.edges.shape[0], 'feature')} no sign is possible; add features."
         return Finding(CONDITION, "fails", True, f"{sentence}{other}", evidence)

@@ -292,7 +292,7 @@ def _effect_words(subject: AuditInput, effects: pd.DataFrame) -> list[dict[str, 
         own = effects[effects["latent"] == name]
         words = [] if np.isnan(explained) else [f"{_share(explained)} of the features' variance"]
         change = float("nan")
-        if len(own) > 1:
+        if len(own) > 1 and not subject.untested_domains:
             change = float((own["rows"] * own["mean"].astype(float) ** 2).sum() / own["rows"].sum())
             most = own.to_dict("records")[int(np.abs(own["mean"].to_numpy(dtype=float)).argmax())]
             where = f", most in {most['domain']}: mean {most['mean']:+.1f}, spread {most['spread']:.1f}"
