@@ -64,7 +64,7 @@ def _sparser(slopes: Floats, rng: np.random.Generator) -> tuple[int, int] | None
     left = left[:, left.max(axis=0) >= _DEPENDS]
     has = left < _ZERO * left.max(axis=0)
     zeros, n_features = _zeros_of_two(has), has.shape[1]
-    first, second = np.unravel_index(int(zeros.argmax()), zeros.shape)
+    first, second = divmod(int(zeros.argmax()), len(_ANGLES))
     most, near = int(zeros[first, second]), np.arange(-_OWN // _STEP, _OWN // _STEP + 1)
     own = int(zeros[np.ix_(near, near + len(_ANGLES) // 2)].max())
     if most < own + _MORE or most < _SHARE * n_features or not _changes_a_latent(_STEP * first, _STEP * second):

@@ -109,7 +109,8 @@ def _expansion(model: FittedModel, rows: Rows) -> Tensor:
 
 def difference_error(starts: pd.DataFrame) -> NDArray[np.float64]:
     """That column of ``restarts_table``; NaN in fits from before it was kept."""
-    return starts.get("difference_error", pd.Series(np.nan, starts.index)).to_numpy(dtype=float)
+    known = "difference_error" in starts
+    return starts["difference_error"].to_numpy(dtype=float) if known else np.full(len(starts), np.nan)
 
 
 def restarts_table(result: TrainingResult, agreed: Agreement, best: int) -> pd.DataFrame:
