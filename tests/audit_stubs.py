@@ -90,6 +90,7 @@ def audit_of(
     worse_by=None,
     comparable=None,
     residual=None,
+    simplified=False,
 ):
     n_domains = len(stub.location)
     present = np.unique(labels)
@@ -109,6 +110,7 @@ def audit_of(
         worse_by=None if worse_by is None else np.array(worse_by),
         comparable=None if comparable is None else np.array(comparable),
         residual=residual,
+        simplified=simplified,
     )
     return audit_subject(subject)
 

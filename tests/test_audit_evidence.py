@@ -77,6 +77,14 @@ def test_too_few_latents_come_before_starts_that_disagree():
     assert set(audit.latents["code"]) == {"too_few_latents"}
 
 
+def test_a_linear_model_has_too_few_latents():
+    audit = audit_of(*problem(SPARSE, 4), residual=left(0.22, 0.006), simplified=True)
+    found = audit.finding("number of latents")
+    assert found.verdict == "fails"
+    assert found.sentence.endswith("The fit therefore returned a linear model.")
+    assert verdicts(audit) == ["unsupported"] * 3
+
+
 def test_starts_in_a_clearly_worse_optimum_do_not_count():
     objective, error = [3.0, 3.3, np.inf, 3.02, 3.3, 3.04], [0.0, 0.1, 0.1, 0.001, 0.2, np.nan]
     assert comparable(objective, error, 0).tolist() == [False, False, False, True, True, True]

@@ -202,6 +202,7 @@ class AuditInput:
     relabelled, relabelled_strata : (shuffles, rows, n_latents) and (shuffles, rows), latents of decoded rows encoded
         with shuffled domain labels, and these labels; None if the encoder takes no domains
     residual : the two features that depend on each other most, given the latents, or None if unknown
+    simplified : whether the fit returned a linear model because of such features
     variance : (n_latents,), share of the features' variance that each latent accounts for, or None
     unit, kept : unit of the Jacobian, and quantity that the reconstruction refers to, as in ``Likelihood``
     """
@@ -225,6 +226,7 @@ class AuditInput:
     relabelled: Floats | None = None
     relabelled_strata: Ints | None = None
     residual: ResidualDependence | None = None
+    simplified: bool = False
     variance: Floats | None = None
     unit: str = "standard deviations"
     kept: str = "variance"
@@ -301,6 +303,7 @@ def subject_of_model(
     comparable: NDArray[np.bool_] | None = None,
     reconstruction: Reconstruction | None = None,
     residual: ResidualDependence | None = None,
+    simplified: bool = False,
     variance: Floats | None = None,
 ) -> AuditInput:
     """Input from a fitted model and the posterior means of some rows; no features are needed."""
@@ -329,6 +332,7 @@ def subject_of_model(
         relabelled=again,
         relabelled_strata=labels,
         residual=residual,
+        simplified=simplified,
         variance=variance,
         unit=model.likelihood.unit,
         kept=model.likelihood.kept,

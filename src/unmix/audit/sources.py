@@ -34,13 +34,14 @@ def audit_model(
     objective_error: ArrayLike,
     rows: tuple[Floats, Floats, Strata, Reconstruction] | None = None,
     residual: ResidualDependence | None = None,
+    simplified: bool = False,
 ) -> Audit:
     """Audit of a fitted model on new ``rows``, or on the rows of its description.
 
     ``rows`` are posterior means, their widths, strata, and the reconstruction of each feature. ``objective`` (starts,)
     is the objective of every start on held-out rows, in nats per row; lower is better. ``objective_error`` (starts,) is
     the standard error of its difference from that of the kept start, NaN if unknown. ``residual`` is the dependence
-    between residuals, None if unknown.
+    between residuals, None if unknown; ``simplified``: whether the fit returned a linear model because of it.
     """
     if rows is None:
         own, latents = Strata(found.strata, found.strata_group, found.strata_design), found.latents
@@ -69,6 +70,7 @@ def audit_model(
         comparable=comparable(reached, objective_error, best)[others],
         reconstruction=reconstruction,
         residual=residual,
+        simplified=simplified,
         variance=found.explained_variance if len(found.explained_variance) else None,
     )
     return audit_subject(subject)

@@ -170,7 +170,7 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, Said]:
     if not found.changes.changing[i] and open_:
         still = Said("unchanging", "It does not change between domains by more than with shuffled labels")
         if found.subject.untested_domains:
-            still = Said("changes_untested", "Whether it changes between domains cannot be tested")
+            still = Said("changes_untested", "Its changes between domains are not tested")
         elif found.changes.blind and len(found.subject.large) > 1:
             still = Said("too_few_rows", "There are too few rows to tell whether it changes between domains")
         verdict = "unsupported" if still.code == "unchanging" else NOT_TESTED

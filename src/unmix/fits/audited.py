@@ -55,6 +55,7 @@ def audit_fit(fit: LatentFit, new: NewRows | None = None) -> Audit:
         objective_error=difference_error(fit.starts),
         rows=rows,
         residual=residual,
+        simplified=fit.summary.simplified,
     )
     return replace(found, notes=_notes_of(fit) if new is None else new.notes)
 

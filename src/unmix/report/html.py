@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from unmix.audit.agreement import REPEATS, comparable, mean_of_pairs
 from unmix.audit.finding import floored, listed
-from unmix.audit.input import Reconstruction
+from unmix.audit.input import LEAST_ROWS, Reconstruction
 from unmix.audit.positivity import collapsed
-from unmix.audit.result import Audit
+from unmix.audit.result import NOT_TESTED, Audit
 from unmix.fits.choice import difference_error
 from unmix.fits.latent import LINEAR_MODEL, LatentFit, kept_as_begun, tables
 from unmix.report import figures
@@ -149,8 +149,8 @@ def audited_words(row: Mapping[Hashable, Any]) -> str:
         return "identified: a single factor, up to a one-to-one transformation."
     if row["verdict"] == "unsupported":
         return "not supported by these data."
-    if row["verdict"] == "not tested":
-        return "not tested: there are too few rows to tell."
+    if row["verdict"] == NOT_TESTED:
+        return "not tested by these rows."
     others = listed([name for name in row["block"] if name != row["name"]])
     return f"identified only together with {others}, as a block: the data do not separate its latents."
 
@@ -236,7 +236,8 @@ def _verdict(fit: LatentFit) -> str:
             f"The kept latents {word}{aside} (mean correlation with their partners in the other starts {mean:.2f}; "
             f"over all pairs of starts {mean_of_pairs(compared):.2f})."
         )
-    if len(fit.domains.domains) > 1:
+    audited = found.audited_strata if len(found.audited_latents) else found.strata
+    if (np.bincount(audited[audited >= 0], minlength=2) >= LEAST_ROWS).sum() > 1:
         parts.append(
             f"The share of variance between domains, with its whole interval, exceeds that of shuffled labels for "
             f"{len(changing)} of {len(fit.latent_names)} latents{': ' + ', '.join(changing) if changing else ''}."
