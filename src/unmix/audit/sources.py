@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from unmix.audit.agreement import SAME_LATENTS, agreement
+from unmix.audit.agreement import SAME_LATENTS, agreement, comparable
 from unmix.audit.describe import Description
 from unmix.audit.input import AuditInput, Reconstruction, ResidualDependence, Strata, evenly, stratify, subject_of_model
 from unmix.audit.result import Audit
@@ -40,14 +40,17 @@ def audit_model(
     names: Sequence[str],
     feature_names: Sequence[str],
     objective: ArrayLike,
+    objective_error: ArrayLike,
     rows: tuple[Floats, Floats, Strata, Reconstruction] | None = None,
     residual: ResidualDependence | None = None,
+    simplified: bool = False,
 ) -> Audit:
     """Audit of a fitted model on new ``rows``, or on the rows of its description.
 
     ``rows`` are posterior means, their widths, strata, and the reconstruction of each feature. ``objective`` (starts,)
-    is the objective of every start on held-out rows, in nats per row; lower is better. ``residual`` is the dependence
-    between residuals, None if unknown.
+    is the objective of every start on held-out rows, in nats per row; lower is better. ``objective_error`` (starts,) is
+    the standard error of its difference from that of the kept start, NaN if unknown. ``residual`` is the dependence
+    between residuals, None if unknown; ``simplified``: whether the fit returned a linear model because of it.
     """
     if rows is None:
         own, latents = Strata(found.strata, found.strata_group, found.strata_design), found.latents
@@ -73,8 +76,10 @@ def audit_model(
         starts=found.mixing_starts[[best, *alike]],
         agreement=found.agreement_latents[others],
         worse_by=reached[others] - reached[best],
+        comparable=comparable(reached, objective_error, best)[others],
         reconstruction=reconstruction,
         residual=residual,
+        simplified=simplified,
         variance=found.explained_variance if len(found.explained_variance) else None,
     )
     return audit_subject(subject)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unmix.audit.agreement import comparable
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
 from unmix.audit.describe import Description, with_training_rows
 from unmix.audit.input import LEAST_SHARED, ResidualDependence, stratify
@@ -24,7 +25,7 @@ from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import write_table
-from unmix.fits.choice import Finished, finish_starts, restarts_table
+from unmix.fits.choice import Finished, difference_error, finish_starts, restarts_table
 from unmix.fits.fit import Fit, Kind, Parts, Saved, Summary
 from unmix.fits.storage import SELECTION
 from unmix.models.base import FittedModel, LatentModel
@@ -90,11 +91,10 @@ class LatentSummary(Summary):
         return shares if len(shares) else np.full(self.mixing.shape[1], np.nan)
 
     def latents_agreement(self, starts: pd.DataFrame, best: int) -> Floats:
-        """Median correlation of each latent (n_latents,) with its partner in the other starts that did not fail."""
-        reached = np.isfinite(starts["held_out_objective"].to_numpy(dtype=float))
-        reached[best] = False
+        """Median correlation of each latent (n_latents,) with its partner in the other starts that count."""
+        others = comparable(starts["held_out_objective"], difference_error(starts), best)
         found = self.description.agreement_latents
-        return np.median(found[reached], axis=0) if reached.any() else np.full(found.shape[1], np.nan)
+        return np.median(found[others], axis=0) if others.any() else np.full(found.shape[1], np.nan)
 
     def effects_frame(self, domains: Sequence[str], latents: Sequence[str]) -> pd.DataFrame:
         """How each domain moves each latent, one row per pair, with 95 % intervals; in units of the latent's spread."""
