@@ -7,7 +7,7 @@ each other's nearest neighbours come together (``models/matching.py``).
 
 Where such pairs differ between two halves of the images, they are not of the same things, and would carry an image to
 another thing. Then nothing is turned, what the components leave of an image is kept, and covariances are changed as
-little as it takes for a classifier to read what is carried as of its target.
+little as it takes for a classifier to read what is carried as of its target, nearly as often as it would be at most.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SIDE, ALIGNED_ROWS = 32, 4096
 _VIEWS, _VIEWED = 4, 2**24
 _HELD_OUT = 5
 LEAST_REPEATED = 0.4
-_SHRINKS, _READ = (0.9, 0.75, 0.5, 0.25), 0.98
+_SHRINKS, _LOSS = (0.9, 0.75, 0.5, 0.25), 0.02
 Reader = Callable[[Tensor], Tensor]
 
 
@@ -79,7 +79,7 @@ class Alignment(GaussianTransport):
             aligned = cls(n_domains, *plain.basis.shape[::-1], n_colours=x.shape[1])
             aligned.load_state_dict(plain.state_dict() | {f"colours.{k}": v for k, v in colours.state_dict().items()})
             return aligned.to(x.device)
-        views = [reduced(view).flatten(1) for view in _views(x, seed)]
+        views = pixel_views(x, seed)
         fitted = cls.fit(
             torch.cat(views),
             groups.repeat(len(views)),
@@ -92,10 +92,12 @@ class Alignment(GaussianTransport):
         if share >= LEAST_REPEATED:
             turn(fitted, views, groups)
             return fitted
-        for own in (*_SHRINKS, shrink):
-            fitted = cls.fit(views[0], groups, n_domains, n_components=n_components, shrink=own, keep_rest=True)
-            if reader is not None and fitted.read_as_target(x, groups, reader) >= _READ:
-                break
+        tried = [
+            cls.fit(views[0], groups, n_domains, n_components=n_components, shrink=own, keep_rest=True)
+            for own in ((shrink,) if reader is None else (*_SHRINKS, shrink))
+        ]
+        read = [0.0 if reader is None else one.read_as_target(x, groups, reader) for one in tried]
+        fitted = next(one for one, own in zip(tried, read, strict=True) if own >= max(read) - _LOSS)
         fitted.repeated = share
         return fitted
 
@@ -159,7 +161,7 @@ def colours_suffice(x: Tensor, groups: Tensor, n_domains: int, n_components: int
     known, known_groups = small[~held], groups[~held]
     colours = ColourTransport.fit(known, known_groups, n_domains)
     rows = known.flatten(1)
-    views = [view.flatten(1) for view in _views(known, 0)]
+    views = pixel_views(known, 0)
     pixels = GaussianTransport.fit(
         torch.cat(views), known_groups.repeat(len(views)), n_domains, n_components=n_components, keep_rest=False
     )
@@ -232,12 +234,13 @@ def jittered(x: Tensor, source: torch.Generator) -> Tensor:
     return _placed(x, 2 * torch.rand(3, len(x), generator=source).to(x.device) - 1)
 
 
-def _views(x: Tensor, seed: int) -> list[Tensor]:
-    """The images, and as often as memory easily holds the images all scaled and moved alike."""
+def pixel_views(x: Tensor, seed: int) -> list[Tensor]:
+    """The padded images, flattened, and as often as memory easily holds the images all scaled and moved alike."""
     count = min(_VIEWS, _VIEWED // reduced(x[:1]).numel() // len(x))
     source = torch.Generator().manual_seed(seed)
     draws = 2 * torch.rand(max(0, count), 3, 1, generator=source).to(x.device) - 1
-    return [x] + [_placed(x, own.expand(-1, len(x))) for own in draws]
+    views = [x] + [_placed(x, own.expand(-1, len(x))) for own in draws]
+    return [reduced(view).flatten(1) for view in views]
 
 
 def _placed(x: Tensor, draws: Tensor) -> Tensor:
