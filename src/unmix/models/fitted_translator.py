@@ -120,7 +120,7 @@ class FittedTranslator(Framed):
 
     @torch.no_grad()
     def content(self, x: Tensor, groups: Tensor) -> Tensor:
-        """Content in the common Gaussian (rows, n_content): no linear reader finds the domain in it."""
+        """Content in the common Gaussian (rows, n_content): no linear reader finds the domain if pixels are matched."""
         parts = []
         for own, places in self._parts(x, groups):
             mean, _ = self.networks.encode(self.align.common_of(as_padded(own, self.config.padded), places))
