@@ -429,8 +429,8 @@ def _pairs(path: Path) -> list[str]:
     said = (
         "\n## Pairs that halves of the images agree on\n\n`python benchmarks/pairs.py`: of the pairs that "
         "`ImageTranslator` could use, the share that transports learnt from two halves of the images both find "
-        "(`repeated`), and the share that shows the same thing; pairs are used where two fifths repeat. That bound was chosen on typefaces "
-        "and on emoji of vendors that are not here:\n"
+        "(`repeated`), and the share that shows the same thing. Pairs are used where two fifths repeat; that bound was "
+        "chosen on typefaces, and on emoji of vendors that are not here:\n"
     )
     return [said, _table(pd.read_csv(path))]
 
