@@ -46,6 +46,9 @@ _TRIED_IN_VAIN = 3
 _WIDE = 256
 _MOST_ROWS = 5_000
 _SHUFFLES = 3
+_FIXED_SEED = 0
+_DOUBTED_SHARE = 0.005
+_EXPLAINED = 0.0035
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,12 @@ def fit_rows(
     part: NDArray[np.int64] | None = None,
     share: float = 1.0,
     turned: bool = True,
+    least_share: float = LEAST_SHARED,
 ) -> Tried:
     """Fit ``estimator`` on the training rows, or a ``part`` of them, with a ``share`` of its passes.
 
     Without ``turned`` there is no rotation of the latents in training, which would dominate the time of a short fit.
+    Of residuals that depend on each other, those that share ``least_share`` of a feature's variance come first.
     """
     device = pick_device(estimator.device)
     rows, place = data.rows.to(device), data.train if part is None else part
@@ -122,7 +127,7 @@ def fit_rows(
         Candidate(
             found.model.n_latents,
             np.concatenate(bounds),
-            residual_dependence(found.model, train, strata, data.features.names),
+            residual_dependence(found.model, train, strata, data.features.names, least_share=least_share),
             float(found.description.r2.mean()),
             int((found.description.posterior_width > 1.0).sum()),
             found.agreed.mean,
@@ -254,15 +259,27 @@ def _probe(estimator: LatentEstimator, data: Prepared, seed: int) -> Candidate:
     return fit_rows(estimator, data, seed, share=1 / _PROBE_SHARE, turned=False).candidate
 
 
-def suffices(estimator: LatentEstimator, data: Prepared, seed: int) -> bool | None:
+def suffices(estimator: LatentEstimator, data: Prepared) -> bool | None:
     """Whether a short fit with this number of latents leaves independent residuals; None where it is not tried.
 
-    That is in tables of more than 256 features, and where a training is asked for that is as short.
+    That is in tables of more than 256 features, and where a training is asked for that is as short. The same for every
+    ``random_state``.
     """
     epochs, part = planned_epochs(estimator, len(data.rows))
     if len(data.features.names) > _WIDE or not _long_enough(estimator, len(data.rows), epochs * part):
         return None
-    return _probe(clone(estimator).set_params(max_epochs=None), data, seed).independent
+    return _probe(clone(estimator).set_params(max_epochs=None), data, _FIXED_SEED).independent
+
+
+def falls_short(estimator: LatentEstimator, data: Prepared) -> bool:
+    """Whether one start, trained as long as the fit, leaves residuals of which one explains much of another.
+
+    That is, the square of their correlation times their variance, as a share of a feature's variance. The same for
+    every ``random_state``.
+    """
+    alone = clone(estimator).set_params(n_restarts=1, n_spare=0, sparsity=0.0, early_stopping=False)
+    found = fit_rows(alone, data, _FIXED_SEED, turned=False, least_share=_DOUBTED_SHARE).candidate.residual
+    return found.exceeds(WEAK, _DOUBTED_SHARE) and found.correlation * found.share >= _EXPLAINED
 
 
 def long_enough(model: BaseEstimator) -> bool:

@@ -18,7 +18,7 @@ from unmix.audit.input import LEAST_SHARED, ResidualDependence, stratify
 from unmix.audit.left_over import left_over
 from unmix.audit.notes import training_fingerprints
 from unmix.audit.novelty import HeldOutResiduals, held_out_residuals
-from unmix.audit.residuals import AUDITED_SHARE, STRONG, residual_dependence
+from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
 from unmix.audit.sparsity import SUPPORT_THRESHOLD
 from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
@@ -34,7 +34,6 @@ from unmix.train.fit import TrainingResult, rescored
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-DOUBTED_SHARE = 0.005
 LINEAR_MODEL = "the linear model (principal components, rotated to few large entries of the mixing)"
 _FILES = """model.safetensors  the kept start's parameters, and the arrays behind the report
 history.jsonl      held-out objective and its terms, one line per epoch and start
@@ -178,8 +177,8 @@ def finish_fit(
 ) -> LatentFit:
     """The fit of a trained ``network``; ``groups`` are the domains of ``train`` and of ``held_out``.
 
-    With ``residuals`` the features that still depend on each other are looked for. If there are such, and the
-    ``network`` doubts its number of latents, the kept start is replaced by a linear model (``LatentModel.simplify``).
+    With ``residuals`` the features that still depend on each other are looked for. If the ``network`` doubts its
+    number of latents, the kept start is replaced by a linear model (``LatentModel.simplify``).
     """
     described, own_groups = (train, groups[0]) if held_out is None else (held_out, groups[1])
     n_domains = len(domains.domains)
@@ -194,8 +193,7 @@ def finish_fit(
         return residual_dependence(model, train, stratify(train, groups[0]).labels, schema.names, least_share=share)
 
     found, residual, audited = finished()
-    doubted = residuals and dependence(found.model, DOUBTED_SHARE).exceeds(STRONG, DOUBTED_SHARE)
-    simplified = doubted and network.simplify(found.best, train)
+    simplified = network.simplify(found.best, train)
     if simplified:
         result = rescored(result, network, found.best, len(train), described, parameters["random_state"])
         found, residual, audited = finished(found.best)

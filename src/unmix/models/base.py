@@ -128,9 +128,9 @@ class LatentModel(nn.Module, ABC):
         return True
 
     def simplify(self, start: int, train: Rows) -> bool:
-        """After the training: make one start linear, if the model has reason to doubt its number of latents.
+        """After the training: make one start linear, if there is reason to doubt the number of latents.
 
-        Called where features still depend on each other; whether it was done.
+        Returns whether it was done.
         """
         return False
 

@@ -276,7 +276,7 @@ class CGVAENetwork(LatentModel):
         self.likelihood.release()
 
     def doubt_number(self) -> None:
-        """A short fit found that the number of latents is not enough: if training finds so too, keep to linear ones."""
+        """Two fits found that the number of latents is not enough: after the training the model is a linear one."""
         self._doubted = True
 
     @torch.no_grad()
