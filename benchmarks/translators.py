@@ -97,8 +97,9 @@ def of_typefaces(side: int) -> Problem:
     judged = (faces.judged.images, faces.judged.factors["character"].to_numpy().astype(str), faces.judged.domains)
     unseen = lacks | lacks[np.arange(len(own)), own][:, None]
     test = (faces.test.images, faces.test.domains)
+    epochs = 20 if side == 16 else 8
     return Problem(
-        faces.train.images, faces.train.domains, *test, content, names, truth, unseen, judged, 20, 3000,
+        faces.train.images, faces.train.domains, *test, content, names, truth, unseen, judged, epochs, 3000,
         faces.train.factors.astype(str).agg("/".join, axis=1).to_numpy(),
     )  # fmt: skip
 

@@ -41,17 +41,21 @@ class Typefaces:
 
 
 def typefaces(side: int, data_seed: int = 0) -> Typefaces:
-    fonts = {name: _found(file) for name, file in FONTS.items()}
+    files = fonts()
     whole, test, judged = (
-        make_typefaces(count, side, fonts=fonts, random_state=3 * data_seed + place)
+        make_typefaces(count, side, fonts=files, random_state=3 * data_seed + place)
         for place, count in enumerate((TRAINED, HELD_OUT, JUDGED))
     )
     rng = np.random.default_rng(data_seed)
     characters = whole.factors["character"].to_numpy().astype(str)
-    unseen = {name: "".join(sorted(rng.choice(np.unique(characters), UNSEEN, replace=False))) for name in fonts}
+    unseen = {name: "".join(sorted(rng.choice(np.unique(characters), UNSEEN, replace=False))) for name in files}
     kept = np.array([c not in unseen[d] for c, d in zip(characters, whole.domains, strict=True)])
     train = ImageData(whole.images[kept], whole.domains[kept], whole.factors[kept].reset_index(drop=True), {}, ())
     return Typefaces(train, test, judged, unseen)
+
+
+def fonts() -> dict[str, Path]:
+    return {name: _found(file) for name, file in FONTS.items()}
 
 
 def _found(file: str) -> Path:

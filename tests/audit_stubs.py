@@ -79,7 +79,18 @@ def problem(support, n_domains, change="both", kind=Linear, per_domain=300, seed
 
 
 def audit_of(
-    stub, z, labels, *, names=None, width=None, agreement=(0.99, 0.99), starts=None, worse_by=None, residual=None
+    stub,
+    z,
+    labels,
+    *,
+    names=None,
+    width=None,
+    agreement=(0.99, 0.99),
+    starts=None,
+    worse_by=None,
+    comparable=None,
+    residual=None,
+    simplified=False,
 ):
     n_domains = len(stub.location)
     present = np.unique(labels)
@@ -97,7 +108,9 @@ def audit_of(
         starts=own[None] if starts is None else np.stack([own, *starts]),
         agreement=np.array([np.broadcast_to(value, stub.n_latents) for value in agreement]).reshape(-1, stub.n_latents),
         worse_by=None if worse_by is None else np.array(worse_by),
+        comparable=None if comparable is None else np.array(comparable),
         residual=residual,
+        simplified=simplified,
     )
     return audit_subject(subject)
 

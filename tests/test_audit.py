@@ -9,6 +9,7 @@ from scipy.stats import rankdata
 import unmix
 from unmix.audit.changes import tied
 from unmix.audit.input import stratify
+from unmix.audit.rows import rows_needed
 from unmix.data.batches import Rows
 from unmix.data.domains import Encoded
 from unmix.datasets import make_sparse_mixing
@@ -319,9 +320,14 @@ def test_one_of_several_domains_tells_nothing_of_changes():
     stub, z, labels = problem(DENSE, 5)
     only = audit_of(stub, z[labels == 1], labels[labels == 1])
     assert only.finding("C3").verdict == "cannot tell"
-    assert "All rows are from u1, one of 5 domains, so changes cannot be tested." in only.finding("C3").sentence
-    assert only.latents["reason"].str.startswith("Whether it changes between domains cannot be tested").all()
+    assert "All rows are from u1, one of 5 domains, so changes are not tested." in only.finding("C3").sentence
+    assert only.latents["reason"].str.startswith("Its changes between domains are not tested").all()
     assert not any("more domain" in remedy.sentence for remedy in only.remedies)
+    assert verdicts(only) == ["not tested"] * 3
+    assert "0 not supported by these data, 3 that these rows cannot test." in only.summary()
+    said = f"About {rows_needed(2, 3)} audited rows of another domain than u1 would let changes be tested."
+    assert (only.latents["remedy"] == said).all()
+    assert only.to_dict()["remedies"][-1]["code"] == "more_rows"
 
 
 def test_dependence_in_a_single_domain_is_seen():
@@ -426,18 +432,20 @@ def test_no_change_is_only_said_where_the_rows_could_have_shown_one(n_domains, p
     assert f"too few rows to tell: {per_domain} per domain reveal only changes" in found.sentence
     assert audit.latents["reason"].str.startswith("There are too few rows to tell whether it changes").all()
     assert not any("more domain" in remedy.sentence for remedy in audit.remedies)
+    assert verdicts(audit) == ["not tested"] * 3
+    assert set(audit.latents["code"]) == {"too_few_rows"}
     stub, _, labels = problem(DENSE, n_domains, per_domain=8 * per_domain)
     many = np.random.default_rng(0).standard_normal((len(labels), 3))
-    assert audit_of(stub, many, labels).finding("C3").verdict == "fails"
+    audit = audit_of(stub, many, labels)
+    assert audit.finding("C3").verdict == "fails"
+    assert "not tested" not in verdicts(audit)
 
 
 def test_what_few_rows_show_is_said_with_what_they_may_hide():
     stub, z, labels = problem(DENSE, 2, per_domain=20)
-    assert (
-        audit_of(stub, z, labels)
-        .finding("C3")
-        .sentence.endswith("There are few rows; more rows may reveal more changes.")
-    )
+    found = audit_of(stub, z, labels).finding("C3")
+    assert found.sentence.endswith("There are few rows; more rows may reveal more changes.")
+    assert found.verdict == "cannot tell"
 
 
 def test_domains_with_too_few_rows_are_not_counted_as_there():
@@ -482,13 +490,26 @@ def test_absent_and_small_domains_and_few_rows():
     tiny = audit_of(stub, z[::150], labels[::150])
     assert {finding.verdict for finding in tiny.findings} == {"cannot tell"}
     assert "There are 8 rows" in tiny.finding("C1").sentence
-    assert verdicts(tiny) == ["unsupported"] * 3
+    assert verdicts(tiny) == ["not tested"] * 3
     assert "there are 8 rows, and the tests need 20" in tiny.latents["reason"][0]
     scattered = audit_of(stub, z[::20], labels[::20])
     assert scattered.finding("C3").verdict == "cannot tell"
     assert "Fewer than two domains have 20 rows" in scattered.finding("C3").sentence
+    assert scattered.latents["change"].isna().all()
+    assert not scattered.latents["effect"].str.contains("between domains").any()
     apart = z + 40.0 * labels[:, None]
     assert "of u0 (in z0, z1 and z2), u1 (in z0, z1 and z2)" in audit_of(stub, apart, labels).finding("C1").sentence
+
+
+def test_zeros_that_few_rows_leave_open_are_no_failure_of_sparsity():
+    """Four of 27 entries: more than chance, fewer than the six that rotation makes without independence."""
+    support = DENSE.copy()
+    support[[0, 1, 2, 3], [0, 1, 2, 0]] = 0
+    stub, z, labels = problem(support, 4)
+    few = audit_of(stub, z[::20], labels[::20]).finding("C4")
+    assert (few.verdict, few.could_fail) == ("cannot tell", False)
+    assert few.sentence.endswith("if the latents are independent within domains, which these rows cannot test.")
+    assert audit_of(stub, z, labels).finding("C4").could_fail
 
 
 def test_continuous_domains_become_parts():

@@ -28,7 +28,7 @@ def listed_codes():
 def test_every_code_of_the_source_is_in_the_docs():
     text = "".join(path.read_text(encoding="utf-8") for path in SOURCE.glob("*.py"))
     given = set(re.findall(r"(?:Said|Remedy)\(\s*\"(\w+)\"", text)) | {check.code for check in CHECKS}
-    given |= set(re.findall(r"code, still = \"(\w+)\"", text)) | {"more_features", "fewer_latents"}
+    given |= {"more_features", "fewer_latents"}
     assert len(given) > 25
     assert given <= listed_codes()
 
@@ -59,7 +59,9 @@ def test_an_audit_gives_codes(support, n_domains, words, codes):
 def test_faults_have_codes_where_nothing_can_be_tested():
     z = np.random.default_rng(0).standard_normal((12, 2))
     few = unmix.audit_decoder(lambda values: values @ np.ones((2, 4)), z)
-    assert few.latents["code"].tolist() == ["too_few_rows"] * 2
+    assert few.latents[["verdict", "code"]].values.tolist() == [["not tested", "too_few_rows"]] * 2
+    assert [remedy.code for remedy in few.remedies] == ["more_rows"]
+    assert (few.latents["remedy"] == "20 audited rows or more instead of 12 would let the latents be tested.").all()
     still = unmix.audit_decoder(lambda values: values @ np.eye(2, 4), np.ones((60, 2)))
     assert still.latents["code"].tolist() == ["constant"] * 2
     assert still.finding("C1").evidence["fault_codes"] == {"z0": "constant", "z1": "constant"}

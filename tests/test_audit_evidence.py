@@ -7,6 +7,7 @@ import pytest
 from audit_stubs import DENSE, SPARSE, audit_of, problem, verdicts
 
 import unmix
+from unmix.audit.agreement import comparable
 from unmix.audit.input import ResidualDependence
 from unmix.audit.residuals import AUDITED, AUDITED_SHARE, strongest_pair
 from unmix.audit.rows import rows_needed
@@ -69,6 +70,56 @@ def test_too_few_rows_is_a_finding_with_what_it_takes():
     )
     assert audit_of(*problem(DENSE, 8)).finding("rows").verdict == "holds"
     assert rows_needed(2, 4) > rows_needed(8, 4) >= rows_needed(42, 4) == 20
+
+
+def test_too_few_latents_come_before_starts_that_disagree():
+    audit = audit_of(*problem(SPARSE, 4), residual=left(0.9, 0.2), agreement=[(0.5, 0.99, 0.99)] * 3)
+    assert set(audit.latents["code"]) == {"too_few_latents"}
+
+
+def test_a_linear_model_has_too_few_latents():
+    audit = audit_of(*problem(SPARSE, 4), residual=left(0.22, 0.006), simplified=True)
+    found = audit.finding("number of latents")
+    assert found.verdict == "fails"
+    assert found.sentence.endswith("The fit therefore returned a linear model.")
+    assert verdicts(audit) == ["unsupported"] * 3
+
+
+def test_starts_in_a_clearly_worse_optimum_do_not_count():
+    objective, error = [3.0, 3.3, np.inf, 3.02, 3.3, 3.04], [0.0, 0.1, 0.1, 0.001, 0.2, np.nan]
+    assert comparable(objective, error, 0).tolist() == [False, False, False, True, True, True]
+    # If all fit clearly worse, all count.
+    assert comparable([3.0, 3.3, np.inf], [0.0, 0.1, 0.1], 0).tolist() == [False, True, False]
+    assert not comparable([3.0, np.inf], [0.0, 0.1], 0).any()
+    given, found = problem(SPARSE, 3), [(0.99, 0.98, 0.99), (0.5, 0.99, 0.99), (0.6, 0.99, 0.99)]
+    worse = [0.0, 0.3, 0.4]
+    audit = audit_of(*given, agreement=found, worse_by=worse, comparable=[True, False, False])
+    assert verdicts(audit) == ["identified"] * 3
+    assert "correlation 0.99 with the one of 3 that does not fit clearly worse" in audit.latents["reason"][0]
+    said = "Over 1 of 3 other starts (the rest fit clearly worse) the median correlation with every latent is 0.98"
+    assert audit.finding("agreement").sentence.startswith(said)
+    assert audit.finding("agreement").evidence["starts_that_count"] == 1
+    assert verdicts(audit_of(*given, agreement=found, worse_by=worse))[0] == "unsupported"
+
+
+@pytest.mark.parametrize("dependent", [True, False])
+def test_latents_that_hide_dependence_by_mixing_are_contested(dependent):
+    """Covariances [[1, r], [r, 1]] are those of independent latents, mixed: only the zeros show the mixing."""
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(5), 400)
+    sparse = np.repeat(np.eye(2), 5, axis=0) * rng.uniform(0.5, 1.0, (10, 1))
+    mixing = sparse @ np.array([[1, 1], [1, -1]]) / np.sqrt(2)
+    if not dependent:
+        # Entries of similar size: directions near 45° and 135°, but none in common.
+        mixing = rng.uniform(0.5, 1.0, (10, 2)) * rng.choice([-1, 1], (10, 2))
+    r = np.array([0.0, 0.2, 0.4, 0.6, 0.8])[labels]
+    z = rng.standard_normal((2000, 2)) * np.sqrt(np.stack([1 + r, 1 - r], axis=1))
+    audit = unmix.audit_decoder(lambda v: v @ mixing.T, z, labels)
+    assert audit.finding("C2").verdict == "holds"
+    assert audit.pairs["route"].tolist() == ["none" if dependent else "scales"]
+    assert set(audit.latents["code"]) == {"sparser_combinations" if dependent else "separated"}
+    found = audit.finding("C4")
+    assert found.evidence["pairs_that_others_make_sparser"] == ([["z0", "z1", 10, 0]] if dependent else [])
+    assert ("Other combinations of z0 and z1 would make 10 zeros instead of 0" in found.sentence) == dependent
 
 
 def test_a_latent_that_the_noise_hides_is_not_identified():

@@ -1,6 +1,7 @@
 """The audit as its users meet it: fitted models, decoders of their own, tables, JSON, the command line."""
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -266,3 +267,87 @@ def test_a_model_of_images_is_audited_on_its_held_out_rows_and_given_no_table(tm
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(SchemaError, match="was fitted on images, not on a table"):
         raise command("audit", folder, tmp_path / "t.csv").exception
+
+
+@pytest.fixture(scope="module")
+def linear():
+    data = unmix.datasets.make_sparse_mixing(
+        n_latents=3, n_features=9, n_domains=6, n_samples=1200, density=0.3, nonlinearity=0.0, random_state=2
+    )
+    module = torch.nn.Linear(3, 9, bias=False)
+    with torch.no_grad():
+        module.weight.copy_(torch.from_numpy(data.jacobian[0]))
+    return data, module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_torch_module_is_audited_with_its_exact_derivatives(linear, dtype):
+    data, module = linear
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = audit_decoder(torch.nn.Sequential(module, torch.nn.Dropout()).to(dtype), data.z, data.domains)
+    expected = audit_decoder(lambda z: z @ data.jacobian[0].T, data.z, data.domains, jacobian=data.jacobian)
+    pd.testing.assert_frame_equal(found.latents, expected.latents, atol=1e-4)
+    np.testing.assert_allclose(found.edge_probability, expected.edge_probability, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_module_stays_in_its_mode_and_one_without_forward_differentiation_is_audited(linear):
+    data, module = linear
+
+    class Rounded(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient
+
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module.double()
+
+        def forward(self, z):
+            assert not self.training
+            return Rounded.apply(self.inner(z))
+
+    own = Own().train()
+    own.inner.eval()
+    audit = audit_decoder(own, data.z, data.domains)
+    assert (own.training, own.inner.training) == (True, False)
+    assert audit.latents["verdict"].tolist() == audit_decoder(module, data.z, data.domains).latents["verdict"].tolist()
+
+
+@pytest.mark.slow
+def test_a_function_may_return_a_tensor_and_one_that_fails_is_named(linear):
+    data, module = linear
+    module = module.float()
+    audit = audit_decoder(lambda z: module(torch.from_numpy(z).float()), data.z, data.domains)
+    assert len(audit.latents) == 3
+    with pytest.raises(
+        DataError, match=r"decode failed on latents, a numpy array of shape \(1200, 3\): TypeError.*Pass a"
+    ):
+        audit_decoder(lambda z: module(z), data.z, data.domains)
+
+
+@pytest.mark.slow
+def test_domains_of_a_decoder_may_be_a_table(linear):
+    data, module = linear
+    plain = audit_decoder(module, data.z, data.domains)
+    labels = np.array([f"s{k}" for k in data.domains])
+    one = audit_decoder(module, data.z, pd.DataFrame({"site": labels}))
+    assert one.latents["verdict"].tolist() == plain.latents["verdict"].tolist()
+    table = pd.DataFrame({"site": [f"s{k % 2}" for k in data.domains], "batch": [f"b{k // 2}" for k in data.domains]})
+    two = audit_decoder(module, data.z, table)
+    assert two.finding("C3").evidence["domains_compared"] == 6
+    assert two.latents["verdict"].tolist() == plain.latents["verdict"].tolist()
+    age = np.random.default_rng(0).normal(size=1200)
+    found = audit_decoder(module, data.z, pd.DataFrame({"age": age}), auxiliary={"age": "continuous"})
+    assert found.finding("C3").evidence["domains_compared"] == 6
+    with pytest.raises(DomainError, match="age"):
+        audit_decoder(module, data.z, pd.DataFrame({"age": age}))
+    with pytest.raises(DomainError, match=r"z has 1200 rows|1200 rows"):
+        audit_decoder(module, data.z, table[:5])

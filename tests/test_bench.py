@@ -17,15 +17,16 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from unmix import CGVAE
-from unmix.bench import methods, summary
+from unmix import own as imports
 from unmix.bench import run as running
+from unmix.bench import summary
 from unmix.bench.methods import METHODS, Method
 from unmix.bench.page import write_page
 from unmix.bench.presets import PRESETS
 from unmix.bench.run import ROWS, append_row, estimate_seconds, measure, missing_runs, read_rows, run_study
 from unmix.bench.study import Block, Run, Study, read_study
 from unmix.cli import app
-from unmix.errors import SettingError, StorageError
+from unmix.errors import DataError, SettingError, StorageError
 
 SMALL = {"n_samples": 300, "n_latents": 2, "n_features": 4}
 OWN = Method("own", "study_methods:Truncated", domains=False)
@@ -99,7 +100,7 @@ def test_a_file_imports_only_what_is_allowed(tmp_path, estimator, monkeypatch):
     def imported(name):
         pytest.fail(f"{name} was imported")
 
-    monkeypatch.setattr(methods, "importlib", SimpleNamespace(import_module=imported))
+    monkeypatch.setattr(imports, "importlib", SimpleNamespace(import_module=imported))
     path = tmp_path / "study.toml"
     for text in (TEXT, TEXT.replace('"PCA", "mine"', '"PCA"')):
         path.write_text(text.replace("study_methods:Truncated", estimator))
@@ -146,6 +147,177 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path, content, monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SettingError, match=r"'own_methods:A' cannot be imported: \w+: .*Is it installed"):
         Method("m", "own_methods:A").build(2, 0)
+
+
+MODULE = """
+from types import SimpleNamespace
+
+import numpy as np
+
+
+class First:
+    def __init__(self, n_components=2):
+        self.n_components = n_components
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return np.asarray(X)[:, : self.n_components]
+
+
+def make(n_samples=200, shift=1.0, random_state=0):
+    rng = np.random.default_rng(random_state)
+    domains = rng.integers(0, 3, n_samples)
+    z = rng.normal(size=(n_samples, 2)) + shift * domains[:, None]
+    return SimpleNamespace(x=np.column_stack([z, z.sum(axis=1)]), z=z, domains=domains)
+
+
+def farthest(z, latents, model, domains):
+    assert len(domains) == len(z) and model.n_components == 2
+    return np.abs(z - latents).max()
+
+
+def text(z, latents):
+    return "none"
+
+
+def short(n_samples=200, random_state=0):
+    return make(n_samples - 1)
+
+
+def lacking(n_samples=200, random_state=0):
+    return SimpleNamespace(x=np.zeros((n_samples, 2)))
+
+
+def seedless(n_samples=200):
+    return make(n_samples)
+
+
+def demanding(n_samples, strength, random_state=0):
+    return make(n_samples)
+"""
+OWN_TEXT = """
+name = "own"
+generator = "mine_of_study:make"
+seeds = [0, 1]
+[problem]
+n_samples = 150
+[metric]
+farthest = "mine_of_study:farthest"
+dci = "unmix.metrics:dci"
+[[block]]
+methods = ["first"]
+grid = { shift = [0.0, 2.0] }
+[method.first]
+estimator = "mine_of_study:First"
+domains = false
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a module that is not installed, as the current one."""
+    (tmp_path / "mine_of_study.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("mine_of_study", None)
+
+
+def test_a_study_of_a_generator_methods_and_metrics_of_the_current_folder(folder):
+    path = folder / "study.toml"
+    path.write_text(OWN_TEXT)
+    with pytest.raises(SettingError, match=r"The method 'first' of .* imports 'mine_of_study:First', which runs code"):
+        read_study(path)
+    before = list(sys.path)
+    done = CliRunner().invoke(
+        app, ["bench", str(path), "--out", "out", "--allow-import", "--jobs", "1"], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    assert sys.path == before
+    rows = pd.DataFrame(read_rows(folder / "out" / ROWS).values())
+    assert rows["error"].isna().all()
+    assert rows["shift"].tolist() == [0.0, 2.0, 0.0, 2.0]
+    assert (rows["farthest"] == 0).all()
+    assert (rows["mcc"] == 1).all()
+    assert rows["dci"].between(0.9, 1).all()
+    settings = pd.read_csv(folder / "out" / "settings.csv")
+    assert {"farthest", "dci"} <= {*settings.columns}
+    assert settings["seeds"].tolist() == [2, 2]
+    assert (folder / "out" / "study.html").exists()
+
+
+def test_functions_are_a_generator_and_metrics_in_python(folder):
+    study = read_study(_written(folder, OWN_TEXT), allow_import=True)
+    module = sys.modules["mine_of_study"]
+    own = Study("own", study.blocks, [0, 1], {"n_samples": 150}, module.make, {"farthest": module.farthest})
+    assert own.runs()[0].generator is module.make
+    named = Study("own", study.blocks, [0, 1], {"n_samples": 150}, "mine_of_study:make", {"farthest": module.farthest})
+    assert [run.key for run in own.runs()] == [run.key for run in named.runs()]
+    assert {run.key for run in own.runs()}.isdisjoint(run.key for run in study.runs())
+    assert all(row["error"] is None for row in run_study(own, folder / "out", n_jobs=1))
+
+
+def _written(folder, text):
+    path = folder / "study.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "mine_of_study:make",
+            "mine_of_study:missing",
+            "The generator .* cannot be imported: AttributeError.*or in the current",
+        ),
+        (
+            "mine_of_study:make",
+            "mine_of_study:seedless",
+            "must take n_samples and random_state; it takes .*Add random_state",
+        ),
+        ("mine_of_study:make", "make", "The generator of .* must be named as \"package.module:name\"; got 'make'"),
+        ("mine_of_study:make", "mine_of_study:demanding", r"The generator needs the options \['strength'\]"),
+        (
+            "grid = { shift",
+            "grid = { shifts",
+            r"Unknown problem option in the study: \['shifts'\]. Known: \['n_samples', 'shift'\]",
+        ),
+        ("farthest = ", "mcc = ", "A metric is named 'mcc', like a column that every row has"),
+        ("farthest = ", "shift = ", "A metric is named 'shift'"),
+        ("unmix.metrics:dci", "unmix.metrics:none", "The metric dci: 'unmix.metrics:none' cannot be imported"),
+        ("[metric]", "[metrics]", r"Unknown key in the study: \['metrics'\]"),
+    ],
+)
+def test_a_generator_or_metric_that_cannot_be(folder, old, new, message):
+    text = OWN_TEXT.replace(old, new)
+    if "demanding" in new:
+        text = text.replace("grid = { shift = [0.0, 2.0] }", "")
+    with pytest.raises(SettingError, match=message):
+        read_study(_written(folder, text), allow_import=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("short", r"of n_samples = 2150 rows each.*got x \(2149, 3\), z \(2149, 2\) and 2149 domains"),
+        ("lacking", "must return an object with x, z and domains; a SimpleNamespace without z and domains came"),
+    ],
+)
+def test_what_a_generator_returns_is_checked_before_the_study_starts(folder, name, message):
+    text = OWN_TEXT.replace("mine_of_study:make", f"mine_of_study:{name}").replace("grid = { shift = [0.0, 2.0] }", "")
+    study = read_study(_written(folder, text), allow_import=True)
+    with pytest.raises(DataError, match=message):
+        run_study(study, folder / "out", n_jobs=1)
+
+
+def test_a_metric_that_returns_no_number_is_a_failed_run(folder):
+    text = OWN_TEXT.replace("mine_of_study:farthest", "mine_of_study:text")
+    rows = run_study(read_study(_written(folder, text), allow_import=True), folder / "out", n_jobs=1)
+    assert {row["error"] for row in rows} == {
+        "DataError: The metric 'farthest' must return a finite number; got 'none'."
+    }
 
 
 def test_every_preset_builds_and_its_seeds_are_not_those_of_tuning():

@@ -215,17 +215,6 @@ def test_settings_of_any_library_are_saved_as_plain_ones(kind, settings, frame, 
     np.testing.assert_array_equal(again.transform(frame), model.transform(frame))
 
 
-def test_a_class_of_ones_own_is_not_saved_as_a_model_that_cannot_be_read(fitted, tmp_path):
-    class Own(CGVAE):
-        pass
-
-    model = Own()
-    model.__dict__ = fitted.__dict__
-    with pytest.raises(StorageError, match="Own is no estimator of unmix"):
-        model.save(tmp_path / "m")
-    assert not list(tmp_path.iterdir())
-
-
 # Files of others
 
 

@@ -10,9 +10,9 @@ from unmix import DataWarning, ImageTranslator, datasets
 from unmix.bench.simple_translators import SIMPLE
 from unmix.errors import DataError, DomainError, SchemaError, SettingError
 from unmix.estimators import progress
-from unmix.models.alignment import as_padded, colours_suffice, jittered
+from unmix.models.alignment import Alignment, as_padded, colours_suffice, jittered
 from unmix.models.colours import ColourTransport
-from unmix.models.matching import all_partners, partners, turn
+from unmix.models.matching import all_partners, partners, repeated, turn
 from unmix.models.translator import TranslatorConfig, TranslatorNetwork, network_of
 from unmix.models.transport import GaussianTransport, barycentre, optimal_map
 
@@ -100,6 +100,59 @@ def test_where_nothing_beyond_second_order_speaks_nothing_is_turned():
     before = transport.inward.clone()
     assert not turn(transport, [both], groups)
     torch.testing.assert_close(transport.inward, before, atol=0, rtol=0)
+
+
+def test_pairs_repeat_only_where_domains_show_the_same_things():
+    rows, groups = clusters(), torch.arange(2).repeat_interleave(240)
+    shares = []
+    for other in (rows + 0.05 * noise(240, 6, seed=3), noise(240, 6, seed=3)):
+        both = torch.cat([rows, other])
+        transport = GaussianTransport.fit(both, groups, 2, n_components=6)
+        shares.append(repeated(transport, [both], groups, 0))
+    assert shares[0] > 0.6
+    assert shares[1] < 0.3
+
+
+def unalike(n=40):
+    """Images of two domains that show other things, those of the second on a lighter ground."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 100, (2 * n, 16, 16, 3), dtype=np.uint8)
+    images[n:] = np.roll(images[n:], 3, axis=2) // 2 + 120
+    return images, np.repeat(["dark", "light"], n)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strict", "shrink"), [(False, 0.9), (True, 0.1)])
+def test_without_pairs_images_change_as_little_as_a_reader_asks_for(strict, shrink):
+    x, groups = as_padded(torch.from_numpy(unalike()[0]), (16, 16)), torch.arange(2).repeat_interleave(40)
+
+    def reader(moved):
+        return ((moved.mean((1, 2, 3)) > 0) & (moved.std((1, 2, 3)) < (0.08 if strict else 1.0))).long()
+
+    own = Alignment.learn(x, groups, 2, n_components=60, shrink=0.1, seed=0, reader=reader)
+    assert own.repeated < 0.4
+    assert own.keep_rest
+    expected = GaussianTransport.fit(x.flatten(1), groups, 2, n_components=60, shrink=shrink)
+    torch.testing.assert_close(own.inward, expected.inward)
+    made = own.carried(x, groups, 1 - groups)
+    torch.testing.assert_close(own.carried(made, 1 - groups, groups), x, atol=1e-3, rtol=0)
+    half = own.rest(0.5 * x, groups, 1 - groups)
+    torch.testing.assert_close(own.rest(x, groups, 1 - groups), 2 * half, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_fit_without_pairs_warns_and_starts_at_the_transport(tmp_path):
+    images, labels = unalike()
+    with pytest.warns(DataWarning, match=r"the other half finds \d+%; 40% are needed.*More images"):
+        own = ImageTranslator(**{**TINY, "max_steps": 1, "learning_rate": 1e-9}).fit(images, labels)
+    assert own.alignment_ == "unmatched pixels"
+    x, groups = as_padded(torch.from_numpy(images), (16, 16)), torch.arange(2).repeat_interleave(40)
+    made = own.translate(images[:40], labels[:40], to="light").astype(float)
+    closed = own.model_.align.carried(x[:40], groups[:40], 1 - groups[:40])
+    closed = (127.5 * (closed.clamp(-1, 1) + 1)).permute(0, 2, 3, 1).numpy()
+    assert np.abs(made - closed).mean() < 0.1 * np.abs(closed - images[:40]).mean()
+    again = unmix.load(own.save(tmp_path / "m"))
+    np.testing.assert_array_equal(again.translate(images[:40], labels[:40], to="light"), made)
 
 
 def test_partners_are_each_others_nearest():
@@ -259,6 +312,7 @@ def test_folders_from_before_the_linear_path_are_read(model):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Of the pairs that")
 @pytest.mark.parametrize("shape", [(16, 17, 3), (33, 20, 1), (64, 64, 3)])
 def test_any_side_and_any_colours(shape):
     images = np.random.default_rng(0).integers(0, 256, (20, *shape), dtype=np.uint8)

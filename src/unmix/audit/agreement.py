@@ -10,12 +10,14 @@ Latents that differ from start to start are not trustworthy, whatever their like
 agree on something wrong, so agreement is evidence, not proof.
 
 Every latent must meet two conditions, because a start can differ for two reasons. *Most starts* must find it again: the
-median of its correlations is 0.95 or more, so the optimum is no accident. And *no start that fits as well* (a held-out
+median of its correlations is 0.95 or more, so the optimum is no accident. Starts in a clearly worse optimum do not
+count here (``comparable``): a held-out objective higher by more than 0.05 nats per row and 2.6 standard errors of the
+difference (the 1 % level). If no other start is left, all count. And *no start that fits as well* (a held-out
 objective at most 0.05 nats per row above the audited one's) may contradict it, not even a single one: the data then
 prefer neither. Correlations are cosines of angles, so two estimates that both have correlation c with one true latent
 have at least :math:`2c^2 - 1` with each other; below 0.805, for c = 0.95, they do not estimate the same one. Either one
 of them is wrong, or each is a true latent and the model has too few latents. A start that fits worse is a worse
-optimum: it is reported, but is no evidence against the latent.
+optimum: it is reported, but does not contradict the latent.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, Said, floored, listed
@@ -32,12 +34,14 @@ from unmix.audit.input import AuditInput
 from unmix.metrics.recovery import correlation, match
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 CONDITION = "agreement"
 REPEATS = 0.95
 SAME_LATENTS = 0.9
 _CONTRADICTED = 2 * REPEATS**2 - 1
 _FITS_AS_WELL = 0.05
+_CLEARLY = 2.6
 _SAME_OBJECTIVE = 0.01
 
 
@@ -116,17 +120,32 @@ def choose_start(
     return max(candidates.tolist(), key=order)
 
 
+def comparable(objective: ArrayLike, error: ArrayLike, best: int) -> Bools:
+    """Whether each start (starts,) is one with which the latents of the start ``best`` are compared.
+
+    These are the other starts that did not fail and do not fit clearly worse; if there are none, all others that did
+    not fail. ``objective`` (starts,) is infinite for failed ones; ``error`` (starts,) is the standard error of its
+    difference from that of ``best``, NaN if unknown.
+    """
+    reached, unsure = np.asarray(objective, dtype=float), np.asarray(error, dtype=float)
+    others = np.isfinite(reached) & (np.arange(len(reached)) != best)
+    worse_by = reached - reached[best]
+    counts = others & ~((worse_by > _FITS_AS_WELL) & (worse_by > _CLEARLY * unsure))
+    return counts if counts.any() else others
+
+
 @dataclass(frozen=True)
 class Repeats:
     """How well the other starts reproduce every latent (n_latents,).
 
     Attributes
     ----------
-    median, least : over all other starts
+    median : over the other starts that count
+    least : over all other starts
     rival : least over the other starts that fit as well as the audited one; 1 if there are none
     below : int, other starts in which the correlation is below ``REPEATS``
     worse : (n_latents,) bool, whether all of those fit worse than the audited one
-    others : int, number of other starts
+    others, counted : int, number of other starts, and of those that count
     """
 
     median: Floats
@@ -135,6 +154,15 @@ class Repeats:
     below: NDArray[np.int64]
     worse: NDArray[np.bool_]
     others: int
+    counted: int
+
+    @property
+    def over(self) -> str:
+        """The starts over which the median is taken."""
+        if self.counted < self.others:
+            worse = self.others - self.counted
+            return f"{self.counted} of {self.others} other starts (the rest {_fit(worse)} clearly worse)"
+        return f"{self.others} other starts"
 
     def fault(self, latent: int) -> Said:
         """Why the latent is not reproducible, or empty."""
@@ -160,12 +188,17 @@ class Repeats:
         if not self.below[latent]:
             return f"{text}, {floored(self.least[latent])} at least."
         one = self.below[latent] == 1
-        worse = f", which {'fits' if one else 'fit'} worse," if self.worse[latent] else ""
+        worse = f", which {_fit(int(self.below[latent]))} worse," if self.worse[latent] else ""
         differ = f"{self.below[latent]} of {self.others}{worse} {'finds' if one else 'find'} it less well"
         return f"{text}; {differ} (down to {floored(self.least[latent])})."
 
     def _median(self, latent: int) -> str:
-        return f"median correlation {floored(self.median[latent])} of {self.others}"
+        value = floored(self.median[latent])
+        if self.counted == 1:
+            return f"correlation {value} with the one of {self.others} that does not fit clearly worse"
+        if self.counted < self.others:
+            return f"median correlation {value} of the {self.counted} of {self.others} that do not fit clearly worse"
+        return f"median correlation {value} of {self.others}"
 
 
 def measure_repeats(subject: AuditInput) -> Repeats | None:
@@ -175,13 +208,15 @@ def measure_repeats(subject: AuditInput) -> Repeats | None:
         return None
     as_well = np.ones(len(found), dtype=bool) if worse is None else worse <= _FITS_AS_WELL
     low = found < REPEATS
+    counts = np.ones(len(found), dtype=bool) if subject.comparable is None else subject.comparable
     return Repeats(
-        median=np.median(found, axis=0),
+        median=np.median(found[counts], axis=0),
         least=found.min(axis=0),
         rival=found[as_well].min(axis=0, initial=1.0),
         below=low.sum(axis=0),
         worse=np.asarray(~(low & as_well[:, None]).any(axis=0)),
         others=len(found),
+        counted=int(counts.sum()),
     )
 
 
@@ -199,14 +234,13 @@ def check_agreement(subject: AuditInput, context: Context) -> CheckResult[Repeat
         "starts_that_differ": dict(zip(names, repeats.below.tolist(), strict=True)),
         "worse_by_nats": None if subject.worse_by is None else subject.worse_by.round(4).tolist(),
         "other_starts": repeats.others,
+        "starts_that_count": repeats.counted,
     }
     low = [name for name, value in zip(names, repeats.median, strict=True) if value < REPEATS]
     if low:
         sentence = f"The other start does not find {listed(low)} again (correlation below {REPEATS})."
         if repeats.others > 1:
-            sentence = (
-                f"Over {repeats.others} other starts the median correlation with {listed(low)} is below {REPEATS}."
-            )
+            sentence = f"Over {repeats.over} the median correlation with {listed(low)} is below {REPEATS}."
         return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), repeats)
     rivals = [name for name, value in zip(names, repeats.rival, strict=True) if value < _CONTRADICTED]
     if rivals:
@@ -215,9 +249,7 @@ def check_agreement(subject: AuditInput, context: Context) -> CheckResult[Repeat
     least_median = floored(repeats.median.min())
     sentence = f"The other start finds every latent again (correlations {least_median} or more)"
     if repeats.others > 1:
-        sentence = (
-            f"Over {repeats.others} other starts the median correlation with every latent is {least_median} or more"
-        )
+        sentence = f"Over {repeats.over} the median correlation with every latent is {least_median} or more"
     differ = [
         f"{name} in {count} (down to {floored(least)})"
         for name, count, least in zip(names, repeats.below, repeats.least, strict=True)
@@ -230,6 +262,10 @@ def check_agreement(subject: AuditInput, context: Context) -> CheckResult[Repeat
 
 
 CHECK = Check(CONDITION, check_agreement)
+
+
+def _fit(starts: int) -> str:
+    return "fits" if starts == 1 else "fit"
 
 
 def mean_of_pairs(pairs: Floats) -> float:

@@ -451,7 +451,7 @@ def _judge(subject: AuditInput, changes: Changes, left: Bools, met: Bools, barre
             few = f"Fewer than two domains have {LEAST_ROWS} rows"
             if len(subject.domains) == 1:
                 few = f"All rows are from {subject.domains[0]}, one of {1 + len(subject.absent)} domains"
-            return "cannot tell", False, f"{few}, so changes cannot be tested."
+            return "cannot tell", False, f"{few}, so changes are not tested."
         return "fails", True, f"There is one domain, so nothing changes. {costs}"
     if not changes.changing.any() and changes.blind:
         rows = subject.counts[subject.large]
@@ -486,4 +486,6 @@ def _judge(subject: AuditInput, changes: Changes, left: Bools, met: Bools, barre
         sentence += f" The domains do not reliably differ in enough directions to separate {listed(lacking)}."
     if bars:
         sentence += f" For {listed(bars)} changes do not count, because latents depend on each other within domains."
+    if lacking and changes.blind and not bars:
+        return "cannot tell", False, f"{sentence}{more}"
     return "fails", True, f"{sentence}{more}"

@@ -70,6 +70,7 @@ def check_number(subject: AuditInput, context: Context) -> CheckResult[None]:
         "features_that_repeat_each_other": [list(pair) for pair in found.copies],
         "least_correlation_that_counts": least,
         "least_share_that_counts": AUDITED_SHARE,
+        "linear_model": subject.simplified,
     }
     could_fail = bool(np.isfinite(found.limit)) and n < len(subject.feature_names)
     if not could_fail:
@@ -78,22 +79,23 @@ def check_number(subject: AuditInput, context: Context) -> CheckResult[None]:
             Finding(CONDITION, "cannot tell", False, f"{few}: more factors would not show.", evidence), None
         )
     pair = listed([str(name) for name in found.features])
-    asked = f"{least:.2f} with {AUDITED_SHARE:.1%} counts"
+    asked = "" if subject.simplified else f"; {least:.2f} with {AUDITED_SHARE:.1%} counts"
     alike = listed([f"{first} with {second}" for first, second in found.copies])
     repeated = f" Features that repeat each other: {alike}." if alike else ""
-    if found.limit >= AUDITED:
+    if found.limit >= AUDITED and not subject.simplified:
         sentence = f"Too few rows to tell: by chance alone, residuals correlate by up to {found.limit:.2f}."
         return CheckResult(Finding(CONDITION, "cannot tell", False, sentence, evidence), None)
     size = f"rank correlation {found.correlation:.2f} of their residuals, {found.share:.1%} of a feature's"
-    if found.exceeds(least, AUDITED_SHARE):
+    if found.exceeds(least, AUDITED_SHARE) or subject.simplified:
         sentence = (
-            f"Given the {counted(n, 'latent')}, {pair} still depend on each other within domains ({size} variance; "
-            f"{asked}): there are more factors than latents, or a mixing or noise unlike the model's.{repeated}"
+            f"Given the {counted(n, 'latent')}, {pair} still depend on each other within domains ({size} variance"
+            f"{asked}): there are more factors than latents, or a mixing or noise unlike the model's."
+            f"{' The fit therefore returned a linear model.' if subject.simplified else ''}{repeated}"
         )
         return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), None)
     sentence = (
         f"Given the latents, no two features are seen to depend on each other strongly enough to count; the strongest "
-        f"pair is {pair} ({size} variance; {asked}).{repeated}"
+        f"pair is {pair} ({size} variance{asked}).{repeated}"
     )
     return CheckResult(Finding(CONDITION, "holds", True, sentence, evidence), None)
 

@@ -17,6 +17,7 @@ from unmix.audit.remedies import Remedy
 from unmix.errors import SettingError
 from unmix.files import json_ready
 
+NOT_TESTED = "not tested"
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -35,12 +36,14 @@ class Audit:
     Attributes
     ----------
     latents : DataFrame, one row a latent
-        ``name``; ``verdict``: "identified" (by itself), "block" (only together with the others of ``block``) or
-        "unsupported"; ``block``: names, or None; ``domains_needed``: domains that separate it from all others with this
+        ``name``; ``verdict``: "identified" (by itself), "block" (only together with the others of ``block``),
+        "unsupported", or "not tested" (the rows could not show whether it changes between domains, which would decide);
+        ``block``: names, or None; ``domains_needed``: domains that separate it from all others with this
         mixing, NA if it is superfluous; ``reason``, and its ``code``, which is stable when the wording changes;
-        ``remedy``: the cheapest change that would identify it, or "";
+        ``remedy``: the cheapest change that would identify it, or test it, or "";
         ``explained_variance``: share of the features' variance, NaN if unknown; ``change``: share of its variance
-        between domains, NaN with one domain; ``effect``: both in words, with the domain that differs most.
+        between domains, NaN if no two domains have enough rows; ``effect``: both in words, with the domain that
+        differs most.
     findings : list of Finding, one for each condition of the theory
     pairs : DataFrame, one row a pair of latents
         ``a``, ``b``, ``separated``, ``probability`` (share of the draws of the support that separate it), ``route``
@@ -101,8 +104,8 @@ class Audit:
     def to_dict(self) -> dict[str, object]:
         """Everything but the edges, ready for strict JSON.
 
-        Verdicts ("identified", "block", "unsupported"; "holds", "fails", "cannot tell") and every ``code`` are
-        stable when sentences change; ``docs/audit.md`` lists them.
+        Verdicts ("identified", "block", "unsupported", "not tested"; "holds", "fails", "cannot tell") and every
+        ``code`` are stable when sentences change; ``docs/audit.md`` lists them.
         """
         latents = self.latents.astype({"domains_needed": object}).to_dict("records")
         rows = [{k: None if v is pd.NA else v for k, v in row.items()} for row in latents]
@@ -136,7 +139,9 @@ class Audit:
                 ("identified", "identified"),
                 ("block", "identified only within a block"),
                 ("unsupported", "not supported by these data"),
+                (NOT_TESTED, "that these rows cannot test"),
             )
+            if verdict in verdicts or verdict != NOT_TESTED
         ]
         found = f"Of {counted(len(self.latents), 'latent')}: {', '.join(said)}."
         number, rows = self.finding("number of latents"), self.finding("rows")

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import narwhals as nw
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import nn
 
-from unmix.audit.agreement import SAME_LATENTS, agreement
+from unmix.audit.agreement import SAME_LATENTS, agreement, comparable
 from unmix.audit.describe import Description
-from unmix.audit.input import AuditInput, Reconstruction, ResidualDependence, Strata, evenly, subject_of_model
+from unmix.audit.input import AuditInput, Reconstruction, ResidualDependence, Strata, evenly, stratify, subject_of_model
 from unmix.audit.result import Audit
 from unmix.audit.verdicts import audit_subject
+from unmix.data.batches import Rows
+from unmix.data.domains import DomainSchema
 from unmix.errors import DataError
-from unmix.forms import LabelsLike
+from unmix.forms import LabelsLike, familiar
 from unmix.labels import label_texts
 from unmix.models.base import FittedModel
+from unmix.nets.jacobian import jacobian_columns
+from unmix.nets.state import in_own_state
 
 Floats = NDArray[np.float64]
 
@@ -31,14 +40,17 @@ def audit_model(
     names: Sequence[str],
     feature_names: Sequence[str],
     objective: ArrayLike,
+    objective_error: ArrayLike,
     rows: tuple[Floats, Floats, Strata, Reconstruction] | None = None,
     residual: ResidualDependence | None = None,
+    simplified: bool = False,
 ) -> Audit:
     """Audit of a fitted model on new ``rows``, or on the rows of its description.
 
     ``rows`` are posterior means, their widths, strata, and the reconstruction of each feature. ``objective`` (starts,)
-    is the objective of every start on held-out rows, in nats per row; lower is better. ``residual`` is the dependence
-    between residuals, None if unknown.
+    is the objective of every start on held-out rows, in nats per row; lower is better. ``objective_error`` (starts,) is
+    the standard error of its difference from that of the kept start, NaN if unknown. ``residual`` is the dependence
+    between residuals, None if unknown; ``simplified``: whether the fit returned a linear model because of it.
     """
     if rows is None:
         own, latents = Strata(found.strata, found.strata_group, found.strata_design), found.latents
@@ -64,39 +76,47 @@ def audit_model(
         starts=found.mixing_starts[[best, *alike]],
         agreement=found.agreement_latents[others],
         worse_by=reached[others] - reached[best],
+        comparable=comparable(reached, objective_error, best)[others],
         reconstruction=reconstruction,
         residual=residual,
+        simplified=simplified,
         variance=found.explained_variance if len(found.explained_variance) else None,
     )
     return audit_subject(subject)
 
 
+@in_own_state
 def audit_decoder(
-    decode: Callable[[Floats], ArrayLike],
+    decode: Callable[[Floats], ArrayLike] | nn.Module,
     z: ArrayLike,
-    domains: ArrayLike | None = None,
+    domains: LabelsLike = None,
     *,
+    auxiliary: Mapping[str, str] | None = None,
     jacobian: ArrayLike | None = None,
     x: ArrayLike | None = None,
     other_latents: Sequence[ArrayLike] = (),
     latent_names: Sequence[str] | None = None,
     feature_names: Sequence[str] | None = None,
 ) -> Audit:
-    """Audit of any decoder, given as a function, with the latents of some rows.
+    """Audit of any decoder, a function or a torch module, with the latents of some rows.
 
     Without a prior and an encoder, changes are measured by moments of the latents in every domain, and encoding is not
     checked.
 
     Parameters
     ----------
-    decode : callable
-        Latents (n_samples, n_latents) to features (n_samples, n_features).
+    decode : callable or torch.nn.Module
+        Latents (n_samples, n_latents) to features (n_samples, n_features): a function of numpy arrays, or a module,
+        which gets tensors in its own precision on its own device, in evaluation mode.
     z : float array (n_samples, n_latents)
         Latents of rows of the data, preferably of held-out rows.
-    domains : labels (n_samples,), optional
-        Domain of every row. None: one domain.
+    domains : labels (n_samples,), or table of auxiliary columns (n_samples, n_columns), optional
+        Domain of every row, as in ``fit``: a domain is a combination of the categorical columns, and continuous columns
+        are cut at quantiles, into about six parts. None: one domain.
+    auxiliary : mapping of column name to {"categorical", "continuous", "within <column>"}, optional
+        Kinds of the columns of ``domains``, as in ``CGVAE``.
     jacobian : float array (n_samples, n_features, n_latents), optional
-        ∂x/∂z at ``z``. Default: central differences of ``decode`` at 256 of the rows.
+        ∂x/∂z at ``z``. Default: at 256 of the rows the exact one of a module, central differences of a function.
     x : float array (n_samples, n_features), optional
         The features from which ``z`` was inferred, to check how well the decoder reproduces them. Default: no check.
     other_latents : sequence of float arrays (n_samples, n_latents)
@@ -109,6 +129,8 @@ def audit_decoder(
     ------
     DataError
         Shapes that do not fit each other, or values that are not finite.
+    DomainError
+        Domains that cannot be used, such as undeclared numbers of more than 50 values.
 
     Examples
     --------
@@ -122,14 +144,18 @@ def audit_decoder(
     'cannot tell'
     """
     if not callable(decode):
-        raise DataError(f"decode must be a function from latents to features; got {type(decode).__name__}.")
+        raise DataError(
+            f"decode must be a torch module, or a function from latents to features; got {type(decode).__name__}."
+        )
     latents = _matrix(z, "z")
     n_rows, n = latents.shape
-    features = _decoded(decode, latents)
-    labels, level = _labels(domains, n_rows)
+    function = _of_module(decode) if isinstance(decode, nn.Module) else decode
+    features = _decoded(function, latents)
+    labels, level = _strata(domains, n_rows, auxiliary)
     points = evenly(n_rows, N_POINTS)
     if jacobian is None:
-        slopes = _differences(decode, latents[points], _scales(latents))
+        exact = _exact(decode, latents[points]) if isinstance(decode, nn.Module) else None
+        slopes = _differences(function, latents[points], _scales(latents)) if exact is None else exact
     else:
         slopes = np.asarray(jacobian, dtype=float)
         if slopes.shape != (n_rows, features.shape[1], n) or not np.isfinite(slopes).all():
@@ -211,8 +237,54 @@ def _matrix(values: ArrayLike, what: str, shape: tuple[int, ...] | None = None, 
     return matrix
 
 
+def _of_module(module: nn.Module) -> Callable[[Floats], Floats]:
+    """A module as a function of numpy arrays."""
+
+    def decode(latents: Floats) -> Floats:
+        with torch.no_grad(), _evaluated(module) as like:
+            found: Floats = familiar(module(torch.as_tensor(latents).to(like)))
+        return found
+
+    return decode
+
+
+def _exact(module: nn.Module, points: Floats) -> Floats | None:
+    """Derivatives (points, n_features, n_latents) by forward differentiation; None where the module does not allow it.
+
+    A row must not depend on the others, as of any decoder.
+    """
+    with torch.no_grad(), _evaluated(module) as like:
+        z = torch.as_tensor(points).to(like)
+        try:
+            found = jacobian_columns(module, z, torch.arange(z.shape[1], device=z.device))
+        except (RuntimeError, NotImplementedError):
+            return None
+    slopes = found.permute(1, 2, 0).cpu().double().numpy()
+    return slopes if np.isfinite(slopes).all() else None
+
+
+@contextmanager
+def _evaluated(module: nn.Module) -> Iterator[torch.Tensor]:
+    """A module in evaluation mode, and a tensor of its precision and device."""
+    modes = {own: own.training for own in module.modules()}
+    module.eval()
+    try:
+        floats = (own for own in module.parameters() if own.is_floating_point())
+        yield next(floats, torch.zeros(())).detach()
+    finally:
+        for own, training in modes.items():
+            own.training = training
+
+
 def _decoded(decode: Callable[[Floats], ArrayLike], latents: Floats) -> Floats:
-    features = np.asarray(decode(latents), dtype=float)
+    try:
+        features = np.asarray(familiar(decode(latents)), dtype=float)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise DataError(
+            f"decode failed on latents, a numpy array of shape {latents.shape}: {type(error).__name__}: {text}. Pass a "
+            "torch module itself, or a function of numpy arrays."
+        ) from error
     if features.ndim != 2 or len(features) != len(latents) or not np.isfinite(features).all():
         raise DataError(
             f"decode must give finite features of shape (n_samples, n_features) for latents of shape {latents.shape}; "
@@ -230,7 +302,17 @@ def _differences(decode: Callable[[Floats], ArrayLike], points: Floats, spread: 
     return np.stack(slopes, axis=2)
 
 
-def _labels(domains: LabelsLike, n_rows: int) -> tuple[list[str], NDArray[np.int64]]:
+def _strata(
+    domains: LabelsLike, n_rows: int, auxiliary: Mapping[str, str] | None
+) -> tuple[Sequence[str], NDArray[np.int64]]:
+    """Names of the strata, and which of them each row is in."""
+    values: Any = familiar(domains)
+    table = isinstance(values, Mapping) or nw.dependencies.is_into_dataframe(values)
+    if auxiliary or table or (isinstance(values, np.ndarray) and values.ndim == 2 and values.shape[1] > 1):
+        schema, encoded, groups = DomainSchema.learn(values, n_rows, auxiliary, 1)
+        rows = Rows.build(np.zeros((n_rows, 0)), encoded, schema.sizes, False)
+        found = stratify(rows, groups)
+        return found.names(schema.domains), found.labels
     given = ["all"] * n_rows if domains is None else label_texts(domains, "domains", n_rows, of="rows of z")
     labels, level = np.unique(np.array(given), return_inverse=True)
     return labels.tolist(), level.astype(np.int64)

@@ -40,6 +40,7 @@ from scipy.stats import nbinom, norm
 
 from unmix.audit import independence
 from unmix.audit.check import Check, CheckResult, Context
+from unmix.audit.directions import contested_pairs
 from unmix.audit.finding import Finding, counted, listed
 from unmix.audit.input import AuditInput, evenly
 from unmix.theory import DomainCount, domains_needed, free_sets
@@ -75,6 +76,7 @@ class Support:
     draws : free sets of every draw
     credible : whether there are more zeros than rotation and chance give a dense mixing
     ties : (n_latents, n_latents) bool, pairs that can be rotated to another support with as many zeros
+    contested : pairs that two other combinations make sparser, with the zeros that these and the latents give
     at_rows : (n_latents, n_latents), share of the drawn rows at which latent i is free for latent a by the decoder's
         Jacobian, with the support of the same draw
     """
@@ -83,6 +85,7 @@ class Support:
     draws: list[Sets]
     credible: bool
     ties: Bools
+    contested: dict[tuple[int, int], tuple[int, int]]
     at_rows: Floats
 
     @property
@@ -149,8 +152,10 @@ def check_sparsity(subject: AuditInput, context: Context) -> CheckResult[Support
     sizes, free = np.median(subject.starts, axis=0), int(np.triu(turning, 1).sum())
     looks = [(int((sizes < zero).sum()), small_by_chance(sizes, zero)) for zero in ZEROS]
     zeros, chance = max(looks, key=lambda look: look[0] - look[1])
-    support = Support(probability, draws, n == 1 or zeros > free + chance, ties, np.mean(seen, axis=0))
-    return CheckResult(_finding(subject, support, zeros, free, chance), support)
+    credible, at_rows = n == 1 or zeros > free + chance, np.mean(seen, axis=0)
+    support = Support(probability, draws, credible, ties, contested_pairs(subject), at_rows)
+    tested = independent.finding.could_fail
+    return CheckResult(_finding(subject, support, zeros, free, chance, tested), support)
 
 
 CHECK = Check(CONDITION, check_sparsity)
@@ -216,7 +221,8 @@ def small_by_chance(sizes: Floats, threshold: float) -> int:
     return int(nbinom.ppf(1 - _LEVEL, near + 0.5, 1.0 / (1.0 + ratio)))
 
 
-def _finding(subject: AuditInput, support: Support, zeros: int, free: int, chance: int) -> Finding:
+def _finding(subject: AuditInput, support: Support, zeros: int, free: int, chance: int, tested: bool) -> Finding:
+    """``tested``: whether dependence within domains could be tested; if not, rotation can explain twice the zeros."""
     n = subject.n_latents
     above = np.triu_indices(n, 1)
     smaller, empty = support.share_below(n)[above], support.share_below(1)[above]
@@ -239,6 +245,9 @@ def _finding(subject: AuditInput, support: Support, zeros: int, free: int, chanc
         "pairs_with_another_support": [
             [subject.names[a], subject.names[b]] for a, b in np.argwhere(np.triu(support.ties))
         ],
+        "pairs_that_others_make_sparser": [
+            [subject.names[a], subject.names[b], *zeros] for (a, b), zeros in support.contested.items()
+        ],
         "starts": len(subject.starts),
         "draws": len(support.draws),
     }
@@ -250,15 +259,24 @@ def _finding(subject: AuditInput, support: Support, zeros: int, free: int, chanc
             "There is one latent to test, so there is none to separate it from.",
             evidence,
         )
+    other = "".join(
+        f" Other combinations of {subject.names[a]} and {subject.names[b]} would make {most} zeros instead of {own}: "
+        "sparsity and independence within domains contradict each other."
+        for (a, b), (most, own) in support.contested.items()
+    )
     if not support.credible:
         by_chance = f", and {chance} are small by chance, given how many are just above the threshold" if chance else ""
         sentence = (
             f"{zeros} of {support.edges.size} entries of the mixing are near zero. Rotating the latents of a dense "
-            f"mixing can make {free}{by_chance}: there is no sign of sparsity."
+            f"mixing can make {free}{by_chance}"
         )
+        if not tested and zeros > chance:
+            sentence += ". Fewer, if the latents are independent within domains, which these rows cannot test."
+            return Finding(CONDITION, "cannot tell", False, f"{sentence}{other}", evidence)
+        sentence += ": there is no sign of sparsity."
         if support.edges.size - free - chance <= support.edges.shape[0]:
             sentence += f" With only {counted(support.edges.shape[0], 'feature')} no sign is possible; add features."
-        return Finding(CONDITION, "fails", True, sentence, evidence)
+        return Finding(CONDITION, "fails", True, f"{sentence}{other}", evidence)
     said = (
         f"{zeros} of {support.edges.size} entries of the mixing are near zero. The most likely support needs "
         f"{counted(needed, 'domain')} instead of {dense}; {separated} of {len(smaller)} pairs need no change at all "
@@ -267,6 +285,8 @@ def _finding(subject: AuditInput, support: Support, zeros: int, free: int, chanc
     if support.ties.any():
         tied = [f"{subject.names[a]} and {subject.names[b]}" for a, b in np.argwhere(np.triu(support.ties))]
         said += f"; rotated, {listed(tied)} have another support with as many zeros, so zeros do not separate them"
+    if other:
+        return Finding(CONDITION, "fails", True, f"{said}.{other}", evidence)
     if smaller.min() >= SURE:
         return Finding(CONDITION, "holds", True, f"{said}.", evidence)
     if smaller.max() < 1 - SURE:

@@ -6,6 +6,7 @@ latents; its components are the blocks.
 
 - unsupported: the latent has collapsed, is discrete or a duplicate, cannot be recovered from the features, differs from
   start to start (``agreement``), or is in a block without changing between domains;
+- not tested: the same as far as tested, but these rows cannot show whether it changes between domains;
 - block: it is separated from everything but the others of its block;
 - identified: it is separated from every other latent.
 
@@ -28,7 +29,8 @@ from unmix.audit.check import Check, Context
 from unmix.audit.finding import Finding, Said, counted, listed, there
 from unmix.audit.input import LEAST_ROWS, AuditInput
 from unmix.audit.remedies import Remedy, blocks, find_remedies
-from unmix.audit.result import Audit
+from unmix.audit.result import NOT_TESTED, Audit
+from unmix.audit.rows import rows_needed
 from unmix.audit.sparsity import SURE, Support
 
 Floats = NDArray[np.float64]
@@ -82,8 +84,10 @@ def audit_subject(subject: AuditInput) -> Audit:
     number, enough = context.result(residuals.CHECK).finding, context.result(rows.CHECK).finding
     own = {place: faulty[i] for place, i in enumerate(active) if i in faulty}
     shares = route_shares(support, found, dependent)
-    probability = 1.0 - shares[0]
-    separated = (probability >= SURE) & ~dependent
+    probability, mixed = 1.0 - shares[0], dependent.copy()
+    for a, b in support.contested:
+        mixed[a, b] = mixed[b, a] = True
+    separated = (probability >= SURE) & ~mixed
     np.fill_diagonal(separated, True)
     route = np.where(separated, shares[1:].argmax(axis=0) + 1, 0)
     evidence = _Evidence(part, support, found, own, repeats, separated, probability, route, dependent, number, enough)
@@ -93,7 +97,7 @@ def audit_subject(subject: AuditInput) -> Audit:
         counted_on,
         found,
         list(part.names),
-        dependent,
+        mixed,
         domains_tested=len(part.domains) + len(part.absent) == 1 or not found.blind,
         drops_latents=False,
     )
@@ -103,10 +107,8 @@ def audit_subject(subject: AuditInput) -> Audit:
     if number.verdict == "fails":
         # The count assumes a model that describes the rows; here it guarantees nothing.
         mended = [_more_latents(part)]
-    elif enough.verdict == "fails" and mended:
-        mended.append(_more_rows(enough))
-    elif enough.verdict == "fails" and not separated.all():
-        mended = [_more_rows(enough)]
+    elif subject.untested_domains or (enough.verdict == "fails" and not separated.all()):
+        mended.append(_more_rows(part, enough))
     judged = [_row(name, "unsupported", faulty.get(i, _UNKNOWN)) for i, name in enumerate(subject.names)]
     for place, row in zip(active, _verdicts(evidence, mended), strict=True):
         judged[place] = row
@@ -136,7 +138,9 @@ def _verdicts(found: _Evidence, mended: list[Remedy]) -> list[dict[str, object]]
             verdict, reason = _judge(found, i, block)
             own = [names[j] for j in block] if verdict == "block" else None
             stuck = verdict != "identified" and (found.number.verdict == "fails" or i not in found.faults)
-            helps = next((r.sentence for r in mended if names[i] in r.mends or (stuck and r.effect)), "")
+            # What cannot be tested needs rows first.
+            order = sorted(mended, key=lambda r: r.code != "more_rows") if verdict == NOT_TESTED else mended
+            helps = next((r.sentence for r in order if names[i] in r.mends or (stuck and r.effect)), "")
             rows[i] = _row(names[i], verdict, reason, own, int(needed[i]), helps)
     return [rows[i] for i in range(len(names))]
 
@@ -146,8 +150,6 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, Said]:
     names, others = found.subject.names, [j for j in block if j != i]
     if i in found.faults:
         return "unsupported", Said(found.faults[i].code, f"It {found.faults[i]}.")
-    if found.repeats is not None and found.repeats.fault(i):
-        return "unsupported", found.repeats.fault(i)
     if found.number.verdict == "fails":
         features = listed([str(name) for name in found.number.evidence["features"]])
         return "unsupported", Said(
@@ -155,6 +157,8 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, Said]:
             f"The latents do not account for the features ({features} still depend on each other), so it may be a "
             "mixture of factors; the theory guarantees nothing with too few latents.",
         )
+    if found.repeats is not None and found.repeats.fault(i):
+        return "unsupported", found.repeats.fault(i)
     said = "" if found.repeats is None else f" {found.repeats.said(i)}"
     if not others:
         alone = " There is no other start to compare with, so it is not known whether it is reproducible."
@@ -164,17 +168,25 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, Said]:
     unsure = [names[j] for j in direct if not found.dependent[i, j] and found.probability[i, j] >= 1 - SURE]
     open_ = [j for j in direct if not found.dependent[i, j]]
     if not found.changes.changing[i] and open_:
-        code, still = "unchanging", "It does not change between domains by more than with shuffled labels"
+        still = Said("unchanging", "It does not change between domains by more than with shuffled labels")
         if found.subject.untested_domains:
-            code, still = "changes_untested", "Whether it changes between domains cannot be tested"
+            still = Said("changes_untested", "Its changes between domains are not tested")
         elif found.changes.blind and len(found.subject.large) > 1:
-            code, still = "too_few_rows", "There are too few rows to tell whether it changes between domains"
+            still = Said("too_few_rows", "There are too few rows to tell whether it changes between domains")
+        verdict = "unsupported" if still.code == "unchanging" else NOT_TESTED
         surely = "does not reliably separate" if unsure else "does not separate"
         rest = f"the structure {surely} it from {listed([names[j] for j in open_])}"
-        return "unsupported", Said(code, f"{still}, and {rest}.")
+        return verdict, Said(still.code, f"{still}, and {rest}.")
     if bound:
         rest = f", and nothing reliably separates it from {listed([names[j] for j in open_])}" if open_ else ""
         return "block", Said("dependent", f"It depends on {listed(bound)} within domains{rest}.{said}")
+    contested = [names[j] for j in direct if tuple(sorted((i, j))) in found.support.contested]
+    if contested:
+        return "block", Said(
+            "sparser_combinations",
+            f"Other combinations of it and {listed(contested)} would make the mixing sparser: sparsity and "
+            f"independence within domains contradict each other.{said}",
+        )
     if unsure:
         why = f"Whether it is separated from {listed(unsure)} depends on uncertain edges.{said}"
         return "block", Said("uncertain_edges", why)
@@ -280,7 +292,7 @@ def _effect_words(subject: AuditInput, effects: pd.DataFrame) -> list[dict[str, 
         own = effects[effects["latent"] == name]
         words = [] if np.isnan(explained) else [f"{_share(explained)} of the features' variance"]
         change = float("nan")
-        if len(own) > 1:
+        if len(own) > 1 and not subject.untested_domains:
             change = float((own["rows"] * own["mean"].astype(float) ** 2).sum() / own["rows"].sum())
             most = own.to_dict("records")[int(np.abs(own["mean"].to_numpy(dtype=float)).argmax())]
             where = f", most in {most['domain']}: mean {most['mean']:+.1f}, spread {most['spread']:.1f}"
@@ -309,7 +321,11 @@ def _more_latents(subject: AuditInput) -> Remedy:
     return Remedy("more_latents", change, (), 1, "have room for the dependence left in the residuals")
 
 
-def _more_rows(rows: Finding) -> Remedy:
+def _more_rows(subject: AuditInput, rows: Finding) -> Remedy:
+    if subject.untested_domains and len(subject.large):
+        needed = rows_needed(2, subject.n_latents)
+        change = f"About {needed} audited rows of another domain than {subject.domains[subject.large[0]]}"
+        return Remedy("more_rows", change, (), needed, "let changes be tested")
     needed, typical = rows.evidence["rows_of_a_domain_needed"], rows.evidence["median_rows_of_a_domain"]
     change = f"About {needed} audited rows per domain instead of {typical}"
     return Remedy("more_rows", change, (), needed - typical, "give the tests enough power")
@@ -330,14 +346,18 @@ def _nothing(context: Context) -> Audit:
     ]
     n, effects = subject.n_latents, domain_effects(subject)
     words = _effect_words(subject, effects)
+    change = f"{LEAST_ROWS} audited rows or more instead of {len(subject.latents)}"
+    more = Remedy("more_rows", change, (), LEAST_ROWS - len(subject.latents), "let the latents be tested")
+    judged = [
+        _row(name, "unsupported", first.faults[i]) if enough else _row(name, NOT_TESTED, few, remedy=more.sentence)
+        for i, name in enumerate(subject.names)
+    ]
     return Audit(
-        latents=_table(
-            [_row(name, "unsupported", first.faults.get(i, few)) | words[i] for i, name in enumerate(subject.names)]
-        ),
+        latents=_table([row | effect for row, effect in zip(judged, words, strict=True)]),
         findings=[first.finding, *rest],
         pairs=pd.DataFrame(columns=_PAIR_COLUMNS),
         effects=effects,
-        remedies=[],
+        remedies=[] if enough else [more],
         domains_present=len(subject.domains),
         domains_needed=2 * n + 1,
         domains_needed_without_sparsity=2 * n + 1,

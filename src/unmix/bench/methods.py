@@ -6,7 +6,6 @@ given ``n_latents`` or ``n_components``, ``random_state`` and ``verbose=0`` wher
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from unmix.errors import SettingError
 from unmix.estimators.linear import JointDiagonalization
 from unmix.estimators.loading import ESTIMATORS
+from unmix.own import found
 
 _PLAIN = (str, int, float, list, tuple, type(None))
 _LINEAR: dict[str, tuple[type, dict[str, object]]] = {
@@ -108,21 +108,15 @@ METHODS: dict[str, Method] = {
 def _find(name: str) -> type[BaseEstimator]:
     if name in ESTIMATORS:
         return ESTIMATORS[name]
-    module, separator, attribute = name.partition(":")
-    if not separator:
+    if ":" not in name:
         raise SettingError(
             f"There is no estimator {name!r}. Known: {sorted([*ESTIMATORS, *_LINEAR])}; or name a class of your own as "
             '"package.module:Class".'
         )
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:
-        raise SettingError(
-            f"The estimator {name!r} cannot be imported: {type(error).__name__}: {error}. Is it installed?"
-        ) from error
+    kind = found(name, "estimator")
     # Looked at before anything of it is called: a study calls it as a class and its objects as estimators.
-    lacking = [word for word in ("fit", "transform") if not callable(getattr(found, word, None))]
-    if not inspect.isclass(found) or lacking:
-        what = f"a class without {' and '.join(lacking)}" if inspect.isclass(found) else f"a {type(found).__name__}"
+    lacking = [word for word in ("fit", "transform") if not callable(getattr(kind, word, None))]
+    if not inspect.isclass(kind) or lacking:
+        what = f"a class without {' and '.join(lacking)}" if inspect.isclass(kind) else f"a {type(kind).__name__}"
         raise SettingError(f"The estimator {name!r} is {what}. Name a class with fit(X, y) and transform(X).")
-    return found
+    return kind

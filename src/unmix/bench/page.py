@@ -19,7 +19,7 @@ def write_page(study: Study, rows: list[Row], path: Path) -> dict[str, pd.DataFr
     """Write the page of the finished ``rows`` of ``study`` to ``path``, and return its tables."""
     frame = pd.DataFrame(rows)
     axes, methods = study.axes, list(dict.fromkeys(frame["method"]))
-    settings = summary.by_setting(frame, axes)
+    settings = summary.by_setting(frame, axes, study.metrics)
     margins = summary.margins(frame, axes)
     good, failed = summary.finished(frame), frame[frame["error"].notna()]
     text = fill(

@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from unmix import metrics
+from unmix.bench.problems import Drawn, draw, measured
 from unmix.bench.study import Row, Run, Study
-from unmix.datasets import MixingData, make_sparse_mixing
-from unmix.errors import StorageError
+from unmix.errors import SettingError, StorageError
 from unmix.files import as_path, json_ready
+from unmix.numbers import is_whole
 from unmix.version import __version__
 
 ROWS = "rows.jsonl"
@@ -73,6 +74,9 @@ def run_study(
     with holding(path):
         done = read_rows(path)
         missing = missing_runs(study, done, retry_failed=retry_failed)
+        if missing and study.generator is not None:
+            # What the generator returns is checked before the workers start.
+            _draw(missing[0])
         tasks = (joblib.delayed(measure)(run, threads) for run in missing)
         for row in rows_of(tasks, n_jobs, path):
             done[row["key"]] = row
@@ -200,7 +204,7 @@ def estimate_seconds(runs: Iterable[Run], n_jobs: int, threads: int = 1) -> floa
     known: dict[tuple[object, ...], float] = {}
     for run in runs:
         problem = run.whole_problem()
-        kind = (run.method.name, problem["n_latents"], problem["n_features"], problem["n_samples"])
+        kind = (run.method.name, *(problem.get(name) for name in ("n_latents", "n_features", "n_samples")))
         if kind not in known:
             known[kind] = _probe(run, threads)
         total += known[kind]
@@ -227,13 +231,15 @@ def _probe(run: Run, threads: int) -> float:
         torch.set_num_threads(before)
 
 
-def _draw(run: Run) -> MixingData:
+def _draw(run: Run) -> Drawn:
     """The problem with ``TEST_ROWS`` rows more than asked; rows are in random order, so the last ones are fresh."""
-    problem = dict(run.problem) | {"n_samples": run.whole_problem()["n_samples"] + TEST_ROWS}
-    return make_sparse_mixing(**problem, random_state=run.seed)
+    n_samples = run.whole_problem()["n_samples"]
+    if not is_whole(n_samples, 1):
+        raise SettingError(f"n_samples must be a whole number ≥ 1; got {n_samples!r}. Set it under [problem].")
+    return draw(run.generator, run.problem, n_samples + TEST_ROWS, run.seed)
 
 
-def _build(run: Run, data: MixingData) -> BaseEstimator:
+def _build(run: Run, data: Drawn) -> BaseEstimator:
     """The method's estimator, told the kinds of the domain columns where it asks for them."""
     model = run.method.build(data.z.shape[1], run.seed)
     if run.method.domains and data.auxiliary and hasattr(model, "auxiliary"):
@@ -241,7 +247,7 @@ def _build(run: Run, data: MixingData) -> BaseEstimator:
     return model
 
 
-def _domains(data: MixingData, run: Run, rows: slice) -> pd.DataFrame | NDArray[np.generic] | None:
+def _domains(data: Drawn, run: Run, rows: slice) -> pd.DataFrame | NDArray[np.generic] | None:
     if not run.method.domains:
         return None
     return data.domains.iloc[rows] if isinstance(data.domains, pd.DataFrame) else data.domains[rows]
@@ -258,22 +264,25 @@ def _fit_and_score(run: Run) -> Row:
     latents = np.asarray(
         model.transform(data.x[test], _domains(data, run, test)) if needs_domains else model.transform(data.x[test])
     )
+    labels = data.domains.iloc[test] if isinstance(data.domains, pd.DataFrame) else data.domains[test]
+    beside = {"domains": labels, "data": data.source, "model": model}
     return {
         "domains_needed": data.domains_needed,
-        "injective": bool(data.check_injective().injective),
+        "injective": data.injective,
         **scores(data, latents, test, model),
+        **{name: measured(own, name, data.z[test], latents, beside) for name, own in run.metrics.items()},
         "seconds": round(seconds, 1),
     }
 
 
-def _labels(data: MixingData) -> NDArray[np.generic] | None:
+def _labels(data: Drawn) -> NDArray[np.generic] | None:
     """One label per row: the finest categorical column, or None where u is continuous."""
     if "continuous" in data.auxiliary.values():
         return None
     return data.domains.iloc[:, -1].to_numpy() if isinstance(data.domains, pd.DataFrame) else data.domains
 
 
-def scores(data: MixingData, latents: NDArray[np.floating], test: slice, model: BaseEstimator) -> Row:
+def scores(data: Drawn, latents: NDArray[np.floating], test: slice, model: BaseEstimator) -> Row:
     """What is measured on the fresh rows: MCC, linear R², support where the method has a mixing, agreement."""
     labels = _labels(data)
     found = metrics.mcc(data.z[test], latents, domains=None if labels is None else labels[test])
@@ -288,7 +297,7 @@ def scores(data: MixingData, latents: NDArray[np.floating], test: slice, model: 
     if labels is not None:
         row["mcc_within_domains"] = float(found.details["within_domain"].mean())
     mixing = getattr(model, "mixing_", None)
-    if mixing is not None and (found.details["assignment"] >= 0).all():
+    if mixing is not None and data.support is not None and (found.details["assignment"] >= 0).all():
         support = metrics.support_recovery(data.support, mixing, assignment=found.details["assignment"])
         row |= {"support_f1": float(support), "support_auroc": float(support.details["auroc"])}
     for name in ("agreement_", "n_epochs_"):

@@ -1,4 +1,4 @@
-"""A study is a table: problems of ``make_sparse_mixing`` × methods × seeds; a run is one row of it.
+"""A study is a table: problems of a generator × methods × seeds; a run is one row of it.
 
 A study file is TOML:
 
@@ -18,6 +18,9 @@ A study file is TOML:
     estimator = "my_package:MyEstimator"    # imported where that is allowed: --allow-import, read_study(allow_import=)
     settings = { rate = 0.01 }
     domains = true
+
+Above the tables may stand ``generator = "my_package:make"``, whose options ``problem`` and ``grid`` then are (default:
+``make_sparse_mixing``), and among them ``[metric]`` with ``name = "my_package:metric"`` (``bench/problems.py``).
 """
 
 from __future__ import annotations
@@ -28,24 +31,23 @@ import itertools
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from unmix.bench.methods import METHODS, Method
-from unmix.datasets import make_sparse_mixing
+from unmix.bench.problems import Function, function_of, name_of, options_of
 from unmix.errors import SettingError
 from unmix.files import as_path, json_ready
 from unmix.version import __version__
 
-_OPTIONS = {
-    name: parameter.default
-    for name, parameter in inspect.signature(make_sparse_mixing).parameters.items()
-    if name != "random_state"
-}
-_STUDY_KEYS = ("name", "seeds", "problem", "block", "method")
+_STUDY_KEYS = ("name", "seeds", "generator", "problem", "block", "method", "metric")
 _BLOCK_KEYS = ("methods", "grid", "seeds")
 _METHOD_KEYS = ("estimator", "settings", "domains")
+_COLUMNS = (
+    *("key", "method", "seed", "unmix", "error", "domains_needed", "injective", "mcc", "low", "high", "chance"),
+    *("worst_latent", "r2", "mcc_within_domains", "support_f1", "support_auroc", "agreement", "n_epochs", "seconds"),
+)
 
 
 Row: TypeAlias = dict[str, Any]
@@ -54,11 +56,16 @@ Row: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One row of a study: options of ``make_sparse_mixing``, the data's seed, and a method."""
+    """One row of a study: options of its ``generator`` (None: ``make_sparse_mixing``), the data's seed, and a method.
+
+    ``metrics`` by name are measured beside those of every study.
+    """
 
     problem: Mapping[str, Any]
     seed: int
     method: Method
+    generator: Function | None = None
+    metrics: Mapping[str, Function] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -69,12 +76,16 @@ class Run:
             "seed": self.seed,
             "method": self.method.fixed_by,
         }
+        if self.generator is not None:
+            content["generator"] = name_of(self.generator)
+        if self.metrics:
+            content["metrics"] = {name: name_of(own) for name, own in self.metrics.items()}
         text = json.dumps(json_ready(content), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def whole_problem(self) -> dict[str, Any]:
-        """Every option of ``make_sparse_mixing``, defaults filled in."""
-        return {**_OPTIONS, **self.problem}
+        """Every option of the generator, defaults filled in."""
+        return {**options_of(self.generator), **self.problem}
 
 
 @dataclass(frozen=True)
@@ -88,20 +99,37 @@ class Block:
 
 @dataclass(frozen=True)
 class Study:
-    """Blocks that share ``problem`` options and ``seeds``."""
+    """Blocks that share ``problem`` options, ``seeds``, the ``generator`` (None: ``make_sparse_mixing``) and
+    ``metrics`` by name, functions or where they are: ``"package.module:name"``.
+    """
 
     name: str
     blocks: Sequence[Block]
     seeds: Sequence[int]
     problem: Mapping[str, object] = field(default_factory=dict)
+    generator: Function | None = None
+    metrics: Mapping[str, Function] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _whole_numbers(self.seeds):
             raise SettingError(f"seeds must be a list of whole numbers from 0 on; got {self.seeds!r}.")
         if not any(block.methods for block in self.blocks):
             raise SettingError(f"The study {self.name!r} has no block with methods. Add one.")
+        options = options_of(self.generator)
+        taken = sorted({*self.metrics} & {*_COLUMNS, *options})
+        if taken:
+            raise SettingError(f"A metric is named {taken[0]!r}, like a column that every row has. Name it otherwise.")
+        for name, metric in self.metrics.items():
+            function_of(metric, f"metric {name}:")
         for block in self.blocks:
-            _check_known("problem option", {**self.problem, **block.grid}, _OPTIONS)
+            _check_known("problem option", {**self.problem, **block.grid}, options)
+            lacking = [
+                name
+                for name, value in options.items()
+                if value is inspect.Parameter.empty and name not in {*self.problem, *block.grid}
+            ]
+            if lacking:
+                raise SettingError(f"The generator needs the options {lacking}. Set them under [problem] or in a grid.")
             if block.seeds is not None and not _whole_numbers(block.seeds):
                 raise SettingError(f"seeds of a block must be a list of whole numbers from 0 on; got {block.seeds!r}.")
             for name, values in block.grid.items():
@@ -122,7 +150,7 @@ class Study:
                 for values in itertools.product(*block.grid.values()):
                     problem = {**self.problem, **dict(zip(block.grid, values, strict=True))}
                     for method in block.methods:
-                        run = Run(problem, int(seeds[position]), method)
+                        run = Run(problem, int(seeds[position]), method, self.generator, self.metrics)
                         found.setdefault(run.key, run)
         return list(found.values())
 
@@ -135,7 +163,7 @@ class Study:
         """Keys of the runs of the blocks in which ``axis`` varies; none where it varies only from block to block."""
         found: set[str] = set()
         for block in self.blocks:
-            runs = Study(self.name, [block], self.seeds, self.problem).runs()
+            runs = replace(self, blocks=[block]).runs()
             if axis in _varying(runs):
                 found |= {run.key for run in runs}
         return found
@@ -148,14 +176,14 @@ def read_study(path: str | Path, *, allow_import: bool = False) -> Study:
     ----------
     path : of the file
     allow_import : bool, default False
-        Whether the file may name estimators as ``"package.module:Class"``. To import a module runs its code: allow it
-        for files that you trust.
+        Whether the file may name estimators, a generator and metrics as ``"package.module:name"``, of installed modules
+        or of the current folder. To import a module runs its code: allow it for files that you trust.
 
     Raises
     ------
     SettingError
         The file cannot be read, has a key, option or method that is not known (the message lists the known ones), or
-        names an estimator to import that is not allowed or no estimator.
+        names something to import that is not allowed, or is not what it should be.
     """
     path = as_path(path)
     try:
@@ -166,12 +194,12 @@ def read_study(path: str | Path, *, allow_import: bool = False) -> Study:
     own, problem = _table(content, "method"), _table(content, "problem")
     known = METHODS | {name: _method(name, _table(own, name)) for name in own}
     shipped = {method.estimator for method in METHODS.values()}
-    foreign = [known[name] for name in own if ":" in known[name].estimator and known[name].estimator not in shipped]
-    if foreign and not allow_import:
-        raise SettingError(
-            f"The method {foreign[0].name!r} of {path} imports {foreign[0].estimator!r}, which runs code. If you trust "
-            "it, add --allow-import, in Python read_study(path, allow_import=True)."
-        )
+    generator, measures = content.get("generator"), _table(content, "metric")
+    named = {f"method {name!r}": known[name].estimator for name in own if known[name].estimator not in shipped}
+    named |= {f"metric {name!r}": function for name, function in measures.items()}
+    named |= {} if generator is None else {"generator": generator}
+    for what, function in named.items():
+        _check_name(what, function, path, allowed=allow_import)
     blocks = []
     for entry in _list(content, "block"):
         if not isinstance(entry, Mapping):
@@ -180,7 +208,20 @@ def read_study(path: str | Path, *, allow_import: bool = False) -> Study:
         names = _list(entry, "methods")
         _check_known("method", names, known)
         blocks.append(Block([known[name] for name in names], _table(entry, "grid"), entry.get("seeds")))
-    return Study(str(content.get("name", path.stem)), blocks, content.get("seeds", [0]), problem)
+    return Study(
+        str(content.get("name", path.stem)), blocks, content.get("seeds", [0]), problem, generator, dict(measures)
+    )
+
+
+def _check_name(what: str, name: object, path: Path, *, allowed: bool) -> None:
+    """Raise ``SettingError`` for what is no name of an import, or one that is not allowed."""
+    if not isinstance(name, str) or (":" not in name and not what.startswith("method")):
+        raise SettingError(f'The {what} of {path} must be named as "package.module:name"; got {name!r}.')
+    if ":" in name and not allowed and not name.startswith("unmix."):
+        raise SettingError(
+            f"The {what} of {path} imports {name!r}, which runs code. If you trust it, add --allow-import, in Python "
+            "read_study(path, allow_import=True)."
+        )
 
 
 def _table(content: Mapping[str, object], key: str) -> Mapping[str, Any]:

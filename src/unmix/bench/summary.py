@@ -8,7 +8,7 @@ at least as many as the support needs. Those problems are summarised apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,8 +26,11 @@ def finished(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["error"].isna()]
 
 
-def by_setting(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-    """One row for each grid point and method: seeds, failures, mean MCC with its interval, other means."""
+def by_setting(rows: pd.DataFrame, axes: Sequence[str], metrics: Iterable[str] = ()) -> pd.DataFrame:
+    """One row for each grid point and method: seeds, failures, mean MCC with its interval, other means.
+
+    ``metrics`` are columns of the study's own.
+    """
     found = []
     keys = [*axes, "method"]
     for values, own in rows.groupby(keys, sort=False, dropna=False):
@@ -35,11 +38,12 @@ def by_setting(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
         entry = dict(zip(keys, values if isinstance(values, tuple) else (values,), strict=True))
         entry |= {"seeds": len(own), "failed": len(own) - len(good)} | dict.fromkeys(_OF_GOOD, np.nan)
         if len(good):
-            entry["domains_needed"] = good["domains_needed"].median()
+            if (needed := pd.to_numeric(good["domains_needed"])).notna().any():
+                entry["domains_needed"] = needed.median()
             mean, low, high = interval(good["mcc"])
             entry |= {"mcc": mean, "low": max(low, 0.0), "high": min(high, 1.0)}
             entry["worst_mcc"] = good["mcc"].min()
-            entry |= {name: pd.to_numeric(good[name]).mean() for name in _SCORES[1:] if name in good}
+            entry |= {name: pd.to_numeric(good[name]).mean() for name in (*_SCORES[1:], *metrics) if name in good}
         found.append(entry)
     return pd.DataFrame(found).round(4)
 
@@ -79,7 +83,13 @@ def time_to_reach(rows: pd.DataFrame, level: float = REACHED) -> pd.DataFrame:
 
 
 def promised(rows: pd.DataFrame) -> pd.Series:
-    """Whether the support needs more than one domain, no more than there are, and there are fewer than 2n + 1."""
+    """Whether the support needs more than one domain, no more than there are, and there are fewer than 2n + 1.
+
+    Of none where the generator does not say how many domains and latents there are.
+    """
+    if not {"n_domains", "n_latents"} <= {*rows.columns}:
+        return pd.Series(False, index=rows.index)
+    rows = rows.assign(domains_needed=pd.to_numeric(rows["domains_needed"]))
     needed, given = rows["domains_needed"], rows["n_domains"]
     return (needed > 1) & (needed <= given) & (given < 2 * rows["n_latents"] + 1)
 

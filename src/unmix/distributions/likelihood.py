@@ -24,6 +24,7 @@ from unmix.data.batches import Rows
 from unmix.objectives.elbo import gaussian_nll
 
 _LEAST_NOISE = 1e-3
+_MOST_SHIFT, _HALVINGS = 8.0, 24
 
 
 class Likelihood(nn.Module, ABC):
@@ -31,12 +32,18 @@ class Likelihood(nn.Module, ABC):
 
     ``link`` says what η is of the mean, ``unit`` what an entry of the mixing is therefore measured in and ``entry``
     what it means. ``kept`` is what the latents keep of a feature, ``n_parameters`` how many parameters each has beside
-    η. Where it is ``sized``, the size of a row matters.
+    η. Where it is ``sized``, the size of a row matters. One of a user's own ``reads`` its features as those of a
+    likelihood of unmix: "gaussian" (standardised), "negative_binomial" (counts as given, with the sizes of the rows in
+    ``offset``) or "bernoulli" (0 and 1).
+
+    A subclass defines ``log_prob``, ``mean`` and ``sample``; every parameter and buffer has an axis of starts first.
+    Other methods have defaults, which fit a continuous feature whose noise is added to its mean.
     """
 
-    n_parameters: int
-    link: ClassVar[str]
-    unit: ClassVar[str]
+    n_parameters: int = 0
+    reads: ClassVar[str] = "gaussian"
+    link: ClassVar[str] = "identity"
+    unit: ClassVar[str] = "standard deviations"
     kept: ClassVar[str] = "variance"
     sized: ClassVar[bool] = False
     entry: ClassVar[str] = (
@@ -56,26 +63,37 @@ class Likelihood(nn.Module, ABC):
     def sample(self, output: Tensor, generator: torch.Generator, offset: Tensor | None = None) -> Tensor:
         """A draw of x (batch, features), for the one start of a fitted model."""
 
-    @abstractmethod
     def carry(
         self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, offset: Tensor | None = None
     ) -> Tensor:
         """Rows of ``output`` η (batch, features) as they would be with ``moved`` η': what η left of them is kept.
 
         ``offset`` is that of the moved rows; default: their own. An entry that was not observed left nothing: it is
-        the mean.
+        the mean. By default x - E[x | η] is added to the new mean.
         """
+        after = self.mean(moved, rows.offset if offset is None else offset)
+        kept = after + (rows.features - self.mean(output, rows.offset))
+        return kept if rows.observed is None else torch.where(rows.observed > 0, kept, after)
 
-    @abstractmethod
     def residual(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
         """What η leaves of the rows (batch, features): independent of η and between features if the model holds.
 
-        In units of the inputs.
+        In units of the inputs. By default what the mean leaves of them.
         """
+        return rows.x - self.inputs(self.mean(output, rows.offset), rows.offset)
 
-    @abstractmethod
     def shift(self, rows: Rows, output: Tensor) -> Tensor:
-        """δ (features,) for which ``E[x | η + δ]`` has the mean of the rows; 0 of a feature that no row has."""
+        """δ (features,) for which ``E[x | η + δ]`` has the mean of the rows; 0 of a feature that no row has.
+
+        By default the interval from -8 to 8 is halved; the mean must rise with η.
+        """
+        seen = torch.ones_like(rows.x) if rows.observed is None else rows.observed
+        low, high = (torch.full_like(output[0], edge) for edge in (-_MOST_SHIFT, _MOST_SHIFT))
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            below = (seen * (rows.features - self.mean(output + middle, rows.offset))).sum(0) > 0
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return torch.where(seen.sum(0) > 0, (low + high) / 2, 0.0)
 
     def pivot(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
         """As ``residual``, with the same law for every η: of discrete features standard normal, if the model holds."""
@@ -209,7 +227,6 @@ class Gaussian(Likelihood):
     """
 
     n_parameters = 1
-    link, unit = "identity", "standard deviations"
 
     def __init__(
         self,
@@ -233,15 +250,6 @@ class Gaussian(Likelihood):
 
     def sample(self, output: Tensor, generator: torch.Generator, offset: Tensor | None = None) -> Tensor:
         return output + self.noise.std()[0, 0] * torch.randn(output.shape, generator=generator).to(output)
-
-    def carry(
-        self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, offset: Tensor | None = None
-    ) -> Tensor:
-        kept = moved + (rows.x - output)
-        return kept if rows.observed is None else torch.where(rows.observed > 0, kept, moved)
-
-    def residual(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
-        return rows.x - output
 
     def shift(self, rows: Rows, output: Tensor) -> Tensor:
         seen = torch.ones_like(rows.x) if rows.observed is None else rows.observed

@@ -10,13 +10,17 @@ Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 
 def atomic(fit: Fit) -> Fit:
-    """``fit`` without what an earlier one learnt; whatever it raises, ctrl-C too, all attributes are as before."""
+    """``fit`` without what an earlier one learnt; whatever it raises, ctrl-C too, all attributes are as before.
+
+    With ``warm_start`` the earlier ``fit_`` is kept for ``fit`` to continue.
+    """
 
     @wraps(fit)
     def whole(self: Any, *arguments: Any, **words: object) -> Any:
         before = self.__dict__
         # As in scikit-learn what is learnt ends in an underscore.
-        self.__dict__ = {name: value for name, value in before.items() if not name.endswith("_")}
+        kept = ("fit_",) if getattr(self, "warm_start", False) else ()
+        self.__dict__ = {name: own for name, own in before.items() if name in kept or not name.endswith("_")}
         try:
             return fit(self, *arguments, **words)
         except BaseException:

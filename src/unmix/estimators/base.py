@@ -20,11 +20,11 @@ from unmix.audit.describe import Description, blocks, chunks, mean_latents
 from unmix.audit.input import ResidualDependence
 from unmix.data.batches import Rows
 from unmix.data.columns import check_columns, column_names, listed
-from unmix.data.domains import DomainSchema
+from unmix.data.domains import Column, DomainSchema
 from unmix.data.matrix import check_values, read_cells
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import as_table
-from unmix.errors import DataError, SchemaError
+from unmix.errors import DataError, SchemaError, SettingError
 from unmix.estimators.adapting import adapted
 from unmix.estimators.atomic import atomic
 from unmix.estimators.diagnostics import Diagnostics
@@ -44,15 +44,17 @@ from unmix.estimators.prepare import (
     with_row_names,
 )
 from unmix.estimators.progress import announce, conclude, epoch_bar
-from unmix.estimators.settings import COMMON, planned_epochs, training_settings
+from unmix.estimators.settings import CALLBACKS, COMMON, planned_epochs, training_settings
 from unmix.files import as_path
 from unmix.fits.latent import LatentFit, LatentSummary, finish_fit
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
 from unmix.models.base import FittedModel, LatentModel
+from unmix.train.callbacks import Callback
 from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingResult, TrainingSettings
 from unmix.train.fit import fit as train_model
+from unmix.train.optimizers import MakeOptimizer, MakeScheduler, check_optimizer
 from unmix.validation import FLAG, Check, RandomLike, need_all, random_seed
 
 Floats = NDArray[np.float64]
@@ -98,6 +100,9 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
     max_epochs: int | None = None
     batch_size: int = 128
     learning_rate: float = 1e-2
+    optimizer: MakeOptimizer | None = None
+    scheduler: MakeScheduler | None = None
+    warm_start: bool = False
     validation_fraction: float = 0.1
     early_stopping: bool = True
     auxiliary: Mapping[str, str] | None = None
@@ -115,6 +120,30 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         """The network to train on ``data``, with all starts."""
         return self._network(data.features, data.domains, seed, self.n_restarts)
 
+    def _continued(self, before: LatentFit, data: Prepared, seed: int) -> LatentModel:
+        """The network of an earlier fit, of the one start that was kept."""
+        known, given = ((*map(_said, own.columns), own.domains) for own in (before.domains, data.domains))
+        features = [(own.names, getattr(own, "kinds", ())) for own in (before.schema, data.features)]
+        same = features[0] == features[1]
+        if known != given or not same:
+            what = "domains" if same else "features"
+            raise SettingError(
+                f"warm_start=True continues the fitted model, which has other {what} than these rows. Pass rows with "
+                "the same features and domains (model.adapt adds domains), or set warm_start=False."
+            )
+        network = self._untrained(
+            data.features, data.domains, {"n_latents": before.model.n_latents, "seed": seed}
+        ).inner
+        try:
+            network.load_state_dict(before.model.inner.state_dict())
+        except RuntimeError as error:
+            raise SettingError(
+                "warm_start=True continues the fitted model, but n_latents, hidden or another setting of the networks "
+                "has changed since. Set them as they were, or set warm_start=False."
+            ) from error
+        network.go_on()
+        return network
+
     def _check_settings(self) -> None:
         """Raise ``SettingError`` for settings of the subclass that exclude each other; ``checks`` is for each alone."""
 
@@ -125,6 +154,7 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         y: LabelsLike = None,
         *,
         layer: str | None = None,
+        callbacks: Sequence[Callback] = (),
         checkpoint: str | Path | None = None,
         resume: bool = False,
     ) -> Self:
@@ -144,6 +174,10 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         layer : str, optional
             For AnnData: the layer to read instead of ``.X``. The model reads the same layer from AnnData that it is
             given later, and finds the variables of the fit by name.
+        callbacks : sequence of callables, optional
+            Each is called after every epoch of the training with a frozen record: ``epoch``, ``n_epochs``,
+            ``objective`` and ``held_out_objective`` of every start in nats per row, ``seconds``. The training stops if
+            one returns True.
         checkpoint : path, optional
             File for the state of the training, written every few seconds and on interruption.
         resume : bool, default False
@@ -164,12 +198,15 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
             Suspicious values or columns, such as codes for missing values; ``docs/reading.md`` has the rules.
         """
         self._check_words()
+        CALLBACKS.need("callbacks", callbacks)
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
         data = self._prepare(in_layer(X, layer), y, seed)
         device = pick_device(self.device)
-        announce(self, data, device)
-        network = self._network_for(data, seed).to(device)
+        before = getattr(self, "fit_", None)
+        announce(self, data, device, self.n_restarts if before is None else 1)
+        network = self._network_for(data, seed) if before is None else self._continued(before, data, seed)
+        network = network.to(device)
         rows, has_held_out = data.rows.to(device), bool(len(data.held_out))
         train = rows.take(slice(0, data.n_train))
         held_out = rows.take(slice(data.n_train, None)) if has_held_out else train
@@ -181,6 +218,7 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
                 held_out,
                 settings,
                 on_epoch=on_epoch,
+                callbacks=callbacks,
                 checkpoint=None if checkpoint is None else as_path(checkpoint),
                 resume=resume,
                 schema=(data.features, data.domains),
@@ -382,6 +420,7 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
 
     def _check_words(self) -> None:
         need_all(self, {**COMMON, **self.checks})
+        check_optimizer(self.optimizer, self.scheduler)
         self._check_settings()
 
     def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, object]) -> FittedModel:
@@ -489,3 +528,8 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
                 mean = self.model_.likelihood.mean(self.model_.decode(z[place])).cpu().double().numpy()
                 result[place] = self.schema_.restore(mean)
         return result
+
+
+def _said(column: Column) -> tuple[object, ...]:
+    """What a column of domains must share with that of the fit which is continued."""
+    return column.name, column.kind, column.levels, column.parent

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from sklearn.base import clone
+from torch import nn
 
 from unmix.audit.residuals import STRONG
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
+from unmix.distributions.prior import DomainPrior
 from unmix.errors import warn
 from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import KindWords, Prepared, in_layer
 from unmix.estimators.progress import say
 from unmix.estimators.selection import choose_latents, long_enough, suffices
-from unmix.estimators.settings import LIKELIHOOD, NUISANCE, SIZE_FACTORS
+from unmix.estimators.settings import LIKELIHOOD, NUISANCE, SIZE_FACTORS, or_own
 from unmix.fits.latent import LINEAR_MODEL
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
 from unmix.models.base import LatentModel
-from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork
+from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork, MakeLikelihood, MakePrior
+from unmix.models.contracts import check_decoder, check_likelihood, check_prior
+from unmix.nets.own_decoder import MakeDecoder
 from unmix.objectives.sparsity import PENALTIES
+from unmix.train.callbacks import Callback
 from unmix.train.fit import TrainingSettings
 from unmix.validation import AT_LEAST_ZERO, Check, one_of, random_seed, whole
 
@@ -48,10 +54,11 @@ class CGVAE(LatentEstimator):
         ``sparsity="auto"`` the model is linear: principal components, rotated to few large entries of the mixing.
     hidden : sequence of int, default (64, 64)
         Widths of the encoder, and of the dense decoder.
-    decoder : {"dense", "feature"}, default "dense"
+    decoder : {"dense", "feature"} or subclass of torch.nn.Module, default "dense"
         One network for all features with the L1 norm of its exact Jacobian as penalty, or one small network for each
-        feature with a group penalty on the weights of each latent.
-    prior : {"gaussian", "spline"}, default "gaussian"
+        feature with a group penalty on the weights of each latent. A class of your own (``docs/extending.md``) is
+        called as ``decoder(n_latents, n_features)``; the starts then begin at random weights.
+    prior : {"gaussian", "spline"} or subclass of DomainPrior, default "gaussian"
         p(z | u): location-scale, or location-scale and a monotone spline for domains that are not Gaussian.
     sparsity : "auto" or float, default "auto"
         α, in nats per row for an entry of one standard deviation under L1. It rises during the training to this value
@@ -80,6 +87,17 @@ class CGVAE(LatentEstimator):
     batch_size : int, default 128
     learning_rate : float, default 0.01
         Peak of a warm-up and cosine schedule (Adam). With d > 16 features it is multiplied by (16 / d)^½.
+    optimizer : callable, optional
+        Called with parameter groups and their learning rates, returns a torch optimiser to use instead of Adam, such as
+        ``functools.partial(torch.optim.AdamW, weight_decay=1e-4)``. It should treat entries of the parameters one by
+        one, since their first axis is that of the starts.
+    scheduler : callable, optional
+        Called with the optimiser, returns a torch ``LRScheduler`` to use instead of warm-up and cosine. It starts from
+        ``learning_rate`` and takes a step after every epoch.
+    warm_start : bool, default False
+        Whether ``fit`` of a fitted model continues it instead of starting anew: one start, at the fitted parameters,
+        with the final objective throughout. The rows may be others, features and domains must be the same. The result
+        is not worse on the held-out rows than the model it started from.
     validation_fraction : float, default 0.1
         Share of every domain that is held out, the same rows for every ``random_state``; early stopping, choice of
         start and all reported numbers except the mixing use it.
@@ -90,7 +108,8 @@ class CGVAE(LatentEstimator):
     auxiliary : mapping of column name to {"categorical", "continuous", "within <column>"}, optional
         Kinds of the domain columns. Undeclared: text, booleans and whole numbers of at most 50 values are
         categorical, and this is printed; other numbers must be declared.
-    likelihood : {"gaussian", "auto", "student", "poisson", "negative_binomial", "bernoulli"} or mapping
+    likelihood : {"gaussian", "auto", "student", "poisson", "negative_binomial", "bernoulli"}, mapping, or subclass of \
+Likelihood
         Distribution of the features: continuous; continuous with outliers (Student t, degrees of freedom learnt);
         counts without or with a dispersion per feature; binary (0 or 1). In a mapping from feature names to these,
         features that are not named are Gaussian. "auto": columns of 0 and 1 are binary, and whole numbers are counts if
@@ -157,8 +176,8 @@ class CGVAE(LatentEstimator):
 
     checks: ClassVar[Mapping[str, Check]] = {
         "n_latents": whole(1).or_else("auto", '"auto"'),
-        "decoder": one_of(DECODERS),
-        "prior": one_of(PRIORS),
+        "decoder": or_own(one_of(DECODERS), nn.Module),
+        "prior": or_own(one_of(PRIORS), DomainPrior),
         "sparsity": AT_LEAST_ZERO.or_else("auto", '"auto"'),
         "penalty": one_of(PENALTIES),
         "penalty_rows": whole(1),
@@ -175,15 +194,15 @@ class CGVAE(LatentEstimator):
     least_steps: ClassVar[int] = 2_000
 
     n_latents: int | str = 4
-    decoder: str = "dense"
-    prior: str = "gaussian"
+    decoder: str | MakeDecoder = "dense"
+    prior: str | MakePrior = "gaussian"
     sparsity: float | str = "auto"
     penalty: str = "log"
     penalty_rows: int = 32
     penalty_every: int = 2
     kl_weight: float = 1.0
     n_spare: int = 2
-    likelihood: str | Mapping[str, str] = "gaussian"
+    likelihood: str | Mapping[str, str] | MakeLikelihood = "gaussian"
     size_factors: str | None = "total"
     nuisance: str | None = None
 
@@ -194,21 +213,30 @@ class CGVAE(LatentEstimator):
         y: LabelsLike = None,
         *,
         layer: str | None = None,
+        callbacks: Sequence[Callback] = (),
         checkpoint: str | Path | None = None,
         resume: bool = False,
     ) -> Self:
         X = in_layer(X, layer)
+        given: dict[str, Any] = {"callbacks": callbacks, "checkpoint": checkpoint, "resume": resume}
         self._check_words()
         if self.n_latents != "auto":
-            super().fit(X, y, checkpoint=checkpoint, resume=resume)
+            super().fit(X, y, **given)
             return self._warned()
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
         numbered = clone(self).set_params(n_latents=1, random_state=seed)
+        if (before := getattr(self, "fit_", None)) is not None:
+            numbered.set_params(n_latents=before.model.n_latents)
+            numbered.fit_ = before
+            super(CGVAE, numbered).fit(X, y, **given)
+            kept = replace(numbered.fit_.summary, selection=before.summary.selection)
+            self.fit_ = replace(numbered.fit_, parameters=words, summary=kept)
+            return self._warned()
         choice = choose_latents(numbered, X, y, seed)
         say(self.verbose, f"{choice.n_latents} latents: {choice.reason}")
         numbered.set_params(n_latents=choice.n_latents)
-        super(CGVAE, numbered).fit(X, y, checkpoint=checkpoint, resume=resume)
+        super(CGVAE, numbered).fit(X, y, **given)
         fit = numbered.fit_
         self.fit_ = replace(fit, parameters=words, summary=replace(fit.summary, selection=choice.table))
         if choice.decided:
@@ -235,7 +263,26 @@ class CGVAE(LatentEstimator):
         return self
 
     def _kinds(self) -> KindWords:
-        return {"likelihood": self.likelihood, "size_factors": self.size_factors, "nuisance": self.nuisance}
+        own = self._own_likelihood
+        likelihood: Any = self.likelihood if own is None else own.reads
+        return {"likelihood": likelihood, "size_factors": self.size_factors, "nuisance": self.nuisance}
+
+    @property
+    def _own_likelihood(self) -> Any:
+        """The class of a likelihood of the user's own; None where it is one of unmix."""
+        kind = self.likelihood.func if isinstance(self.likelihood, partial) else self.likelihood
+        return kind if isinstance(kind, type) else None
+
+    def _check_own(self, features: FeatureSchema, domains: DomainSchema) -> None:
+        """Try decoder, likelihood and prior of the user's own."""
+        n_latents, n_features = int(self.n_latents), len(features.names)
+        if not isinstance(self.decoder, str):
+            check_decoder(self.decoder, n_latents, n_features)
+        if (own := self._own_likelihood) is not None:
+            make: Any = self.likelihood
+            check_likelihood(make, own.reads, n_features)
+        if not isinstance(self.prior, str):
+            check_prior(self.prior, n_latents, domains.n_design, domains.interactions)
 
     def planned_epochs(self, n_samples: int) -> float:
         """As of any estimator; of "auto" those of the fit that follows the choice, or before it of the shortest."""
@@ -243,6 +290,8 @@ class CGVAE(LatentEstimator):
         return LatentEstimator.planned_epochs(clone(self).set_params(n_latents=number), n_samples)
 
     def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
+        self._check_own(features, domains)
+        likelihood: Any = None if self._own_likelihood is None else self.likelihood
         network = CGVAENetwork(
             CGVAEConfig(
                 n_latents=int(self.n_latents),
@@ -261,6 +310,7 @@ class CGVAE(LatentEstimator):
                 spare=int(self.n_spare),
                 seed=seed,
                 kinds=features.kinds or ("gaussian",),
+                likelihood=likelihood,
             )
         )
         if features.kinds:

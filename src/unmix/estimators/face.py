@@ -18,7 +18,7 @@ from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.errors import DataError, DomainError, StorageError
 from unmix.files import as_path, names_in
-from unmix.fits.fit import AnyFit, Kind, kinds
+from unmix.fits.fit import AnyFit, Kind, kind_name
 from unmix.fits.storage import holds_model
 from unmix.forms import DataLike, LabelsLike
 from unmix.nets.state import OwnState
@@ -78,15 +78,12 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
         """Write model, schema, history and tables into the folder ``path`` and return it; ``unmix.load`` reads it.
 
         An existing folder that is not empty is refused unless ``overwrite=True`` and a model is in it. A file there
-        that unmix did not write, or that was changed since, is never replaced.
+        that unmix did not write, or that was changed since, is never replaced. Of a class of your own its name is
+        written: ``unmix.load`` finds it where its module has been imported.
         """
         check_is_fitted(self)
-        path, kind = as_path(path), type(self)
-        if kinds().get(kind.__name__) is not kind:
-            raise StorageError(
-                f"{kind.__name__} is no estimator of unmix, so unmix.load could not read it. Fit and save one of "
-                "unmix, such as CGVAE."
-            )
+        path = as_path(path)
+        kind_name(type(self))
         there = names_in(path, "a model")
         if there and not overwrite:
             raise StorageError(f"The folder {path} is not empty. Choose another folder, or pass overwrite=True.")

@@ -25,6 +25,7 @@ from unmix.estimators.atomic import atomic
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.prepare import Prepared, as_images, labelled_images, prepare_images
 from unmix.estimators.progress import epoch_bar, say, warn_if_long
+from unmix.estimators.settings import CALLBACKS
 from unmix.files import as_path, file_to_write
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
@@ -52,6 +53,7 @@ from unmix.report.images import (
 )
 from unmix.report.parts import write_html
 from unmix.terminal import duration
+from unmix.train.callbacks import Callback
 from unmix.train.checkpoint import is_checkpoint
 from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingSettings
@@ -104,13 +106,14 @@ class CGVAEImages(CGVAE):
     max_epochs : int, optional
         Passes of each stage over the training images. Default: 4,000 steps of 64 images for the autoencoder, then
         1,400 steps per latent.
-    hidden, n_restarts, batch_size, learning_rate, decoder, prior, sparsity, penalty, penalty_rows, \
-penalty_every, kl_weight, n_spare, likelihood
+    hidden, n_restarts, batch_size, learning_rate, optimizer, scheduler, decoder, prior, sparsity, penalty, \
+penalty_rows, penalty_every, kl_weight, n_spare, likelihood
         Of the second stage, as in ``CGVAE``. Rows of the mixing are components of the codes.
     validation_fraction, early_stopping, auxiliary, min_domain_rows, device, random_state, verbose
         As in ``CGVAE``; both stages hold out the same images.
     missing : {"error"}
-        Images have no missing entries. ``size_factors`` is not used, since components are not counts.
+        Images have no missing entries. ``size_factors`` is not used, since components are not counts, and there is no
+        ``warm_start``.
 
     Attributes
     ----------
@@ -144,6 +147,7 @@ penalty_every, kl_weight, n_spare, likelihood
         "n_codes": whole(1),
         "widths": WIDTHS.or_else(None),
         "missing": one_of(("error",)),
+        "warm_start": Check("False: images are fitted in two stages, anew", lambda value: value is False),
     }
     assumption: ClassVar[str] = "the factors change between domains"
     steps_per_latent: ClassVar[int] = 1_400
@@ -156,9 +160,16 @@ penalty_every, kl_weight, n_spare, likelihood
 
     @atomic
     def fit(  # type: ignore[override]  # images have no layers
-        self, X: DataLike, y: LabelsLike = None, *, checkpoint: str | Path | None = None, resume: bool = False
+        self,
+        X: DataLike,
+        y: LabelsLike = None,
+        *,
+        callbacks: Sequence[Callback] = (),
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
     ) -> Self:
         self._check_words()
+        CALLBACKS.need("callbacks", callbacks)
         if self.autoencoder == OWN:
             raise self._lacks_pair()
         seed = random_seed(self.random_state)
@@ -192,7 +203,8 @@ penalty_every, kl_weight, n_spare, likelihood
                 f"The codes of these images have {n_components} components, fewer than n_latents = {least}. Ask for at "
                 "most as many latents, or pass a larger n_codes."
             )
-        super(CGVAEImages, factors).fit(_named(frame.components(codes)), y, checkpoint=place, resume=resume)
+        table_of_codes = _named(frame.components(codes))
+        super(CGVAEImages, factors).fit(table_of_codes, y, callbacks=callbacks, checkpoint=place, resume=resume)
         if network is not None and place is not None:
             place.unlink(missing_ok=True)
         own = factors.fit_

@@ -10,6 +10,7 @@ import torch
 from unmix.estimators import baselines, cggan, cgvae, domain_baselines, images, translator
 from unmix.estimators.base import LatentEstimator
 from unmix.fits.fit import Fit, kinds
+from unmix.fits.words import live_settings
 from unmix.nets.state import in_own_state
 
 # An estimator makes itself known when its module is imported.
@@ -26,7 +27,8 @@ def load(path: str | Path, *, device: str | torch.device = "auto") -> Any:
     Raises
     ------
     StorageError
-        There is no complete model there, it is damaged, or it was written by a version with another format.
+        There is no complete model there, it is damaged, or it was written by a version with another format; or it uses
+        a class of your own whose module has not been imported. Nothing that a folder names is imported by reading it.
 
     Examples
     --------
@@ -34,6 +36,6 @@ def load(path: str | Path, *, device: str | torch.device = "auto") -> Any:
     """
     fit = Fit.from_folder(path, device)
     kind: Any = fit.kind
-    estimator = kind(**fit.parameters)
+    estimator = kind(**live_settings(fit.parameters))
     estimator.fit_ = fit
     return estimator

@@ -77,18 +77,19 @@ def warn_if_long(seconds: float, device: torch.device, advice: str) -> None:
         )
 
 
-def announce(estimator: BaseEstimator, data: Prepared, device: torch.device) -> None:
+def announce(estimator: BaseEstimator, data: Prepared, device: torch.device, n_starts: int) -> None:
     """What a fit is about to do: rows, features, starts, and the kind of every domain column."""
     columns = [column.describe() for column in data.domains.columns] or ["none: one domain, only sparsity identifies"]
     n_held_out = len(data.held_out)
     # Where all features are Gaussian there is nothing to say.
     kinds = announced(data.features.kinds, data.features.names) if getattr(data.features, "kinds", ()) else []
+    if (own := getattr(estimator, "_own_likelihood", None)) is not None:
+        kinds = [f"likelihood {own.__name__} (all features)"]
     say(
         estimator.verbose,
         f"unmix {type(estimator).__name__}: {len(data.rows)} rows ({n_held_out} held out) × "
         f"{len(data.features.names)} features, {estimator.n_latents} latents, "
-        f"{counted(estimator.n_restarts, 'start')}, on {device}\n"
-        + "\n".join([*(f"domain {line}" for line in columns), *kinds]),
+        f"{counted(n_starts, 'start')}, on {device}\n" + "\n".join([*(f"domain {line}" for line in columns), *kinds]),
     )
     if n_held_out == 0 and estimator.validation_fraction > 0:
         say(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 
 from unmix.audit.describe import chunks
-from unmix.audit.input import ResidualDependence, stratify
+from unmix.audit.input import LEAST_SHARED, ResidualDependence, stratify
 from unmix.audit.residuals import WEAK, residual_dependence
 from unmix.errors import DataWarning
 from unmix.estimators.base import SCORE_DRAWS, LatentEstimator
@@ -153,8 +153,9 @@ def decide(candidates: Sequence[Candidate]) -> Choice:
         more = following[own.n_latents]
         if own.independent and not (more is not None and gains(own, more)):
             reason = (
-                "the smallest number that leaves no two features dependent on each other (rank correlation of "
-                f"residuals {own.residual.correlation:.2f}, {own.residual.share:.1%} of a feature's variance)"
+                f"the smallest number at which no residuals of two features share {LEAST_SHARED:.0%} of a feature's "
+                f"variance at a rank correlation above {WEAK} (strongest: {own.residual.share:.1%}, "
+                f"{own.residual.correlation:.2f})"
             )
             if more is not None:
                 reason += f" and {more.n_latents} latents do not raise the held-out bound"

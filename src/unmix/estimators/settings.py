@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Protocol, TypedDict
 
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.distributions.kinds import LIKELIHOODS
+from unmix.distributions.likelihood import Likelihood
 from unmix.nets.layers import ACTIVATIONS
 from unmix.train.fit import TrainingSettings
+from unmix.train.optimizers import MakeOptimizer, MakeScheduler
 from unmix.validation import AUXILIARY, FLAG, POSITIVE, SHARE, VERBOSE, WIDTHS, Check, one_of, whole
 
 _LEAST_EPOCHS = 20
@@ -18,6 +21,13 @@ _MOST_EPOCHS = 1_000
 _PATIENCE_SHARE = 0.2
 
 
+CALLABLE = Check(
+    "None, or a class or function, or a functools.partial of one", lambda value: value is None or callable(value)
+)
+CALLBACKS = Check(
+    "a list of callables, each called with the record of an epoch",
+    lambda value: isinstance(value, list | tuple) and all(map(callable, value)),
+)
 COMMON: dict[str, Check] = {
     "n_latents": whole(1),
     "hidden": WIDTHS,
@@ -25,6 +35,9 @@ COMMON: dict[str, Check] = {
     "max_epochs": whole(1).or_else(None),
     "batch_size": whole(1),
     "learning_rate": POSITIVE,
+    "optimizer": CALLABLE,
+    "scheduler": CALLABLE,
+    "warm_start": FLAG,
     "validation_fraction": SHARE,
     "early_stopping": FLAG,
     "auxiliary": AUXILIARY,
@@ -32,13 +45,28 @@ COMMON: dict[str, Check] = {
     "min_domain_rows": whole(1),
     "verbose": VERBOSE,
 }
-LIKELIHOOD = Check(
-    f"one of {['auto', *LIKELIHOODS]}, or a mapping of features to {[*LIKELIHOODS]}",
-    lambda value: (
-        all(map(one_of(LIKELIHOODS).holds, value.values()))
-        if isinstance(value, Mapping)
-        else one_of(("auto", *LIKELIHOODS)).holds(value)
+
+
+def or_own(check: Check, base: type) -> Check:
+    """The same, or a subclass of ``base`` of the user's own, or a ``functools.partial`` of one."""
+
+    def holds(value: Any) -> bool:
+        kind = value.func if isinstance(value, partial) else value
+        return check.holds(value) or (isinstance(kind, type) and issubclass(kind, base))
+
+    return Check(f"{check.expected}, or a subclass of {base.__module__}.{base.__name__} (the class itself)", holds)
+
+
+LIKELIHOOD = or_own(
+    Check(
+        f"one of {['auto', *LIKELIHOODS]}, or a mapping of features to {[*LIKELIHOODS]}",
+        lambda value: (
+            all(map(one_of(LIKELIHOODS).holds, value.values()))
+            if isinstance(value, Mapping)
+            else one_of(("auto", *LIKELIHOODS)).holds(value)
+        ),
     ),
+    Likelihood,
 )
 SIZE_FACTORS = Check(
     '"total", the name of a column, or None', lambda value: value is None or (isinstance(value, str) and value != "")
@@ -56,6 +84,8 @@ class Trained(Protocol):
     max_epochs: int | None
     batch_size: int
     learning_rate: float
+    optimizer: MakeOptimizer | None
+    scheduler: MakeScheduler | None
     validation_fraction: float
     early_stopping: bool
     steps_per_latent: ClassVar[int]
@@ -87,6 +117,8 @@ def training_settings(estimator: Trained, n_samples: int, seed: int, has_held_ou
         learning_rate=float(estimator.learning_rate),
         patience=patience,
         seed=seed,
+        optimizer=estimator.optimizer,
+        scheduler=estimator.scheduler,
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema, ImageTable, check_images
-from unmix.errors import DataError, DomainError, SchemaError, SettingError
+from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
 from unmix.estimators.atomic import atomic
 from unmix.estimators.face import FittedFace, Learnt
 from unmix.estimators.features import ImageClassifier
@@ -29,6 +29,7 @@ from unmix.fits.adversarial import TranslatorFit, TranslatorSummary, errors_tabl
 from unmix.fits.fit import Fit
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
+from unmix.models.alignment import LEAST_REPEATED
 from unmix.models.cggan import FLOWS
 from unmix.models.cggan import as_images as as_pixels
 from unmix.models.features import FeatureNetwork
@@ -77,7 +78,9 @@ class ImageTranslator(FittedFace[TranslatorFit]):
 
     Transport acts on all pixels together or, where that brings held-out images at least as near to other domains, on
     the colours of each pixel alike. Then shapes stay as they are: ``translate`` also carries what content leaves of an
-    image. ``alignment_`` says which.
+    image. ``alignment_`` says which. Where pairs found by one half of the images are not found by the other, it is not
+    clear what belongs together: then no pairs are used, and images are changed as little as it takes for a classifier
+    of the domains to read them as of their target.
 
     Parameters
     ----------
@@ -115,8 +118,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     ----------
     domains_ : tuple of str
     image_shape_ : (height, width, channels)
-    alignment_ : {"pixels", "colours"}
-        What the transport acts on.
+    alignment_ : {"pixels", "colours", "unmatched pixels"}
+        What the transport acts on; unmatched where pairs are not to be trusted.
     importance_ : float array (n_style,)
         Share of each style latent's spread that domains account for, as a standard deviation; 0 without a flow.
     history_ : DataFrame
@@ -170,7 +173,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     summary_type: ClassVar[type[TranslatorSummary]] = TranslatorSummary
 
     image_shape_ = Learnt[tuple[int, int, int]](lambda fit: fit.schema.shape)
-    alignment_ = Learnt[str](lambda fit: "colours" if fit.model.config.colours else "pixels")
+    alignment_ = Learnt[str](lambda fit: fit.model.alignment)
     importance_ = Learnt(lambda fit: fit.model.importance().cpu().numpy())
     n_latents_ = Learnt[int](lambda fit: fit.model.n_latents)
     n_steps_ = Learnt[int](lambda fit: fit.summary.n_steps)
@@ -193,7 +196,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         Warns
         -----
         DataWarning
-            The training will take more than an hour, by the time of its first steps.
+            The training will take more than an hour, by the time of its first steps; or fewer than two in five of the
+            pairs that one half of the images finds are found by the other half.
         """
         self._check_words()
         seed = random_seed(self.random_state)
@@ -210,7 +214,16 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         device = pick_device(self.device)
         rows = gan_image_rows(table.images, domains, encoded).to(device)
         config = self._config(table.images.shape[1:], len(domains.domains), seed)
-        network = network_of(rows.x, rows.design.argmax(1), config)
+        reader = FeatureNetwork(config.shape[2], config.n_domains, seed=seed)
+        _learn_to_read(reader, table.images, encoded.codes[:, 0], min(_READER_STEPS, config.steps), seed)
+        reader.to(device)
+        network = network_of(rows.x, rows.design.argmax(1), config, lambda x: reader((x + 1) / 2).argmax(1))
+        if network.align.repeated < 1.0:
+            warn(
+                f"Of the pairs that one half of the images finds, the other half finds {network.align.repeated:.0%}; "
+                f"{LEAST_REPEATED:.0%} are needed. No pairs are used, and translations change images as little as "
+                "their domain asks for. More images would help, or images that show things at one place and size."
+            )
         settings = AdversarialSettings(
             batch_size=min(int(self.batch_size), len(rows)),
             learning_rate=float(self.learning_rate),
@@ -236,7 +249,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
                 schema=domains,
             )
         model = FittedTranslator.of(network, rows)
-        _learn_to_read(model.reader, table.images, encoded.codes[:, 0], min(_READER_STEPS, config.steps), seed)
+        model.reader.load_state_dict(reader.state_dict())
         some = rows.take(slice(None, None, -(-len(rows) // _EFFECT_ROWS)))
         effects = model.mean_effects(some.x, some.design.argmax(1)).permute(2, 3, 1, 0).cpu().double().numpy()
         self.fit_ = Fit(
@@ -410,6 +423,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         sizes = {name: tuple(own) for name, own in fitted["sizes"].items()}
         # Folders from before the linear path name none.
         words = {"linear": sizes.get("linear", (0,))[0], "colours": bool(sizes.get("colours", (0,))[0])}
+        words["keep_rest"] = bool(sizes.get("keep_rest", sizes.get("colours", (0,)))[0])
         return FittedTranslator(replace(config, **words), sizes)
 
     def _source(self, X: DataLike, y: LabelsLike) -> tuple[Tensor, Tensor, ImageTable]:
@@ -454,9 +468,8 @@ def _as_images(x: Tensor) -> Images:
 
 def _learn_to_read(reader: FeatureNetwork, images: Images, codes: NDArray[np.int64], steps: int, seed: int) -> None:
     """Train what finds the domain of an image whose label is not given."""
-    device = reader.last.weight.device
     fit_classifier(
-        reader.cpu(),
+        reader,
         images,
         codes,
         max_epochs=max(1, round(steps * _READER_BATCH / len(images))),
@@ -464,7 +477,7 @@ def _learn_to_read(reader: FeatureNetwork, images: Images, codes: NDArray[np.int
         learning_rate=ImageClassifier.learning_rate,
         seed=seed,
     )
-    reader.to(device).eval().requires_grad_(False)
+    reader.eval().requires_grad_(False)
 
 
 def _check_sides(images: Images) -> None:

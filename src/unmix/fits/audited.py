@@ -19,6 +19,7 @@ from unmix.data.batches import Rows
 from unmix.data.schema import FeatureSchema
 from unmix.errors import DomainError
 from unmix.fits.adversarial import GANFit
+from unmix.fits.choice import difference_error
 from unmix.fits.fit import AnyFit
 from unmix.fits.latent import LatentFit
 
@@ -51,8 +52,10 @@ def audit_fit(fit: LatentFit, new: NewRows | None = None) -> Audit:
         names=fit.latent_names,
         feature_names=fit.schema.names,
         objective=fit.starts["held_out_objective"],
+        objective_error=difference_error(fit.starts),
         rows=rows,
         residual=residual,
+        simplified=fit.summary.simplified,
     )
     return replace(found, notes=_notes_of(fit) if new is None else new.notes)
 

@@ -107,15 +107,27 @@ def _expansion(model: FittedModel, rows: Rows) -> Tensor:
     return (inverse @ axes @ torch.diag(factors) @ axes.T @ root.T).float()
 
 
+def difference_error(starts: pd.DataFrame) -> NDArray[np.float64]:
+    """That column of ``restarts_table``; NaN in fits from before it was kept."""
+    known = "difference_error" in starts
+    return starts["difference_error"].to_numpy(dtype=float) if known else np.full(len(starts), np.nan)
+
+
 def restarts_table(result: TrainingResult, agreed: Agreement, best: int) -> pd.DataFrame:
-    """One row per start: what it reached, and whether it was kept."""
-    rows = []
+    """One row per start: what it reached, and whether it was kept.
+
+    ``difference_error``: standard error of the difference of ``held_out_objective`` from that of the kept start.
+    """
+    rows, error = [], np.full(len(result.objective), np.nan)
+    if len(result.blocks) > 1:
+        error = (result.blocks - result.blocks[:, [best]]).std(axis=0, ddof=1) / np.sqrt(len(result.blocks))
     for start, objective in enumerate(result.objective):
         terms = {f"held_out_{name}": value for name, value in result.terms[start].items()}
         rows.append(
             {
                 "start": start,
                 "held_out_objective": objective,
+                "difference_error": float(error[start]),
                 **terms,
                 "agreement": agreed.of_start(start),
                 "best_epoch": result.best_epoch[start],

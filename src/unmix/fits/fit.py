@@ -22,10 +22,12 @@ from torch import Tensor
 from unmix.data.domains import DomainSchema
 from unmix.data.images import CodeSchema, ImageSchema, of_images
 from unmix.data.schema import FeatureSchema
+from unmix.errors import StorageError
 from unmix.files import as_path
 from unmix.fits.storage import AGAIN, FORMAT, MODEL, need_model, read_config, reading, write_folder, write_json
 from unmix.fits.words import plain_settings, restored
 from unmix.models.frame import Framed
+from unmix.own import import_name, loaded
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.devices import pick_device
 from unmix.version import __version__, versions
@@ -119,8 +121,34 @@ _KINDS: dict[str, type[Kind]] = {}
 
 
 def kinds() -> dict[str, type[Kind]]:
-    """The estimators of unmix that have been imported, by name: what a folder may hold."""
+    """The estimators of unmix that have been imported, by name."""
     return {name: kind for name, kind in _KINDS.items() if not inspect.isabstract(kind)}
+
+
+def kind_name(kind: type[Kind]) -> str:
+    """The name of an estimator in a folder: of a user's own, that under which Python imports it.
+
+    Raises
+    ------
+    StorageError
+        It cannot be imported by its name.
+    """
+    if kinds().get(kind.__name__) is kind:
+        return kind.__name__
+    try:
+        return import_name(kind)
+    except TypeError as error:
+        raise StorageError(
+            f"{kind.__qualname__} is defined inside a function, so unmix.load could not find it. Define it in a module."
+        ) from error
+
+
+def _kind_of(name: str) -> type[Kind]:
+    """The inverse of ``kind_name``."""
+    kind = kinds().get(name) or loaded(name)
+    if not (isinstance(kind, type) and issubclass(kind, Kind)):
+        raise StorageError(f"The model is of the estimator {name!r}, which is now a {kind!r}. Define it as it was.")
+    return kind
 
 
 Model = TypeVar("Model", bound=Framed, covariant=True)
@@ -197,7 +225,7 @@ class Fit(Generic[Model, OwnSummary]):
         tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in parts.arrays.items()}
         write_state(folder / MODEL, {**state, **tensors}, {})
         fitted = {"best_restart": self.best, "seed": self.seed, "fit_seconds": self.seconds, **parts.scalars}
-        config = {"format": FORMAT, "estimator": self.kind.__name__, "settings": self.parameters, "fitted": fitted}
+        config = {"format": FORMAT, "estimator": kind_name(self.kind), "settings": self.parameters, "fitted": fitted}
         write_json(folder / "config.json", {**config, "versions": versions()})
         schema = {"features": self.schema.to_dict(), "domains": self.domains.to_dict()}
         write_json(folder / "schema.json", schema)
@@ -211,10 +239,9 @@ class Fit(Generic[Model, OwnSummary]):
     @classmethod
     def _read(cls, folder: Path) -> AnyFit:
         """The fit on the CPU; a file of another shape raises whatever comes of that."""
-        known = kinds()
-        config, schemas = read_config(folder, known)
+        config, schemas = read_config(folder, kinds())
         tensors, _ = read_state(folder / MODEL, AGAIN)
-        kind, fitted = known[config["estimator"]], config["fitted"]
+        kind, fitted = _kind_of(config["estimator"]), config["fitted"]
         estimator = restored(kind, dict(config["settings"]), kind._check_words, folder)
         with (folder / "history.jsonl").open(encoding="utf-8") as stream:
             history = pd.read_json(stream, orient="records", lines=True)

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unmix.audit.agreement import comparable
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
 from unmix.audit.describe import Description, with_training_rows
-from unmix.audit.input import ResidualDependence, stratify
+from unmix.audit.input import LEAST_SHARED, ResidualDependence, stratify
 from unmix.audit.left_over import left_over
 from unmix.audit.notes import training_fingerprints
 from unmix.audit.novelty import HeldOutResiduals, held_out_residuals
@@ -24,7 +25,7 @@ from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import write_table
-from unmix.fits.choice import Finished, finish_starts, restarts_table
+from unmix.fits.choice import Finished, difference_error, finish_starts, restarts_table
 from unmix.fits.fit import Fit, Kind, Parts, Saved, Summary
 from unmix.fits.storage import SELECTION
 from unmix.models.base import FittedModel, LatentModel
@@ -90,11 +91,10 @@ class LatentSummary(Summary):
         return shares if len(shares) else np.full(self.mixing.shape[1], np.nan)
 
     def latents_agreement(self, starts: pd.DataFrame, best: int) -> Floats:
-        """Median correlation of each latent (n_latents,) with its partner in the other starts that did not fail."""
-        reached = np.isfinite(starts["held_out_objective"].to_numpy(dtype=float))
-        reached[best] = False
+        """Median correlation of each latent (n_latents,) with its partner in the other starts that count."""
+        others = comparable(starts["held_out_objective"], difference_error(starts), best)
         found = self.description.agreement_latents
-        return np.median(found[reached], axis=0) if reached.any() else np.full(found.shape[1], np.nan)
+        return np.median(found[others], axis=0) if others.any() else np.full(found.shape[1], np.nan)
 
     def effects_frame(self, domains: Sequence[str], latents: Sequence[str]) -> pd.DataFrame:
         """How each domain moves each latent, one row per pair, with 95 % intervals; in units of the latent's spread."""
@@ -188,11 +188,13 @@ def finish_fit(
         found = finish_starts(network, train, described, result, own_groups, n_domains, held_out is not None, kept)
         if not residuals:
             return found, None, None
-        rows = found.model, train, stratify(train, groups[0]).labels, schema.names
-        return found, residual_dependence(*rows), residual_dependence(*rows, least_share=AUDITED_SHARE)
+        return found, dependence(found.model), dependence(found.model, AUDITED_SHARE)
+
+    def dependence(model: FittedModel, share: float = LEAST_SHARED) -> ResidualDependence:
+        return residual_dependence(model, train, stratify(train, groups[0]).labels, schema.names, least_share=share)
 
     found, residual, audited = finished()
-    doubted = residual is not None and residual.exceeds(STRONG, DOUBTED_SHARE)
+    doubted = residuals and dependence(found.model, DOUBTED_SHARE).exceeds(STRONG, DOUBTED_SHARE)
     simplified = doubted and network.simplify(found.best, train)
     if simplified:
         result = rescored(result, network, found.best, len(train), described, parameters["random_state"])

@@ -145,7 +145,10 @@ def need_model(folder: Path) -> None:
 
 
 def read_config(folder: Path, kinds: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``config.json`` and ``schema.json`` of a model of one of ``kinds``; the files are those that were saved."""
+    """``config.json`` and ``schema.json`` of a model; the files are those that were saved.
+
+    It is of one of ``kinds``, or of an estimator with a module in its name.
+    """
     done, config, schema = (
         json.loads((folder / name).read_text(encoding="utf-8")) for name in (DONE, "config.json", "schema.json")
     )
@@ -153,7 +156,8 @@ def read_config(folder: Path, kinds: Iterable[str]) -> tuple[dict[str, Any], dic
     newer = isinstance(config.get("format"), int) and config["format"] > FORMAT
     if not newer:
         _check_sums(folder, done, config.get("format"))
-    if config.get("format") not in (FORMAT, _UNSUMMED) or config.get("estimator") not in kinds:
+    own = ":" in str(config.get("estimator"))
+    if config.get("format") not in (FORMAT, _UNSUMMED) or not (own or config.get("estimator") in kinds):
         raise StorageError(
             f"{folder} has format {config.get('format')!r}, estimator {config.get('estimator')!r}; this version of "
             f"unmix ({__version__}) reads format {FORMAT} and {sorted(kinds)}. Use the version that wrote it: "

@@ -13,6 +13,7 @@ import torch
 from sklearn.base import BaseEstimator
 
 from unmix.errors import SettingError, StorageError
+from unmix.own import imported_from, plain_import
 from unmix.version import __version__
 
 Own = TypeVar("Own")
@@ -32,10 +33,22 @@ def plain_settings(estimator: BaseEstimator, seed: int) -> dict[str, object]:
             found[name] = _plain(value)
         except TypeError as error:
             raise SettingError(
-                f"{name} must be made of numbers, text, True, False and None, or it could not be saved with the model; "
-                f"got {value!r}."
+                f"{name} must be made of numbers, text, True, False and None, or be a class or function that a module "
+                "defines by name, or a functools.partial of one: else it could not be saved with the model; got "
+                f"{value!r}."
             ) from error
     return found
+
+
+def live_settings(plain: Mapping[str, object]) -> dict[str, Any]:
+    """Constructor parameters of those of ``plain_settings``: classes and functions again in place of their names.
+
+    Raises
+    ------
+    StorageError
+        One of them has not been imported.
+    """
+    return {name: imported_from(value) for name, value in plain.items()}
 
 
 def _plain(value: object) -> Any:
@@ -53,7 +66,8 @@ def _plain(value: object) -> Any:
         return {str(key): _plain(own) for key, own in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [_plain(own) for own in value]
-    raise TypeError
+    named = plain_import(value)
+    return {key: own if isinstance(own, str) else _plain(own) for key, own in named.items()}
 
 
 def restored(
@@ -66,6 +80,7 @@ def restored(
     StorageError
         A word, or its value, is none that this version takes.
     """
+    words = live_settings(words)
     unknown = sorted(set(words) - set(inspect.signature(kind).parameters))
     try:
         if unknown:

@@ -105,6 +105,9 @@ class LatentModel(nn.Module, ABC):
         """
         return False
 
+    def go_on(self) -> None:
+        """Called before a training that continues a fitted model, which the state is of."""
+
     @property
     def most_patience(self) -> float:
         """Epochs without a gain after which training may end however long it was planned."""

@@ -69,10 +69,14 @@ from unmix.nets.decoder import Decoder, DenseDecoder, FeatureDecoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
 from unmix.nets.jacobian import rows_at_once
 from unmix.nets.layers import Generators, generators
+from unmix.nets.own_decoder import MakeDecoder, OwnDecoder
 from unmix.objectives.sparsity import PENALTIES, group_weights, jacobian_weights
 
 PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
 DECODERS = ("dense", "feature")
+MakePrior = Callable[[Generators, int, int, float], DomainPrior]
+MakeLikelihood = Callable[[int, int], Likelihood]
+_FITTED = ("fitted",)
 _NEGLIGIBLE = 0.01
 _NEGLIGIBLE_EFFECT = 0.05
 _ENTRY_COST = 6.0
@@ -116,6 +120,7 @@ class Schedule:
 _STRONG = Schedule(((0.0, 0.0), (0.5, 1.0), (0.8, None)))
 _HALF = Schedule(((0.0, 0.0), (0.5, 0.5), (0.8, None)))
 _GENTLE = ((0.0, 0.0), (0.2, 0.2), (0.5, 0.2), (0.65, 1.0), (0.8, None))
+_FINAL = Schedule(((0.0, None),))
 SCHEDULES = (_STRONG, _HALF, _HALF, Schedule(_GENTLE, drop=1))
 
 
@@ -130,9 +135,14 @@ class CGVAEConfig:
     ``turned`` the latents are rotated to fit domains and sparsity.
 
     The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, "" at
-    random weights; with none there are no linear paths. Until ``released`` the features share all of the noise's
-    variance, then the share ``pooled``. ``by_evidence``: the final weight of the penalty is that of ``_by_evidence``.
+    random weights; with none there are no linear paths; "fitted": one start, at a fitted model. Until ``released`` the
+    features share all of the noise's variance, then the share ``pooled``. ``by_evidence``: the final weight of the
+    penalty is that of ``_by_evidence``.
     ``kinds`` are the likelihoods of the features, one for each or one for all.
+
+    ``decoder``, ``prior`` and ``likelihood`` may be classes of the user's own (``models/contracts.py``), the likelihood
+    in place of ``kinds``. An own decoder takes ``inputs`` latents (0: all, with the spare ones), and starts with it
+    begin at random weights.
     """
 
     n_latents: int
@@ -141,8 +151,8 @@ class CGVAEConfig:
     interactions: float = 0.0
     masked: bool = False
     hidden: tuple[int, ...] = (64, 64)
-    decoder: str = "dense"
-    prior: str = "gaussian"
+    decoder: str | MakeDecoder = "dense"
+    prior: str | MakePrior = "gaussian"
     sparsity: float = 0.5
     penalty: str = "log"
     kl_weight: float = 1.0
@@ -160,6 +170,13 @@ class CGVAEConfig:
     turned: tuple[float, ...] = (0.4, 0.8)
     by_evidence: bool = False
     kinds: tuple[str, ...] = ("gaussian",)
+    likelihood: MakeLikelihood | None = None
+    inputs: int = 0
+
+    @property
+    def n_inputs(self) -> int:
+        """Latents that an own decoder takes."""
+        return self.inputs or self.n_latents + self.spare
 
 
 class CGVAENetwork(LatentModel):
@@ -176,19 +193,25 @@ class CGVAENetwork(LatentModel):
         n_latents = config.n_latents + config.spare
         encoder, decoder = self._networks(sources, n_latents, config)
         super().__init__(config, encoder, decoder, self._likelihood(config))
-        self.domain_prior = PRIORS[config.prior](sources, n_latents, config.n_design, config.interactions)
+        prior = PRIORS[config.prior] if isinstance(config.prior, str) else config.prior
+        self.domain_prior = prior(sources, n_latents, config.n_design, config.interactions)
         self.n_latents = n_latents
         self._wide, self._doubted, self.final_sparsity = False, False, _FINAL_SHARE * config.sparsity
         self.register_buffer("alive", torch.ones(config.n_starts, 1, n_latents))
 
     def _likelihood(self, config: Any) -> Likelihood:
+        if config.likelihood is not None:
+            own: Likelihood = config.likelihood(config.n_starts, config.n_features)
+            return own
         course = NoiseCourse(config.noise_floor, config.narrowed, config.released, config.pooled)
         return likelihood_of(config.kinds, config.n_starts, config.n_features, config.initial_noise, course)
 
     def _networks(self, sources: Generators, n_latents: int, config: Any) -> tuple[Encoder, Decoder]:
         linear = bool(config.beginnings)
         encoder = Encoder(sources, config.n_features, config.hidden, n_latents, config.masked, linear=linear)
-        return encoder, _DECODERS[config.decoder](sources, config)
+        if isinstance(config.decoder, str):
+            return encoder, _DECODERS[config.decoder](sources, config)
+        return encoder, OwnDecoder(sources, config.decoder, n_latents, config.n_inputs, config.n_features)
 
     def rates(self) -> Mapping[str, float]:
         """Rates fall with the number of features, most for what takes them all (Yang et al. 2021, arXiv:2203.03466)."""
@@ -200,12 +223,15 @@ class CGVAENetwork(LatentModel):
 
     @torch.no_grad()
     def begin(self, train: Rows, some: Rows) -> bool:
-        config = self.config
-        self.likelihood.begin(train)
+        config, fitted = self.config, self.config.beginnings == _FITTED
+        if not fitted:
+            self.likelihood.begin(train)
         self._wide = len(train) < _LEAST_ROWS_A_FEATURE * config.n_features
         if config.by_evidence:
             one = float(PENALTIES[config.penalty](torch.ones(1, 1, 1)))
             self.final_sparsity = min(_by_evidence(len(train), self._wide) / one, _FINAL_SHARE * config.sparsity)
+        if fitted:
+            return True
         kinds = {start: self._kind(start) for start in range(self.n_starts) if self._kind(start)}
         if kinds:
             weakest = weakest_component(train.x, config.n_latents, _START_SEED)
@@ -238,6 +264,12 @@ class CGVAENetwork(LatentModel):
         """Where all starts begin at the linear solution there may be nothing to gain, and much to overfit."""
         return _PATIENCE_OF_LINEAR if self.settled(0.0) else math.inf
 
+    def go_on(self) -> None:
+        """The final objective from the start: no spare latents, no rotation, no floor under the noise."""
+        self.config = replace(self.config, beginnings=_FITTED, schedules=(_FINAL,), turned=(), released=0.0)
+        self.likelihood.release()
+        self.likelihood.lower_floor(0.0)
+
     def release_noise(self) -> None:
         """The number of latents is enough: let each feature have its part of the noise from the start."""
         self.config = replace(self.config, released=0.0)
@@ -251,7 +283,7 @@ class CGVAENetwork(LatentModel):
     def simplify(self, start: int, train: Rows) -> bool:
         config = self.config
         plain = config.by_evidence and config.kinds == ("gaussian",) and not config.masked
-        if not (self._doubted and plain):
+        if not (self._doubted and plain) or config.likelihood is not None or isinstance(self.decoder, OwnDecoder):
             return False
         self._begin_linear("linear", [start], train, weakest_component(train.x, config.n_latents, _START_SEED))
         some = train.take(slice(None, None, -(-len(train) // _SIMPLE_ROWS)))
@@ -260,11 +292,13 @@ class CGVAENetwork(LatentModel):
         return True
 
     def seedless(self, start: int) -> bool:
-        return self._kind(start) == "linear"
+        return self._kind(start) in ("linear", *_FITTED)
 
     def _kind(self, start: int) -> str:
         kinds = self.config.beginnings
-        if not kinds:
+        if kinds == _FITTED:
+            return kinds[0]
+        if not kinds or isinstance(self.decoder, OwnDecoder):
             return ""
         return "linear" if self._wide else kinds[start % len(kinds)]
 
@@ -351,7 +385,8 @@ class CGVAENetwork(LatentModel):
             self.alive[start, 0, kept] = 1.0
 
     def single(self, start: int) -> CGVAENetwork:
-        network = type(self)(replace(self.config, n_starts=1, spare=0, pooled=0.0)).to(self.alive)
+        config = replace(self.config, n_starts=1, spare=0, pooled=0.0, inputs=self.config.n_inputs)
+        network = type(self)(config).to(self.alive)
         kept = torch.nonzero(self.alive[start, 0]).flatten()[: self.config.n_latents]
         own = {name: value[start : start + 1] for name, value in self.state_dict().items()}
         parts: dict[str, Any] = {"encoder": self.encoder, "decoder": self.decoder, "domain_prior": self.domain_prior}

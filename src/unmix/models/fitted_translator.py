@@ -49,7 +49,7 @@ class FittedTranslator(Framed):
         self.networks = Networks(config).requires_grad_(False)
         self.reader = FeatureNetwork(config.shape[2], config.n_domains, seed=config.seed)
         n_colours = config.shape[2] if config.colours else 0
-        self.align = Alignment(config.n_domains, *sizes["align"], n_colours=n_colours)
+        self.align = Alignment(config.n_domains, *sizes["align"], keep_rest=config.keep_rest, n_colours=n_colours)
         self.spread = GaussianTransport(config.n_domains, *sizes["spread"])
         n_parts, n_directions = sizes["mixture"]
         self.register_buffer("weights", torch.full((n_parts,), 1.0 / n_parts))
@@ -71,9 +71,9 @@ class FittedTranslator(Framed):
             # Nothing is left to carry: to estimate it would add its error to every image.
             spread = GaussianTransport.plain(raw, config.n_domains, raw.shape[1])
         else:
-            spread = GaussianTransport.fit(
-                raw, groups, config.n_domains, n_components=raw.shape[1], shrink=config.content_shrink
-            )
+            # Covariances differ by more than is to be carried where those of the images were not made equal.
+            shrink = 1.0 if config.keep_rest else config.content_shrink
+            spread = GaussianTransport.fit(raw, groups, config.n_domains, n_components=raw.shape[1], shrink=shrink)
         common = spread.common(raw, groups).cpu().numpy()
         mixture, directions = _mixture(common, config.seed)
         fitted = cls(
@@ -100,6 +100,13 @@ class FittedTranslator(Framed):
         return fitted
 
     @property
+    def alignment(self) -> str:
+        """What the transport acts on."""
+        if self.config.colours:
+            return "colours"
+        return "unmatched pixels" if self.config.keep_rest else "pixels"
+
+    @property
     def sizes(self) -> dict[str, tuple[int, ...]]:
         """What ``__init__`` takes beside the configuration."""
         return {
@@ -108,11 +115,12 @@ class FittedTranslator(Framed):
             "mixture": tuple(self.means.shape),
             "linear": (self.config.linear,),
             "colours": (int(self.config.colours),),
+            "keep_rest": (int(self.config.keep_rest),),
         }
 
     @torch.no_grad()
     def content(self, x: Tensor, groups: Tensor) -> Tensor:
-        """Content in the common Gaussian (rows, n_content): no linear reader finds the domain in it."""
+        """Content in the common Gaussian (rows, n_content): no linear reader finds the domain if pixels are matched."""
         parts = []
         for own, places in self._parts(x, groups):
             mean, _ = self.networks.encode(self.align.common_of(as_padded(own, self.config.padded), places))
@@ -139,14 +147,17 @@ class FittedTranslator(Framed):
     def translate(self, x: Tensor, groups: Tensor, noise: Tensor, target: Tensor) -> Tensor:
         """Images ``x`` (uint8) of the domains ``groups`` as they would be in ``target``, in the style of ``noise`` ε.
 
-        Where domains differ in colours, what content leaves of an image is carried by the map of colours.
+        Where the rest of an image is kept, what content leaves of it is carried in closed form.
         """
         content = self.content(x, groups)
         made = self.decode(content, noise, target)
-        if self.align.colours is None:
+        if not self.align.keep_rest:
             return made
         drawn = self.decode(content, torch.zeros_like(noise), groups)
-        return made + self.align.rest(as_padded(x, self.config.shape[:2]) - drawn, groups, target)
+        height, width, _ = self.config.shape
+        left = as_padded(x, (height, width)) - drawn
+        left = functional.pad(left, (0, self.config.padded[1] - width, 0, self.config.padded[0] - height))
+        return made + self.align.rest(left, groups, target)[:, :, :height, :width]
 
     @torch.no_grad()
     def style_of(self, noise: Tensor, groups: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ rows that are each other's nearest in two domains are taken for partners, Q_u is
 rows that are near to everything (Conneau et al. 2018, arXiv:1710.04087, section 2.3).
 
 A turn is learnt from four fifths of the rows first, and taken only if it brings the others nearer to other domains.
+Whether partners mean anything is told by halves of the rows: turns learnt from each find the same partners, or not.
 """
 
 from __future__ import annotations
@@ -36,17 +37,8 @@ def turn(transport: GaussianTransport, views: Sequence[Tensor], groups: Tensor) 
     ``views`` are the rows (n, n_features) of the domains ``groups`` (n,) and altered copies of them, altered so that
     partners stay partners. Partners are looked for in the first.
     """
-    own = groups.cpu().numpy()
-    n_domains = len(transport.means)
-    scores = [transport.common(view, groups) @ transport.basis.T for view in views]
-    common = [rows.detach().cpu().double().numpy() for rows in scores]
-    every = np.tile(own, len(common))
-    stacked = np.concatenate(common)
-    covariance = np.mean([np.cov(stacked[every == u].T) for u in range(n_domains)], axis=0)
-    values, vectors = np.linalg.eigh(np.atleast_2d(covariance))
-    sds = np.sqrt(values.clip(max(_LEAST * values.max(), 1e-300)))
-    white = [rows @ vectors / sds for rows in common]
-    places = [np.flatnonzero(own == u) for u in range(n_domains)]
+    white, sds, vectors = _whitened(transport, views, groups)
+    places = _places(groups, len(transport.means))
     learnt = [rows[np.arange(len(rows)) % _HELD_OUT != 0] for rows in places]
     before = [white[0][rows] * sds for rows in places]
     after = [white[0][rows] @ turned * sds for rows, turned in zip(places, _turns(white, learnt, sds), strict=True)]
@@ -57,6 +49,43 @@ def turn(transport: GaussianTransport, views: Sequence[Tensor], groups: Tensor) 
         transport.inward[u] = torch.from_numpy(inward)
         transport.outward[u] = torch.from_numpy(np.linalg.inv(inward))
     return True
+
+
+def repeated(transport: GaussianTransport, views: Sequence[Tensor], groups: Tensor, seed: int) -> float:
+    """Share of partners that are found again, among all rows, by turns learnt from the other half of the rows.
+
+    Arguments as of ``turn``; ``seed`` draws the halves.
+    """
+    white, sds, _ = _whitened(transport, views, groups)
+    rng, places = np.random.default_rng(seed), _places(groups, len(transport.means))
+    mixed = [rng.permutation(rows) for rows in places]
+    found: list[set[tuple[int, int]]] = []
+    for half in (0, 1):
+        common = np.empty_like(white[0])
+        for rows, turned in zip(places, _turns(white, [own[half::2] for own in mixed], sds), strict=True):
+            common[rows] = white[0][rows] @ turned * sds
+        first, second = all_partners(common, groups.cpu().numpy(), len(places))
+        found.append({*zip(first.tolist(), second.tolist(), strict=True)})
+    return len(found[0] & found[1]) / max(1, min(map(len, found)))
+
+
+def _whitened(
+    transport: GaussianTransport, views: Sequence[Tensor], groups: Tensor
+) -> tuple[list[Floats], Floats, Floats]:
+    """Rows of each view in the common Gaussian, whitened (n, k); what they had: spreads (k,), directions (k, k)."""
+    own = groups.cpu().numpy()
+    scores = [transport.common(view, groups) @ transport.basis.T for view in views]
+    common = [rows.detach().cpu().double().numpy() for rows in scores]
+    every, stacked = np.tile(own, len(common)), np.concatenate(common)
+    covariance = np.mean([np.cov(stacked[every == u].T) for u in range(len(transport.means))], axis=0)
+    values, vectors = np.linalg.eigh(np.atleast_2d(covariance))
+    sds = np.sqrt(values.clip(max(_LEAST * values.max(), 1e-300)))
+    return [rows @ vectors / sds for rows in common], sds, vectors
+
+
+def _places(groups: Tensor, n_domains: int) -> list[Places]:
+    own = groups.cpu().numpy()
+    return [np.flatnonzero(own == u) for u in range(n_domains)]
 
 
 def _turns(white: Sequence[Floats], places: Sequence[Places], sds: Floats) -> list[Floats]:

@@ -29,7 +29,7 @@ from torch.nn import functional
 from unmix.data.batches import Rows
 from unmix.distributions.prior import DomainPrior, PriorDistribution
 from unmix.models.adversarial import AdversarialModel, Phase
-from unmix.models.alignment import ALIGNED_ROWS, Alignment, Pairs, as_padded, find_pairs, jittered
+from unmix.models.alignment import ALIGNED_ROWS, Alignment, Pairs, Reader, as_padded, find_pairs, jittered
 from unmix.models.cggan import FLOWS
 from unmix.nets.jacobian import jacobian_columns
 from unmix.nets.layers import generators
@@ -62,6 +62,7 @@ class TranslatorConfig:
     coarse: int = 24
     linear: int = 0
     colours: bool = False
+    keep_rest: bool = False
     n_components: int = 60
     shrink: float = 0.1
     content_shrink: float = 0.5
@@ -259,16 +260,22 @@ class TranslatorNetwork(AdversarialModel):
         return (slopes.abs().flatten(1).mean(1) * spread[columns]).sum() * (config.n_style / count)
 
 
-def network_of(x: Tensor, groups: Tensor, config: TranslatorConfig) -> TranslatorNetwork:
+def network_of(x: Tensor, groups: Tensor, config: TranslatorConfig, reader: Reader | None = None) -> TranslatorNetwork:
     """What is trained on uint8 images (rows, height, width, channels), with all that is closed form in place."""
     chosen = slice(None, None, -(-len(x) // ALIGNED_ROWS))
     some, own = as_padded(x[chosen], config.padded), groups[chosen]
     align = Alignment.learn(
-        some, own, config.n_domains, n_components=config.n_components, shrink=config.shrink, seed=config.seed
+        some,
+        own,
+        config.n_domains,
+        n_components=config.n_components,
+        shrink=config.shrink,
+        seed=config.seed,
+        reader=reader,
     )
-    config = replace(config, linear=len(align.basis), colours=align.colours is not None)
+    config = replace(config, linear=len(align.basis), colours=align.colours is not None, keep_rest=align.keep_rest)
     # A map of colours is known without pairs, and images that are only alike would blur what is drawn.
-    paired = config.pair_weight > 0 and not config.colours
+    paired = config.pair_weight > 0 and not config.keep_rest
     pairs = find_pairs(x, groups, align, config.padded) if paired else None
     network = TranslatorNetwork(config, align, pairs).to(x.device)
     common, components = align.common_of(some, own), align.components_of(some, own)

@@ -39,7 +39,7 @@ _STYLE: Any = {
     "svg.hashsalt": "unmix",
 }
 _WIDTH = 4.6
-_VERDICTS = {"identified": "#2563a8", "block": "#c8641e", "unsupported": "#9aa4af"}
+_VERDICTS = {"identified": "#2563a8", "block": "#c8641e", "unsupported": "#9aa4af", "not tested": "#d9c58b"}
 _BLUE, _ORANGE, _GREY = "#2563a8", "#c8641e", "#9aa4af"
 MOST_LABELLED, MOST_DOMAINS = 80, 40
 _MOST_SMOOTH = 12

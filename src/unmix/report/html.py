@@ -12,11 +12,12 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from unmix.audit.agreement import REPEATS, mean_of_pairs
+from unmix.audit.agreement import REPEATS, comparable, mean_of_pairs
 from unmix.audit.finding import floored, listed
-from unmix.audit.input import Reconstruction
+from unmix.audit.input import LEAST_ROWS, Reconstruction
 from unmix.audit.positivity import collapsed
-from unmix.audit.result import Audit
+from unmix.audit.result import NOT_TESTED, Audit
+from unmix.fits.choice import difference_error
 from unmix.fits.latent import LINEAR_MODEL, LatentFit, kept_as_begun, tables
 from unmix.report import figures
 from unmix.report.parts import csv_address, fill, picture, search, write_html
@@ -148,6 +149,8 @@ def audited_words(row: Mapping[Hashable, Any]) -> str:
         return "identified: a single factor, up to a one-to-one transformation."
     if row["verdict"] == "unsupported":
         return "not supported by these data."
+    if row["verdict"] == NOT_TESTED:
+        return "not tested by these rows."
     others = listed([name for name in row["block"] if name != row["name"]])
     return f"identified only together with {others}, as a block: the data do not separate its latents."
 
@@ -169,9 +172,10 @@ def latent_words(fit: LatentFit, latent: int) -> LatentWords:
     drives = f"Drives {', '.join(named)}{more}." if named else "Drives no feature by 0.1 or more."
     vanished = bool(collapsed(found.posterior_width[latent])) or not named
     others = found.agreement_latents[_other_starts(fit), latent]
+    median = fit.summary.latents_agreement(fit.starts, fit.best)[latent]
     repeats = (
         f"Found again by the other starts with correlations of {floored(others.min())} to {floored(others.max())}, "
-        f"median {floored(float(np.median(others)))}."
+        f"median {floored(float(median))}{' of those that count' if len(_comparable(fit)) < len(others) else ''}."
         if len(others)
         else ""
     )
@@ -219,18 +223,21 @@ def _verdict(fit: LatentFit) -> str:
     if len(others):
         mean, medians = (
             float(found.agreement_latents[others].mean()),
-            np.median(found.agreement_latents[others], axis=0),
+            fit.summary.latents_agreement(fit.starts, fit.best),
         )
         low = [name for name, median in zip(fit.latent_names, medians, strict=True) if median < REPEATS]
         word = "are reproducible" + (f", except {listed(low)}" if low else "")
         if len(low) == len(medians):
             word = "are not reproducible; interpret them with care"
         compared = found.agreement[np.ix_(*[[fit.best, *others]] * 2)]
+        worse = len(others) - len(_comparable(fit))
+        aside = f", not counting {worse} of {len(others)} other starts, which fit clearly worse" if worse else ""
         parts.append(
-            f"The kept latents {word} (mean correlation with their partners in the other starts {mean:.2f}; over all "
-            f"pairs of starts {mean_of_pairs(compared):.2f})."
+            f"The kept latents {word}{aside} (mean correlation with their partners in the other starts {mean:.2f}; "
+            f"over all pairs of starts {mean_of_pairs(compared):.2f})."
         )
-    if len(fit.domains.domains) > 1:
+    audited = found.audited_strata if len(found.audited_latents) else found.strata
+    if (np.bincount(audited[audited >= 0], minlength=2) >= LEAST_ROWS).sum() > 1:
         parts.append(
             f"The share of variance between domains, with its whole interval, exceeds that of shuffled labels for "
             f"{len(changing)} of {len(fit.latent_names)} latents{': ' + ', '.join(changing) if changing else ''}."
@@ -249,6 +256,11 @@ def _other_starts(fit: LatentFit) -> NDArray[np.int64]:
     """Starts other than the kept one that did not fail; a failed start is no evidence on the latents."""
     reached = np.isfinite(fit.starts["held_out_objective"].to_numpy(dtype=float))
     return np.array([s for s in np.flatnonzero(reached) if s != fit.best], dtype=np.int64)
+
+
+def _comparable(fit: LatentFit) -> NDArray[np.int64]:
+    """Other starts that do not fit clearly worse; the medians are over these."""
+    return np.flatnonzero(comparable(fit.starts["held_out_objective"], difference_error(fit.starts), fit.best))
 
 
 def _moves(fit: LatentFit, latent: int) -> str:

@@ -9,7 +9,7 @@ scored anew, by more draws of the latents.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,18 @@ from torch import Tensor
 from unmix.data.batches import Rows
 from unmix.errors import TrainingError
 from unmix.models.base import LatentModel
+from unmix.train.callbacks import Callback, Epoch
 from unmix.train.checkpoint import Checkpoint, checkpoint_of
+from unmix.train.optimizers import (
+    MakeOptimizer,
+    MakeScheduler,
+    advance,
+    made_optimizer,
+    made_scheduler,
+    put_state,
+    said,
+    state_of,
+)
 from unmix.train.run import REMEDY, Progress, Run, moments, source_of
 from unmix.train.scoring import Scoring, weighted
 
@@ -41,7 +52,8 @@ class TrainingSettings:
     are due in every ``penalty_every``-th step and weigh that many times as much there.
     An epoch takes ``epoch_part`` of the training rows, and the next one others, until all had their turn. At most
     ``evaluation_rows`` held-out rows, evenly spaced, are scored after it; fewer where they are very wide.
-    The learning rate rises linearly to ``learning_rate`` and falls along a cosine to 0 at ``max_epochs``.
+    The learning rate rises linearly to ``learning_rate`` and falls along a cosine to 0 at ``max_epochs``, unless there
+    is another ``scheduler``; ``optimizer`` is another than Adam (``train/optimizers.py``).
     """
 
     max_epochs: int
@@ -56,6 +68,8 @@ class TrainingSettings:
     evaluation_penalty_rows: int = 256
     max_rewinds: int = 5
     seed: int = 0
+    optimizer: MakeOptimizer | None = field(default=None, repr=False)
+    scheduler: MakeScheduler | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -80,12 +94,13 @@ class TrainingResult:
 
 @dataclass
 class _Progress(Progress):
-    """``lost`` are the last epochs that no start got beyond."""
+    """``lost`` are the last epochs that no start got beyond; ``stopped``: a callback asked to stop."""
 
     epoch: int = 0
     steps: int = 0
     lost: int = 0
     last_gain: int = 0
+    stopped: bool = False
     objective: list[float] = field(default_factory=list)
     best_epoch: list[int] = field(default_factory=list)
     failures: list[int] = field(default_factory=list)
@@ -98,6 +113,7 @@ def fit(
     settings: TrainingSettings,
     *,
     on_epoch: OnEpoch | None = None,
+    callbacks: Sequence[Callback] = (),
     checkpoint: Path | None = None,
     resume: bool = False,
     schema: object = None,
@@ -110,6 +126,7 @@ def fit(
     train, held_out : Rows on the model's device
     settings : TrainingSettings
     on_epoch : called with (epoch, held-out objective of every start)
+    callbacks : called with an ``Epoch`` after every epoch; the training stops where one returns True
     checkpoint : file for the state of the run, written every few seconds, when the run is interrupted, and at its end
     resume : continue from ``checkpoint``
     schema : what names columns and domains, so that a checkpoint of others is refused
@@ -124,8 +141,11 @@ def fit(
     KeyboardInterrupt
         Passed on after the last completed epoch has been written to ``checkpoint``.
     """
-    kept = checkpoint_of(checkpoint, model, settings, schema, (train, held_out), resume=resume)
-    run = Training(model, train, held_out, settings, kept, on_epoch=on_epoch, resume=resume)
+    own = said(settings.optimizer, settings.scheduler)
+    kept = checkpoint_of(
+        checkpoint, model, (settings, own) if own else settings, schema, (train, held_out), resume=resume
+    )
+    run = Training(model, train, held_out, settings, kept, on_epoch=on_epoch, callbacks=callbacks, resume=resume)
     run.walk(resume=resume)
     return run.finish()
 
@@ -163,9 +183,11 @@ class Training(Run[_Progress]):
         checkpoint: Checkpoint | None,
         *,
         on_epoch: OnEpoch | None = None,
+        callbacks: Sequence[Callback] = (),
         resume: bool = False,
     ) -> None:
         self.model, self.train, self.settings, self.on_epoch = model, train, settings, on_epoch
+        self.callbacks = callbacks
         n_scored = max(_LEAST_SCORED, _NUMBERS_SCORED // (model.n_starts * model.config.n_features))
         n_scored = min(settings.evaluation_rows, n_scored)
         some_held_out = held_out.take(slice(None, None, -(-len(held_out) // n_scored)))
@@ -180,8 +202,9 @@ class Training(Run[_Progress]):
         for name, value in self.parameters.items():
             groups.setdefault(model.rates().get(name, 1.0), []).append(value)
         self.rates = [*groups]
-        parameters = [{"params": own} for own in groups.values()]
-        self.optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
+        rates = [{"params": own, "lr": settings.learning_rate * share} for share, own in groups.items()]
+        self.optimizer = made_optimizer(settings.optimizer, rates)
+        self.scheduler = made_scheduler(settings.scheduler, self.optimizer)
         self.batches_of_a_pass = max(1, round(len(train) / settings.batch_size))
         self.n_batches = max(1, round(settings.epoch_part * self.batches_of_a_pass))
         starts = model.n_starts
@@ -198,7 +221,7 @@ class Training(Run[_Progress]):
     def done(self) -> bool:
         progress = self.progress
         ended, stale = progress.epoch >= self.settings.max_epochs, progress.epoch - progress.last_gain >= self._patience
-        return ended or stale
+        return ended or stale or progress.stopped
 
     def advance(self) -> None:
         self.epoch()
@@ -206,6 +229,23 @@ class Training(Run[_Progress]):
         self.remember()
         if self.on_epoch is not None:
             self.on_epoch(self.progress.epoch, self.latest)
+        if self.callbacks:
+            self._call_back()
+
+    def _call_back(self) -> None:
+        """Tell the callbacks of the epoch; where one asks to stop, bring the starts into their final form."""
+        progress, n_epochs, n_starts = self.progress, self.settings.max_epochs, self.model.n_starts
+        objective = tuple(row["train_objective"] for row in progress.history[-n_starts:])
+        record = Epoch(progress.epoch, n_epochs, objective, tuple(self.latest), progress.seconds)
+        answers = [callback(record) for callback in self.callbacks]
+        if not any(answers):
+            return
+        progress.stopped = True
+        if not self.model.settled(before := progress.epoch / n_epochs):
+            self.model.rearrange(self.some_train, len(self.train), before, 1.0)
+            with torch.no_grad():
+                self._keep(weighted(self.model, self.scoring.now(), 1.0).tolist(), 1.0)
+        self.remember()
 
     def epoch(self) -> None:
         """Training rows in an order that depends on the seed and the epoch alone; then score."""
@@ -221,6 +261,8 @@ class Training(Run[_Progress]):
         after = self.progress.epoch / self.settings.max_epochs
         self.model.rearrange(self.some_train, len(self.train), before, after)
         self._score(sums / n_summed if n_summed else torch.full_like(sums, math.inf))
+        if self.scheduler is not None:
+            advance(self.scheduler, 1)
 
     def _batches(self) -> tuple[list[Tensor], torch.Generator]:
         """Rows of every batch of this epoch, and the generator of its noise.
@@ -257,7 +299,9 @@ class Training(Run[_Progress]):
     def finish(self) -> TrainingResult:
         progress, patience = self.progress, self._patience
         reason = f"reached max_epochs = {self.settings.max_epochs}"
-        if progress.epoch < self.settings.max_epochs:
+        if progress.stopped:
+            reason = f"a callback stopped the training at epoch {progress.epoch} of at most {self.settings.max_epochs}"
+        elif progress.epoch < self.settings.max_epochs:
             reason = (
                 f"no start improved on held-out rows for {patience} epochs "
                 f"(stopped at epoch {progress.epoch} of at most {self.settings.max_epochs})"
@@ -304,27 +348,44 @@ class Training(Run[_Progress]):
     def load(self) -> None:
         assert self.checkpoint is not None
         tensors, progress = self.checkpoint.read()
+        put_state(self.optimizer, self.parameters, tensors)
         self.restore(tensors)
         for name, best in self._best_states().items():
             best.copy_(tensors[name])
         self.progress = _Progress(**progress)
-        for parameter in self.parameters.values():
-            self.optimizer.state[parameter]["step"].fill_(self.progress.steps)
+        if self.settings.optimizer is None:
+            for parameter in self.parameters.values():
+                self.optimizer.state[parameter]["step"].fill_(self.progress.steps)
+        if self.scheduler is not None:
+            advance(self.scheduler, self.progress.epoch)
         self.remember()
 
     def _update(self, losses: Tensor, done: float) -> None:
-        rate = self.settings.learning_rate * self._rate() * _schedule(done, self.settings.warmup)
-        for group, share in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * share
+        if self.scheduler is None:
+            rate = self.settings.learning_rate * self._rate() * _schedule(done, self.settings.warmup)
+            for group, share in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * share
         failed = [start for start in range(len(losses)) if self._failed(start)]
         alive = [start for start in range(len(losses)) if start not in failed]
         (losses[alive] if failed else losses).sum().backward()
         for parameter in self.parameters.values():
             if failed and parameter.grad is not None:
                 parameter.grad[failed] = 0.0
-        self.optimizer.step()
+        self._step()
         self.optimizer.zero_grad(set_to_none=True)
         self.progress.steps += 1
+
+    def _step(self) -> None:
+        """A step of the optimiser; after failures at a lower rate than its own schedule says."""
+        share = 1.0 if self.scheduler is None else self._rate()
+        own = [group["lr"] for group in self.optimizer.param_groups]
+        if share < 1.0:
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["lr"] * share
+        self.optimizer.step()
+        if share < 1.0:
+            for group, rate in zip(self.optimizer.param_groups, own, strict=True):
+                group["lr"] = rate
 
     @torch.no_grad()
     def _score(self, train_objective: Tensor) -> None:
@@ -400,6 +461,9 @@ class Training(Run[_Progress]):
     def tensors(self) -> dict[str, Tensor]:
         """Parameters, both moments of the optimiser and buffers, each with a leading start axis."""
         tensors = {f"parameter/{name}": value.data for name, value in self.parameters.items()}
+        if self.settings.optimizer is not None:
+            tensors |= state_of(self.optimizer, self.parameters)
+            return tensors | {f"buffer/{name}": value for name, value in self.buffers.items()}
         for name, value in self.parameters.items():
             state = moments(self.optimizer, value)
             tensors |= {f"moment1/{name}": state["exp_avg"], f"moment2/{name}": state["exp_avg_sq"]}

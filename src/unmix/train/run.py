@@ -109,12 +109,16 @@ class Run(ABC, Generic[OwnProgress]):
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], start: int | None = None) -> None:
-        """Put everything, or of one start, where the tensors have an axis of starts, back to ``tensors``."""
+        """Put everything, or of one start, where the tensors have an axis of starts, back to ``tensors``.
+
+        What an optimiser has begun to keep since then becomes 0.
+        """
         for name, tensor in self.tensors().items():
+            before = tensors[name] if name in tensors else torch.zeros_like(tensor)
             if start is None:
-                tensor.copy_(tensors[name])
-            else:
-                tensor[start] = tensors[name][start]
+                tensor.copy_(before)
+            elif tensor.dim():
+                tensor[start] = before[start]
 
     def diverged(self, where: str, rate: float) -> TrainingError:
         """The error of a run that no lower learning rate, a share of ``rate`` at last, has helped."""
@@ -135,7 +139,7 @@ def source_of(seed: int, turn: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + turn) % 2**63)
 
 
-def moments(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:
+def moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
     """State of Adam for a parameter, made beforehand so that it can be kept and restored from the first step on."""
     state: dict[str, Tensor] = optimizer.state[parameter]
     if not state:
