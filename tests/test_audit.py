@@ -7,8 +7,8 @@ from audit_stubs import DENSE, SPARSE, Folded, FoldedFarOut, Linear, Told, audit
 from scipy.stats import rankdata
 
 import unmix
-from unmix.audit.changes import tied
 from unmix.audit.input import stratify
+from unmix.audit.routes import tied
 from unmix.audit.rows import rows_needed
 from unmix.data.batches import Rows
 from unmix.data.domains import Encoded

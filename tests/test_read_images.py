@@ -277,7 +277,7 @@ def test_a_full_disk_is_said_before_anything_is_written(folder, monkeypatch):
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(DataError, match=r"3240 bytes of images found no room in .*No space left on device"):
+    with pytest.raises(DataError, match=r"3240 bytes of images do not fit into .*No space left on device"):
         read_images(folder, max_memory=10)
     monkeypatch.setattr(os, "posix_fallocate", unable, raising=False)
     assert len(read_images(folder, max_memory=10)) == 12

@@ -151,7 +151,7 @@ def check_support(support: ArrayLike) -> NDArray[np.bool_]:
         )
     if not np.isin(mask, (0, 1)).all():
         raise SettingError(
-            "A support holds 0 and 1 only; other values came. Threshold the mixing first, for example `mixing > 0.1`."
+            "A support holds 0 and 1 only; got other values. Threshold the mixing first, for example `mixing > 0.1`."
         )
     return mask.astype(bool)
 

@@ -36,51 +36,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
 
 from unmix.audit import independence, sparsity
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.finding import Finding, Verdict, counted, listed
 from unmix.audit.input import LEAST_ROWS, AuditInput
-from unmix.audit.sparsity import SURE, Sets, Support
+from unmix.audit.moments import LEAST_SD, Moments, averages, by_labels_alone, measure, moments_of, normal_scores
+from unmix.audit.routes import STRUCTURE, Shared, route_shares, tied
+from unmix.audit.sparsity import SURE
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-Shared = frozenset[int]
 
 CONDITION = "C3 changes"
-ROUTES = ("none", "structure", "changes", "scales")
-STRUCTURE, CHANGES, SCALES = 1, 2, 3
-_SHUFFLES = 200
-_RESAMPLES = 200
-_LEVEL = 0.05
 _WEAKEST = 0.1
-_SAME = 0.02
-_BEYOND_LABELS = 2.0
 _VISIBLE = 0.08
-_LEAST_SD = 1e-3
 _FEW_ROWS = 40
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Natural parameters of every domain by moments.
-
-    ``natural`` (domains, 2 n_latents): (1/s², m/s²), centred, in units of its sampling noise; ``noise`` (resamples,
-    domains, 2 n_latents): its change when rows are resampled.
-    """
-
-    natural: Floats
-    noise: Floats
-
-    def rank(self, columns: list[int]) -> int:
-        """Directions of these columns beyond noise."""
-        return _above(self.natural[:, columns], self.noise[:, :, columns])
 
 
 @dataclass(frozen=True)
@@ -181,73 +156,6 @@ class Changes:
         return min(most, fitted, moments)
 
 
-class Routes(Protocol):
-    """Decides whether latents that share a set are separated, from measured or from planned changes."""
-
-    def separates(self, shared: Shared) -> bool: ...
-
-    def by_scales(self, shared: Shared) -> bool: ...
-
-    def lacking(self, shared: Shared) -> int: ...
-
-
-def tied(sets: Sets, a: int, b: int, dependent: Bools) -> set[int]:
-    """Latents whose dependence within domains keeps changes from separating a and b, for free sets ``sets``."""
-    found = {i for i in sets[a] & sets[b] if dependent[i].any()}
-    for i in sets[a]:
-        found |= {k for j in sets[b] if dependent[i, j] for k in (i, j)}
-    return found
-
-
-def pair_routes(sets: Sets, routes: Routes, dependent: Bools) -> Ints:
-    """Index into ``ROUTES`` of the route that separates every pair (n_latents, n_latents), for free sets ``sets``.
-
-    ``dependent`` (n_latents, n_latents): pairs that depend on each other within domains.
-    """
-    n = len(sets)
-    shared = {(a, b): sets[a] & sets[b] for a in range(n) for b in range(a + 1, n)}
-    some = bool(dependent.any())
-    barred = {pair: some and bool(tied(sets, *pair, dependent)) for pair, s in shared.items() if s}
-    scales = {pair: not barred[pair] and routes.by_scales(s) for pair, s in shared.items() if s}
-    # A latent whose square has no mixed derivative for any pair that shares it depends on one estimated latent alone.
-    spoilt = {i for pair, good in scales.items() if not good for i in shared[pair]}
-    result = np.zeros((n, n), dtype=np.int64)
-    for (a, b), s in shared.items():
-        if not s:
-            route = STRUCTURE
-        elif barred[a, b]:
-            route = 0
-        else:
-            route = CHANGES if routes.separates(s) else 0 if s & spoilt else SCALES
-        result[a, b] = result[b, a] = route
-    return result
-
-
-def route_shares(support: Support, routes: Routes, dependent: Bools) -> Floats:
-    """Share of the draws of the support in which each of ``ROUTES`` separates each pair (4, n_latents, n_latents)."""
-    total = np.zeros((len(ROUTES), support.n_latents, support.n_latents))
-    for sets, share in support.distinct():
-        found = pair_routes(sets, routes, dependent)
-        for route in range(len(ROUTES)):
-            total[route] += share * (found == route)
-    # Sums of shares: without rounding, nine tenths in ten parts could be less than nine tenths.
-    return total.round(9)
-
-
-def _above(signal: Floats, noise: Floats) -> int:
-    """Rank of ``signal`` (domains, columns) that ``noise`` (draws, domains, columns) does not explain, step by step."""
-    left, singular, right = np.linalg.svd(signal)
-    turned, limit = left.T @ noise @ right.T, np.inf
-    for rank, size in enumerate(singular):
-        # With this rank, the part beyond the directions found is noise (Robin and Smith 2000). Fewer dimensions have
-        # less noise, so a value above the last limit is above this one.
-        if size <= limit:
-            limit = np.quantile(np.linalg.norm(turned[:, rank:, rank:], ord=2, axis=(1, 2)), 1 - _LEVEL)
-        if size <= limit:
-            return rank
-    return len(singular)
-
-
 def measure_changes(subject: AuditInput) -> Changes:
     """Moments of every domain, their noise, the shuffled labels and the fitted prior."""
     z, labels = subject.tested
@@ -258,17 +166,15 @@ def measure_changes(subject: AuditInput) -> Changes:
         few, none = max(n_domains, 1), np.zeros(n_latents)
         return Changes(few, np.inf, never, never, never, none, never, (nothing,), nothing, None)
     rng = np.random.default_rng(0)
-    spread = np.maximum(z.std(axis=0), _LEAST_SD)
-    order = np.argsort(labels, kind="stable")
+    spread = np.maximum(z.std(axis=0), LEAST_SD)
     z = (z - z.mean(axis=0)) / spread
     order = np.argsort(labels, kind="stable")
     z, labels = z[order], labels[order]
-    scores = _normal_scores(z)
-    weights = (labels == np.arange(n_domains)[:, None]).astype(float)
-    weights /= weights.sum(axis=1, keepdims=True)
+    scores = normal_scores(z)
+    weights = averages(labels, n_domains)
     parts = [
-        _measure(values, labels, weights, rng, by_labels)
-        for values, by_labels in zip((z, scores), _by_labels_alone(subject), strict=True)
+        measure(values, labels, weights, rng, by_labels)
+        for values, by_labels in zip((z, scores), by_labels_alone(subject), strict=True)
     ]
     fitted = None
     if subject.slopes is not None and subject.curvatures is not None:
@@ -276,7 +182,7 @@ def measure_changes(subject: AuditInput) -> Changes:
         fitted = both - both.mean(axis=1, keepdims=True)
     own, ranked = parts
     few = bool(np.median(np.bincount(labels)) < _FEW_ROWS)
-    moments = [_moments(values, labels, weights, rng, few) for values in (z, scores)]
+    moments = [moments_of(values, labels, weights, rng, few) for values in (z, scores)]
     moved = np.stack([part.share[0] + part.share[2] for part in parts])
     curved = moved[1] < moved[0]
     both_columns = np.tile(curved, 2)
@@ -296,93 +202,6 @@ def measure_changes(subject: AuditInput) -> Changes:
         scales=scales,
         fitted=fitted,
     )
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """``share``, ``seen`` (3, n_latents): how much location, scale, shape differ, and if beyond shuffled labels."""
-
-    share: Floats
-    seen: Bools
-    visible: float
-
-    @property
-    def stays(self) -> Bools:
-        """Latents whose location and shape do not change."""
-        moves = self.seen & (self.share >= _SAME)
-        return np.asarray(~(moves[0] | moves[2]))
-
-
-def _measure(z: Floats, labels: Ints, weights: Floats, rng: np.random.Generator, by_labels: Floats) -> _Measured:
-    actual = _differences(z, labels, weights)
-    # Shuffling the rows is equivalent to shuffling the labels.
-    shuffled = np.stack([_differences(rng.permutation(z), labels, weights) for _ in range(_SHUFFLES)])
-    # The limit is the largest value over all latents of a shuffle, and the three kinds of change share the level. So
-    # false changes do not become more likely with many latents and tests.
-    limit = np.quantile(shuffled.max(axis=2), 1 - _LEVEL / len(actual), axis=0)
-    visible = float((limit - shuffled.mean(axis=(0, 2))).max())
-    return _Measured(actual, actual > np.maximum(limit[:, None], _BEYOND_LABELS * by_labels), visible)
-
-
-def _normal_scores(z: Floats) -> Floats:
-    """Ranks of every column as quantiles of a normal distribution, with variance 1."""
-    scores = norm.ppf((rankdata(z, axis=0) - 0.5) / len(z))
-    result: Floats = scores / np.maximum(scores.std(axis=0), _LEAST_SD)
-    return result
-
-
-def _by_labels_alone(subject: AuditInput) -> Floats:
-    """``_differences`` (2, 3, n_latents) that the encoder produces from shuffled labels, largest of some shuffles.
-
-    For the latents and for their normal scores.
-    """
-    found = np.zeros((2, 3, subject.n_latents))
-    if subject.relabelled is None or subject.relabelled_strata is None:
-        return found
-    for z, strata in zip(subject.relabelled, subject.relabelled_strata, strict=True):
-        rows = np.isin(strata, subject.large)
-        labels = np.searchsorted(subject.large, strata[rows])
-        weights = (labels == np.arange(len(subject.large))[:, None]).astype(float)
-        weights /= weights.sum(axis=1, keepdims=True)
-        both = [_differences(values, labels, weights) for values in (z[rows], _normal_scores(z[rows]))]
-        found = np.maximum(found, both)
-    return found
-
-
-def _moments(z: Floats, labels: Ints, weights: Floats, rng: np.random.Generator, few: bool) -> Moments:
-    """Centred natural parameters and their resampling noise, in units of the latter; rows in order of ``labels``."""
-    first, size = np.searchsorted(labels, labels), np.bincount(labels)[labels]
-    natural = _natural(z, weights, few)
-    chosen = first + (rng.random((_RESAMPLES, len(z))) * size).astype(np.int64)
-    noise = np.stack([_natural(z[rows], weights, few) - natural for rows in chosen])
-    unit = np.maximum(np.sqrt((noise**2).mean(axis=(0, 1))), 1e-12)
-    return Moments(natural / unit, noise / unit)
-
-
-def _natural(z: Floats, weights: Floats, few: bool) -> Floats:
-    """(1/s², m/s²) of every domain, or with ``few`` rows (log s, m), centred.
-
-    ``weights`` (domains, rows) take means over the rows of each domain.
-    """
-    mean = weights @ z
-    variance = np.maximum(weights @ z**2 - mean**2, _LEAST_SD**2)
-    both = np.hstack([0.5 * np.log(variance), mean] if few else [1.0 / variance, mean / variance])
-    result: Floats = both - both.mean(axis=0)
-    return result
-
-
-def _differences(z: Floats, labels: Ints, weights: Floats) -> Floats:
-    """Share of the variance between domains of z, of |z - m| and of a measure of skewness (3, n_latents)."""
-    share = np.bincount(labels)[:, None] / len(labels)
-    distance = z - (weights @ z)[labels]
-    size = np.abs(distance)
-    scaled = distance / np.maximum(weights @ size, _LEAST_SD)[labels]
-    shares = []
-    for part in (z, size, np.abs(scaled) * scaled):
-        means, middle = weights @ part, part.mean(axis=0)
-        total = np.maximum((part**2).mean(axis=0) - middle**2, 1e-12)
-        shares.append((share * (means - middle) ** 2).sum(axis=0) / total)
-    return np.stack(shares)
 
 
 def check_changes(subject: AuditInput, context: Context) -> CheckResult[Changes]:

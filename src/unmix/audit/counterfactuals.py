@@ -1,14 +1,14 @@
-r"""Do rows that are carried to a domain look like rows of that domain?
+r"""Do rows that are translated to a domain look like rows of that domain?
 
-If the model holds, rows of any domain that are carried to domain u have the law of rows of u: all latents then have the
-prior of u, and the noise is the same everywhere. So for every domain u and feature, rows of all other domains, carried
-to u, are compared with the real rows of u by the two-sample Kolmogorov-Smirnov distance
+If the model holds, rows of any domain that are translated to domain u are distributed as rows of u: all latents then
+have the prior of u, and the noise is the same everywhere. So for every domain u and feature, rows of all other domains
+are translated to u and compared with the real rows of u by the two-sample Kolmogorov-Smirnov distance
 
-.. math:: D = \max_t |F_{carried}(t) - F_{real}(t)| .
+.. math:: D = \max_t |F_{translated}(t) - F_{real}(t)| .
 
 The tests of all domains and features share a level of 5 % (Holm): if the model is right, nothing is
 rejected in 95 of 100 such tables. With many rows, irrelevant differences are significant, too; so the distances are
-reported as well, beside those of the same rows before they are carried.
+reported as well, beside those of the same rows before translation.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ _MOST_NUMBERS = 8_000_000
 
 @dataclass(frozen=True, repr=False)
 class CounterfactualCheck:
-    """Rows carried to each domain compared with its real rows, feature by feature.
+    """Rows translated to each domain, compared with its real rows, feature by feature.
 
     Attributes
     ----------
     domains, features : tuple of str
     rows, carried : int array (n_domains,)
-        Real rows of each domain, and rows of other domains that were carried to it. A domain without 20 of both is not
-        tested; its entries are NaN.
+        Real rows of each domain, and rows of other domains that were translated to it. A domain without 20 of both is
+        not tested; its entries are NaN.
     distance, before : float array (n_domains, n_features)
-        Kolmogorov-Smirnov distance from the real rows, 0 to 1: of the carried rows, and of the same rows uncarried.
+        Kolmogorov-Smirnov distance from the real rows, 0 to 1: of the translated rows, and of the same rows before.
     p_value : float array (n_domains, n_features), of ``distance``, uncorrected
     shift : float array (n_domains, n_features)
-        Mean of the carried rows minus that of the real ones, in units of the feature's standard deviation at fit.
+        Mean of the translated rows minus that of the real ones, in units of the feature's standard deviation at fit.
     spread : float array (n_domains, n_features)
-        Standard deviation of the carried rows divided by that of the real ones; NaN if these do not vary.
+        Standard deviation of the translated rows divided by that of the real ones; NaN if these do not vary.
     """
 
     domains: tuple[str, ...]
@@ -134,8 +134,9 @@ class CounterfactualCheck:
         found = f"reject {int(bad.sum())}, of {listed(features)}" if bad.any() else "reject none"
         said = (
             f"{counted(self.n_tests, 'test')} ({counted(int(tested.sum()), 'domain')}) at {LEVEL:.0%} for all together "
-            f"{found}. Median distance {carried:.2f}, uncarried {before:.2f}; largest {np.nanmax(self.distance):.2f}. "
-            f"The smallest distance that so many rows can reject is {np.nanmin(self.visible):.2f}."
+            f"{found}. Median distance {carried:.2f}, before translation {before:.2f}; largest "
+            f"{np.nanmax(self.distance):.2f}. The smallest distance that so many rows can reject is "
+            f"{np.nanmin(self.visible):.2f}."
         )
         return f"{said} Too few rows to test {listed(left)}." if left else said
 
@@ -143,7 +144,7 @@ class CounterfactualCheck:
         return str(self)
 
     def __str__(self) -> str:
-        return f"Rows carried to a domain compared with its own rows: {self.summary()}"
+        return f"Rows translated to a domain, compared with its own rows: {self.summary()}"
 
 
 @torch.no_grad()
@@ -152,9 +153,9 @@ def check_counterfactuals(
 ) -> CounterfactualCheck:
     """The check on ``rows`` whose domains are ``groups`` (rows,), -1 for none of ``domains``.
 
-    At most 2,000 rows are carried to a domain, fewer of wide tables, evenly spaced. Where domains have continuous
-    columns, each row is carried to the values of a real row of the target, drawn at random, and rows of counts to the
-    size of one.
+    At most 2,000 rows are translated to a domain, fewer of wide tables, evenly spaced. Where domains have continuous
+    columns, each row is translated to the values of a real row of the target, drawn at random, and rows of counts to
+    the size of one.
     """
     shape, rng = (len(domains), len(features)), np.random.default_rng(0)
     generator = torch.Generator().manual_seed(0)

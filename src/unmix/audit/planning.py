@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from unmix.audit.changes import Shared, pair_routes
 from unmix.audit.finding import counted, listed
 from unmix.audit.input import AuditInput, Simulated, evenly, paired_correlation
 from unmix.audit.remedies import Remedy, blocks, find_remedies
 from unmix.audit.result import verdict_line
+from unmix.audit.routes import Shared, pair_routes
 from unmix.audit.rows import rows_needed
 from unmix.audit.verdicts import audit_subject
 from unmix.datasets.supports import Plan as Design

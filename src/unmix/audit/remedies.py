@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from unmix.audit.changes import Routes, Shared, pair_routes
 from unmix.audit.finding import counted, listed
+from unmix.audit.routes import Routes, Shared, pair_routes
 from unmix.theory import free_sets, undetermined
 
 Bools = NDArray[np.bool_]

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 
 from unmix.audit import agreement, changes, independence, invertibility, positivity, residuals, rows, sparsity
 from unmix.audit.agreement import Repeats
-from unmix.audit.changes import ROUTES, Changes, route_shares, tied
+from unmix.audit.changes import Changes
 from unmix.audit.check import Check, Context
 from unmix.audit.finding import Finding, Said, counted, listed, there
 from unmix.audit.input import LEAST_ROWS, AuditInput
 from unmix.audit.remedies import Remedy, blocks, find_remedies
 from unmix.audit.result import NOT_TESTED, Audit
+from unmix.audit.routes import ROUTES, route_shares, tied
 from unmix.audit.rows import rows_needed
 from unmix.audit.sparsity import SURE, Support
 

@@ -408,7 +408,7 @@ def _storage(shape: tuple[int, ...], limit: float) -> Images:
             return np.memmap(file, np.uint8, "w+", shape=shape)
     except OSError as error:
         raise DataError(
-            f"{math.prod(shape)} bytes of images found no room in {tempfile.gettempdir()}: {error}. Set TMPDIR to a "
+            f"{math.prod(shape)} bytes of images do not fit into {tempfile.gettempdir()}: {error}. Set TMPDIR to a "
             "larger disk, pass a smaller size=, or raise max_memory."
         ) from error
 

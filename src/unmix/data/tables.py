@@ -189,7 +189,7 @@ def read_support(path: str | Path) -> pd.DataFrame:
     if not values.shape[1] or not values.isin([0, 1]).to_numpy().all():
         raise DataError(
             f"{path} must hold 0 and 1, one row for each feature and one column for each latent, with the latents' "
-            "names as header (a first column may name the features); other values came. Correct the file."
+            "names as header (a first column may name the features); got other values. Correct the file."
         )
     return values.astype(int)
 

@@ -1,4 +1,4 @@
-r"""Is a mixing one to one on a sample? A check that can say no, and never proves yes.
+r"""Is a mixing injective on a sample? A check that can say no, and never proves yes.
 
 *Locally*: g is an immersion where the smallest singular value of its Jacobian is positive. With as many features as
 latents, a determinant of both signs also settles it: somewhere between it is zero, and g folds.
@@ -63,7 +63,7 @@ def injectivity(
     max_rows: int = 1000,
     random_state: RandomLike = 0,
 ) -> Injectivity:
-    """Whether ``mixing`` is one to one on the latents ``z``, as far as their rows can tell.
+    """Whether ``mixing`` is injective on the latents ``z``, as far as their rows can tell.
 
     Parameters
     ----------

@@ -104,7 +104,7 @@ class MixingData:
         return self.mixing.jacobian(self.z)
 
     def check_injective(self, **settings: Any) -> Injectivity:
-        """Whether ``mixing`` is one to one on ``z``: ``injectivity(mixing, z, **settings)``."""
+        """Whether ``mixing`` is injective on ``z``: ``injectivity(mixing, z, **settings)``."""
         return injectivity(self.mixing, self.z, **settings)
 
 

@@ -439,7 +439,7 @@ def _second(checkpoint: Path) -> Path:
 def _refuse_foreign(path: Path) -> None:
     if path.exists() and not is_checkpoint(path):
         raise StorageError(
-            f"{path} is where the checkpoint of the second stage belongs, and is no such file. Move it away, or choose "
+            f"{path} is where the checkpoint of the second stage belongs, but is not one. Move it away, or choose "
             "another checkpoint=."
         )
 

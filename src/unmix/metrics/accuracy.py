@@ -2,7 +2,7 @@ r"""Do translations keep their content and reach their domain? Shares of labels 
 
 The judge, a classifier trained on real images, gives ``predicted``; rows are translated images. With hit
 :math:`h_n = [\hat c_n = c_n]`, the accuracy is the mean of h over all rows, and of a domain the mean over the rows that
-were carried to it. Several translations of one image are not independent: with ``source`` images are resampled, each
+were translated to it. Several translations of one image are not independent: with ``source`` images are resampled, each
 with all its rows. Where every row is a hit, or none is, resamples show no spread: there the interval ends where 1 in 40
 samples of so many images would come out like that, :math:`1 - 0.025^{1/n}` away (Clopper and Pearson 1934). Compare
 with what the same judge reads on real images that it did not see.
@@ -36,7 +36,7 @@ def content_accuracy(
     true : labels (n_samples,), the content of the images that were translated
         Labels are compared as text: 1, 1.0 and "1" are one label.
     domains : labels (n_samples,), optional
-        The domain that each row was carried to.
+        The domain that each row was translated to.
     source : labels (n_samples,), optional
         The image that each row is a translation of. Default: every row is of its own image.
     n_bootstrap : int, default 200
@@ -72,12 +72,12 @@ def style_accuracy(
     n_bootstrap: int = 200,
     random_state: int = 0,
 ) -> Score:
-    """Share of translated images that a judge of domains assigns to the domain they were carried to.
+    """Share of translated images that a judge of domains assigns to the domain they were translated to.
 
     Parameters
     ----------
     predicted : labels (n_samples,), the domain that the judge reads on the translations
-    target : labels (n_samples,), the domain that each row was carried to
+    target : labels (n_samples,), the domain that each row was translated to
     source, n_bootstrap, random_state
         As in ``content_accuracy``.
 

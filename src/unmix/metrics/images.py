@@ -227,7 +227,7 @@ def dipd(
     extractor : str
         Name of what made the features; kept in ``settings`` and to be printed with the value.
     domains : labels (n_pairs,), optional
-        The domain of each pair, such as the one that its image was carried to.
+        The domain of each pair, such as the one that its image was translated to.
     n_bootstrap : int, default 200
         Resamples of the pairs behind ``interval``.
     random_state : int, default 0

@@ -96,7 +96,7 @@ def support_recovery(
 
     chance = float(np.mean([shuffled() for _ in range(max(n_bootstrap, 20))]))
     if support.all() or not support.any():
-        warn("The true support is full or empty: AUROC needs entries inside and outside, and comes back as NaN.")
+        warn("The true support is full or empty: AUROC needs entries inside and outside, and is NaN.")
     area = area_under_curve(ordered.ravel(), support.ravel(), np.ones((1, support.size)))[0]
     details = {
         "auroc": float(area),

@@ -229,7 +229,7 @@ class FittedModel(Framed):
         offset: Tensor | None = None,
         shift: Tensor | None = None,
     ) -> Tensor:
-        """Features (batch, features) of rows that are carried to ``target`` (batch, n_design).
+        """Features (batch, features) of rows that are translated to ``target`` (batch, n_design).
 
         z' = F⁻¹(F(z; u); target), with the prior's maps F. What z leaves of a row is kept
         (``Likelihood.carry``), or with ``residual`` False it is the mean for z' alone. ``offset`` as there; ``shift``

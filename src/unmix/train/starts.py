@@ -99,7 +99,7 @@ def _refuse_foreign(checkpoint: Path, paths: list[Path], *, resume: bool) -> Non
     for path in paths:
         if os.path.lexists(path) and not is_checkpoint(path, None if resume else checkpoint.name):
             raise StorageError(
-                f"{path} is where the checkpoint of a further start belongs, and is no such file of {checkpoint.name}. "
+                f"{path} is where the checkpoint of a further start belongs, but is not one of {checkpoint.name}. "
                 "Move it away, or choose another checkpoint=."
             )
 
