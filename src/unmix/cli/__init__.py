@@ -235,6 +235,7 @@ def select(
     continuous: _Continuous = None,
     feature: _Feature = None,
     drop: _Drop = None,
+    layer: Annotated[str | None, typer.Option(help="Of .h5ad and .zarr: the layer to read. Default: X.")] = None,
     latents: Annotated[
         str | None, typer.Option(help="Numbers to compare: 2-8, or 2,3,5. Default: around the number of components.")
     ] = None,
@@ -263,7 +264,8 @@ def select(
     }
     settings = {name: value for name, value in asked.items() if value is not None}
     numbers = None if latents is None else _several(latents)
-    run_select(table, list(kinds), feature, drop or [], numbers, sparsity or ["auto"], settings, out, jobs)
+    penalties: list[float | str] = [*sparsity] if sparsity else ["auto"]
+    run_select(table, list(kinds), feature, drop or [], numbers, penalties, settings, out, jobs, layer=layer)
 
 
 @app.command(epilog=_TRANSFORM_EXAMPLES)

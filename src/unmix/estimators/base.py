@@ -677,10 +677,6 @@ class LatentEstimator(FittedFace[LatentFit]):
         table, y = separate(X, y, self._layer())
         return self._new_rows(table, y, with_domain=True, given=X), y
 
-    def _layer(self) -> str | None:
-        """The layer of AnnData that the model was fitted on."""
-        return getattr(self.schema_, "layer", None)
-
     def _audited_rows(self, X: DataLike, y: LabelsLike) -> NewRows:
         """Rows for an audit, their domains, and what is to be said of them."""
         rows, y = self._audited(X, y)
