@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from conftest import QUICK
 from scipy import sparse
+from sklearn.base import clone
 from typer.testing import CliRunner
 
 import unmix
@@ -253,3 +254,57 @@ def test_the_command_line_adapts_and_audits_a_store_whose_rows_have_names(adata,
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, repr(done.exception)
     assert unmix.load(tmp_path / "wider").domains_ == (*model.domains_, "new")
+
+
+@pytest.fixture
+def with_layer():
+    data = unmix.datasets.make_sparse_mixing(n_latents=2, n_features=5, n_domains=3, n_samples=150, random_state=1)
+    adata = anndata.AnnData(
+        np.zeros((150, 5), np.float32) + np.arange(150)[:, None] % 7,
+        obs=pd.DataFrame({"batch": [f"b{k}" for k in data.domains]}, index=[f"c{k}" for k in range(150)]),
+        var=pd.DataFrame(index=[f"g{k}" for k in range(5)]),
+        layers={"logs": data.x},
+    )
+    return adata, data.x, adata.obs["batch"].to_numpy()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        unmix.CGVAE(**SHORT),
+        unmix.baselines.IVAE(**SHORT),
+        unmix.baselines.BetaVAE(**SHORT),
+        unmix.CGGAN(n_latents=2, hidden=(5,), max_steps=2, encoder_steps=1, verbose=0),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_every_estimator_reads_a_layer(model, with_layer):
+    adata, x, batch = with_layer
+    words = {"y": "batch"} if isinstance(model, unmix.baselines.IVAE) else {}
+    found = clone(model).fit(adata, "batch", layer="logs").transform(adata, **words)
+    words = {"y": batch} if words else {}
+    np.testing.assert_allclose(found, clone(model).fit(x, batch).transform(x, **words), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_heads_and_select_read_a_layer(with_layer, tmp_path):
+    adata, x, batch = with_layer
+    label = x[:, 0]
+    head = unmix.DomainRegressor(unmix.CGVAE(**SHORT), representation="latents").fit(
+        adata, label, domains=batch, layer="logs"
+    )
+    plain = unmix.DomainRegressor(unmix.CGVAE(**SHORT), representation="latents").fit(x, label, domains=batch)
+    np.testing.assert_allclose(head.predict(adata), plain.predict(x), atol=1e-4)
+    words = {"n_latents": [1, 2], "estimator": unmix.CGVAE(**{**SHORT, "hidden": (64, 64)})}
+    found = unmix.select(adata, "batch", layer="logs", **words).to_frame()
+    np.testing.assert_allclose(found["bound"], unmix.select(x, batch, **words).to_frame()["bound"], atol=1e-3)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    command = ["select", str(tmp_path / "a.h5ad"), "--domain", "batch", "--layer", "logs", "--latents", "1,2"]
+    done = CliRunner().invoke(
+        app, [*command, "--epochs", "1", "--restarts", "1", "--out", str(tmp_path / "out")], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "out" / "selection.csv")["bound"], found["bound"], atol=1e-3)
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    with pytest.raises(SettingError, match=r"--layer is for \.h5ad and \.zarr; a\.csv is neither"):
+        CliRunner().invoke(app, ["select", str(tmp_path / "a.csv"), "--layer", "logs"], catch_exceptions=False)

@@ -29,7 +29,7 @@ from unmix.bench.study import Row
 from unmix.data.batches import split_rows
 from unmix.errors import SettingError
 from unmix.estimators.cgvae import CGVAE
-from unmix.estimators.prepare import Prepared
+from unmix.estimators.prepare import Prepared, in_layer
 from unmix.estimators.progress import OnRow
 from unmix.estimators.selection import Candidate, Choice, components_of, decide, fit_rows, gain, prepared
 from unmix.files import as_path
@@ -98,6 +98,7 @@ def select(
     X: DataLike,
     y: LabelsLike = None,
     *,
+    layer: str | None = None,
     n_latents: int | Iterable[int] | None = None,
     sparsity: float | str | Iterable[float | str] = "auto",
     estimator: CGVAE | None = None,
@@ -109,7 +110,7 @@ def select(
 
     Parameters
     ----------
-    X, y : rows and their domains, as ``CGVAE.fit`` takes them
+    X, y, layer : rows and their domains, as ``CGVAE.fit`` takes them
     n_latents : whole number or several, optional
         Default: from one less to three more than there are principal components that stand out of shuffled data.
     sparsity : number, "auto", or several, default "auto"
@@ -148,7 +149,7 @@ def select(
     seed = random_seed(base.random_state)
     base.set_params(random_state=seed)
     base._check_words()
-    data = prepared(base, X, y)
+    data = prepared(base, in_layer(X, layer), y)
     numbers = _numbers(n_latents, data)
     several = [sparsity] if isinstance(sparsity, str) or not isinstance(sparsity, Iterable) else list(sparsity)
     if not several:

@@ -222,6 +222,7 @@ def select(
     continuous: Continuous = None,
     feature: Feature = None,
     drop: Drop = None,
+    layer: Annotated[str | None, typer.Option(help="Of .h5ad and .zarr: the layer to read. Default: X.")] = None,
     latents: Annotated[
         str | None, typer.Option(help="Numbers to compare: 2-8, or 2,3,5. Default: around the number of components.")
     ] = None,
@@ -249,7 +250,7 @@ def select(
         random_state=seed,
     )
     numbers = None if latents is None else numbers_of_latents(latents)
-    run_select(table, list(kinds), feature, drop or [], numbers, sparsity or ["auto"], settings, out, jobs)
+    run_select(table, list(kinds), feature, drop or [], numbers, sparsity or ["auto"], settings, out, jobs, layer=layer)
 
 
 @app.command(epilog=_TRANSFORM_EXAMPLES)

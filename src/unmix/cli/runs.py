@@ -78,7 +78,7 @@ def fit_table(
     if source is None:
         x, y, others = read_columns(table, domain, feature, drop)
     else:
-        x, y, others = _columns_of(source, layer, domain, feature, drop)
+        x, y, others = annotated_columns(source, layer, domain, feature, drop)
     model = CGVAE(**{"n_latents": "auto", **settings})
     train(model, x, y, out, resume=resume)
     write_results(model, x, out, beside=others)
@@ -91,15 +91,22 @@ def _store(table: Path, layer: str | None, write: Path | None, *, overwrite: boo
     """AnnData of a file, after a check of the output path; None for any other table."""
     if write is not None and check_store(write).exists() and not overwrite:
         raise StorageError(f"{write} exists. Choose another --write, or add --overwrite to replace it.")
+    source = read_source(table, layer)
+    if source is None and write is not None:
+        raise SettingError(f"--write is for .h5ad and .zarr; {table.name} is neither. Leave it out.")
+    return source
+
+
+def read_source(table: Path, layer: str | None) -> Any:
+    """AnnData of a file; None for any other table, which has no ``layer``."""
     if is_store(table):
         return read_annotated(table)
-    for option, value in (("--layer", layer), ("--write", write)):
-        if value is not None:
-            raise SettingError(f"{option} is for .h5ad and .zarr; {table.name} is neither. Leave it out.")
+    if layer is not None:
+        raise SettingError(f"--layer is for .h5ad and .zarr; {table.name} is neither. Leave it out.")
     return None
 
 
-def _columns_of(
+def annotated_columns(
     source: AnnDataLike, layer: str | None, domain: Sequence[str], feature: Sequence[str] | None, drop: Sequence[str]
 ) -> tuple[Annotated, pd.DataFrame | None, pd.DataFrame]:
     """``read_columns`` for AnnData: the variables stay one matrix, sparse if it is sparse."""

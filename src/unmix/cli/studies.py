@@ -16,11 +16,13 @@ from unmix.bench.presets import PRESETS
 from unmix.bench.run import ROWS, claim_rows, estimate_seconds, missing_runs, read_rows, run_study
 from unmix.bench.selection import SELECTED, select
 from unmix.bench.study import Row, Study, read_study
+from unmix.cli.runs import annotated_columns, read_source
 from unmix.data.tables import read_columns, write_table
 from unmix.errors import SettingError, StorageError
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.progress import run_bar
 from unmix.files import check_replaceable, names_in
+from unmix.forms import DataLike
 from unmix.terminal import duration
 
 _PAGE = "study.html"
@@ -109,12 +111,19 @@ def run_select(
     settings: Mapping[str, Any],
     out: Path | None,
     jobs: int,
+    *,
+    layer: str | None = None,
 ) -> None:
     """Compare numbers of latents on the columns of a file; print the table, and write it with its page."""
     _check_jobs(jobs)
     if out is not None:
         _claim(out, SELECTED, _SELECT_PAGE, _TABLE)
-    x, y, _ = read_columns(table, domain, feature, drop)
+    x: DataLike
+    source = read_source(table, layer)
+    if source is None:
+        x, y, _ = read_columns(table, domain, feature, drop)
+    else:
+        x, y, _ = annotated_columns(source, layer, domain, feature, drop)
     try:
         found = select(
             x, y, n_latents=n_latents, sparsity=sparsity, estimator=CGVAE(**settings), n_jobs=jobs, folder=out

@@ -488,10 +488,6 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         table, y = separate(X, y, self._layer())
         return self._new_rows(table, y, with_domain=True, given=X), y
 
-    def _layer(self) -> str | None:
-        """The layer of AnnData that the model was fitted on."""
-        return getattr(self.schema_, "layer", None)
-
     def _new_rows(
         self, table: DataLike, y: LabelsLike = None, *, with_domain: bool = False, given: DataLike | None = None
     ) -> Rows:

@@ -27,7 +27,7 @@ from unmix.estimators.face import FittedFace, Learnt
 from unmix.estimators.features import Extractor
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
 from unmix.estimators.gan_report import write_gan_report
-from unmix.estimators.prepare import as_fitted, labelled_images, latent_matrix, rows_for, separate
+from unmix.estimators.prepare import as_fitted, in_layer, labelled_images, latent_matrix, rows_for, separate
 from unmix.estimators.progress import block_bar, say, warn_if_long
 from unmix.files import as_path, file_to_write
 from unmix.fits.adversarial import GANFit, GANSummary, errors_table
@@ -224,7 +224,13 @@ class CGGAN(FittedFace[GANFit]):
 
     @atomic
     def fit(
-        self, X: DataLike, y: LabelsLike = None, *, checkpoint: str | Path | None = None, resume: bool = False
+        self,
+        X: DataLike,
+        y: LabelsLike = None,
+        *,
+        layer: str | None = None,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
     ) -> Self:
         """Learn generator, discriminator and encoder from rows of several domains.
 
@@ -235,14 +241,14 @@ class CGGAN(FittedFace[GANFit]):
             and the result of ``read_images`` include their domains.
         y : labels (n_samples,), table of auxiliary columns, or name of a column
             The domain of each row; at least two domains.
-        checkpoint, resume
+        layer, checkpoint, resume
             As in ``CGVAE.fit``, which raises the same errors.
         """
         self._check_words()
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
         features, domains, rows = prepare_gan(
-            X,
+            in_layer(X, layer),
             y,
             n_latents=self.n_latents,
             auxiliary=self.auxiliary,
@@ -372,7 +378,7 @@ class CGGAN(FittedFace[GANFit]):
         if self._of_images() or self.model_.config.flow is None:
             what = "images" if self._of_images() else "rows with flow=False"
             raise DataError(f"CGGAN can only be audited on tables, with a flow; this one was fitted on {what}.")
-        table, y = separate(X, y)
+        table, y = separate(X, y, self._layer())
         rows = self._new_rows(table, y, with_domain=True)
         return audit_generator(self.fit_, rows, self.domain_schema_.groups(y, len(rows)))
 
@@ -455,7 +461,7 @@ class CGGAN(FittedFace[GANFit]):
             images = gan_images(X, schema.shape)
             encoded = domains.encode(y, len(images)) if with_domain else None
             return gan_image_rows(images, domains, encoded).to(self._device())
-        table, y = separate(X, y) if with_domain else (as_table(X), None)
+        table, y = separate(X, y, self._layer()) if with_domain else (as_table(X, self._layer()), None)
         table = as_fitted(table, schema, domains)
         matrix = numeric_matrix(table)
         check_columns(matrix, table, schema)

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from unmix.data.annotated import Annotated
 from unmix.data.columns import check_columns
 from unmix.data.matrix import check_values, numeric_matrix
 from unmix.data.tables import as_table
 from unmix.errors import DomainError, SettingError
 from unmix.estimators.atomic import atomic
-from unmix.estimators.prepare import output_dtype, prepare
+from unmix.estimators.prepare import in_layer, output_dtype, prepare
 from unmix.forms import DataLike, LabelsLike
 from unmix.nets.state import OwnState
 from unmix.validation import RandomLike, random_seed
@@ -62,8 +63,8 @@ class CEBRA(OwnState, TransformerMixin, BaseEstimator):
     options: Mapping[str, object] | None = None
 
     @atomic
-    def fit(self, X: DataLike, y: LabelsLike = None) -> Self:
-        """Learn an embedding in which rows of the same domain lie close together.
+    def fit(self, X: DataLike, y: LabelsLike = None, *, layer: str | None = None) -> Self:
+        """Learn an embedding in which rows of the same domain lie close together; ``layer`` as in ``CGVAE.fit``.
 
         Raises
         ------
@@ -76,7 +77,7 @@ class CEBRA(OwnState, TransformerMixin, BaseEstimator):
         if y is None:
             raise DomainError("CEBRA contrasts rows by their domains; pass one label per row, or a table, as y.")
         data = prepare(
-            X,
+            in_layer(X, layer),
             y,
             n_latents=self.n_latents,
             missing="refuse",
@@ -106,7 +107,9 @@ class CEBRA(OwnState, TransformerMixin, BaseEstimator):
     def transform(self, X: DataLike) -> NDArray[np.floating]:
         """Embedding (n_samples, n_latents)."""
         check_is_fitted(self)
-        table = as_table(X)
+        table = as_table(X, self.schema_.layer)
+        if isinstance(table, Annotated):
+            table = table.aligned(self.schema_.names)
         matrix = numeric_matrix(table)
         check_columns(matrix, table, self.schema_)
         check_values(matrix, self.schema_.names, "refuse")

@@ -158,6 +158,10 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
         rows = Rows.build(np.zeros((n_rows, 0)), schema.encode(frame, n_rows), schema.sizes, False)
         return rows.to(self._device()).design
 
+    def _layer(self) -> str | None:
+        """The layer of AnnData that the model was fitted on."""
+        return getattr(self.schema_, "layer", None)
+
     def _device(self) -> torch.device:
         device: torch.device = self.model_.scale.device
         return device

@@ -29,6 +29,7 @@ from unmix.data.tables import as_table
 from unmix.errors import DataError, DomainError, SettingError
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cgvae import CGVAE
+from unmix.estimators.prepare import in_layer
 from unmix.forms import DataLike, LabelsLike
 from unmix.labels import labels_frame
 from unmix.validation import one_of
@@ -54,7 +55,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
         self.head = head
         self.representation = representation
 
-    def fit(self, X: DataLike, y: ArrayLike, *, domains: LabelsLike = None) -> Self:
+    def fit(self, X: DataLike, y: ArrayLike, *, domains: LabelsLike = None, layer: str | None = None) -> Self:
         """Learn the latents of ``X`` unless the model is fitted, and a head from them to the label ``y``.
 
         Parameters
@@ -64,6 +65,8 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             The label of each row.
         domains : labels (n_samples,) or table of them
             The domain of each row. None: all rows are of one domain; only allowed with ``representation="latents"``.
+        layer : str, optional
+            For AnnData: the layer to fit the model on, as in ``CGVAE.fit``; of a fitted model it is that of its fit.
 
         Raises
         ------
@@ -76,7 +79,7 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             representation is unknown.
         """
         head = self._checked_head()
-        model = self._fitted_model(X, domains)
+        model = self._fitted_model(X, domains, layer)
         labels = self._labels(y)
         latents = _latents(model, X, domains)
         if len(labels) != len(latents):
@@ -177,14 +180,14 @@ class _DomainHead(MetaEstimatorMixin, BaseEstimator, ABC):
             raise SettingError(f"{type(self).__name__} takes a {kind} as head; got {type(head).__name__}.")
         return head
 
-    def _fitted_model(self, X: DataLike, domains: LabelsLike) -> BaseEstimator:
+    def _fitted_model(self, X: DataLike, domains: LabelsLike, layer: str | None) -> BaseEstimator:
         model = CGVAE(n_latents="auto", verbose=0) if self.model is None else self.model
         frozen = isinstance(model, FrozenEstimator)
         model = model.estimator if frozen else model
         if not (hasattr(model, "fit") and hasattr(model, "transform")):
             raise SettingError(f"model must be an estimator with fit and transform; got {type(model).__name__}.")
         fitted = frozen or _is_fitted(model)
-        return model if fitted else clone(model).fit(X, domains)
+        return model if fitted else clone(model).fit(in_layer(X, layer), domains)
 
     def _check_groups(self, labels: NDArray[np.generic], groups: Ints) -> None:
         if self.representation == "auto" and len(np.unique(groups)) < 2:
