@@ -21,7 +21,7 @@ from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import KindWords, Prepared, in_layer
 from unmix.estimators.progress import say
-from unmix.estimators.selection import choose_latents, falls_short, long_enough, suffices
+from unmix.estimators.selection import choose_latents, falls_short, long_enough, probed
 from unmix.estimators.settings import LIKELIHOOD, NUISANCE, SIZE_FACTORS, or_own
 from unmix.fits.latent import LINEAR_MODEL
 from unmix.fits.words import plain_settings
@@ -319,10 +319,10 @@ Likelihood
 
     def _network_for(self, data: Prepared, seed: int) -> LatentModel:
         network: Any = super()._network_for(data, seed)
-        enough = suffices(self, data)
-        if enough:
+        probe = probed(self, data)
+        if probe is not None and probe.independent:
             network.release_noise()
-        elif enough is not None and falls_short(self, data):
+        elif probe is not None and falls_short(self, data, probe):
             network.doubt_number()
         return network
 

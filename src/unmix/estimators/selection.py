@@ -21,7 +21,7 @@ from sklearn.base import BaseEstimator, clone
 
 from unmix.audit.describe import chunks
 from unmix.audit.input import LEAST_SHARED, ResidualDependence, stratify
-from unmix.audit.residuals import WEAK, residual_dependence
+from unmix.audit.residuals import AUDITED_SHARE, WEAK, residual_dependence
 from unmix.errors import DataWarning
 from unmix.estimators.base import SCORE_DRAWS, LatentEstimator
 from unmix.estimators.prepare import Prepared, prepare
@@ -47,8 +47,7 @@ _WIDE = 256
 _MOST_ROWS = 5_000
 _SHUFFLES = 3
 _FIXED_SEED = 0
-_DOUBTED_SHARE = 0.005
-_EXPLAINED = 0.0035
+_EXPLAINED = 0.005
 
 
 @dataclass(frozen=True)
@@ -259,27 +258,28 @@ def _probe(estimator: LatentEstimator, data: Prepared, seed: int) -> Candidate:
     return fit_rows(estimator, data, seed, share=1 / _PROBE_SHARE, turned=False).candidate
 
 
-def suffices(estimator: LatentEstimator, data: Prepared) -> bool | None:
-    """Whether a short fit with this number of latents leaves independent residuals; None where it is not tried.
+def probed(estimator: LatentEstimator, data: Prepared) -> Candidate | None:
+    """A short fit with this number of latents, the same for every ``random_state``; None where it is not tried.
 
-    That is in tables of more than 256 features, and where a training is asked for that is as short. The same for every
-    ``random_state``.
+    That is in tables of more than 256 features, and where a training is asked for that is as short.
     """
     epochs, part = planned_epochs(estimator, len(data.rows))
     if len(data.features.names) > _WIDE or not _long_enough(estimator, len(data.rows), epochs * part):
         return None
-    return _probe(clone(estimator).set_params(max_epochs=None), data, _FIXED_SEED).independent
+    return _probe(clone(estimator).set_params(max_epochs=None), data, _FIXED_SEED)
 
 
-def falls_short(estimator: LatentEstimator, data: Prepared) -> bool:
-    """Whether one start, trained as long as the fit, leaves residuals of which one explains much of another.
+def falls_short(estimator: LatentEstimator, data: Prepared, probe: Candidate) -> bool:
+    """Whether the latents are clearly too few, the same for every ``random_state``.
 
-    That is, the square of their correlation times their variance, as a share of a feature's variance. The same for
-    every ``random_state``.
+    After ``probe``, the short fit, one residual explains much of another (the square of their correlation, as a share
+    of a feature's variance), and they still depend on each other after one start of full length.
     """
+    if probe.independent or probe.residual.correlation * probe.residual.share < _EXPLAINED:
+        return False
     alone = clone(estimator).set_params(n_restarts=1, n_spare=0, sparsity=0.0, early_stopping=False)
-    found = fit_rows(alone, data, _FIXED_SEED, turned=False, least_share=_DOUBTED_SHARE).candidate.residual
-    return found.exceeds(WEAK, _DOUBTED_SHARE) and found.correlation * found.share >= _EXPLAINED
+    found = fit_rows(alone, data, _FIXED_SEED, turned=False, least_share=AUDITED_SHARE).candidate
+    return found.residual.exceeds(WEAK, AUDITED_SHARE)
 
 
 def long_enough(model: BaseEstimator) -> bool:
