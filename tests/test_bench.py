@@ -26,6 +26,7 @@ from unmix.bench.presets import PRESETS
 from unmix.bench.run import ROWS, append_row, estimate_seconds, measure, missing_runs, read_rows, run_study
 from unmix.bench.study import Block, Run, Study, read_study
 from unmix.cli import app
+from unmix.datasets import make_sparse_mixing
 from unmix.errors import DataError, SettingError, StorageError
 
 SMALL = {"n_samples": 300, "n_latents": 2, "n_features": 4}
@@ -540,7 +541,7 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
 
 def test_a_row_holds_the_scores_of_fresh_rows():
     row = measure(Run({**SMALL, "noise": 0.0, "density": 0.5}, 0, OWN))
-    data = running.make_sparse_mixing(**{**SMALL, "noise": 0.0, "n_samples": 300 + running.TEST_ROWS}, random_state=0)
+    data = make_sparse_mixing(**{**SMALL, "noise": 0.0, "n_samples": 300 + running.TEST_ROWS}, random_state=0)
     fresh = slice(300, None)
     correlations = np.abs(np.corrcoef(data.z[fresh].T, data.x[fresh, :2].T)[:2, 2:])
     best = max(correlations.trace(), correlations[0, 1] + correlations[1, 0]) / 2

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import unmix
 from unmix import CGGAN, CGVAE, CGVAEImages, cli
 from unmix.baselines import CEBRA, IVAE, BetaVAE
-from unmix.cli import app, main
+from unmix.cli import app, main, options
 from unmix.cli.studies import run_select
 from unmix.data.tables import read_table, write_table
 from unmix.errors import DataError, SettingError, StorageError, TrainingError
@@ -596,7 +596,7 @@ def test_every_path_of_every_command_is_read_as_a_path_of_the_user():
         for name, hint in typing.get_type_hints(command.callback, include_extras=True).items():
             kind, *words = typing.get_args(hint) or (hint,)
             if Path in (kind, *typing.get_args(kind)):
-                assert words[0].parser is cli.file_path, (command.callback.__name__, name)
+                assert words[0].parser is options.file_path, (command.callback.__name__, name)
                 seen += 1
     assert seen >= 15
 

@@ -199,7 +199,7 @@ def test_a_plan_says_what_rows_noise_and_changes_show():
 
     def seen(**words):
         found = unmix.plan(
-            dense, 9, **{"rows": 200, "noise": 0.1, "shift": 1.0, "scale": 0.5, "simulations": 3, **words}
+            dense, 9, **{"rows": 200, "noise": 0.1, "shift": 1.0, "scale": 0.5, "simulations": 10, **words}
         )
         assert found.latents["expected"].tolist() == (found.latents["identified_in"] >= 0.8).tolist()
         return found.latents["identified_in"].min()
