@@ -19,7 +19,7 @@ from conftest import QUICK
 from typer.testing import CliRunner
 
 import unmix
-from unmix import CGGAN, CGVAE, CGVAEImages, cli
+from unmix import CGGAN, CGVAE, CGVAEImages
 from unmix.baselines import CEBRA, IVAE, BetaVAE
 from unmix.cli import app, main, options
 from unmix.cli.studies import run_select
