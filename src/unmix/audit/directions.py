@@ -12,9 +12,9 @@ directions in common. Nothing else shows it: Gaussian latents with covariances [
 distribution as independent ones, mixed.
 
 Two directions count if the features that have one of them are three quarters or more of those that depend on the pair,
-twice as many as have a direction within 10° of 0° or 90° and three more, and more than the 99 % quantile when each feature's direction
-is moved at random by up to 26°: entries of similar size have similar directions by chance. The pair is contested if one
-of its latents has a correlation below 0.95 with both combinations.
+twice as many as have a direction within 10° of 0° or 90° and three more, and more than the 99 % quantile when each
+feature's direction is moved at random by up to 26°: entries of similar size have similar directions by chance. The pair
+is contested if one of its latents has a correlation below 0.95 with both combinations.
 """
 
 from __future__ import annotations
