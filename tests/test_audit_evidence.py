@@ -119,7 +119,7 @@ def test_latents_that_hide_dependence_by_mixing_are_contested(dependent):
     assert set(audit.latents["code"]) == {"sparser_combinations" if dependent else "separated"}
     found = audit.finding("C4")
     assert found.evidence["pairs_that_others_make_sparser"] == ([["z0", "z1", 10, 0]] if dependent else [])
-    assert ("Other combinations of z0 and z1 would make 10 zeros instead of 0" in found.sentence) == dependent
+    assert ("of z0 and z1 10 zeros instead of 0: sparsity and independence" in found.sentence) == dependent
 
 
 def test_a_latent_that_the_noise_hides_is_not_identified():

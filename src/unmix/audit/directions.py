@@ -12,9 +12,9 @@ directions in common. Nothing else shows it: Gaussian latents with covariances [
 distribution as independent ones, mixed.
 
 Two directions count if the features that have one of them are three quarters or more of those that depend on the pair,
-three more than have a direction within 10° of 0° or 90°, and more than the 99 % quantile when each feature's direction
-is moved at random by up to 26°: entries of similar size have similar directions by chance. The pair is contested if one
-of its latents has a correlation below 0.95 with both combinations.
+twice as many as have a direction within 10° of 0° or 90° and three more, and more than the 99 % quantile when each
+feature's direction is moved at random by up to 26°: entries of similar size have similar directions by chance. The pair
+is contested if one of its latents has a correlation below 0.95 with both combinations.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _ANGLES = np.deg2rad(np.arange(0, 180, _STEP))
 _ZERO = 0.07
 _DEPENDS = 0.2
 _MORE = 3
+_TIMES = 2
 _SHARE = 0.75
 _OWN = 10
 _MOVED = 26
@@ -67,7 +68,8 @@ def _sparser(slopes: Floats, rng: np.random.Generator) -> tuple[int, int] | None
     first, second = divmod(int(zeros.argmax()), len(_ANGLES))
     most, near = int(zeros[first, second]), np.arange(-_OWN // _STEP, _OWN // _STEP + 1)
     own = int(zeros[np.ix_(near, near + len(_ANGLES) // 2)].max())
-    if most < own + _MORE or most < _SHARE * n_features or not _changes_a_latent(_STEP * first, _STEP * second):
+    least = max(own + _MORE, _TIMES * own, _SHARE * n_features)
+    if most < least or not _changes_a_latent(_STEP * first, _STEP * second):
         return None
     angle, features, most_moved = np.arange(len(_ANGLES))[:, None], np.arange(n_features), _MOVED // _STEP
     drawn = []

@@ -259,10 +259,15 @@ def _finding(subject: AuditInput, support: Support, zeros: int, free: int, chanc
             "There is one latent to test, so there is none to separate it from.",
             evidence,
         )
-    other = "".join(
-        f" Other combinations of {subject.names[a]} and {subject.names[b]} would make {most} zeros instead of {own}: "
-        "sparsity and independence within domains contradict each other."
+    sparser = [
+        f"of {subject.names[a]} and {subject.names[b]} {most} zeros instead of {own}"
         for (a, b), (most, own) in support.contested.items()
+    ]
+    other = (
+        f" Other combinations would make the mixing sparser, {listed(sparser)}: sparsity and independence within "
+        "domains contradict each other."
+        if sparser
+        else ""
     )
     if not support.credible:
         by_chance = f", and {chance} are small by chance, given how many are just above the threshold" if chance else ""
