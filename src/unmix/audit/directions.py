@@ -4,17 +4,17 @@ For latents a and b, in units of their spread within domains, feature k has the 
 gradient is along :math:`(\cos\varphi, \sin\varphi)` at all rows: then it depends on the single combination
 :math:`y = z_a \cos\varphi + z_b \sin\varphi`. With :math:`J_{k\cdot}` the scale-free gradient, that is
 
-.. math:: S_k(\varphi) = E\,|J_{kb} \cos\varphi - J_{ka} \sin\varphi| < 0.07 \max_{\varphi'} S_k(\varphi') .
+.. math:: S_k(\varphi) = E\,|J_{kb} \cos\varphi - J_{ka} \sin\varphi| < 0.06 \max_{\varphi'} S_k(\varphi') .
 
 Zeros of the mixing are the directions 0° and 90°. If the true mixing is sparse and the true latents depend on each
 other within domains, a model that makes its latents independent mixes the two, and many features have two other
 directions in common. Nothing else shows it: Gaussian latents with covariances [[1, ρ], [ρ, 1]] have the same
 distribution as independent ones, mixed.
 
-Two directions count if the features that have one of them are three quarters or more of those that depend on the pair,
-twice as many as have a direction within 10° of 0° or 90° and three more, and more than the 99 % quantile when each
-feature's direction is moved at random by up to 26°: entries of similar size have similar directions by chance. The pair
-is contested if one of its latents has a correlation below 0.95 with both combinations.
+Two directions count if three features or more have each of them, and together they are three quarters or more of those
+that depend on the pair, twice as many as have a direction within 10° of 0° or 90° and three more, and more than the
+99 % quantile when each feature's direction is moved at random by up to 26°: entries of similar size have similar
+directions by chance. The pair is contested if one of its latents has a correlation below 0.95 with both combinations.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Bools = NDArray[np.bool_]
 
 _STEP = 2
 _ANGLES = np.deg2rad(np.arange(0, 180, _STEP))
-_ZERO = 0.07
+_ZERO = 0.06
 _DEPENDS = 0.2
 _MORE = 3
 _TIMES = 2
@@ -67,7 +67,8 @@ def _sparser(slopes: Floats, rng: np.random.Generator) -> tuple[int, int] | None
     zeros, n_features = _zeros_of_two(has), has.shape[1]
     first, second = divmod(int(zeros.argmax()), len(_ANGLES))
     most, near = int(zeros[first, second]), np.arange(-_OWN // _STEP, _OWN // _STEP + 1)
-    own = int(zeros[np.ix_(near, near + len(_ANGLES) // 2)].max())
+    single = has.sum(axis=1)
+    own = int(single[near].max() + single[near + len(_ANGLES) // 2].max())
     least = max(own + _MORE, _TIMES * own, _SHARE * n_features)
     if most < least or not _changes_a_latent(_STEP * first, _STEP * second):
         return None
@@ -81,10 +82,11 @@ def _sparser(slopes: Floats, rng: np.random.Generator) -> tuple[int, int] | None
 
 
 def _zeros_of_two(has: Bools) -> Floats:
-    """Features that have one of two directions (angles, angles), for ``has`` (angles, features)."""
+    """Features that have one of two directions (angles, angles), ``has`` (angles, features); 0 if one has too few."""
     each = has.astype(float)
     count = each.sum(axis=1)
-    result: Floats = count[:, None] + count - each @ each.T
+    many = count >= _MORE
+    result: Floats = (count[:, None] + count - each @ each.T) * (many[:, None] & many)
     return result
 
 
