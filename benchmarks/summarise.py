@@ -247,7 +247,7 @@ def _real_tables(folder: str) -> pd.DataFrame:
                 "seeds: FastICA / unmix": _pair(*(mean("seeds", "agreement", m) for m in ("FastICA", "CGVAE"))),
                 "halves: FastICA / unmix": _pair(*(mean("halves", "agreement", m) for m in ("FastICA", "CGVAE"))),
                 "factors: best linear / unmix": "none known"
-                if scores[best] != scores[best]
+                if not any(fits["factors"])
                 else f"{_pair(scores[best], scores['CGVAE'])} ({best})",
             }
         )
