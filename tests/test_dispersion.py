@@ -84,7 +84,7 @@ def test_the_refit_finds_the_dispersions_of_domains():
 
 
 def test_a_row_that_goes_to_a_domain_has_its_dispersion():
-    generator, n = torch.Generator().manual_seed(0), 4000
+    generator, n = torch.Generator().manual_seed(1), 4000
     mixed = likelihood_of(("negative_binomial", "gaussian"), 1, 2, 0.2, NoiseCourse(), (2,))
     with torch.no_grad():
         mixed.parts["negative_binomial"].effects.copy_(torch.tensor([-1.0, 1.0])[None, :, None])
@@ -105,7 +105,7 @@ def test_a_row_that_goes_to_a_domain_has_its_dispersion():
 @pytest.mark.slow
 def test_dispersions_of_domains_are_found_and_describe_other_rows_better(tmp_path):
     (x, u), (other, v) = count_table(1000, 0), count_table(1000, 1)
-    words = SHORT | {"max_epochs": 25}
+    words = SHORT | {"max_epochs": 15}
     model, one = (CGVAE(**words, **COUNTS | {"dispersion": own}).fit(x, u) for own in ("domain", "feature"))
     found = model.model_.likelihood.dispersion(DESIGN).detach().numpy()
     np.testing.assert_allclose(found.mean(1), PHI, rtol=0.2)
@@ -120,7 +120,8 @@ def test_dispersions_of_domains_are_found_and_describe_other_rows_better(tmp_pat
     np.testing.assert_array_equal(loaded.sample(20, domain=1), model.sample(20, domain=1))
     assert loaded.score(other, v) == pytest.approx(model.score(other, v), rel=1e-5)
     assert str(loaded.audit()) == str(model.audit())
-    assert len(model.novelty(other[:60], ["new"] * 60).domains) == 1
+    for domain in (0, 1):
+        assert not model.novelty(other[v == domain]).new_mixing
     wider = model.adapt(other[v == 1][:60], domain=2)
     with torch.no_grad():
         dispersion = wider.model_.likelihood.dispersion(torch.eye(3))
