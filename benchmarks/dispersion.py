@@ -40,9 +40,8 @@ def main():
             error = np.abs(found / np.array(dispersions)[:, None] - 1).mean()
             gain = scores["domain"] - scores["feature"]
             means = " ".join(f"{own:.3f}" for own in found.mean(1))
-            print(
-                f"{name:14} {seed:4}  {scores['feature']:21.2f}  {scores['domain']:6.2f}  {gain:+.2f}  {means}, {error:.0%}"
-            )
+            bounds = f"{scores['feature']:21.2f}  {scores['domain']:6.2f}"
+            print(f"{name:14} {seed:4}  {bounds}  {gain:+.2f}  {means}, {error:.0%}")
 
 
 if __name__ == "__main__":
