@@ -309,6 +309,8 @@ def test_the_command_line_takes_counts_with_sizes_and_batches(tmp_path):
         "auto",
         "--nuisance",
         "lane",
+        "--dispersion",
+        "domain",
         "--size-factors",
         "depth",
         "--restarts",

@@ -368,7 +368,7 @@ def simulate(model: FittedModel, strata: Strata, n_features: int) -> Simulated |
     for begin in range(0, len(labels), size):
         design = _tensor(model, strata.design[labels[begin : begin + size]])
         z = model.prior(design).from_noise(torch.randn(len(design), model.n_latents, generator=generator).to(design))
-        likelihood, output = model.likelihood, model.decode(z)
+        likelihood, output = model.likelihood.within(design), model.decode(z)
         sizes = likelihood.sizes(len(z), generator)
         noisy = likelihood.inputs(likelihood.sample(output, generator, sizes), sizes)
         x = likelihood.inputs(likelihood.mean(output))

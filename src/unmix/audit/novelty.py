@@ -11,7 +11,8 @@ with similar latents (the ten nearest to each row). Where decoder and encoder ex
 the mixing is unchanged. So rows inside the range, with densities above the lowest twentieth of held-out rows, are
 tested for a mean square 1.3 times as large, beyond the variation between known domains; rows outside it only for
 residuals that, minus the noise, are a quarter of the feature's variance. Residuals of discrete features are normal
-scores of their quantiles, since the residual of a count depends on its expected size, and so on the domain. Where
+scores of their quantiles, since the residual of a count depends on its expected size, and so on the domain. They have
+the mean dispersion of the domains, since that of a new domain is not known. Where
 enough rows are inside the range, those outside say nothing about the mixing, only how far the model extrapolates. For
 features that are mostly noise the mean square is uninformative; so inside the range x - E[x | z] is also regressed on
 E[x | z]: a slope beyond ±0.3 means that the feature does not follow the latents as in the fit.
@@ -138,7 +139,7 @@ def residuals_of(model: FittedModel, rows: Rows, seed: int = 0) -> Residuals:
         noise = torch.randn(len(chunk), model.n_latents, generator=source).to(chunk.x)
         output = model.decode(model.sample_posterior(chunk.x, chunk.observed, noise, chunk.design)[0])
         expected = model.likelihood.inputs(model.likelihood.mean(output, chunk.offset), chunk.offset)
-        left, apart = model.likelihood.pivot(chunk, output, source), chunk.x - expected
+        left, apart = model.likelihood.pivot(chunk.without_domain(), output, source), chunk.x - expected
         if chunk.observed is not None:
             left, apart = (own.masked_fill(chunk.observed == 0, torch.nan) for own in (left, apart))
         means = model.mean(chunk.x, chunk.observed, chunk.design)

@@ -143,6 +143,9 @@ def fit(
     nuisance: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Technical batches, whose effects are not latents.")
     ] = None,
+    dispersion: Annotated[
+        str | None, typer.Option(help="Of negative_binomial: one for each feature (default), or by domain: domain.")
+    ] = None,
     restarts: Annotated[int | None, typer.Option(help="Number of starts.")] = None,
     epochs: Annotated[
         int | None,
@@ -183,6 +186,7 @@ def fit(
         likelihood=likelihood,
         size_factors=size_factors,
         nuisance=nuisance,
+        dispersion=dispersion,
         n_restarts=restarts,
         max_epochs=epochs,
         max_steps=steps,
@@ -204,6 +208,7 @@ def fit(
             likelihood=likelihood,
             size_factors=size_factors,
             nuisance=nuisance,
+            dispersion=dispersion,
         )
         from unmix.cli.images import fit_images
 

@@ -115,6 +115,11 @@ class Rows:
         observed, given = (None if part is None else part[:, index] for part in (self.observed, self.given))
         return replace(self, source=self.x[:, index], observed=observed, given=given)
 
+    def without_domain(self) -> Rows:
+        """The same rows as if their domains were not known."""
+        none = self.values.new_zeros(len(self), 0)
+        return replace(self, codes=none.long(), values=none, n_design=0)
+
     def _each(self, source: Tensor | Pixels, change: Callable[[Tensor], Tensor]) -> Rows:
         observed, given, offset = (
             None if part is None else change(part) for part in (self.observed, self.given, self.offset)

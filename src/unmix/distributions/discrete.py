@@ -6,21 +6,24 @@ r"""Likelihoods of counts and of yes and no.
 
 s is the size of the row, b the level of the feature. An entry of the mixing is ∂ log μ / ∂z, the log fold change of the
 expected count, or ∂ log-odds / ∂z. √φ is the noise of log μ (a gamma variable times μ), so that it takes the course
-that the noise of a Gaussian feature takes: first common, then its own, with a floor under it that falls to 0.
+that the noise of a Gaussian feature takes: first common, then its own, with a floor under it that falls to 0. Where φ
+differs between domains, :math:`\log\sqrt{φ_u} = \log\sqrt{φ} + d_u^\top e` for the design d of domain u: effects e of
+levels, with mean 0 over the levels of a column.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
@@ -39,6 +42,7 @@ _MOST_ROWS = 4096
 _NEWTON_STEPS, _MOST_WEIGHT = 8, 3.0
 _HALVINGS = 12
 _SHIFT_STEPS = 6
+_MOST_EFFECT, _EFFECT_SPREAD = 4.0, 1.0
 
 
 class _Discrete(Likelihood):
@@ -50,6 +54,7 @@ class _Discrete(Likelihood):
     base: Tensor
     center: Tensor
     scale: Tensor
+    domains: Tensor | None = None
 
     def __init__(self, n_starts: int, n_features: int) -> None:
         super().__init__()
@@ -66,16 +71,20 @@ class _Discrete(Likelihood):
         return result
 
     @abstractmethod
-    def distribution(self, predictor: Floats) -> Frozen:
-        """The frozen scipy distribution of the one start of a fitted model."""
+    def distribution(self, predictor: Floats, design: Tensor | None = None) -> Frozen:
+        """The frozen scipy distribution of the one start of a fitted model, in the domains ``design``."""
+
+    def _beside_mean(self, design: Tensor | None) -> Floats | float:
+        """What ``distribution`` depends on beside the predictor, on the scale of its logarithm."""
+        return 0.0
 
     @abstractmethod
     def moments(self, predictor: Tensor) -> tuple[Tensor, Tensor]:
         """Derivative of the log-likelihood by the predictor is (x - first) · second."""
 
     @abstractmethod
-    def deviance(self, x: Tensor, mean: Tensor) -> Tensor:
-        """Twice the log-likelihood ratio of x and of its ``mean``, entry by entry."""
+    def deviance(self, rows: Rows, mean: Tensor) -> Tensor:
+        """Twice the log-likelihood ratio of the features and of their ``mean``, entry by entry in float64."""
 
     def learn_inputs(self, center: Tensor, scale: Tensor) -> None:
         self.center.copy_(center)
@@ -87,7 +96,9 @@ class _Discrete(Likelihood):
         after = rows.offset if offset is None else offset
         own, new = (_numbers(self.predictor(*part)) for part in ((output, rows.offset), (moved, after)))
         x = _numbers(rows.features)
-        found = carried(x, self.distribution(own), self.distribution(new), new - own, _rng(generator))
+        before, there = (self._beside_mean(design) for design in (rows.design, self.domains))
+        laws = self.distribution(own, rows.design), self.distribution(new, self.domains)
+        found = carried(x, *laws, np.abs(new - own) + np.abs(there - before), _rng(generator))
         kept = torch.from_numpy(found).to(output)
         return kept if rows.observed is None else torch.where(rows.observed > 0, kept, self.mean(moved, after))
 
@@ -106,7 +117,7 @@ class _Discrete(Likelihood):
         return delta
 
     def pivot(self, rows: Rows, output: Tensor, generator: torch.Generator) -> Tensor:
-        own = self.distribution(_numbers(self.predictor(output, rows.offset)))
+        own = self.distribution(_numbers(self.predictor(output, rows.offset)), rows.design)
         return torch.from_numpy(normal_residuals(_numbers(rows.features), own, _rng(generator))).to(output)
 
     def deviance_explained(self, rows: Rows, parts: Iterator[tuple[Rows, Tensor]]) -> Tensor | None:
@@ -116,9 +127,9 @@ class _Discrete(Likelihood):
         fitted = null = torch.zeros_like(total)
         for some, output in parts:
             known = 1.0 if some.observed is None else some.observed
-            x, mean = some.features.double(), self.mean(output, some.offset).double()
-            fitted = fitted + (known * self.deviance(x, mean)).sum(0)
-            null = null + (known * self.deviance(x, rate * some.exposure.double())).sum(0)
+            mean = self.mean(output, some.offset).double()
+            fitted = fitted + (known * self.deviance(some, mean)).sum(0)
+            null = null + (known * self.deviance(some, rate * some.exposure.double())).sum(0)
         return torch.where(null > 0, 1.0 - fitted / null.clamp_min(1e-12), torch.nan).cpu()
 
     def begin_linear(self, start: int, train: Rows, z: Tensor, weight: Tensor, noise: float) -> Tensor:
@@ -155,7 +166,10 @@ class _Discrete(Likelihood):
 class Counts(_Discrete):
     """Counts with the log link: negative binomial, or without a dispersion Poisson.
 
-    ``course`` is that of √φ; where there is no dispersion, its floor alone is in force.
+    ``course`` is that of √φ; where there is no dispersion, its floor alone is in force. With ``levels``, the numbers of
+    levels whose columns follow each other in the design matrix, there are ``effects`` (starts, n_design, features) of
+    them on log √φ. A single level has none, so that a continuous column is one of a single level. Rows without a domain
+    have the dispersion of the mean over levels.
     """
 
     link, unit, kept, sized = "log", "log fold changes", "deviance", True
@@ -166,13 +180,25 @@ class Counts(_Discrete):
     quantiles: Tensor
 
     def __init__(
-        self, n_starts: int, n_features: int, course: NoiseCourse | None = None, *, dispersed: bool = True
+        self,
+        n_starts: int,
+        n_features: int,
+        course: NoiseCourse | None = None,
+        *,
+        dispersed: bool = True,
+        levels: tuple[int, ...] = (),
     ) -> None:
         super().__init__(n_starts, n_features)
         self.n_parameters = int(dispersed)
         self.register_buffer("quantiles", torch.zeros(n_starts, 1, _QUANTILES))
         self.noise = Noise(n_starts, n_features, _FIRST_NOISE, course) if dispersed else None
-        self.course = course or NoiseCourse()
+        self.course, self.levels = course or NoiseCourse(), levels
+        self.effects = nn.Parameter(torch.zeros(n_starts, sum(levels), n_features)) if levels else None
+
+    def within(self, design: Tensor) -> Self:
+        result = copy.copy(self)
+        result.domains = design
+        return result
 
     def begin(self, train: Rows) -> None:
         seen = torch.ones_like(train.x) if train.observed is None else train.observed
@@ -186,16 +212,20 @@ class Counts(_Discrete):
         return super().predictor(output, offset, start).clamp_max(_MOST_LOG_RATE)
 
     def log_prob(self, rows: Rows, output: Tensor, progress: float = 1.0) -> Tensor:
-        rate, log_dispersion = self.predictor(output, rows.offset), self._log_dispersion(progress)
+        design = None if self.effects is None else rows.design
+        rate, log_dispersion = self.predictor(output, rows.offset), self._log_dispersion(progress, design)
         if log_dispersion is not None:
             return _negative_binomial(rows.features, rate, log_dispersion, rows.observed)
         found = rows.features * rate - rate.exp() - torch.lgamma(rows.features + 1.0)
         return (found if rows.observed is None else found * rows.observed).sum(-1)
 
-    def _log_dispersion(self, progress: float) -> Tensor | None:
-        """log φ (starts, 1, features); None where it is that of Poisson."""
+    def _log_dispersion(self, progress: float, design: Tensor | None = None) -> Tensor | None:
+        """log φ (starts, rows of ``design`` or 1, features); None where it is that of Poisson."""
         if self.noise is not None:
-            return 2.0 * self.noise.log_std(progress).clamp(*_LOG_NOISE)
+            log = self.noise.log_std(progress)
+            if self.effects is not None and design is not None and design.shape[1]:
+                log = log + design.to(log) @ _centred(self.effects, self.levels)
+            return 2.0 * log.clamp(*_LOG_NOISE)
         floor = self.course.at(progress)
         return torch.full_like(self.base, 2.0 * math.log(floor)) if floor else None
 
@@ -203,7 +233,7 @@ class Counts(_Discrete):
         return self.predictor(output, offset).exp()
 
     def sample(self, output: Tensor, generator: torch.Generator, offset: Tensor | None = None) -> Tensor:
-        own = self.distribution(_numbers(self.predictor(output, offset)))
+        own = self.distribution(_numbers(self.predictor(output, offset)), self.domains)
         return torch.from_numpy(own.rvs(size=output.shape, random_state=_rng(generator))).to(output)
 
     def inputs(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
@@ -217,18 +247,20 @@ class Counts(_Discrete):
         drawn = torch.randint(_QUANTILES, (n_rows, 1), generator=generator)
         return self.quantiles[0, 0][drawn.to(self.quantiles.device)]
 
-    def distribution(self, predictor: Floats) -> Frozen:
+    def distribution(self, predictor: Floats, design: Tensor | None = None) -> Frozen:
         mean = np.exp(predictor)
         if self.noise is None:
             return stats.poisson(mean)
-        dispersion = np.broadcast_to(_numbers(self.dispersion), mean.shape)
+        dispersion = np.broadcast_to(_numbers(self.dispersion(design)), mean.shape)
         return stats.nbinom(1.0 / dispersion, 1.0 / (1.0 + dispersion * mean))
 
-    @property
-    def dispersion(self) -> Tensor:
-        """φ (features,) of the one start of a fitted model; 0 for Poisson."""
-        found = self._log_dispersion(1.0)
-        return torch.zeros_like(self.base[0, 0]) if found is None else found[0, 0].exp()
+    def _beside_mean(self, design: Tensor | None) -> Floats | float:
+        return 0.0 if self.effects is None else np.log(_numbers(self.dispersion(design)))
+
+    def dispersion(self, design: Tensor | None = None) -> Tensor:
+        """φ (rows of ``design`` or 1, features) of the one start of a fitted model; 0 for Poisson."""
+        found = self._log_dispersion(1.0, design)
+        return torch.zeros_like(self.base[0]) if found is None else found[0].exp()
 
     def moments(self, predictor: Tensor) -> tuple[Tensor, Tensor]:
         mean = predictor.exp()
@@ -237,11 +269,12 @@ class Counts(_Discrete):
     def _curvature(self, first: Tensor, second: Tensor) -> Tensor:
         return first * second
 
-    def deviance(self, x: Tensor, mean: Tensor) -> Tensor:
+    def deviance(self, rows: Rows, mean: Tensor) -> Tensor:
+        x = rows.features.double()
         ratio = torch.xlogy(x, x) - torch.xlogy(x, mean)
         if self.noise is None:
             return 2.0 * (ratio - (x - mean))
-        theta = 1.0 / self.dispersion.to(x)
+        theta = 1.0 / self.dispersion(rows.design).to(x)
         return 2.0 * (ratio - (x + theta) * ((x + theta) / (mean + theta)).log())
 
     def release(self) -> None:
@@ -259,25 +292,50 @@ class Counts(_Discrete):
             self.noise.log[start] = 0.5 * beyond.clamp(1e-2, 10.0).log()
 
     def refit(self, drawn: Iterable[tuple[Rows, Tensor]]) -> None:
-        """The dispersion of the best bound, by halving the interval in which its derivative changes sign."""
+        """The dispersion of the best bound, by halving the interval in which its derivative changes sign.
+
+        Effects of levels come after it, a column at a time, with a normal distribution beforehand.
+        """
         if self.noise is None:
             return
         parts = list(drawn)
         step = max(1, sum(len(rows) for rows, _ in parts) // _MOST_ROWS)
         parts = [(rows.take(slice(None, None, step)), output[::step]) for rows, output in parts]
-        low, high = (torch.full_like(self.noise.log, edge) for edge in _LOG_NOISE)
+        with torch.no_grad():
+            self.noise.log.copy_(self._halved(parts, *_LOG_NOISE))
+            if self.effects is None:
+                return
+            self.effects.zero_()
+            columns = [own for own in torch.arange(sum(self.levels)).split(self.levels) if len(own) > 1]
+            for place in columns * min(len(columns), 2):
+                self.effects[:, place] = 0.0
+                self.effects[:, place] = self._halved(parts, -_MOST_EFFECT, _MOST_EFFECT, place)
+            centred = _centred(self.effects, self.levels)
+            self.noise.log += sum((self.effects - centred)[:, own[:1]] for own in columns)
+            self.effects.copy_(centred)
+
+    def _halved(
+        self, parts: list[tuple[Rows, Tensor]], least: float, most: float, place: Tensor | None = None
+    ) -> Tensor:
+        """log √φ (1, 1, features) of the best bound, or the effects (1, levels, features) of the levels ``place``."""
+        assert self.noise is not None
+        shape = (1, 1 if place is None else len(place), self.base.shape[-1])
+        low, high = (self.base.new_full(shape, edge) for edge in (least, most))
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            slope = torch.zeros_like(middle)
+            slope = torch.zeros_like(middle) if place is None else -middle / _EFFECT_SPREAD**2
             for rows, output in parts:
                 point = (2.0 * middle).requires_grad_()
                 with torch.enable_grad():
                     rate = self.predictor(output, rows.offset)[None].detach()
-                    found = _negative_binomial(rows.features, rate, point, rows.observed)
+                    log_dispersion = point
+                    if place is not None and self.effects is not None:
+                        log = self.noise.log + rows.design @ self.effects
+                        log_dispersion = 2.0 * log.detach() + rows.design[:, place] @ point
+                    found = _negative_binomial(rows.features, rate, log_dispersion, rows.observed)
                     slope = slope + torch.autograd.grad(found.sum(), point)[0]
             low, high = torch.where(slope > 0, middle, low), torch.where(slope > 0, high, middle)
-        with torch.no_grad():
-            self.noise.log.copy_((low + high) / 2)
+        return (low + high) / 2
 
     def of_start(self, start: int) -> dict[str, Tensor]:
         own = super().of_start(start)
@@ -314,18 +372,24 @@ class Bernoulli(_Discrete):
         yes = self.mean(output)
         return yes * (1.0 - yes) / self.scale[0]
 
-    def distribution(self, predictor: Floats) -> Frozen:
+    def distribution(self, predictor: Floats, design: Tensor | None = None) -> Frozen:
         return stats.bernoulli(1.0 / (1.0 + np.exp(-predictor)))
 
     def moments(self, predictor: Tensor) -> tuple[Tensor, Tensor]:
         return torch.sigmoid(predictor), torch.ones_like(predictor)
 
-    def deviance(self, x: Tensor, mean: Tensor) -> Tensor:
+    def deviance(self, rows: Rows, mean: Tensor) -> Tensor:
+        x = rows.features.double()
         mean = mean.clamp(1e-9, 1 - 1e-9)
         return -2.0 * (x * mean.log() + (1.0 - x) * (-mean).log1p())
 
     def _curvature(self, first: Tensor, second: Tensor) -> Tensor:
         return first * (1.0 - first)
+
+
+def _centred(effects: Tensor, levels: tuple[int, ...]) -> Tensor:
+    """``effects`` (starts, n_design, features) minus their mean over the levels of each column."""
+    return torch.cat([own - own.mean(1, keepdim=True) for own in effects.split(levels, dim=1)], dim=1)
 
 
 def _rng(generator: torch.Generator) -> np.random.Generator:
@@ -338,7 +402,7 @@ def _numbers(values: Tensor) -> Floats:
 
 
 def _negative_binomial(x: Tensor, log_mean: Tensor, log_dispersion: Tensor, observed: Tensor | None) -> Tensor:
-    """``log NB(x; μ, φ)`` summed over features (starts, batch); ``log_dispersion`` (starts, 1, features)."""
+    """``log NB(x; μ, φ)`` summed over features (starts, batch); ``log_dispersion`` (starts, batch or 1, features)."""
     result: Tensor = _NegativeBinomial.apply(x, log_mean, log_dispersion, observed)
     return result
 
@@ -360,7 +424,7 @@ class _NegativeBinomial(torch.autograd.Function):
         row, column = torch.nonzero(counted, as_tuple=True)
         own = x[row, column]
         wide = torch.float64 if x.device.type != "mps" else x.dtype
-        of_nonzero = theta[:, 0].to(wide)[:, column]
+        of_nonzero = _at(theta, row, column).to(wide)
         above = own.to(wide) + of_nonzero
         gammas = torch.lgamma(above) - torch.lgamma(of_nonzero) - torch.lgamma(own.to(wide) + 1.0)
         entries = x * odds - (x + theta) * softplus
@@ -382,8 +446,19 @@ class _NegativeBinomial(torch.autograd.Function):
         by_dispersion = None
         if ctx.needs_input_grad[2]:
             loss = softplus if observed is None else softplus * observed
-            total = by_mean.sum(1) + theta[:, 0] * (loss * weight).sum(1)
-            rises = torch.digamma(above) - torch.digamma(theta[:, 0].to(above.dtype))[:, column]
-            digammas = rises.to(total.dtype) * theta[:, 0][:, column] * gradient[:, row]
-            by_dispersion = total.index_add(1, column, digammas, alpha=-1.0).unsqueeze(1)
+            own = _at(theta, row, column)
+            if theta.shape[1] == 1:
+                total = by_mean.sum(1) + theta[:, 0] * (loss * weight).sum(1)
+                rises = torch.digamma(above) - torch.digamma(theta[:, 0].to(above.dtype))[:, column]
+                digammas = rises.to(total.dtype) * own * gradient[:, row]
+                by_dispersion = total.index_add(1, column, digammas, alpha=-1.0).unsqueeze(1)
+            else:
+                by_dispersion = by_mean + theta * loss * weight
+                rises = torch.digamma(above) - torch.digamma(own.to(above.dtype))
+                by_dispersion[:, row, column] -= rises.to(own.dtype) * own * gradient[:, row]
         return None, by_mean, by_dispersion, None
+
+
+def _at(theta: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Entries (starts, entries) of θ (starts, batch or 1, features)."""
+    return theta[:, 0][:, column] if theta.shape[1] == 1 else theta[:, row, column]

@@ -22,13 +22,29 @@ LIKELIHOODS: dict[str, Callable[[int, int, float, NoiseCourse], Likelihood]] = {
 }
 
 
-def likelihood_of(kinds: Sequence[str], n_starts: int, n_features: int, std: float, course: NoiseCourse) -> Likelihood:
-    """The likelihood of features of ``kinds``, names of ``LIKELIHOODS``, one for each or one for all."""
+def likelihood_of(
+    kinds: Sequence[str],
+    n_starts: int,
+    n_features: int,
+    std: float,
+    course: NoiseCourse,
+    levels: tuple[int, ...] = (),
+) -> Likelihood:
+    """The likelihood of features of ``kinds``, names of ``LIKELIHOODS``, one for each or one for all.
+
+    ``levels`` are those of ``Counts`` that have a dispersion.
+    """
+
+    def of(name: str, n_own: int) -> Likelihood:
+        if name == "negative_binomial":
+            return Counts(n_starts, n_own, course, levels=levels)
+        return LIKELIHOODS[name](n_starts, n_own, std, course)
+
     names = [*dict.fromkeys(kinds)]
     if len(names) == 1:
-        return LIKELIHOODS[names[0]](n_starts, n_features, std, course)
+        return of(names[0], n_features)
     places = {name: torch.tensor([k for k, kind in enumerate(kinds) if kind == name]) for name in names}
-    return Mixed({name: LIKELIHOODS[name](n_starts, len(place), std, course) for name, place in places.items()}, places)
+    return Mixed({name: of(name, len(place)) for name, place in places.items()}, places)
 
 
 class Mixed(Likelihood):
@@ -71,6 +87,10 @@ class Mixed(Likelihood):
         return self._gathered(
             lambda part, own: part.sample(output[..., own], generator, _offset(part, offset, own)), output
         )
+
+    def within(self, design: Tensor) -> Mixed:
+        parts = {name: part.within(design) for name, part in self.parts.items() if isinstance(part, Likelihood)}
+        return Mixed(parts, {name: self.get_buffer(f"place_{name}") for name in parts})
 
     def carry(
         self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, offset: Tensor | None = None

@@ -63,6 +63,13 @@ class Likelihood(nn.Module, ABC):
     def sample(self, output: Tensor, generator: torch.Generator, offset: Tensor | None = None) -> Tensor:
         """A draw of x (batch, features), for the one start of a fitted model."""
 
+    def within(self, design: Tensor) -> Likelihood:
+        """This likelihood, of which ``sample`` and ``carry`` give rows of the domains ``design`` (batch, n_design).
+
+        By default the same, since p(x | η) is that of every domain.
+        """
+        return self
+
     def carry(
         self, rows: Rows, output: Tensor, moved: Tensor, generator: torch.Generator, offset: Tensor | None = None
     ) -> Tensor:

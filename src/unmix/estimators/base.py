@@ -284,8 +284,9 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         z, generator = self._draw(n_samples, domain, random_state)
         with torch.no_grad():
             output = torch.cat([self.model_.decode(z[place]) for place in blocks(len(z), self.n_features_in_)])
-            sizes = self.model_.likelihood.sizes(len(z), generator)
-            drawn = self.model_.likelihood.sample(output, generator, sizes).cpu().double().numpy()
+            likelihood = self.model_.likelihood.within(self._design(domain, n_samples))
+            sizes = likelihood.sizes(len(z), generator)
+            drawn = likelihood.sample(output, generator, sizes).cpu().double().numpy()
         return self.schema_.restore(drawn).astype(self.schema_.dtype, copy=False)
 
     def _draw(

@@ -16,13 +16,13 @@ from unmix.audit.residuals import STRONG
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.distributions.prior import DomainPrior
-from unmix.errors import warn
+from unmix.errors import SettingError, warn
 from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import KindWords, Prepared, in_layer
 from unmix.estimators.progress import say
 from unmix.estimators.selection import choose_latents, falls_short, long_enough, probed
-from unmix.estimators.settings import LIKELIHOOD, NUISANCE, SIZE_FACTORS, or_own
+from unmix.estimators.settings import DISPERSION, LIKELIHOOD, NUISANCE, SIZE_FACTORS, or_own
 from unmix.fits.latent import LINEAR_MODEL
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
@@ -121,6 +121,10 @@ Likelihood
     nuisance : column name, optional
         Technical batches, whose effects are added to each feature, so that no latent has to explain them. It may be the
         column of domains. New rows need the column as well.
+    dispersion : {"feature", "domain"}, default "feature"
+        Whether the dispersion of each feature with a negative binomial distribution is the same in all domains, or has
+        effects of the levels of each domain column, which add up on the log scale; continuous columns have none. A
+        domain that ``adapt`` adds has the mean over the levels of the fit.
     missing : {"error", "mask"}, default "error"
         What to do with NaN: raise an error, or leave those entries out of the likelihood.
     min_domain_rows : int, default 10
@@ -187,6 +191,7 @@ Likelihood
         "likelihood": LIKELIHOOD,
         "size_factors": SIZE_FACTORS,
         "nuisance": NUISANCE,
+        "dispersion": DISPERSION,
     }
     examines_residuals: ClassVar[bool] = True
     assumption: ClassVar[str] = "the factors change between domains and each feature depends on few of them"
@@ -205,6 +210,7 @@ Likelihood
     likelihood: str | Mapping[str, str] | MakeLikelihood = "gaussian"
     size_factors: str | None = "total"
     nuisance: str | None = None
+    dispersion: str = "feature"
 
     @atomic
     def fit(
@@ -276,6 +282,8 @@ Likelihood
     def _check_own(self, features: FeatureSchema, domains: DomainSchema) -> None:
         """Try decoder, likelihood and prior of the user's own."""
         n_latents, n_features = int(self.n_latents), len(features.names)
+        if self.dispersion == "domain":
+            self._check_dispersed(features)
         if not isinstance(self.decoder, str):
             check_decoder(self.decoder, n_latents, n_features)
         if (own := self._own_likelihood) is not None:
@@ -283,6 +291,14 @@ Likelihood
             check_likelihood(make, own.reads, n_features)
         if not isinstance(self.prior, str):
             check_prior(self.prior, n_latents, domains.n_design, domains.interactions)
+
+    def _check_dispersed(self, features: FeatureSchema) -> None:
+        if self._own_likelihood is not None or "negative_binomial" not in features.kinds:
+            found = [*dict.fromkeys(features.kinds or ("gaussian",))] if self._own_likelihood is None else "your own"
+            raise SettingError(
+                'dispersion="domain" takes features with likelihood "negative_binomial", which alone has a dispersion; '
+                f'the likelihood is {found}. Set likelihood="negative_binomial", or leave dispersion out.'
+            )
 
     def planned_epochs(self, n_samples: int) -> float:
         """As of any estimator; of "auto" those of the fit that follows the choice, or before it of the shortest."""
@@ -311,6 +327,7 @@ Likelihood
                 seed=seed,
                 kinds=features.kinds or ("gaussian",),
                 likelihood=likelihood,
+                levels=(*domains.sizes, *(1,) * domains.n_continuous) if self.dispersion == "domain" else (),
             )
         )
         if features.kinds:

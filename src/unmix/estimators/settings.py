@@ -71,6 +71,7 @@ LIKELIHOOD = or_own(
 SIZE_FACTORS = Check(
     '"total", the name of a column, or None', lambda value: value is None or (isinstance(value, str) and value != "")
 )
+DISPERSION = one_of(("feature", "domain"))
 NUISANCE = Check(
     "None, or the name of a column of batches", lambda value: value is None or (isinstance(value, str) and value != "")
 )

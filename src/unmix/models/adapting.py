@@ -56,7 +56,8 @@ def domain_prior(model: FittedModel) -> DomainPrior | None:
 def widened(model: FittedModel, fresh: FittedModel, places: Ints) -> FittedModel | None:
     """``fresh``, a model of more levels, with the state of ``model``; ``places`` of the known ones in its design.
 
-    Effects of new levels are 0. None if more than the prior depends on the levels.
+    Effects of new levels are 0, those on dispersions too: the mean over the known levels. None if the encoder or the
+    decoder depends on the levels.
     """
     state, wide = model.state_dict(), fresh.state_dict()
     index = torch.from_numpy(places)

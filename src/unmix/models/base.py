@@ -242,7 +242,7 @@ class FittedModel(Framed):
             moved = moved + shift
         if not residual:
             return self.likelihood.mean(moved, rows.offset if offset is None else offset)
-        return self.likelihood.carry(rows, self.decode(z), moved, generator, offset)
+        return self.likelihood.within(target).carry(rows, self.decode(z), moved, generator, offset)
 
     def jacobian(self, z: Tensor) -> Tensor:
         """Exact ∂η/∂z (batch, features, latents), in the likelihood's ``unit`` for one unit of z."""

@@ -138,7 +138,8 @@ class CGVAEConfig:
     random weights; with none there are no linear paths; "fitted": one start, at a fitted model. Until ``released`` the
     features share all of the noise's variance, then the share ``pooled``. ``by_evidence``: the final weight of the
     penalty is that of ``_by_evidence``.
-    ``kinds`` are the likelihoods of the features, one for each or one for all.
+    ``kinds`` are the likelihoods of the features, one for each or one for all. ``levels``, where the dispersion of
+    counts depends on the domain, are those of ``Counts``.
 
     ``decoder``, ``prior`` and ``likelihood`` may be classes of the user's own (``models/contracts.py``), the likelihood
     in place of ``kinds``. An own decoder takes ``inputs`` latents (0: all, with the spare ones), and starts with it
@@ -172,6 +173,7 @@ class CGVAEConfig:
     kinds: tuple[str, ...] = ("gaussian",)
     likelihood: MakeLikelihood | None = None
     inputs: int = 0
+    levels: tuple[int, ...] = ()
 
     @property
     def n_inputs(self) -> int:
@@ -204,7 +206,8 @@ class CGVAENetwork(LatentModel):
             own: Likelihood = config.likelihood(config.n_starts, config.n_features)
             return own
         course = NoiseCourse(config.noise_floor, config.narrowed, config.released, config.pooled)
-        return likelihood_of(config.kinds, config.n_starts, config.n_features, config.initial_noise, course)
+        sizes = config.n_starts, config.n_features
+        return likelihood_of(config.kinds, *sizes, config.initial_noise, course, config.levels)
 
     def _networks(self, sources: Generators, n_latents: int, config: Any) -> tuple[Encoder, Decoder]:
         linear = bool(config.beginnings)
