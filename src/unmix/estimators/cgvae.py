@@ -339,7 +339,7 @@ Likelihood
         probe = probed(self, data)
         if probe is not None and probe.independent:
             network.release_noise()
-        elif probe is not None and falls_short(self, data, probe):
+        elif probe is not None and network.can_be_linear and falls_short(self, data, probe):
             network.doubt_number()
         return network
 

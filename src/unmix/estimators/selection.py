@@ -254,8 +254,12 @@ def _in_vain(found: Mapping[int, Candidate], number: int) -> bool:
 
 def _probe(estimator: LatentEstimator, data: Prepared, seed: int) -> Candidate:
     """A short fit: one start, a third of the training, and neither penalty nor spare latents."""
-    estimator.set_params(n_restarts=1, n_spare=0, sparsity=0.0, early_stopping=False)
-    return fit_rows(estimator, data, seed, share=1 / _PROBE_SHARE, turned=False).candidate
+    return fit_rows(_alone(estimator), data, seed, share=1 / _PROBE_SHARE, turned=False).candidate
+
+
+def _alone(estimator: LatentEstimator) -> LatentEstimator:
+    """A copy that trains one start, with neither penalty nor spare latents."""
+    return clone(estimator).set_params(n_restarts=1, n_spare=0, sparsity=0.0, early_stopping=False)
 
 
 def probed(estimator: LatentEstimator, data: Prepared) -> Candidate | None:
@@ -277,8 +281,7 @@ def falls_short(estimator: LatentEstimator, data: Prepared, probe: Candidate) ->
     """
     if probe.independent or probe.residual.correlation * probe.residual.share < _EXPLAINED:
         return False
-    alone = clone(estimator).set_params(n_restarts=1, n_spare=0, sparsity=0.0, early_stopping=False)
-    found = fit_rows(alone, data, _FIXED_SEED, turned=False, least_share=AUDITED_SHARE).candidate
+    found = fit_rows(_alone(estimator), data, _FIXED_SEED, turned=False, least_share=AUDITED_SHARE).candidate
     return found.residual.exceeds(WEAK, AUDITED_SHARE)
 
 

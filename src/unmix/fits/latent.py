@@ -181,7 +181,7 @@ def finish_fit(
     number of latents, the kept start is replaced by a linear model (``LatentModel.simplify``).
     """
     described, own_groups = (train, groups[0]) if held_out is None else (held_out, groups[1])
-    n_domains = len(domains.domains)
+    n_domains, strata = len(domains.domains), stratify(train, groups[0])
 
     def finished(kept: int | None = None) -> tuple[Finished, ResidualDependence | None, ResidualDependence | None]:
         found = finish_starts(network, train, described, result, own_groups, n_domains, held_out is not None, kept)
@@ -190,7 +190,7 @@ def finish_fit(
         return found, dependence(found.model), dependence(found.model, AUDITED_SHARE)
 
     def dependence(model: FittedModel, share: float = LEAST_SHARED) -> ResidualDependence:
-        return residual_dependence(model, train, stratify(train, groups[0]).labels, schema.names, least_share=share)
+        return residual_dependence(model, train, strata.labels, schema.names, least_share=share)
 
     found, residual, audited = finished()
     simplified = network.simplify(found.best, train)
@@ -200,7 +200,7 @@ def finish_fit(
     description, model = found.description, found.model
     carried = None
     if kind.uses_domains and isinstance(schema, FeatureSchema):
-        description = replace(description, left_over=left_over(model, train, stratify(train, groups[0])))
+        description = replace(description, left_over=left_over(model, train, strata))
     if held_out is not None:
         description = with_training_rows(description, model, train, held_out, *groups)
         if kind.uses_domains and isinstance(schema, FeatureSchema):

@@ -278,6 +278,13 @@ class CGVAENetwork(LatentModel):
         self.config = replace(self.config, released=0.0)
         self.likelihood.release()
 
+    @property
+    def can_be_linear(self) -> bool:
+        """Whether there is a linear model of such features, settings and parts: what ``simplify`` asks for."""
+        config = self.config
+        plain = config.by_evidence and config.kinds == ("gaussian",) and not config.masked
+        return plain and config.likelihood is None and not isinstance(self.decoder, OwnDecoder)
+
     def doubt_number(self) -> None:
         """Two fits found that the number of latents is not enough: after the training the model is a linear one."""
         self._doubted = True
@@ -285,8 +292,7 @@ class CGVAENetwork(LatentModel):
     @torch.no_grad()
     def simplify(self, start: int, train: Rows) -> bool:
         config = self.config
-        plain = config.by_evidence and config.kinds == ("gaussian",) and not config.masked
-        if not (self._doubted and plain) or config.likelihood is not None or isinstance(self.decoder, OwnDecoder):
+        if not self._doubted:
             return False
         self._begin_linear("linear", [start], train, weakest_component(train.x, config.n_latents, _START_SEED))
         some = train.take(slice(None, None, -(-len(train) // _SIMPLE_ROWS)))
