@@ -13,7 +13,8 @@ held-out real images, find the domain in their content; ``chance`` is one in the
 share of samples of the domain that both judges are sure of at .9; ``precision`` and ``recall`` of samples (Kynkäänniemi
 et al. 2019, arXiv:1904.06991, 3 neighbours, features of the judge of content), and ``real_precision`` of other real
 images. ``unseen_*``: characters that the source's or the target's training images lack. One row a fit in
-``results/translators.csv``; rows already there are not computed again.
+``results/translators.csv``; rows already there are not computed again. ``--by-content`` also keeps the sums of every
+character or role, from which ``translator_terms.py`` computes intervals.
 """
 
 from __future__ import annotations
@@ -277,9 +278,10 @@ def judges_of(problem: Problem, folder: Path | None) -> tuple[ImageClassifier, I
     return found[0], found[1]
 
 
-def scores(model: Any, problem: Problem, judges: tuple[ImageClassifier, ImageClassifier]) -> dict[str, float]:
-    """Of all held-out images carried to all other domains."""
-    kept: dict[str, list[np.ndarray]] = {"error": [], "content": [], "style": [], "unseen": []}
+def outcomes(model: Any, problem: Problem, judges: tuple[ImageClassifier, ImageClassifier]) -> pd.DataFrame:
+    """Of all held-out images carried to all other domains: what is shown, squared error, what the judges read."""
+    names = ("shown", "unseen", "error", "content", "style")
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for place, name in enumerate(problem.names):
         moved = problem.test_domains != name
         made = model.translate(problem.test[moved], problem.test_domains[moved], to=name)
@@ -287,14 +289,25 @@ def scores(model: Any, problem: Problem, judges: tuple[ImageClassifier, ImageCla
         kept["content"].append(judges[0].predict(made) == problem.content[moved])
         kept["style"].append(judges[1].predict(made) == name)
         kept["unseen"].append(problem.unseen[moved, place])
-    whole = {name: np.concatenate(parts) for name, parts in kept.items()}
+        kept["shown"].append(problem.content[moved])
+    return pd.DataFrame({name: np.concatenate(parts) for name, parts in kept.items()})
+
+
+def scores(whole: pd.DataFrame) -> dict[str, float]:
+    """Means of the outcomes."""
     found = {}
-    for prefix, own in (("", ~whole["unseen"]), ("unseen_", whole["unseen"])):
-        if own.any():
-            found[f"{prefix}rmse"] = round(float(np.sqrt(whole["error"][own].mean())), 2)
-            found[f"{prefix}content"] = round(float(whole["content"][own].mean()), 4)
-            found[f"{prefix}style"] = round(float(whole["style"][own].mean()), 4)
+    for unseen, own in whole.groupby("unseen"):
+        prefix = "unseen_" if unseen else ""
+        found[f"{prefix}rmse"] = round(float(np.sqrt(own["error"].mean())), 2)
+        found[f"{prefix}content"] = round(float(own["content"].mean()), 4)
+        found[f"{prefix}style"] = round(float(own["style"].mean()), 4)
     return found
+
+
+def sums(whole: pd.DataFrame) -> pd.DataFrame:
+    """The outcomes, added up for everything that is shown."""
+    parts = whole.groupby(["shown", "unseen"])
+    return parts[["error", "content", "style"]].sum().round(4).assign(n=parts.size()).reset_index()
 
 
 def readers(model: ImageTranslator, problem: Problem) -> dict[str, float]:
@@ -369,6 +382,10 @@ def draw(path: Path, models: dict[str, Any], problem: Problem, target: str) -> N
     image_grid([images, *rows, truth], path, zoom=3)
 
 
+def _has(table: pd.DataFrame, key: list[Any]) -> bool:
+    return bool(len(table)) and bool((table[[*KEY]] == key).all(axis=1).any())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=["typefaces-16"], choices=list(DATA))
@@ -381,9 +398,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="default: those of the data")
     parser.add_argument("--judges", type=Path, help="folder in which judges are kept from run to run")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--by-content", type=Path, help="file for sums; fits that it lacks are computed again")
     parser.add_argument("--pictures", type=Path, help="folder for grids: held-out images, translations, truth")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    by_content = arguments.by_content
+    parts = pd.read_csv(by_content) if by_content is not None and by_content.exists() else pd.DataFrame()
     done = pd.read_csv(arguments.out) if arguments.out.exists() else pd.DataFrame()
     for name in arguments.data:
         problem = DATA[name]()
@@ -399,16 +419,22 @@ def main() -> None:
             for method in arguments.methods:
                 sized = (0, 0, 0) if method in SIMPLE else (seed, steps, arguments.channels if method in TERMS else 48)
                 key = [name, method, *sized]
-                if len(done) and (done[[*KEY]] == key).all(axis=1).any():
+                known = _has(done, key)
+                if known and (by_content is None or _has(parts, key)):
                     continue
                 if method == "oracle" and len(np.unique(problem.kinds)) == len(problem.kinds):
                     continue
                 model, seconds = fitted(method, problem, seed, steps, arguments.channels)
-                row = dict(zip(KEY, key, strict=True)) | scores(model, problem, judges) | real
+                whole = outcomes(model, problem, judges)
+                row = dict(zip(KEY, key, strict=True)) | scores(whole) | real
+                if by_content is not None:
+                    parts = pd.concat([parts, sums(whole).assign(**dict(zip(KEY, key, strict=True)))])
+                    parts.to_csv(by_content, index=False)
                 if method == "ImageTranslator":
                     row |= readers(model, problem) | of_samples(model, problem, judges)
                 row["cpu_seconds"] = round(seconds, 1)
-                done = pd.concat([done, pd.DataFrame([row])], ignore_index=True)
+                if not known:
+                    done = pd.concat([done, pd.DataFrame([row])], ignore_index=True)
                 arguments.out.parent.mkdir(parents=True, exist_ok=True)
                 done.to_csv(arguments.out, index=False)
                 print(pd.DataFrame([row]).T.to_string(header=False), flush=True)
