@@ -57,6 +57,7 @@ TERMS: dict[str, dict[str, Any]] = {
     "all terms": {"mask_weight": 0.04, "sparsity": 0.3},
     "no back-translation": {"back_translation": 0.0},
     "no pairs": {"pairing": 0.0},
+    "sharpened": {"sharpen_steps": 480},
 }
 KEY = ("data", "method", "seed", "steps", "channels")
 FOLDS = 5

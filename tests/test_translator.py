@@ -15,6 +15,7 @@ from unmix.models.colours import ColourTransport
 from unmix.models.matching import all_partners, partners, repeated, turn
 from unmix.models.translator import TranslatorConfig, TranslatorNetwork, network_of
 from unmix.models.transport import GaussianTransport, barycentre, optimal_map
+from unmix.nets.translator import Critic
 
 TINY = {"channels": 8, "max_steps": 3, "batch_size": 8, "verbose": 0}
 
@@ -442,3 +443,37 @@ def test_messages(model, faces):
         ImageTranslator(**TINY).fit(np.random.default_rng(0).integers(0, 9, (20, 9, 9, 1), np.uint8), ["a", "b"] * 10)
     with pytest.raises(DomainError, match="two or more domains"):
         ImageTranslator(**TINY).fit(x.repeat(9, axis=0), ["a"] * 27)
+
+
+# Sharpening
+
+
+@pytest.fixture(scope="module")
+def paired():
+    """Typefaces with enough characters for their pairs to be trusted."""
+    return datasets.make_typefaces(4, characters="abcdefghijkl")
+
+
+def test_sharpening_changes_only_what_is_drawn(paired):
+    soft, sharp = (ImageTranslator(**TINY, sharpen_steps=steps).fit(paired.images, paired.domains) for steps in (0, 4))
+    assert sharp.alignment_ == "pixels"
+    assert (soft.n_steps_, sharp.n_steps_) == (3, 7)
+    x, y = paired.images[:6], paired.domains[:6]
+    np.testing.assert_array_equal(sharp.transform(x, y), soft.transform(x, y))
+    np.testing.assert_array_equal(sharp.style(x), soft.style(x))
+    decoders = [own.model_.networks.decoder.state_dict() for own in (soft, sharp)]
+    assert any(not torch.equal(decoders[0][name], own) for name, own in decoders[1].items())
+    assert {"critic_logistic", "critic_gradient", "sharpening_pairs"} <= set(sharp.history_.columns)
+
+
+def test_nothing_is_sharpened_without_pairs(faces):
+    model = ImageTranslator(**TINY, pairing=0.0, sharpen_steps=4).fit(faces.images, faces.domains)
+    assert model.n_steps_ == 3
+
+
+def test_the_critic_of_images_that_are_not_square_sees_every_pixel():
+    critic = Critic(3, 2, 8, (16, 32))
+    x = noise(2, 3, 16, 32).requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(x, torch.tensor([0, 1])).sum(), x)
+    assert gradient.shape == x.shape
+    assert (gradient != 0).all()

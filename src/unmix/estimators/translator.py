@@ -74,7 +74,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     encoder computes content, a map of Gaussian latents. The decoder draws it in the style z_s, whose distribution in
     each domain is the flow f of CG-GAN (Li et al., ICLR 2025, arXiv:2503.00639). Encoder and decoder start at linear
     maps. Training uses reconstruction, translation of an image to its partner, and back-translation; it is not
-    adversarial. Labels of the content are not needed, and neither are true pairs.
+    adversarial unless ``sharpen_steps`` asks for it. Labels of the content are not needed, and neither are true pairs.
 
     Transport acts on all pixels together or, where that brings held-out images at least as near to other domains, on
     the colours of each pixel alike. Then shapes stay as they are: ``translate`` also carries what content leaves of an
@@ -103,6 +103,9 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         Weight of translating an image to its partner: two images of different domains that are each other's nearest
         neighbours after the transport.
     max_steps : int, default 3000
+    sharpen_steps : int, default 0
+        Adversarial steps of the decoder after the others, where there are pairs: they make images less soft. 480 are
+        enough for 16 × 16 pixels. A quarter of them train the critic alone.
     batch_size : int, default 32
     learning_rate : float, default 0.002
         Of Adam, falling linearly to 0.
@@ -141,6 +144,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     checks: ClassVar[Mapping[str, Check]] = {
         **dict.fromkeys(("n_style", "n_content", "max_steps", "batch_size", "min_domain_rows"), whole(1)),
         "channels": whole(4),
+        "sharpen_steps": whole(0),
         "flow": one_of(FLOWS).or_else(False, "False"),
         **dict.fromkeys(("mask_weight", "sparsity", "back_translation", "pairing"), AT_LEAST_ZERO),
         "learning_rate": POSITIVE,
@@ -162,6 +166,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     back_translation: float = 1.0
     pairing: float = 2.0
     max_steps: int = 3000
+    sharpen_steps: int = 0
     batch_size: int = 32
     learning_rate: float = 2e-3
     min_domain_rows: int = 10
@@ -231,14 +236,15 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             betas=_BETAS,
             seed=seed,
         )
+        n_steps = max(phase.end for phase in network.phases)
         expected = expected_seconds(network, rows, settings, shared=(network.pairs,))
         say(
             self.verbose,
-            f"unmix ImageTranslator: {len(rows)} images of shape {config.shape}, {config.steps} steps on {device}, "
+            f"unmix ImageTranslator: {len(rows)} images of shape {config.shape}, {n_steps} steps on {device}, "
             f"about {duration(expected)}\n" + "\n".join(f"domain {column.describe()}" for column in domains.columns),
         )
         warn_if_long(expected, device, "Scale the images down, lower max_steps or channels")
-        with block_bar(self.verbose, config.steps) as on_block:
+        with block_bar(self.verbose, n_steps) as on_block:
             result = fit_adversarial(
                 network,
                 rows,
@@ -415,6 +421,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             back_weight=float(self.back_translation),
             pair_weight=float(self.pairing),
             steps=int(self.max_steps),
+            sharpening=int(self.sharpen_steps),
             seed=seed,
         )
 

@@ -15,12 +15,17 @@ from unmix.data.batches import Rows
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase: it takes a step on the parameters of ``modules`` in every step from ``begin`` up to ``end``."""
+    """A phase: it takes a step on the parameters of ``modules`` in every step from ``begin`` up to ``end``.
+
+    ``rate``: its learning rate, in that of the settings; ``betas`` of Adam, if not those of the settings.
+    """
 
     name: str
     modules: tuple[str, ...]
     begin: int
     end: int
+    rate: float = 1.0
+    betas: tuple[float, float] | None = None
 
 
 class AdversarialModel(nn.Module, ABC):

@@ -12,6 +12,12 @@ ICLR 2025, arXiv:2503.00639) with its mask m, and its Jacobian term presses on �
 averaged weights have carried to another domain has to come back (Zhu et al. 2017, arXiv:1703.10593, with the outward
 half held fixed).
 
+Squared error leaves images soft. At the end the decoder alone may therefore take adversarial steps, with all else
+fixed: what it draws of carried content is told from real images of the target domain by a critic. Both learn from pairs
+of scores, of a drawn image and its real partner or any real image of the domain (relativistic pairing; Huang et al.
+2024, arXiv:2501.05441, with its penalties on the gradient at real and at drawn rows), and a drawn image is to have the
+critic's features of its partner.
+
 To translate, content too is carried from domain to domain by Gaussian transport.
 """
 
@@ -21,6 +27,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +38,26 @@ from unmix.distributions.prior import DomainPrior, PriorDistribution
 from unmix.models.adversarial import AdversarialModel, Phase
 from unmix.models.alignment import ALIGNED_ROWS, Alignment, Pairs, Reader, as_padded, find_pairs, jittered
 from unmix.models.cggan import FLOWS
+from unmix.models.transport import GaussianTransport
+from unmix.nets.augment import augment
 from unmix.nets.jacobian import jacobian_columns
 from unmix.nets.layers import generators
-from unmix.nets.translator import ContentDecoder, ContentEncoder, LinearContent, StyleEncoder, halvings, start, widths
-from unmix.objectives.adversarial import mask_penalty
+from unmix.nets.translator import (
+    ContentDecoder,
+    ContentEncoder,
+    Critic,
+    LinearContent,
+    StyleEncoder,
+    halvings,
+    start,
+    widths,
+)
+from unmix.objectives.adversarial import gradient_penalty, mask_penalty, relativistic_loss
 
 _APART, _EFFECTS = 4.0, 0.1
+_SHARP_BETAS, _SHARP_RATE, _SHARP_AVERAGING = (0.0, 0.99), 0.5, 0.01
+_ALONE, _AUGMENTED = 0.25, 0.2
+_ADVERSARIAL, _GRADIENT = 4.0, 0.03 / 256
 _SMALL = 0.1
 
 
@@ -68,6 +89,7 @@ class TranslatorConfig:
     content_shrink: float = 0.5
     averaging: float = 0.005
     steps: int = 4000
+    sharpening: int = 0
     seed: int = 0
     directions: int = 2
     penalty_rows: int = 8
@@ -91,6 +113,22 @@ class TranslatorConfig:
     @property
     def n_pixels(self) -> int:
         return self.shape[0] * self.shape[1] * self.shape[2]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Images ``x`` of the domains ``groups`` with their content, the same ``carried`` to ``target``, and real ones.
+
+    The first ``n_pairs`` of ``real`` are partners of ``x``.
+    """
+
+    x: Tensor
+    groups: Tensor
+    content: Tensor
+    carried: Tensor
+    real: Tensor
+    target: Tensor
+    n_pairs: int
 
 
 class Style(nn.Module):
@@ -150,10 +188,12 @@ class Networks(nn.Module):
         mean, log_sd = self.content(x)
         return (mean if self.linear is None else mean + self.linear.content(x)), log_sd
 
-    def decode(self, content: Tensor, style: Tensor, design: Tensor, align: Alignment) -> Tensor:
+    def decode(
+        self, content: Tensor, style: Tensor, design: Tensor, align: Alignment, decoder: nn.Module | None = None
+    ) -> Tensor:
         """Images: what the closed form makes of the leading components of the content, and what the decoder adds."""
         told = style / _APART if self.prior.flow is not None else torch.cat([style, design], dim=1)
-        image: Tensor = self.decoder(content, told)
+        image: Tensor = (self.decoder if decoder is None else decoder)(content, told)
         if self.linear is None:
             return image
         return align.drawn(image, self.linear.components(content), design.argmax(1))
@@ -169,8 +209,30 @@ class TranslatorNetwork(AdversarialModel):
         self.averaged = copy.deepcopy(self.networks).requires_grad_(False)
         self.align = align
         self.phases = (Phase("translator", ("networks",), 0, config.steps),)
+        if config.sharpening > 0 and pairs is not None and not config.colours:
+            self.sharp = copy.deepcopy(self.networks.decoder)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                self.critic = Critic(config.shape[2], config.n_domains, config.channels, config.padded)
+            begin, end = config.steps, config.steps + config.sharpening
+            self.phases += (
+                Phase("critic", ("critic",), begin, end, betas=_SHARP_BETAS),
+                Phase("sharpening", ("sharp",), begin + int(_ALONE * (end - begin)), end, _SHARP_RATE, _SHARP_BETAS),
+            )
+
+    @cached_property
+    def spread(self) -> GaussianTransport:
+        """Transport of content between domains, once the encoder does not change any more."""
+        assert self.pairs is not None
+        x, groups = self.pairs.x, self.pairs.groups
+        chosen = slice(None, None, -(-len(x) // ALIGNED_ROWS))
+        return content_spread(self.averaged, self.align, x[chosen], groups[chosen], self.config)
 
     def terms(self, phase: str, rows: Rows, source: torch.Generator, step: int) -> dict[str, Tensor]:
+        if phase == "critic":
+            return self._critic_terms(len(rows), source)
+        if phase == "sharpening":
+            return self._sharpening_terms(len(rows), source)
         config, design = self.config, rows.design
         x = as_padded(rows.x, config.padded)
         x = jittered(x, source)
@@ -198,6 +260,10 @@ class TranslatorNetwork(AdversarialModel):
 
     def weights(self, phase: str, step: int) -> Mapping[str, float]:
         config = self.config
+        if phase == "critic":
+            return {"logistic": 1.0, "gradient": 0.5 * _GRADIENT * config.n_pixels}
+        if phase == "sharpening":
+            return {"reconstruction": 1.0, "pairs": 1.0, "logistic": _ADVERSARIAL, "features": 1.0}
         risen = min(1.0, step / (config.risen * config.steps))
         return {
             "reconstruction": 1.0,
@@ -211,9 +277,16 @@ class TranslatorNetwork(AdversarialModel):
 
     @torch.no_grad()
     def after(self, phase: str, step: int, batch_size: int) -> None:
+        if phase == "sharpening":
+            for average, value in zip(self.averaged.decoder.parameters(), self.sharp.parameters(), strict=True):
+                average.lerp_(value, _SHARP_AVERAGING)
+        if phase != "translator":
+            return
         share = max(self.config.averaging, 1.0 / (step + 1))
         for average, value in zip(self.averaged.parameters(), self.networks.parameters(), strict=True):
             average.lerp_(value, share)
+        if step == self.config.steps - 1 and len(self.phases) > 1:
+            self.sharp.load_state_dict(self.averaged.decoder.state_dict())
 
     def _misfit(self, image: Tensor, x: Tensor) -> Tensor:
         """Mean over pixels of half the squared error, in units of the noise."""
@@ -245,6 +318,62 @@ class TranslatorNetwork(AdversarialModel):
         own_mean, own_log_sd = self.networks.style(partner)
         style = self.networks.prior.from_noise(_drawn(own_mean, own_log_sd, source), design)
         return self._misfit(self.networks.decode(_drawn(mean, log_sd, source), style, design, self.align), partner)
+
+    def _critic_terms(self, count: int, source: torch.Generator) -> dict[str, Tensor]:
+        with torch.no_grad():
+            scene = self._scene(count, source)
+            drawn = self._redrawn(scene)
+        real, drawn = (own.detach().requires_grad_() for own in self._shown(source, scene.real, drawn))
+        better, worse = self.critic(real, scene.target), self.critic(drawn, scene.target)
+        return {
+            "logistic": relativistic_loss(better, worse),
+            "gradient": gradient_penalty(better, real) + gradient_penalty(worse, drawn),
+        }
+
+    def _sharpening_terms(self, count: int, source: torch.Generator) -> dict[str, Tensor]:
+        with torch.no_grad():
+            scene = self._scene(count, source)
+            noise, _ = self.averaged.style(scene.x)
+            own = functional.one_hot(scene.groups, self.config.n_domains).float()
+            style = self.averaged.prior.from_noise(noise, own)
+        drawn, half = self._redrawn(scene), scene.n_pairs
+        image = self.averaged.decode(scene.content, style, own, self.align, self.sharp)
+        real_features, features = (self.critic.features(own) for own in self._shown(source, scene.real, drawn))
+        score = self.critic.score(features[-1], scene.target)
+        real_score = self.critic.score(real_features[-1], scene.target).detach()
+        apart = [(a[:half] - b[:half].detach()).abs().mean() for a, b in zip(features, real_features, strict=True)]
+        return {
+            "reconstruction": self._misfit(image, scene.x),
+            "pairs": self._misfit(drawn[:half], scene.real[:half]),
+            "logistic": relativistic_loss(score, real_score),
+            "features": torch.stack(apart).sum(),
+        }
+
+    def _scene(self, count: int, source: torch.Generator) -> Scene:
+        """Images to be carried to the domains of real ones: of half of them, partners."""
+        pairs, half = self.pairs, -(-count // 2)
+        assert pairs is not None
+        device = pairs.first.device
+        chosen = torch.randint(len(pairs.first), (half,), generator=source).to(device)
+        others = torch.randint(len(pairs.x), (2, count - half), generator=source).to(device)
+        rows = [torch.cat([own[chosen], other]) for own, other in zip((pairs.first, pairs.second), others, strict=True)]
+        both = torch.cat([as_padded(pairs.x[own], self.config.padded) for own in rows], dim=1)
+        x, real = jittered(both, source).chunk(2, dim=1)
+        groups, target = (pairs.groups[own] for own in rows)
+        content, _ = self.averaged.encode(self.align.common_of(x, groups))
+        carried = self.spread.back(self.spread.common(content.flatten(1), groups), target)
+        return Scene(x, groups, content, carried.view_as(content), real, target, half)
+
+    def _redrawn(self, scene: Scene) -> Tensor:
+        """Images of the scene in the middle style of their target."""
+        design = functional.one_hot(scene.target, self.config.n_domains).float()
+        style = self.averaged.prior.from_noise(scene.x.new_zeros(len(design), self.config.n_style), design)
+        return self.averaged.decode(scene.carried, style, design, self.align, self.sharp)
+
+    def _shown(self, source: torch.Generator, *images: Tensor) -> list[Tensor]:
+        """What the critic sees: the images, each time changed alike."""
+        seed = int(torch.randint(2**31, (1,), generator=source))
+        return [augment(own, _AUGMENTED, torch.Generator().manual_seed(seed)) for own in images]
 
     def _sparsity(self, content: Tensor, style: Tensor, design: Tensor, source: torch.Generator) -> Tensor:
         """Mean over pixels of |∂x/∂z_s| · sd(z_s), summed over style latents; exact, by forward differentiation."""
@@ -283,6 +412,20 @@ def network_of(x: Tensor, groups: Tensor, config: TranslatorConfig, reader: Read
         assert networks.linear is not None
         networks.linear.learn(common, components, config.coarse)
     return network
+
+
+@torch.no_grad()
+def content_spread(
+    networks: Networks, align: Alignment, x: Tensor, groups: Tensor, config: TranslatorConfig
+) -> GaussianTransport:
+    """Transport between domains of the content of uint8 images (rows, height, width, channels)."""
+    raw = torch.cat(
+        [
+            networks.encode(align.common_of(as_padded(part, config.padded), own))[0].flatten(1)
+            for part, own in zip(x.split(256), groups.split(256), strict=True)
+        ]
+    )
+    return GaussianTransport.fit(raw, groups, config.n_domains, n_components=raw.shape[1], shrink=config.content_shrink)
 
 
 def _drawn(mean: Tensor, log_sd: Tensor, source: torch.Generator) -> Tensor:

@@ -7,6 +7,8 @@ probability 0.8 the changes do not leak into what is generated. Hues are left al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,19 +22,19 @@ _HOLE = 0.5
 
 
 def augment(x: Tensor, probability: float, source: torch.Generator) -> Tensor:
-    """Images (rows, channels, side, side) with brightness, position and a square hole changed at random."""
+    """Images (rows, channels, height, width) with brightness, position and a square hole changed at random."""
     if probability <= 0:
         return x
-    rows, side = len(x), x.shape[2]
+    rows, sides = len(x), x.shape[2:]
     draws = torch.rand(8, rows, generator=source)
     chosen = (draws[:3] < probability).float()
     bright = (chosen[0] * (2 * draws[3] - 1) * _BRIGHTNESS).to(x.device)
     x = x + bright[:, None, None, None]
-    reach = max(1, round(_SHIFT * side))
+    reach = max(1, round(_SHIFT * min(sides)))
     shifts = ((2 * draws[4:6] - 1) * (reach + 0.5)).round().clamp(-reach, reach) * chosen[1]
     x = _moved(x, shifts.long().to(x.device), reach)
-    corners = (draws[6:8] * side).to(x.device)
-    return x * _mask(corners, chosen[2].to(x.device), side)
+    centres = [(draw * side).to(x.device) for draw, side in zip(draws[6:8], sides, strict=True)]
+    return x * _mask(centres, chosen[2].to(x.device), sides)
 
 
 def adapted(probability: float, mean_sign: float, batch_size: int) -> float:
@@ -43,17 +45,18 @@ def adapted(probability: float, mean_sign: float, batch_size: int) -> float:
 
 def _moved(x: Tensor, shifts: Tensor, reach: int) -> Tensor:
     """Every image moved by whole pixels (2, rows), at most ``reach``; the edge is repeated."""
-    side = x.shape[2]
     padded = functional.pad(x, (reach,) * 4, mode="replicate")
-    line = torch.arange(side, device=x.device) + reach
-    down, right = (line + shift[:, None] for shift in shifts)
+    lines = [torch.arange(side, device=x.device) + reach for side in x.shape[2:]]
+    down, right = (line + shift[:, None] for line, shift in zip(lines, shifts, strict=True))
     rows = torch.arange(len(x), device=x.device)[:, None, None]
     return padded[rows, :, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _mask(corners: Tensor, chosen: Tensor, side: int) -> Tensor:
-    """0 in a square of half the side around a random centre of the chosen images, else 1 (rows, 1, side, side)."""
-    line = torch.arange(side, device=corners.device)
-    near = [(line - corner[:, None]).abs() < _HOLE * side / 2 for corner in corners]
+def _mask(centres: Sequence[Tensor], chosen: Tensor, sides: Sequence[int]) -> Tensor:
+    """0 in a hole of half the sides around a random centre of the chosen images, else 1 (rows, 1, height, width)."""
+    near = [
+        (torch.arange(side, device=centre.device) - centre[:, None]).abs() < _HOLE * side / 2
+        for centre, side in zip(centres, sides, strict=True)
+    ]
     hole = near[0][:, :, None] & near[1][:, None, :]
     return 1.0 - (hole.float() * chosen[:, None, None])[:, None]

@@ -22,6 +22,7 @@ _COORDINATES = 2
 _START = -2.0
 _GAIN = 1.4
 _LEAST = 1e-3
+_SMALL_BRANCH = 0.3
 
 
 def halvings(height: int, width: int) -> int:
@@ -132,6 +133,47 @@ class ContentDecoder(nn.Module):
         scale, shift = self.last_modulation(style)[:, :, None, None].chunk(2, dim=1)
         image: Tensor = self.last(functional.silu(hidden * (1.0 + scale) + shift))
         return image
+
+
+class Critic(nn.Module):
+    """How real images (rows, n_colours, height, width) look for their domain (rows,): a score (rows,), and features.
+
+    Both a mean over places and a dense layer over all of them are read, in general and for the domain.
+    """
+
+    def __init__(self, n_colours: int, n_domains: int, channels: int, sides: tuple[int, int]) -> None:
+        super().__init__()
+        n_halvings = halvings(*sides)
+        sizes = [channels // 2, channels] + [2 * channels] * (n_halvings - 1)
+        cells, wide = math.prod(side // 2**n_halvings for side in sides), sizes[-1]
+        self.start = nn.Conv2d(n_colours, sizes[0], 3, padding=1)
+        self.halving = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(sizes))
+        self.blocks = nn.ModuleList(Residual(size) for size in sizes[1:])
+        self.dense = nn.Linear(wide * cells, wide)
+        self.general = nn.Linear(2 * wide, 1)
+        self.own = nn.Embedding(n_domains, 2 * wide)
+        with torch.no_grad():
+            for block in self.blocks:
+                block.second.weight *= _SMALL_BRANCH
+            self.own.weight /= math.sqrt(wide)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Maps at half the side, a quarter and so on."""
+        found, hidden = [], self.start(x)
+        for layer, block in zip(self.halving, self.blocks, strict=True):
+            hidden = block(layer(functional.silu(hidden)))
+            found.append(hidden)
+        return found
+
+    def score(self, last: Tensor, groups: Tensor) -> Tensor:
+        """From the last of the features."""
+        last = functional.silu(last)
+        read = torch.cat([last.mean((2, 3)), functional.silu(self.dense(last.flatten(1)))], dim=1)
+        score: Tensor = self.general(read)[:, 0] + (self.own(groups) * read).sum(1)
+        return score
+
+    def forward(self, x: Tensor, groups: Tensor) -> Tensor:
+        return self.score(self.features(x)[-1], groups)
 
 
 class LinearContent(nn.Module):

@@ -35,6 +35,11 @@ def generator_loss(generated: Tensor) -> Tensor:
     return softplus(-generated).mean()
 
 
+def relativistic_loss(better: Tensor, worse: Tensor) -> Tensor:
+    """Logistic loss of pairs of scores (rows,): ``better`` is to exceed ``worse`` (Jolicoeur-Martineau 2018)."""
+    return softplus(worse - better).mean()
+
+
 def gradient_penalty(score: Tensor, x: Tensor) -> Tensor:
     """``E ‖∇_x D‖²`` for the scores (rows,) of the rows ``x`` (rows, ...); it takes part in differentiation."""
     (gradient,) = torch.autograd.grad(score.sum(), x, create_graph=True)

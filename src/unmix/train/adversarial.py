@@ -135,8 +135,13 @@ class AdversarialRun(Run[_Progress]):
         self.n_steps = max(phase.end for phase in model.phases)
         self.owned = {phase.name: _parameters(model, phase) for phase in model.phases}
         self.optimizers = {
-            name: torch.optim.Adam(owned.values(), lr=settings.learning_rate, betas=settings.betas, fused=True)
-            for name, owned in self.owned.items()
+            phase.name: torch.optim.Adam(
+                self.owned[phase.name].values(),
+                lr=settings.learning_rate,
+                betas=phase.betas or settings.betas,
+                fused=True,
+            )
+            for phase in model.phases
         }
         self.written = -1
         super().__init__(_Progress(), checkpoint)
@@ -225,7 +230,7 @@ class AdversarialRun(Run[_Progress]):
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         left = 1.0 - (step - phase.begin) / (phase.end - phase.begin)
         for group in optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * self.progress.rate * left
+            group["lr"] = self.settings.learning_rate * phase.rate * self.progress.rate * left
         gradients = torch.autograd.grad(loss, list(owned.values()), allow_unused=True)
         for parameter, gradient in zip(owned.values(), gradients, strict=True):
             parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
