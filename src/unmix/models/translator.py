@@ -15,8 +15,7 @@ half held fixed).
 Squared error leaves images soft. At the end the decoder alone may therefore take adversarial steps, with all else
 fixed: what it draws of carried content is told from real images of the target domain by a critic. Both learn from pairs
 of scores, of a drawn image and its real partner or any real image of the domain (relativistic pairing; Huang et al.
-2024, arXiv:2501.05441, with its penalties on the gradient at real and at drawn rows), and a drawn image is to have the
-critic's features of its partner.
+2024, arXiv:2501.05441, with its penalties on the gradient at real and at drawn rows).
 
 To translate, content too is carried from domain to domain by Gaussian transport.
 """
@@ -263,7 +262,7 @@ class TranslatorNetwork(AdversarialModel):
         if phase == "critic":
             return {"logistic": 1.0, "gradient": 0.5 * _GRADIENT * config.n_pixels}
         if phase == "sharpening":
-            return {"reconstruction": 1.0, "pairs": 1.0, "logistic": _ADVERSARIAL, "features": 1.0}
+            return {"reconstruction": 1.0, "pairs": 1.0, "logistic": _ADVERSARIAL}
         risen = min(1.0, step / (config.risen * config.steps))
         return {
             "reconstruction": 1.0,
@@ -338,15 +337,13 @@ class TranslatorNetwork(AdversarialModel):
             style = self.averaged.prior.from_noise(noise, own)
         drawn, half = self._redrawn(scene), scene.n_pairs
         image = self.averaged.decode(scene.content, style, own, self.align, self.sharp)
-        real_features, features = (self.critic.features(own) for own in self._shown(source, scene.real, drawn))
-        score = self.critic.score(features[-1], scene.target)
-        real_score = self.critic.score(real_features[-1], scene.target).detach()
-        apart = [(a[:half] - b[:half].detach()).abs().mean() for a, b in zip(features, real_features, strict=True)]
+        real, shown = self._shown(source, scene.real, drawn)
+        with torch.no_grad():
+            better = self.critic(real, scene.target)
         return {
             "reconstruction": self._misfit(image, scene.x),
             "pairs": self._misfit(drawn[:half], scene.real[:half]),
-            "logistic": relativistic_loss(score, real_score),
-            "features": torch.stack(apart).sum(),
+            "logistic": relativistic_loss(self.critic(shown, scene.target), better),
         }
 
     def _scene(self, count: int, source: torch.Generator) -> Scene:

@@ -136,7 +136,7 @@ class ContentDecoder(nn.Module):
 
 
 class Critic(nn.Module):
-    """How real images (rows, n_colours, height, width) look for their domain (rows,): a score (rows,), and features.
+    """How real images (rows, n_colours, height, width) look for their domains (rows,), as scores (rows,).
 
     Both a mean over places and a dense layer over all of them are read, in general and for the domain.
     """
@@ -157,23 +157,14 @@ class Critic(nn.Module):
                 block.second.weight *= _SMALL_BRANCH
             self.own.weight /= math.sqrt(wide)
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Maps at half the side, a quarter and so on."""
-        found, hidden = [], self.start(x)
+    def forward(self, x: Tensor, groups: Tensor) -> Tensor:
+        hidden = self.start(x)
         for layer, block in zip(self.halving, self.blocks, strict=True):
             hidden = block(layer(functional.silu(hidden)))
-            found.append(hidden)
-        return found
-
-    def score(self, last: Tensor, groups: Tensor) -> Tensor:
-        """From the last of the features."""
-        last = functional.silu(last)
-        read = torch.cat([last.mean((2, 3)), functional.silu(self.dense(last.flatten(1)))], dim=1)
+        hidden = functional.silu(hidden)
+        read = torch.cat([hidden.mean((2, 3)), functional.silu(self.dense(hidden.flatten(1)))], dim=1)
         score: Tensor = self.general(read)[:, 0] + (self.own(groups) * read).sum(1)
         return score
-
-    def forward(self, x: Tensor, groups: Tensor) -> Tensor:
-        return self.score(self.features(x)[-1], groups)
 
 
 class LinearContent(nn.Module):
