@@ -46,6 +46,7 @@ from unmix.estimators.prepare import (
 from unmix.estimators.progress import announce, conclude, epoch_bar
 from unmix.estimators.settings import CALLBACKS, COMMON, planned_epochs, training_settings
 from unmix.files import as_path
+from unmix.fits.fit import Summary
 from unmix.fits.latent import LatentFit, LatentSummary, finish_fit
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
@@ -76,7 +77,7 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
     steps_per_latent: ClassVar[int] = 350
     least_steps: ClassVar[int] = 2_800
     assumption: ClassVar[str] = "the factors change between domains"
-    summary_type: ClassVar[type[LatentSummary]] = LatentSummary
+    summary_type: ClassVar[type[Summary]] = LatentSummary
 
     model_ = Learnt[FittedModel](lambda fit: fit.model)
     support_ = Learnt[NDArray[np.bool_]](lambda fit: fit.summary.support)

@@ -30,9 +30,9 @@ from unmix.estimators.gan_report import write_gan_report
 from unmix.estimators.prepare import as_fitted, in_layer, labelled_images, latent_matrix, rows_for, separate
 from unmix.estimators.progress import block_bar, say, warn_if_long
 from unmix.files import as_path, file_to_write
-from unmix.fits.adversarial import GANFit, GANSummary, errors_table
+from unmix.fits.adversarial import AdversarialSummary, GANFit, errors_table
 from unmix.fits.audited import audit_generator
-from unmix.fits.fit import Fit
+from unmix.fits.fit import Fit, Summary
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
 from unmix.models.cggan import FLOWS, MODULATIONS, CGGANConfig, CGGANNetwork
@@ -186,7 +186,7 @@ class CGGAN(FittedFace[GANFit]):
         "auxiliary": AUXILIARY,
         "verbose": VERBOSE,
     }
-    summary_type: ClassVar[type[GANSummary]] = GANSummary
+    summary_type: ClassVar[type[Summary]] = AdversarialSummary
     assumption: ClassVar[str] = "domains act through few latents, the style, and each of those moves few features"
     model_ = Learnt[FittedGAN](lambda fit: fit.model)
     content_ = Learnt[Ints](lambda fit: np.arange(fit.model.n_content))
@@ -296,7 +296,7 @@ class CGGAN(FittedFace[GANFit]):
             history=pd.DataFrame(result.history).astype({"step": int}),
             starts=errors_table(errors, kept),
             best=kept,
-            summary=GANSummary(model.mean_effects(rows), result.n_steps),
+            summary=AdversarialSummary(model.mean_effects(rows), result.n_steps),
             seed=seed,
             seconds=result.seconds,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +23,12 @@ from unmix.files import file_to_write
 from unmix.fits.audited import NewRows, audit_fit, new_rows
 from unmix.fits.latent import LatentFit
 from unmix.forms import DataLike, LabelsLike
-from unmix.nets.state import OwnState
+from unmix.nets.state import methods_in_own_state
 from unmix.report.html import write_report
 
 
-class Diagnostics(OwnState):
+@methods_in_own_state
+class Diagnostics(ABC):
     """Mixin of estimators with a ``LatentFit``: methods that examine the fit, alone or with new rows."""
 
     fit_: LatentFit

@@ -25,8 +25,8 @@ from unmix.estimators.prepare import as_images
 from unmix.estimators.progress import block_bar, say, warn_if_long
 from unmix.estimators.translator_report import write_translator_report
 from unmix.files import as_path, file_to_write
-from unmix.fits.adversarial import TranslatorFit, TranslatorSummary, errors_table
-from unmix.fits.fit import Fit
+from unmix.fits.adversarial import AdversarialSummary, TranslatorFit, errors_table
+from unmix.fits.fit import Fit, Summary
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
 from unmix.models.alignment import LEAST_REPEATED
@@ -170,7 +170,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     random_state: RandomLike = 0
     verbose: int = 1
 
-    summary_type: ClassVar[type[TranslatorSummary]] = TranslatorSummary
+    summary_type: ClassVar[type[Summary]] = AdversarialSummary
 
     image_shape_ = Learnt[tuple[int, int, int]](lambda fit: fit.schema.shape)
     alignment_ = Learnt[str](lambda fit: fit.model.alignment)
@@ -261,7 +261,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             history=pd.DataFrame(result.history).astype({"step": int}),
             starts=errors_table([np.nan], 0),
             best=0,
-            summary=TranslatorSummary(effects, result.n_steps),
+            summary=AdversarialSummary(effects, result.n_steps),
             seed=seed,
             seconds=result.seconds,
         )
