@@ -1,7 +1,9 @@
 """``import unmix`` is cheap: other libraries are loaded by the first use of a name, and every name is still there."""
 
 import ast
+import importlib
 import pickle
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +64,14 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = unmix.CGVEA
     with pytest.raises(ImportError, match="cannot import name 'CGVEA'"):
         exec("from unmix import CGVEA")
+
+
+def test_classes_inherit_two_steps_at_most():
+    names = {found.name for found in pkgutil.walk_packages(unmix.__path__, "unmix.")} - {"unmix.__main__"}
+    kinds = {own for name in names for own in vars(importlib.import_module(name)).values() if isinstance(own, type)}
+    assert not [own for own in kinds if steps_of(own) > 2]
+
+
+def steps_of(kind):
+    """Steps of inheritance within unmix, from ``kind`` to the class that has no base there."""
+    return max((1 + steps_of(base) for base in kind.__bases__ if base.__module__.startswith("unmix.")), default=0)

@@ -74,8 +74,8 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
     checks: ClassVar[Mapping[str, Check]] = {}
     reads_domains: ClassVar[bool] = False
     examines_residuals: ClassVar[bool] = False
-    steps_per_latent: ClassVar[int] = 350
-    least_steps: ClassVar[int] = 2_800
+    steps_per_latent = 350
+    least_steps = 2_800
     assumption: ClassVar[str] = "the factors change between domains"
     summary_type: ClassVar[type[Summary]] = LatentSummary
 
@@ -416,7 +416,10 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         return tags
 
     def planned_epochs(self, n_samples: int) -> float:
-        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or its default number of steps."""
+        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or its default number of steps.
+
+        With ``n_latents="auto"`` those of the fit that follows the choice, or before it of the shortest.
+        """
         epochs, part = planned_epochs(self, n_samples)
         return epochs * part
 

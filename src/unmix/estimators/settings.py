@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
@@ -89,8 +89,8 @@ class Trained(Protocol):
     scheduler: MakeScheduler | None
     validation_fraction: float
     early_stopping: bool
-    steps_per_latent: ClassVar[int]
-    least_steps: ClassVar[int]
+    steps_per_latent: int
+    least_steps: int
 
 
 def planned_epochs(estimator: Trained, n_samples: int) -> tuple[int, float]:
@@ -102,7 +102,8 @@ def planned_epochs(estimator: Trained, n_samples: int) -> tuple[int, float]:
     if estimator.max_epochs is not None:
         return int(estimator.max_epochs), 1.0
     n_batches = max(1, round(n_samples * (1 - estimator.validation_fraction) / estimator.batch_size))
-    steps = max(estimator.steps_per_latent * int(estimator.n_latents), estimator.least_steps)
+    n_latents = getattr(estimator, "n_latents_", 1) if estimator.n_latents == "auto" else estimator.n_latents
+    steps = max(estimator.steps_per_latent * int(n_latents), estimator.least_steps)
     batches = min(n_batches, math.ceil(steps / _LEAST_EPOCHS))
     return min(math.ceil(steps / batches), _MOST_EPOCHS), batches / n_batches
 
