@@ -488,7 +488,7 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         """New rows with their domains, where the model uses them."""
         return self._new_rows(*separate(X, y, self._layer()), with_domain=self.uses_domains, given=X)
 
-    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, Any]:
+    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, LabelsLike]:
         """New rows, and their domains as given."""
         table, y = separate(X, y, self._layer())
         return self._new_rows(table, y, with_domain=True, given=X), y

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
@@ -215,7 +214,7 @@ class Diagnostics(ABC):
             )
 
     @abstractmethod
-    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, Any]:
+    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, LabelsLike]:
         """New rows, and their domains as given."""
 
     def _audited_rows(self, X: DataLike, y: LabelsLike) -> NewRows:

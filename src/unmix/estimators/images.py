@@ -425,7 +425,7 @@ penalty_rows, penalty_every, kl_weight, n_spare, likelihood
     def _labelled_rows(self, X: DataLike, y: LabelsLike) -> Rows:
         return self._new_rows(X, y, with_domain=True)
 
-    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, Any]:
+    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, LabelsLike]:
         table, y = labelled_images(X, y)
         return self._new_rows(table, y, with_domain=True), y
 

@@ -28,7 +28,7 @@ _LONG = 3600.0
 
 OnEpoch = Callable[[int, list[float]], None]
 OnBlock = Callable[[int, dict[str, float]], None]
-OnRow = Callable[[Mapping[str, Any]], None]
+OnRow = Callable[[Mapping[str, object]], None]
 
 
 class _Patient:
@@ -169,7 +169,7 @@ def run_bar(n_runs: int, n_done: int) -> Iterator[OnRow]:
     with Progress(*columns, TextColumn("{task.fields[last]}", markup=False), console=_console()) as bar:
         task = bar.add_task("runs", total=n_runs, completed=n_done, last="")
 
-        def on_row(row: Mapping[str, Any]) -> None:
+        def on_row(row: Mapping[str, object]) -> None:
             found = row["error"] or f"MCC {row['mcc']:.3f}"
             bar.update(task, advance=1, last=printable(f"{row['method']}: {found}"[:60].replace("\n", " ")))
 

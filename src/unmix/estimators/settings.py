@@ -50,7 +50,7 @@ COMMON: dict[str, Check] = {
 def or_own(check: Check, base: type) -> Check:
     """The same, or a subclass of ``base`` of the user's own, or a ``functools.partial`` of one."""
 
-    def holds(value: Any) -> bool:
+    def holds(value: object) -> bool:
         kind = value.func if isinstance(value, partial) else value
         return check.holds(value) or (isinstance(kind, type) and issubclass(kind, base))
 
