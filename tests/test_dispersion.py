@@ -9,7 +9,7 @@ from scipy import stats
 import unmix
 from unmix import CGVAE
 from unmix.data.batches import Rows
-from unmix.distributions.discrete import Counts, _negative_binomial
+from unmix.distributions.discrete import Counts, negative_binomial
 from unmix.distributions.kinds import likelihood_of
 from unmix.distributions.likelihood import NoiseCourse
 from unmix.errors import SettingError
@@ -47,7 +47,7 @@ def test_the_gradient_by_the_dispersions_of_rows_is_that_of_differences():
     eta, log = (torch.randn(2, 5, 4, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2))
     observed = (torch.rand(5, 4, generator=generator) > 0.3).double()
     for mask in (None, observed):
-        assert torch.autograd.gradcheck(lambda eta, log, mask=mask: _negative_binomial(x, eta, log, mask), (eta, log))
+        assert torch.autograd.gradcheck(lambda eta, log, mask=mask: negative_binomial(x, eta, log, mask), (eta, log))
 
 
 def test_counts_of_a_domain_have_the_log_likelihood_that_scipy_gives():

@@ -12,7 +12,7 @@ from unmix import CGVAE
 from unmix.cli import app
 from unmix.data.batches import Rows
 from unmix.data.kinds import kinds_of
-from unmix.distributions.discrete import Bernoulli, Counts, _negative_binomial
+from unmix.distributions.discrete import Bernoulli, Counts, negative_binomial
 from unmix.distributions.kinds import LIKELIHOODS, likelihood_of
 from unmix.distributions.likelihood import NoiseCourse
 from unmix.distributions.student import Student
@@ -59,7 +59,7 @@ def test_the_gradient_of_the_negative_binomial_is_that_of_differences():
     for mask in (None, observed):
         log_dispersion = torch.randn(2, 1, 4, generator=generator, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(
-            lambda eta, log, mask=mask: _negative_binomial(x, eta, log, mask), (eta, log_dispersion)
+            lambda eta, log, mask=mask: negative_binomial(x, eta, log, mask), (eta, log_dispersion)
         )
 
 

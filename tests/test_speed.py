@@ -80,11 +80,11 @@ def test_standardising_and_learning_a_few_numbers_at_a_time_change_no_bit(monkey
     matrix[::11, 2] = np.nan
     plain = FeatureSchema.learn(matrix, None, "float64")
     expected = ((matrix - np.nanmean(matrix, axis=0)) / np.nanstd(matrix, axis=0)).astype(np.float32)
-    monkeypatch.setattr(unmix.data.schema, "_NUMBERS_CACHED", 50)
+    monkeypatch.setattr(unmix.data.schema, "NUMBERS_CACHED", 50)
     np.testing.assert_array_equal(plain.standardise(matrix), expected)
     order = np.random.default_rng(1).permutation(301)
     np.testing.assert_array_equal(plain.standardise(matrix, order=order), expected[order])
-    monkeypatch.setattr(unmix.data.cells, "_NUMBERS_AT_ONCE", 700)
+    monkeypatch.setattr(unmix.data.cells, "NUMBERS_AT_ONCE", 700)
     small = FeatureSchema.learn(matrix, None, "float64")
     np.testing.assert_allclose(small.center, plain.center, rtol=1e-14)
     np.testing.assert_allclose(small.scale, plain.scale, rtol=1e-14)

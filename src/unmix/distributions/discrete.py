@@ -215,7 +215,7 @@ class Counts(_Discrete):
         design = None if self.effects is None else rows.design
         rate, log_dispersion = self.predictor(output, rows.offset), self._log_dispersion(progress, design)
         if log_dispersion is not None:
-            return _negative_binomial(rows.features, rate, log_dispersion, rows.observed)
+            return negative_binomial(rows.features, rate, log_dispersion, rows.observed)
         found = rows.features * rate - rate.exp() - torch.lgamma(rows.features + 1.0)
         return (found if rows.observed is None else found * rows.observed).sum(-1)
 
@@ -332,7 +332,7 @@ class Counts(_Discrete):
                     if place is not None and self.effects is not None:
                         log = self.noise.log + rows.design @ self.effects
                         log_dispersion = 2.0 * log.detach() + rows.design[:, place] @ point
-                    found = _negative_binomial(rows.features, rate, log_dispersion, rows.observed)
+                    found = negative_binomial(rows.features, rate, log_dispersion, rows.observed)
                     slope = slope + torch.autograd.grad(found.sum(), point)[0]
             low, high = torch.where(slope > 0, middle, low), torch.where(slope > 0, high, middle)
         return (low + high) / 2
@@ -401,7 +401,7 @@ def _numbers(values: Tensor) -> Floats:
     return result
 
 
-def _negative_binomial(x: Tensor, log_mean: Tensor, log_dispersion: Tensor, observed: Tensor | None) -> Tensor:
+def negative_binomial(x: Tensor, log_mean: Tensor, log_dispersion: Tensor, observed: Tensor | None) -> Tensor:
     """``log NB(x; μ, φ)`` summed over features (starts, batch); ``log_dispersion`` (starts, batch or 1, features)."""
     result: Tensor = _NegativeBinomial.apply(x, log_mean, log_dispersion, observed)
     return result

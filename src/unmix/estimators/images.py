@@ -248,7 +248,7 @@ penalty_rows, penalty_every, kl_weight, n_spare, likelihood
         held_out = rows.take(slice(data.n_train, None)) if len(data.held_out) else train
         steps_a_pass = max(1, round(len(train) / _BATCH))
         epochs = max(1, round(_STEPS / steps_a_pass)) if self.max_epochs is None else int(self.max_epochs)
-        seconds = epochs * steps_a_pass * _seconds_a_step(network, train.take(slice(0, _BATCH)))
+        seconds = epochs * steps_a_pass * seconds_a_step(network, train.take(slice(0, _BATCH)))
         said = f"autoencoder: {epochs * steps_a_pass} steps on {len(train)} images, about {duration(seconds)}"
         say(self.verbose, f"unmix {type(self).__name__}, {said}")
         warn_if_long(seconds, device, "Scale the images down (read_images(…, size=32)) or lower max_epochs")
@@ -467,7 +467,7 @@ def _refuse_foreign(path: Path) -> None:
         )
 
 
-def _seconds_a_step(network: ImageAutoencoder, rows: Rows) -> float:
+def seconds_a_step(network: ImageAutoencoder, rows: Rows) -> float:
     """Seconds of one step of the training, tried on a copy."""
     tried, noise = copy.deepcopy(network), torch.zeros(1, len(rows), network.n_noise, device=rows.x.device)
     began = 0.0

@@ -24,7 +24,7 @@ from unmix.estimators.prepare import Prepared
 from unmix.fits.latent import LINEAR_MODEL, LatentFit, kept_as_begun
 from unmix.terminal import duration, printable
 
-_LONG = 3600.0
+LONG = 3600.0
 
 OnEpoch = Callable[[int, list[float]], None]
 OnBlock = Callable[[int, dict[str, float]], None]
@@ -70,7 +70,7 @@ def say(verbose: int, text: str, level: int = 1) -> None:
 
 def warn_if_long(seconds: float, device: torch.device, advice: str) -> None:
     """A warning before a training of an hour or more; ``advice`` is what makes it shorter."""
-    if seconds >= _LONG:
+    if seconds >= LONG:
         warn(
             f"The training will take about {duration(seconds)} on {device}. {advice}, or pass a GPU as device; with "
             "checkpoint= it can be interrupted."

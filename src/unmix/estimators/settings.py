@@ -68,13 +68,15 @@ LIKELIHOOD = or_own(
     ),
     Likelihood,
 )
-SIZE_FACTORS = Check(
-    '"total", the name of a column, or None', lambda value: value is None or (isinstance(value, str) and value != "")
-)
+
+
+def _column_or_none(expected: str) -> Check:
+    return Check(expected, lambda value: value is None or (isinstance(value, str) and value != ""))
+
+
+SIZE_FACTORS = _column_or_none('"total", the name of a column, or None')
 DISPERSION = one_of(("feature", "domain"))
-NUISANCE = Check(
-    "None, or the name of a column of batches", lambda value: value is None or (isinstance(value, str) and value != "")
-)
+NUISANCE = _column_or_none("None, or the name of a column of batches")
 OF_VAE: dict[str, Check] = {"activation": one_of(ACTIVATIONS), "noise_std": POSITIVE.or_else(None)}
 
 
