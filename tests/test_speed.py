@@ -110,12 +110,12 @@ def test_latents_and_features_in_batches_are_those_of_all_rows(fitted, frame, mo
 def test_an_audit_looks_at_fewer_points_of_a_very_wide_model(fitted, monkeypatch, at_once, points):
     shapes = []
 
-    def watched(model, spread, plain=unmix.audit.input._jacobian):
+    def watched(model, spread, plain=unmix.audit.input.jacobian_of):
         shapes.append(plain(model, spread).shape)
         return plain(model, spread)
 
     monkeypatch.setattr(unmix.audit.input, "rows_at_once", lambda *sizes: at_once)
-    monkeypatch.setattr(unmix.audit.input, "_jacobian", watched)
+    monkeypatch.setattr(unmix.audit.input, "jacobian_of", watched)
     fitted.audit()
     assert shapes == [(points, 5, 2)]
 
