@@ -25,7 +25,7 @@ CALLABLE = Check(
     "None, or a class or function, or a functools.partial of one", lambda value: value is None or callable(value)
 )
 CALLBACKS = Check(
-    "a list of callables, each called with the record of an epoch",
+    "a list of callables, each called with the record of an epoch, or of a block of steps",
     lambda value: isinstance(value, list | tuple) and all(map(callable, value)),
 )
 COMMON: dict[str, Check] = {
