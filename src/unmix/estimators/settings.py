@@ -69,7 +69,8 @@ LIKELIHOOD = or_own(
     Likelihood,
 )
 SIZE_FACTORS = Check(
-    '"total", the name of a column, or None', lambda value: value is None or (isinstance(value, str) and value != "")
+    '"total", the name of a column (put sizes of your own into one), or None',
+    lambda value: value is None or (isinstance(value, str) and value != ""),
 )
 DISPERSION = one_of(("feature", "domain"))
 NUISANCE = Check(
