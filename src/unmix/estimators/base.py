@@ -340,6 +340,37 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
             carried = carried + np.where(self.schema_.continuous, self._offsets(X), 0.0)
         return self.schema_.restore(carried).astype(self.schema_.dtype, copy=False)
 
+    def corrected(self, X: DataLike) -> NDArray[np.number]:
+        """The same rows as they would be in the average batch (n_samples, n_features); needs no domain.
+
+        For models with ``nuisance``. Only the effect of the batch on each feature is removed: latents, size and what
+        the latents leave of a row stay. Continuous features are shifted, counts and binary features keep their quantile
+        (``docs/likelihoods.md``).
+
+        Raises
+        ------
+        SettingError
+            The model was fitted without ``nuisance``.
+        """
+        check_is_fitted(self)
+        if not isinstance(self.schema_, FeatureSchema) or self.schema_.nuisance is None:
+            raise SettingError(
+                "corrected takes the effects of batches off, which this model has not learnt. Fit it with nuisance=, "
+                "the name of the column of batches."
+            )
+        rows, effects = self._new_rows(as_table(X, self._layer()), given=X), self._offsets(X)
+        parts, generator = [], torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for place in blocks(len(rows), self.n_features_in_):
+                own = rows.take(place)
+                without = None
+                if own.offset is not None:
+                    without = own.offset - torch.from_numpy(effects[place]).to(own.offset)
+                output = self.model_.reconstruct(self.model_.mean(own.x, own.observed, own.design))
+                kept = self.model_.likelihood.carry(own, output, output, generator, without)
+                parts.append(kept.cpu().double().numpy())
+        return self.schema_.restore(np.concatenate(parts)).astype(self.schema_.dtype, copy=False)
+
     def _left_over(self) -> torch.Tensor:
         """Mean residual of each domain (n_design, n_features)."""
         found = self.description_.left_over

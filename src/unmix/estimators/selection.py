@@ -127,7 +127,7 @@ def fit_rows(
         Candidate(
             found.model.n_latents,
             np.concatenate(bounds),
-            residual_dependence(found.model, train, strata, data.features.names, least_share=least_share),
+            residual_dependence(found.model, train, strata, data.features.names, least_shares=[least_share])[0],
             float(found.description.r2.mean()),
             int((found.description.posterior_width > 1.0).sum()),
             found.agreed.mean,

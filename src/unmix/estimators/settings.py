@@ -25,7 +25,7 @@ CALLABLE = Check(
     "None, or a class or function, or a functools.partial of one", lambda value: value is None or callable(value)
 )
 CALLBACKS = Check(
-    "a list of callables, each called with the record of an epoch",
+    "a list of callables, each called with the record of an epoch, or of a block of steps",
     lambda value: isinstance(value, list | tuple) and all(map(callable, value)),
 )
 COMMON: dict[str, Check] = {
@@ -74,7 +74,7 @@ def _column_or_none(expected: str) -> Check:
     return Check(expected, lambda value: value is None or (isinstance(value, str) and value != ""))
 
 
-SIZE_FACTORS = _column_or_none('"total", the name of a column, or None')
+SIZE_FACTORS = _column_or_none('"total", the name of a column (put sizes of your own into one), or None')
 DISPERSION = one_of(("feature", "domain"))
 NUISANCE = _column_or_none("None, or the name of a column of batches")
 OF_VAE: dict[str, Check] = {"activation": one_of(ACTIVATIONS), "noise_std": POSITIVE.or_else(None)}
