@@ -216,8 +216,8 @@ class Noise(nn.Module):
         return log
 
     def release(self) -> None:
-        """Let each feature have its own part from the start."""
-        self.course = replace(self.course, released=0.0)
+        """Let each feature have its own from the start."""
+        self.course = replace(self.course, released=0.0, pooled=0.0)
 
     def lower_floor(self, most: float) -> None:
         self.course = self.course.lowered(most)

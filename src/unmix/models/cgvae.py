@@ -15,8 +15,8 @@ the features and the mixing stays nearly linear; otherwise at a fifth of α.
 start the model behaves like factor analysis: two features that share a small disturbance buy a latent, and a factor
 that drives one feature is declared noise. Later each feature has its own for half of its variance and the shared one
 for the other half. Where the number of latents is enough, as a short fit tells (``CGVAE``), that danger is small, and
-each has its half from the start: a common noise asks of all features that they fit alike, and mixes latents for that.
-After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise falls to 0: with small
+each has a noise of its own from the start: a common noise asks of all features that they fit alike, and mixes latents
+for that. After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise falls to 0: with small
 noise the reconstruction outweighs everything else so early that encoder and decoder settle on latents that are mixed
 with each other. It begins at half a standard deviation, or at half of that of the weakest principal component that the
 latents are to describe: factors below the floor would be taken for noise, and are hardly ever found again.
@@ -274,8 +274,8 @@ class CGVAENetwork(LatentModel):
         self.likelihood.lower_floor(0.0)
 
     def release_noise(self) -> None:
-        """The number of latents is enough: let each feature have its part of the noise from the start."""
-        self.config = replace(self.config, released=0.0)
+        """The number of latents is enough: let each feature have a noise of its own from the start."""
+        self.config = replace(self.config, released=0.0, pooled=0.0)
         self.likelihood.release()
 
     @property
