@@ -140,8 +140,9 @@ class Likelihood(nn.Module, ABC):
         """
         return weight
 
-    def release(self, until: float) -> None:
-        """Before the training: the number of latents is enough, so that features share no parameters ``until`` then."""
+    def release(self, shared: float, until: float) -> None:
+        """Before the training: the number of latents is enough; features have only the share ``shared`` of a noise in
+        common ``until`` that share of the training."""
 
     def lower_floor(self, most: float) -> None:
         """Before the training: let no floor under a noise be above ``most``, in units of η."""
@@ -216,9 +217,8 @@ class Noise(nn.Module):
             return 0.5 * torch.logaddexp(2.0 * log, log.new_tensor(2.0 * math.log(floor)))
         return log
 
-    def release(self, until: float) -> None:
-        """Let each feature have its own ``until`` that share of the training."""
-        self.course = replace(self.course, shared=0.0, released=until)
+    def release(self, shared: float, until: float) -> None:
+        self.course = replace(self.course, shared=shared, released=until)
 
     def lower_floor(self, most: float) -> None:
         self.course = self.course.lowered(most)
@@ -267,8 +267,8 @@ class Gaussian(Likelihood):
         self.noise.log[start] = math.log(noise)
         return weight
 
-    def release(self, until: float) -> None:
-        self.noise.release(until)
+    def release(self, shared: float, until: float) -> None:
+        self.noise.release(shared, until)
 
     def lower_floor(self, most: float) -> None:
         self.noise.lower_floor(most)

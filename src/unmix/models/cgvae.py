@@ -15,8 +15,8 @@ the features and the mixing stays nearly linear; otherwise at a fifth of α.
 start the model behaves like factor analysis: two features that share a small disturbance buy a latent, and a factor
 that drives one feature is declared noise. Later each feature has its own for half of its variance and the shared one
 for the other half. Where the number of latents is enough, as a short fit tells (``CGVAE``), that danger is small, and
-each has a noise of its own until the latents have settled: a common noise asks of all features that they fit alike, and
-mixes latents for that. At the end half of it is shared again, so that features with much noise are described, too. After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise falls to 0: with small
+nine tenths of each feature's are its own until the latents have settled: a common noise asks of all features that they
+fit alike, and mixes latents for that. Then half of it is shared, so that features with much noise are described, too. After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise falls to 0: with small
 noise the reconstruction outweighs everything else so early that encoder and decoder settle on latents that are mixed
 with each other. It begins at half a standard deviation, or at half of that of the weakest principal component that the
 latents are to describe: factors below the floor would be taken for noise, and are hardly ever found again.
@@ -85,7 +85,7 @@ _LEAST_VARIANCE = 1e-12
 _START_SEED = 0
 _FLOOR_SHARE = 0.5
 _FINAL_SHARE = 0.2
-_SETTLED = 0.8
+_LITTLE, _SETTLED = 0.1, 0.8
 _FEATURES_AT_FULL_RATE = 16
 _LEAST_ROWS_A_FEATURE = 5
 _PATIENCE_OF_LINEAR = 20
@@ -272,13 +272,13 @@ class CGVAENetwork(LatentModel):
     def go_on(self) -> None:
         """The final objective from the start: no spare latents, no rotation, no floor under the noise."""
         self.config = replace(self.config, beginnings=_FITTED, schedules=(_FINAL,), turned=(), shared=0.0, released=0.0)
-        self.likelihood.release(0.0)
+        self.likelihood.release(0.0, 0.0)
         self.likelihood.lower_floor(0.0)
 
     def release_noise(self) -> None:
-        """The number of latents is enough: let each feature have a noise of its own until the latents have settled."""
-        self.config = replace(self.config, shared=0.0, released=_SETTLED)
-        self.likelihood.release(_SETTLED)
+        """The number of latents is enough: let features share little of their noise until the latents have settled."""
+        self.config = replace(self.config, shared=_LITTLE, released=_SETTLED)
+        self.likelihood.release(_LITTLE, _SETTLED)
 
     @property
     def can_be_linear(self) -> bool:
