@@ -16,7 +16,8 @@ start the model behaves like factor analysis: two features that share a small di
 that drives one feature is declared noise. Later each feature has its own for half of its variance and the shared one
 for the other half. Where the number of latents is enough, as a short fit tells (``CGVAE``), that danger is small, and
 nine tenths of each feature's are its own until the latents have settled: a common noise asks of all features that they
-fit alike, and mixes latents for that. Then half of it is shared, so that features with much noise are described, too. After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise falls to 0: with small
+fit alike, and mixes latents for that. Then half of it is shared, so that features with much noise are described, too.
+After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise falls to 0: with small
 noise the reconstruction outweighs everything else so early that encoder and decoder settle on latents that are mixed
 with each other. It begins at half a standard deviation, or at half of that of the weakest principal component that the
 latents are to describe: factors below the floor would be taken for noise, and are hardly ever found again.
@@ -135,10 +136,10 @@ class CGVAEConfig:
     ``narrowed``; until then ``spare`` latents more than ``n_latents`` train. At each share of the training in
     ``turned`` the latents are rotated to fit domains and sparsity.
 
-    The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, "" at
-    random weights; with none there are no linear paths; "fitted": one start, at a fitted model. Until ``released`` the
-    features have the share ``shared`` of the noise's variance in common, then the share ``pooled``. ``by_evidence``: the final weight of the
-    penalty is that of ``_by_evidence``.
+    The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, ""
+    at random weights; with none there are no linear paths; "fitted": one start, at a fitted model. Until
+    ``released`` the features have the share ``shared`` of the noise's variance in common, then the share
+    ``pooled``. ``by_evidence``: the final weight of the penalty is that of ``_by_evidence``.
     ``kinds`` are the likelihoods of the features, one for each or one for all. ``levels``, where the dispersion of
     counts depends on the domain, are those of ``Counts``.
 
