@@ -22,7 +22,7 @@ from unmix.models.adapting import domain_prior, learn_effects
 def few_draws():
     """Ends of intervals from fewer draws: what they are is measured in ``benchmarks/new_domains.py``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapting, "_SAMPLES", 40)
+        patch.setattr(adapting, "SAMPLES", 40)
         yield
 
 

@@ -9,7 +9,7 @@ from audit_stubs import DENSE, SPARSE, audit_of, problem, verdicts
 import unmix
 from unmix.audit.agreement import comparable
 from unmix.audit.input import ResidualDependence
-from unmix.audit.residuals import AUDITED, AUDITED_SHARE, strongest_pair
+from unmix.audit.residuals import AUDITED, AUDITED_SHARE, strongest_pairs
 from unmix.audit.rows import rows_needed
 
 
@@ -51,7 +51,7 @@ def test_copies_of_a_feature_are_named_and_do_not_hide_a_missing_latent():
     rows[:, 1] = rows[:, 0] / 2
     rows[:, :2] /= 2
     rows[:, 3:5] += 0.1 * rng.standard_normal((1000, 1))
-    found = strongest_pair(rows, np.zeros(1000, dtype=int), AUDITED_SHARE)
+    (found,) = strongest_pairs(rows, np.zeros(1000, dtype=int), [AUDITED_SHARE])
     assert found.copies == ((0, 1),)
     assert found.features == (3, 4)
     assert found.exceeds(AUDITED, AUDITED_SHARE)

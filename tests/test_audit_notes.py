@@ -89,10 +89,14 @@ def test_features_that_do_not_vary_are_named(fitted, fresh, labels, n_still):
     assert ("No feature varies" in note.sentence) == (n_still == 5)
 
 
+@pytest.fixture(scope="module")
+def longer(problem, labels):
+    return CGVAE(**{**QUICK, "max_epochs": 20}).fit(problem.x, labels)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["unit", "offset", "other columns", "one column"])
-def test_rows_of_other_columns_or_units_are_named(problem, labels, how):
-    model = CGVAE(**{**QUICK, "max_epochs": 20}).fit(problem.x, labels)
+def test_rows_of_other_columns_or_units_are_named(longer, problem, labels, how):
     x = problem.x + 0.01
     if how == "unit":
         x = 1000 * x
@@ -102,7 +106,7 @@ def test_rows_of_other_columns_or_units_are_named(problem, labels, how):
         x = np.random.default_rng(0).standard_normal(x.shape)
     if how == "one column":
         x[:, 2] *= 100
-    note = noted(model, x, labels)[codes.ROWS_UNLIKE_FIT]
+    note = noted(longer, x, labels)[codes.ROWS_UNLIKE_FIT]
     assert "Are they the same columns" in note.sentence
     assert note.evidence["left"] > note.evidence["left_at_fit"] + 0.1
     assert note.evidence["features"] == {"one column": ["x2"], "other columns": []}.get(how, note.evidence["features"])

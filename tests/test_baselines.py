@@ -18,7 +18,7 @@ from unmix.data.batches import Rows
 from unmix.errors import DataError, DomainError, SettingError
 from unmix.models.vaes import BetaVAEConfig, BetaVAENetwork, FactorVAEConfig, FactorVAENetwork
 from unmix.nets.layers import StackedMLP, generators
-from unmix.objectives.dependence import _log_weights, decompose_kl, density_ratio_loss, permute_latents
+from unmix.objectives.dependence import decompose_kl, density_ratio_loss, log_weights, permute_latents
 from unmix.objectives.sparsity import slab_probability, spike_and_slab
 
 WITH_PRIOR = {"IVAE": IVAE(prior_mean="learned"), "IMSDA": IMSDA(n_style=1)}
@@ -179,11 +179,11 @@ def test_the_parts_add_up_to_the_kl_and_hold_the_total_correlation():
 
 def test_batches_estimate_the_aggregate_posterior_without_bias():
     densities = np.random.default_rng(0).uniform(0.1, 1.0, 6)
-    weights = _log_weights(3, 6, torch.device("cpu")).exp().numpy()
+    weights = log_weights(3, 6, torch.device("cpu")).exp().numpy()
     batches = [(0, *others) for others in itertools.permutations(range(1, 6), 2)]
     estimates = [weights[0] @ densities[list(batch)] for batch in batches]
     assert np.mean(estimates) == pytest.approx(densities.mean(), rel=1e-6)
-    assert _log_weights(1, 6, torch.device("cpu")).tolist() == [[0.0]]
+    assert log_weights(1, 6, torch.device("cpu")).tolist() == [[0.0]]
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ import unmix
 from unmix import CGGAN, cli
 from unmix.datasets import ImageData
 from unmix.errors import DataError, DomainError, SchemaError, SettingError
-from unmix.estimators.gan_report import _drawn, _traversed
-from unmix.report.figures import _BLUE, term_curves
+from unmix.estimators.gan_report import drawn, traversed
+from unmix.report.figures import BLUE, term_curves
 
 TINY = {"n_latents": 3, "hidden": (6, 5), "max_steps": 8, "encoder_steps": 4, "batch_size": 32, "verbose": 0}
 SMALL = {
@@ -205,7 +205,7 @@ def test_the_report_shows_images_mask_and_curves(fitted_images, images, tmp_path
 
 
 def test_a_traversal_in_the_report_starts_from_a_drawn_image(fitted_images):
-    moved = _traversed(fitted_images)
+    moved = traversed(fitted_images)
     assert moved.shape == (3, 8, 16, 16, 3)
     model, noise = fitted_images.model_, noise_of_first_sample()
     with torch.no_grad():
@@ -288,7 +288,7 @@ def test_an_extractor_that_makes_no_features_is_refused(fitted, fitted_images, i
 
 
 def test_the_samples_are_not_those_of_the_one_noise(fitted_images):
-    own, same = (section.images for section in _drawn(fitted_images, ["z0", "z1", "z2"])[:2])
+    own, same = (section.images for section in drawn(fitted_images, ["z0", "z1", "z2"])[:2])
     np.testing.assert_array_equal(own[0], fitted_images.sample(8, domain="a"))
     assert all((first != second).any() for first, second in zip(own, same, strict=True))
 
@@ -329,7 +329,7 @@ def test_the_report_of_several_domain_columns_says_what_it_leaves_out(images, tm
 
 def test_one_row_of_history_is_drawn_as_a_point():
     one, two = (term_curves(pd.DataFrame({"step": range(n), "a_b": [1.0] * n})) for n in (1, 2))
-    point = f"fill: {_BLUE.lower()}"
+    point = f"fill: {BLUE.lower()}"
     assert point in one
     assert point not in two
 

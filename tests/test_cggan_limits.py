@@ -47,14 +47,14 @@ def test_the_mixing_is_the_mean_over_rows_however_few_are_taken_at_a_time(form, 
     full = torch.stack([autograd_jacobian(lambda one: fitted.decode(one[None], None)[0], row) for row in z])
     for found, expected in zip(whole, (full.abs().mean(0), full.mean(0)), strict=True):
         torch.testing.assert_close(found, expected.movedim(-1, 0), atol=1e-6, rtol=1e-4)
-    monkeypatch.setattr(cggan, "_LAYER", 3 * 2 * 16 * 16 * 2)
+    monkeypatch.setattr(cggan, "LAYER", 3 * 2 * 16 * 16 * 2)
     assert own.rows_at_once(3) == (2 if form == "images" else 170)
     for found, expected in zip(fitted.mixing(z, design), whole, strict=True):
         torch.testing.assert_close(found, expected)
 
 
 def test_what_follows_the_fit_takes_few_images_at_a_time(monkeypatch):
-    monkeypatch.setattr(cggan, "_LAYER", 40 * 2 * 16 * 16)
+    monkeypatch.setattr(cggan, "LAYER", 40 * 2 * 16 * 16)
     rows, taken, decoded = image_rows(300), [], []
     network = CGGANNetwork(image_config())
     generator = type(network.synthesis.generator)

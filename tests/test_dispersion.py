@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import stats
+from scipy import optimize, stats
 
 import unmix
 from unmix import CGVAE
 from unmix.data.batches import Rows
-from unmix.distributions.discrete import Counts, _negative_binomial
+from unmix.distributions.discrete import Counts, negative_binomial
 from unmix.distributions.kinds import likelihood_of
 from unmix.distributions.likelihood import NoiseCourse
 from unmix.errors import SettingError
@@ -47,7 +47,7 @@ def test_the_gradient_by_the_dispersions_of_rows_is_that_of_differences():
     eta, log = (torch.randn(2, 5, 4, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2))
     observed = (torch.rand(5, 4, generator=generator) > 0.3).double()
     for mask in (None, observed):
-        assert torch.autograd.gradcheck(lambda eta, log, mask=mask: _negative_binomial(x, eta, log, mask), (eta, log))
+        assert torch.autograd.gradcheck(lambda eta, log, mask=mask: negative_binomial(x, eta, log, mask), (eta, log))
 
 
 def test_counts_of_a_domain_have_the_log_likelihood_that_scipy_gives():
@@ -81,6 +81,46 @@ def test_the_refit_finds_the_dispersions_of_domains():
         np.testing.assert_allclose(likelihood.dispersion(DESIGN), PHI[:, None].repeat(3, 1), rtol=0.1)
         np.testing.assert_allclose(likelihood.dispersion(), np.sqrt(0.1), rtol=0.1)
         np.testing.assert_allclose(likelihood.effects.sum(1), 0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_refit_is_the_maximum_of_the_likelihood(masked):
+    rng, d = np.random.default_rng(0), 12
+    phi, eta = np.geomspace(0.1, 3.0, d), (0.7 * rng.standard_normal((2000, d)) + rng.normal(0, 2, d)).astype("f4")
+    x = rng.poisson(rng.gamma(1 / phi, phi * np.exp(eta)))
+    observed = rng.random((2000, d)) > 0.3 * masked
+    likelihood = likelihood_of(("negative_binomial",), 1, d, 0.2, NoiseCourse())
+    rows = rows_of(x, np.zeros((2000, 1), int), 1, torch.as_tensor(observed).float() if masked else None)
+    likelihood.refit([(rows.take(part), torch.as_tensor(eta)[part]) for part in (slice(0, 900), slice(900, None))])
+    found = np.log(likelihood.dispersion().detach().numpy()[0])
+
+    def loss(log, k):
+        own = observed[:, k]
+        return -stats.nbinom(np.exp(-log), 1 / (1 + np.exp(log + eta[own, k].astype(float)))).logpmf(x[own, k]).sum()
+
+    best = [optimize.minimize_scalar(loss, bounds=(-9.2, 4.6), args=(k,), method="bounded").x for k in range(d)]
+    # The last interval that is halved is 0.0034 wide.
+    np.testing.assert_allclose(found, best, atol=0.0025)
+
+
+def test_effects_of_few_rows_are_those_of_the_posterior_with_a_normal_distribution_beforehand():
+    # Of three rows with a count far from its mean, and of forty others, in two domains.
+    x = np.array([30.0, 0.0, 25.0, *([3.0, 4.0, 2.0, 5.0] * 10)])[:, None]
+    u, eta = np.r_[np.zeros(3, int), np.ones(40, int)], torch.full((43, 1), np.log(4.0))
+    likelihood = likelihood_of(("negative_binomial",), 1, 1, 0.2, NoiseCourse(), (2,))
+    likelihood.refit([(rows_of(x, u[:, None], 2), eta)])
+    common = Counts(1, 1)
+    common.refit([(rows_of(x, u[:, None], 2), eta)])
+    log = float(common.noise.log.detach())
+
+    def loss(effects):
+        own = 2 * np.clip(log + effects[u], np.log(1e-2), np.log(10))
+        counts = stats.nbinom(np.exp(-own), 1 / (1 + 4.0 * np.exp(own)))
+        return (np.asarray(effects) ** 2).sum() / 2 - counts.logpmf(x[:, 0]).sum()
+
+    best = optimize.minimize(loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9}).x
+    found = 0.5 * np.log(likelihood.dispersion(DESIGN).detach().numpy()[:, 0])
+    np.testing.assert_allclose(found, log + best, atol=0.005)
 
 
 def test_a_row_that_goes_to_a_domain_has_its_dispersion():

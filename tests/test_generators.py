@@ -65,7 +65,7 @@ def test_jacobian_is_exact_and_has_the_full_support(settings):
 def test_rows_in_parts_change_nothing(monkeypatch):
     data = make_sparse_mixing(n_samples=600)
     whole = data.mixing(data.z), data.mixing.jacobian(data.z)
-    monkeypatch.setattr("unmix.datasets.mixings._UNITS_AT_ONCE", 7 * 48)
+    monkeypatch.setattr("unmix.datasets.mixings.UNITS_AT_ONCE", 7 * 48)
     np.testing.assert_allclose(data.mixing(data.z), whole[0], rtol=1e-12)
     np.testing.assert_allclose(data.mixing.jacobian(data.z), whole[1], rtol=1e-12)
 
@@ -339,7 +339,7 @@ def test_large_problems(monkeypatch):
     )
     assert data.x.shape == (500, 1000)
     assert data.domains_needed == 1
-    monkeypatch.setattr("unmix.datasets.supports._ENTRIES", 250_000)
+    monkeypatch.setattr("unmix.datasets.supports.ENTRIES", 250_000)
     with pytest.raises(SettingError, match=r"n_latents=50, n_features=50.* at most 4 domains in 100 draws"):
         make_sparse_mixing(n_latents=50, n_features=50, n_samples=500, structure="columns", guaranteed=True)
 

@@ -257,7 +257,7 @@ def test_an_autoencoder_of_ones_own(sprites, tmp_path):
 
 @pytest.mark.slow
 def test_a_long_training_is_announced(sprites, monkeypatch, capsys):
-    monkeypatch.setattr("unmix.estimators.images._seconds_a_step", lambda *_: 9_000.0)
+    monkeypatch.setattr("unmix.estimators.images.seconds_a_step", lambda *_: 9_000.0)
     with pytest.warns(DataWarning, match=r"about 5 hours on cpu.*read_images\(…, size=32\).*max_epochs"):
         CGVAEImages(**{**QUICK, "verbose": 1}).fit(sprites.images, sprites.domains)
     assert "about 5 hours" in capsys.readouterr().err

@@ -251,7 +251,7 @@ def shapes3d_path(shapes3d, tmp_path_factory):
 
 @pytest.mark.parametrize(("block", "n_samples"), [(4096, 3000), (100, 3000), (7, 40)])
 def test_dsprites_keeps_image_and_factors_together(dsprites, dsprites_path, block, n_samples, monkeypatch):
-    monkeypatch.setattr("unmix.datasets.published._BLOCK", block)
+    monkeypatch.setattr("unmix.datasets.published.BLOCK", block)
     data = read_dsprites(dsprites_path, n_samples, all_angles=True, random_state=2)
     assert data.images.shape == (n_samples, 64, 64, 1)
     assert set(np.unique(data.images)) == {0, 255}
@@ -279,7 +279,7 @@ def test_dsprites_angles_stay_where_the_image_determines_them(dsprites_path, sha
 
 @pytest.mark.parametrize("block", [4096, 100])
 def test_shapes3d_keeps_image_and_factors_together(shapes3d, shapes3d_path, block, monkeypatch):
-    monkeypatch.setattr("unmix.datasets.published._BLOCK", block)
+    monkeypatch.setattr("unmix.datasets.published.BLOCK", block)
     data = read_shapes3d(shapes3d_path, 1000)
     assert data.images.shape == (1000, 64, 64, 3)
     np.testing.assert_array_equal(data.images, shapes3d["images"][row_numbers(data.images)])

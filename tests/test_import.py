@@ -1,7 +1,11 @@
 """``import unmix`` is cheap: other libraries are loaded by the first use of a name, and every name is still there."""
 
 import ast
+import importlib
+import inspect
 import pickle
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +66,31 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = unmix.CGVEA
     with pytest.raises(ImportError, match="cannot import name 'CGVEA'"):
         exec("from unmix import CGVEA")
+
+
+def test_classes_inherit_two_steps_at_most():
+    names = {found.name for found in pkgutil.walk_packages(unmix.__path__, "unmix.")} - {"unmix.__main__"}
+    kinds = {own for name in names for own in vars(importlib.import_module(name)).values() if isinstance(own, type)}
+    assert not [own for own in kinds if steps_of(own) > 2]
+
+
+def steps_of(kind):
+    """Steps of inheritance within unmix, from ``kind`` to the class that has no base there."""
+    return max((1 + steps_of(base) for base in kind.__bases__ if base.__module__.startswith("unmix.")), default=0)
+
+
+def test_public_signatures_name_their_types():
+    """Arguments that are passed on to another function are the only ones of any type."""
+    spaces = [unmix, unmix.baselines, unmix.images, unmix.metrics, unmix.datasets, unmix.theory]
+    found = [own for space in spaces for own in public(space)]
+    found += [own for kind in found if isinstance(kind, type) for own in public(kind)]
+    for own in filter(inspect.isfunction, found):
+        signature = inspect.signature(own)
+        named = [p.annotation for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        assert not re.search(r"\bAny\b", f"{named} {signature.return_annotation}"), own
+
+
+def public(space):
+    """Functions and classes of unmix in a module or class."""
+    own = [getattr(space, name) for name in dir(space) if not name.startswith("_")]
+    return [found for found in own if str(getattr(found, "__module__", "")).startswith("unmix.")]

@@ -12,7 +12,7 @@ from unmix import CGVAE
 from unmix.cli import app
 from unmix.data.batches import Rows
 from unmix.data.kinds import kinds_of
-from unmix.distributions.discrete import Bernoulli, Counts, _negative_binomial
+from unmix.distributions.discrete import Bernoulli, Counts, negative_binomial
 from unmix.distributions.kinds import LIKELIHOODS, likelihood_of
 from unmix.distributions.likelihood import NoiseCourse
 from unmix.distributions.student import Student
@@ -59,7 +59,7 @@ def test_the_gradient_of_the_negative_binomial_is_that_of_differences():
     for mask in (None, observed):
         log_dispersion = torch.randn(2, 1, 4, generator=generator, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(
-            lambda eta, log, mask=mask: _negative_binomial(x, eta, log, mask), (eta, log_dispersion)
+            lambda eta, log, mask=mask: negative_binomial(x, eta, log, mask), (eta, log_dispersion)
         )
 
 
@@ -209,6 +209,15 @@ def test_a_likelihood_that_is_none_is_refused_before_training(value):
         CGVAE(likelihood=value).fit(*count_table()[:2])
 
 
+def test_sizes_as_an_array_are_refused_in_a_short_message():
+    with pytest.raises(
+        SettingError, match=r"size_factors must be .* \(put sizes of your own into one\).*got array"
+    ) as said:
+        CGVAE(**SHORT, likelihood="poisson", size_factors=np.ones(500)).fit(*count_table()[:2])
+    assert len(str(said.value)) < 250
+    assert "\n" not in str(said.value)
+
+
 def test_a_mapping_of_features_that_are_not_there_is_refused():
     with pytest.raises(DataError, match="likelihood names the features 'y9'"):
         CGVAE(**SHORT, likelihood={"y9": "poisson"}).fit(*count_table()[:2])
@@ -272,6 +281,45 @@ def test_what_a_batch_does_to_every_feature_is_no_latent(likelihood, tmp_path):
         loaded.transform(held.assign(lane="9"))
     with pytest.raises(DataError, match=r"nuisance='lane' names a column"):
         loaded.transform(held.drop(columns="lane"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gaussian", "negative_binomial", "mixed"])
+def test_corrected_rows_lose_the_effect_of_their_batch_and_keep_all_else(kind):
+    rng, lane = np.random.default_rng(0), np.arange(600) % 3
+    z, effect = rng.standard_normal((600, 2)), rng.normal(0, 0.7, (3, 30))
+    eta = z @ (rng.standard_normal((2, 30)) * (rng.random((2, 30)) < 0.4)) * 0.5
+    noise = rng.standard_normal((600, 30))
+    names = [f"g{k}" for k in range(30)]
+    clean = eta + 0.3 * noise
+    if kind != "gaussian":
+        quantile = stats.norm.cdf(noise)
+        moved = stats.nbinom(5, 1 / (1 + 0.2 * np.exp(2 + eta + effect[lane]))).ppf(quantile)
+    given = clean + effect[lane] if kind == "gaussian" else moved
+    likelihood = kind
+    if kind == "mixed":
+        given[:, 0], likelihood = clean[:, 0] + effect[lane, 0], dict.fromkeys(names[1:], "negative_binomial")
+    frame = pd.DataFrame(given, columns=names).assign(lane=lane.astype(str))
+    words = {**SHORT, "max_epochs": 6, "likelihood": likelihood, "nuisance": "lane", "size_factors": None}
+    model = CGVAE(**words).fit(frame, np.arange(600) % 2)
+    found = model.corrected(frame)
+    assert found.shape == (600, 30)
+
+    def between(x):
+        x = np.log1p(x) if kind != "gaussian" and (x >= 0).all() else x
+        return np.mean(np.stack([x[lane == own].mean(0) for own in range(3)]).std(0) / x.std(0))
+
+    columns = slice(1, None) if kind == "mixed" else slice(None)
+    assert between(found[:, columns]) < 0.3 * between(given[:, columns])
+    kept = [np.corrcoef(found[lane == own, k], given[lane == own, k])[0, 1] for own in range(3) for k in range(30)]
+    assert np.mean(kept) > 0.97
+    if kind != "gaussian":
+        assert (found[:, 1:] == np.floor(found[:, 1:])).all()
+    shift = (given - found)[:, 0]
+    if kind != "negative_binomial":
+        assert max(np.ptp(shift[lane == own]) for own in range(3)) < 1e-4
+    with pytest.raises(SettingError, match=r"effects of batches off.*Fit it with nuisance="):
+        CGVAE(**SHORT).fit(clean, lane).corrected(clean)
 
 
 def test_a_batch_may_be_the_domain():

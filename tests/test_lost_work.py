@@ -324,7 +324,7 @@ def test_a_record_names_no_file_outside_its_folder(fitted, tmp_path):
     folder = fitted.save(tmp_path / "m")
     (tmp_path / "outside.txt").write_text("mine")
     done = json.loads((folder / "done.json").read_text())
-    done["written"]["../outside.txt"] = unmix.fits.storage._sha256(tmp_path / "outside.txt")
+    done["written"]["../outside.txt"] = unmix.fits.storage.file_sha256(tmp_path / "outside.txt")
     (folder / "done.json").write_text(json.dumps(done))
     fitted.save(folder, overwrite=True)
     assert (tmp_path / "outside.txt").read_text() == "mine"

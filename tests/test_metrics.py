@@ -13,7 +13,7 @@ from unmix import metrics
 from unmix.errors import MetricWarning
 from unmix.metrics.importance import disentanglement
 from unmix.metrics.information import bins, information
-from unmix.metrics.prediction import _threshold_scores, area_under_curve
+from unmix.metrics.prediction import area_under_curve, threshold_scores
 from unmix.metrics.regression import line_fit, r2_of, spline_fit
 
 TURN = np.array([[1, 1], [-1, 1]]) / np.sqrt(2)
@@ -258,7 +258,7 @@ def test_threshold_score_is_rescaled_balanced_accuracy(classes):
     codes = (classes[:, 0] > 2).astype(int)
     w = (codes + 0.7 * rng.standard_normal(4000))[:, None]
     fitted, scored = np.arange(2000), np.arange(2000, 4000)
-    ours = _threshold_scores(w, codes, fitted, scored, np.ones((1, 2000)))[0, 0]
+    ours = threshold_scores(w, codes, fitted, scored, np.ones((1, 2000)))[0, 0]
     by_hand = max(balanced_accuracy_score(codes[scored], w[scored, 0] > t) for t in np.linspace(-1, 2, 61))
     assert ours == pytest.approx(2 * by_hand - 1, abs=0.03)
 

@@ -75,13 +75,13 @@ def test_unmix_bench_ood(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_one_small_problem_from_end_to_end(monkeypatch):
-    monkeypatch.setattr(ood, "_TARGET_ROWS", 40)
-    monkeypatch.setattr(ood, "_FEATURES", 6)
-    monkeypatch.setattr(ood, "_LATENTS", 2)
+    monkeypatch.setattr(ood, "TARGET_ROWS", 40)
+    monkeypatch.setattr(ood, "FEATURES", 6)
+    monkeypatch.setattr(ood, "LATENTS", 2)
     short = {"n_restarts": 1, "max_epochs": 1}
     monkeypatch.setattr(ood, "CGVAE", lambda **words: CGVAE(**words | short))
     monkeypatch.setattr(ood, "IMSDA", lambda **words: IMSDA(**words | short))
-    monkeypatch.setattr(ood, "_ROWS", 40)
+    monkeypatch.setattr(ood, "ROWS", 40)
     row = ood.measure_ood("k", 3, 40)
     kinds = {own["kind"] for own in row["results"]}
     assert kinds == {"inside", "mixing", "label", "far"}

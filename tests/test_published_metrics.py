@@ -10,7 +10,7 @@ import pytest
 
 from unmix import metrics
 from unmix.errors import MetricWarning
-from unmix.metrics.importance import _summary
+from unmix.metrics.importance import summary_of
 from unmix.metrics.information import information
 
 LATENTS = {
@@ -87,7 +87,7 @@ DIAGONAL = np.diag(5.0 * np.ones(5))
 )
 def test_dci_of_importances(importances, disentangled, complete):
     n_factors = importances.shape[1]
-    found = _summary(importances, np.ones(n_factors, dtype=bool), np.zeros(n_factors))
+    found = summary_of(importances, np.ones(n_factors, dtype=bool), np.zeros(n_factors))
     assert found["disentanglement"] == pytest.approx(disentangled)
     assert found["completeness"] == pytest.approx(complete)
 

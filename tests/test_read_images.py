@@ -328,7 +328,7 @@ def test_bombs(folder, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
     with pytest.raises(DataError, match=r"a/00.png declares more than 40 pixels"):
         read_images(folder)
-    monkeypatch.setattr("unmix.data.image_files._ARCHIVE_BYTES", 10_000)
+    monkeypatch.setattr("unmix.data.image_files.ARCHIVE_BYTES", 10_000)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/x.png", bytes(10**6))
     with pytest.raises(DataError, match="would unpack to 1000000 bytes"):

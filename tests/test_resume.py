@@ -25,7 +25,7 @@ IMAGES = {**TINY, "channels": 2}
 @pytest.fixture
 def always(monkeypatch):
     """A checkpoint after every step."""
-    monkeypatch.setattr("unmix.train.run._SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr("unmix.train.run.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,8 @@ def test_without_the_clock_a_stopped_run_goes_back_to_the_end_of_a_block(tmp_pat
 
 @pytest.mark.slow
 def test_the_state_of_the_augmentation_is_resumed_too(tmp_path, always, images, monkeypatch):
-    monkeypatch.setattr("unmix.nets.augment._IMAGES_TO_FULL", 40)
-    monkeypatch.setattr("unmix.nets.augment._TARGET", -1.0)
+    monkeypatch.setattr("unmix.nets.augment.IMAGES_TO_FULL", 40)
+    monkeypatch.setattr("unmix.nets.augment.TARGET", -1.0)
     whole, fresh, expected, found, steps = interrupted_and_whole(
         images[0], tmp_path, stop=3, shape=(16, 16, 3), channels=2, steps=6, encoder_steps=1
     )
@@ -286,7 +286,7 @@ def test_cggan_goes_on_with_the_same_settings_and_images_only(images, tmp_path, 
 
 @pytest.mark.slow
 def test_a_vae_goes_on_with_the_same_settings_and_table_only(frame, labels, tmp_path, monkeypatch):
-    monkeypatch.setattr("unmix.train.run._SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr("unmix.train.run.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     path = tmp_path / "c"
     CGVAE(**QUICK).fit(frame, labels, checkpoint=path)
     for other in ({"sparsity": 0.1}, {"kl_weight": 0.5}, {"max_epochs": 5}, {"random_state": 1}):

@@ -234,7 +234,7 @@ def test_a_singular_candidate_does_not_end_the_search():
 
 
 def test_of_many_features_the_search_sees_some_and_counts_for_all(monkeypatch):
-    monkeypatch.setattr(rotation, "_NUMBERS", 16 * 3 * 32 * 2)
+    monkeypatch.setattr(rotation, "NUMBERS", 16 * 3 * 32 * 2)
     seen = []
     monkeypatch.setattr(rotation, "best_map", lambda moments, cost, *_: seen.append((moments.jacobian, cost)))
     network, rows = CGVAENetwork(CGVAEConfig(3, 6, 3, n_starts=1, spare=0, seed=4)), some_rows()

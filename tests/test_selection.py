@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import unmix
 from unmix import CGVAE, DataWarning
 from unmix.audit.input import ResidualDependence
-from unmix.audit.residuals import strongest_pair
+from unmix.audit.residuals import strongest_pairs
 from unmix.bench.selection import SELECTED
 from unmix.cli import app
 from unmix.errors import SettingError
@@ -36,6 +36,11 @@ def linear():
 # --- the statistic ---
 
 
+def strongest_pair(residuals, strata):
+    (found,) = strongest_pairs(residuals, strata)
+    return found
+
+
 def test_independent_residuals_stay_below_the_limit_in_99_of_100_draws():
     strata = np.repeat([0, 1, 2], [200, 30, 70])
     found = [strongest_pair(np.random.default_rng(s).standard_t(3, (300, 8)), strata) for s in range(100)]
@@ -55,6 +60,17 @@ def test_a_shared_residual_is_found_with_its_pair_and_one_between_domains_is_not
     assert found.correlation == pytest.approx(0.78, abs=0.05)
     assert found.exceeds(0.3)
     assert strongest_pair(np.exp(r), strata).correlation == pytest.approx(found.correlation)
+
+
+def test_pairs_for_several_shares_are_those_for_each_alone():
+    r = np.random.default_rng(0).standard_normal((500, 6))
+    r[:, 1] = 0.9 * r[:, 0] + 0.4 * r[:, 1]
+    r[:, 3] = 0.6 * r[:, 2] + 0.8 * r[:, 3]
+    r[:, :2] *= 0.05
+    strata = np.zeros(500, dtype=int)
+    both = strongest_pairs(r, strata, [0.01, 0.001])
+    assert both == [strongest_pairs(r, strata, [share])[0] for share in (0.01, 0.001)]
+    assert [own.features for own in both] == [(2, 3), (0, 1)]
 
 
 def test_copies_of_a_feature_share_too_little_to_matter_and_others_come_first():
@@ -152,13 +168,13 @@ def test_a_fit_with_too_few_latents_says_so_and_one_with_enough_does_not(linear)
 @pytest.mark.slow
 def test_features_share_their_noise_longer_where_latents_are_too_few(linear):
     x, y = linear
-    released = {}
+    shared = {}
     for number in (2, 3):
         model = CGVAE(number, n_restarts=1, hidden=(8,), batch_size=600, verbose=0)
-        released[number] = model._network_for(prepared(model, x, y), 0).config.released
-    assert released == {2: 0.5, 3: 0.0}
+        shared[number] = model._network_for(prepared(model, x, y), 0).config.shared
+    assert shared == {2: 1.0, 3: 0.1}
     short = CGVAE(3, **SHORT)
-    assert short._network_for(prepared(short, x, y), 0).config.released == 0.5
+    assert short._network_for(prepared(short, x, y), 0).config.shared == 1.0
 
 
 def test_a_short_training_does_not_warn(linear):

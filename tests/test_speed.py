@@ -80,11 +80,11 @@ def test_standardising_and_learning_a_few_numbers_at_a_time_change_no_bit(monkey
     matrix[::11, 2] = np.nan
     plain = FeatureSchema.learn(matrix, None, "float64")
     expected = ((matrix - np.nanmean(matrix, axis=0)) / np.nanstd(matrix, axis=0)).astype(np.float32)
-    monkeypatch.setattr(unmix.data.schema, "_NUMBERS_CACHED", 50)
+    monkeypatch.setattr(unmix.data.schema, "NUMBERS_CACHED", 50)
     np.testing.assert_array_equal(plain.standardise(matrix), expected)
     order = np.random.default_rng(1).permutation(301)
     np.testing.assert_array_equal(plain.standardise(matrix, order=order), expected[order])
-    monkeypatch.setattr(unmix.data.cells, "_NUMBERS_AT_ONCE", 700)
+    monkeypatch.setattr(unmix.data.cells, "NUMBERS_AT_ONCE", 700)
     small = FeatureSchema.learn(matrix, None, "float64")
     np.testing.assert_allclose(small.center, plain.center, rtol=1e-14)
     np.testing.assert_allclose(small.scale, plain.scale, rtol=1e-14)
@@ -110,12 +110,12 @@ def test_latents_and_features_in_batches_are_those_of_all_rows(fitted, frame, mo
 def test_an_audit_looks_at_fewer_points_of_a_very_wide_model(fitted, monkeypatch, at_once, points):
     shapes = []
 
-    def watched(model, spread, plain=unmix.audit.input._jacobian):
+    def watched(model, spread, plain=unmix.audit.input.jacobian_of):
         shapes.append(plain(model, spread).shape)
         return plain(model, spread)
 
     monkeypatch.setattr(unmix.audit.input, "rows_at_once", lambda *sizes: at_once)
-    monkeypatch.setattr(unmix.audit.input, "_jacobian", watched)
+    monkeypatch.setattr(unmix.audit.input, "jacobian_of", watched)
     fitted.audit()
     assert shapes == [(points, 5, 2)]
 

@@ -13,7 +13,7 @@ import unmix
 from unmix import CGGAN, CGVAE
 from unmix.datasets import load_digits_two_colours
 from unmix.errors import StorageError
-from unmix.fits.storage import _READ_BACK, DONE, _sum_of
+from unmix.fits.storage import DONE, READ_BACK, sum_of
 from unmix.images import ImageClassifier
 from unmix.train.checkpoint import read_state, write_state
 
@@ -34,7 +34,7 @@ def sealed(folder):
     done = json.loads((folder / DONE).read_text())
     files = {name: sha256((folder / name).read_bytes()).hexdigest() for name in done["files"]}
     own = {"finished": done["finished"], "files": files}
-    (folder / DONE).write_text(json.dumps(own | {"sha256": _sum_of(own)}))
+    (folder / DONE).write_text(json.dumps(own | {"sha256": sum_of(own)}))
     return folder
 
 
@@ -112,7 +112,7 @@ def flips(content, n, seed):
 
 def test_a_flipped_bit_in_any_file_that_is_read_is_seen(saved, tmp_path):
     folder = changed(saved, tmp_path, DONE, lambda content: content)
-    for path in (folder / name for name in (*_READ_BACK, DONE) if (folder / name).exists()):
+    for path in (folder / name for name in (*READ_BACK, DONE) if (folder / name).exists()):
         whole = path.read_bytes()
         for content in flips(whole, 8, seed=1):
             path.write_bytes(content)

@@ -12,7 +12,8 @@ import unmix
 from unmix.datasets import make_sparse_mixing
 from unmix.objectives.rotation import Moments, best_map, rotation_objective
 
-SETTINGS = {"n_restarts": 1, "n_spare": 0, "verbose": 0}
+# A bit more than a third of the default length, from which on a fit may say that latents are too few.
+SETTINGS = {"n_restarts": 1, "n_spare": 0, "max_epochs": 75, "verbose": 0}
 DATA = make_sparse_mixing(n_latents=3, n_features=6, n_domains=3, n_samples=1500, random_state=4)
 
 

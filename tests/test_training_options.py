@@ -12,7 +12,7 @@ from own_parts import Wide
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, ReduceLROnPlateau
 
 import unmix
-from unmix import CGVAE
+from unmix import CGGAN, CGVAE, ImageTranslator
 from unmix.baselines import FactorVAE, SparseVAE
 from unmix.errors import SettingError
 
@@ -73,6 +73,81 @@ def test_a_callback_that_fails_leaves_the_estimator_as_it_was(frame, labels):
 def test_what_is_no_list_of_callbacks_is_refused(callbacks, frame, labels):
     with pytest.raises(SettingError, match="callbacks must be a list of callables, each called with the record"):
         CGVAE(**QUICK).fit(frame, labels, callbacks=callbacks)
+
+
+# Callbacks of models that are trained in steps
+
+STEPS = {"n_latents": 2, "hidden": (6,), "max_steps": 350, "encoder_steps": 250, "batch_size": 16, "verbose": 0}
+
+
+def test_callbacks_get_a_record_of_every_block_of_every_start(frame, labels):
+    records = []
+    model = CGGAN(**STEPS, n_restarts=2).fit(frame, labels, callbacks=[records.append])
+    assert [(record.start, record.step) for record in records] == [(k, s) for k in (0, 1) for s in range(100, 601, 100)]
+    assert {record.n_steps for record in records} == {600}
+    own = [record for record in records if record.start == model.best_restart_]
+    history = model.history_.set_index("step")
+    for record in own:
+        expected = history.loc[record.step].dropna()
+        assert set(record.terms) == set(expected.index)
+        np.testing.assert_allclose([record.terms[name] for name in expected.index], expected)
+    assert np.all(np.diff([record.seconds for record in own]) > 0)
+    with pytest.raises(FrozenInstanceError):
+        own[0].step = 0
+    with pytest.raises(TypeError):
+        own[0].terms["encoder_real"] = 0.0
+    plain = CGGAN(**STEPS, n_restarts=2).fit(frame, labels)
+    np.testing.assert_array_equal(model.transform(frame), plain.transform(frame))
+
+
+@pytest.mark.parametrize(
+    ("stops", "seen"),
+    [({100}, [100, 400, 500, 600]), ({100, 400}, [100, 400]), ({500}, [100, 200, 300, 400, 500]), ({600}, None)],
+)
+def test_a_callback_ends_the_adversarial_steps_and_then_those_of_the_encoder(stops, seen, frame, labels):
+    steps, taken = [], {100: 350, 500: 500, 600: 600}
+    ask = [lambda block: block.step in stops, lambda block: steps.append(block.step)]
+    model = CGGAN(**STEPS).fit(frame, labels, callbacks=ask)
+    assert steps == (seen or [100, 200, 300, 400, 500, 600])
+    assert model.n_steps_ == (150 if len(stops) == 2 else taken[min(stops)])
+    assert np.isfinite(model.transform(frame)).all()
+    assert np.isfinite(model.start_errors_).all()
+    assert np.isfinite(model.translate(frame, labels, to="a")).all()
+
+
+def test_a_resumed_fit_of_steps_remembers_what_a_callback_ended(frame, labels, tmp_path):
+    whole = CGGAN(**STEPS).fit(frame, labels, callbacks=[lambda block: block.step == 200])
+
+    def interrupt(block):
+        if block.step == 500:
+            raise KeyboardInterrupt
+        return block.step == 200
+
+    model = CGGAN(**STEPS)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(frame, labels, callbacks=[interrupt], checkpoint=tmp_path / "state")
+    model.fit(frame, labels, checkpoint=tmp_path / "state", resume=True)
+    assert model.n_steps_ == whole.n_steps_ == 450
+    np.testing.assert_array_equal(model.transform(frame), whole.transform(frame))
+
+
+@pytest.mark.slow
+def test_a_callback_stops_the_translator():
+    data = unmix.datasets.make_typefaces(2, characters="abcdefgh")
+    seen = []
+    words = {"channels": 4, "n_content": 2, "batch_size": 2, "max_steps": 300, "verbose": 0}
+    ask = [seen.append, lambda block: block.step == 200]
+    model = ImageTranslator(**words).fit(data.images, data.domains, callbacks=ask)
+    assert [(block.step, block.n_steps, block.start) for block in seen] == [(100, 300, 0), (200, 300, 0)]
+    assert "translator_reconstruction" in seen[0].terms
+    assert model.n_steps_ == 200
+    assert model.translate(data.images[:2], data.domains[:2], to="italic").shape == (2, 16, 16, 1)
+
+
+@pytest.mark.parametrize("model", [CGGAN(), ImageTranslator()], ids=lambda model: type(model).__name__)
+def test_models_in_steps_refuse_what_is_no_list_of_callbacks(model):
+    with pytest.raises(SettingError, match=r"callbacks must be a list of callables.*or of a block of steps; got 3"):
+        model.fit(np.zeros((4, 16, 16, 1), np.uint8), list("abab"), callbacks=3)
 
 
 # Warm starts

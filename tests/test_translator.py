@@ -376,7 +376,7 @@ def test_same_seed_same_bits_and_resume_equals_uninterrupted(faces, tmp_path, mo
 
 @pytest.mark.slow
 def test_a_training_of_hours_is_announced(faces, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "_LONG", 0.0)
+    monkeypatch.setattr(progress, "LONG", 0.0)
     with pytest.warns(DataWarning, match=r"will take about .* on cpu.*max_steps"):
         ImageTranslator(**{**TINY, "verbose": 1}).fit(faces.images, faces.domains)
     assert "3 steps on cpu, about" in capsys.readouterr().err

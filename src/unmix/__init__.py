@@ -7,7 +7,7 @@
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unmix.errors import DataWarning, UnmixError
 from unmix.version import __version__
@@ -71,7 +71,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _SUBMODULES = ("audit", "baselines", "datasets", "errors", "images", "metrics", "scverse", "theory")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for: ``import unmix`` alone loads no other library."""
     if name in _SUBMODULES:
         return import_module(f"unmix.{name}")

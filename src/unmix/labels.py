@@ -147,7 +147,7 @@ def _made_up(n_columns: int) -> list[str]:
     return [UNNAMED] if n_columns == 1 else [f"u{k}" for k in range(n_columns)]
 
 
-def _single(values: Any, name: object) -> Any:
+def _single(values: Any, name: object) -> object:
     columns = _columns(values)
     if len(columns) != 1:
         raise DomainError(f"Domain column {name_text(name)!r} holds {len(columns)} columns. Pass one label per row.")

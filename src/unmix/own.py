@@ -28,7 +28,7 @@ def import_name(thing: object) -> str:
     return f"{module}:{name}"
 
 
-def plain_import(thing: object) -> dict[str, Any]:
+def plain_import(thing: object) -> dict[str, object]:
     """A class, a function, or a ``functools.partial`` of one as a dict that JSON can hold; ``imported_from`` reads it.
 
     Raises

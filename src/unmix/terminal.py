@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 # C0 without tab and newline, DEL, C1, line and paragraph separators, directional embeddings, overrides and isolates,
 # and lone surrogates: what is left of bytes in a file's name that are not UTF-8.
@@ -54,7 +54,7 @@ class _Printable:
         for line in lines:
             self.write(line)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name == "buffer":
             raise AttributeError("bytes would go past the escapes")
         return getattr(self.rich_proxied_file, name)

@@ -12,6 +12,7 @@ from unmix.errors import SettingError
 from unmix.numbers import is_number, is_whole
 
 _MOST_SEED = 2**63 - 1
+_MOST_SHOWN = 100
 # What a ``random_state`` may be.
 RandomLike = int | np.random.RandomState | None
 
@@ -26,7 +27,9 @@ class Check:
     def need(self, name: str, value: object) -> None:
         """Raise ``SettingError`` where ``value`` of the setting ``name`` does not hold."""
         if not self.holds(value):
-            raise SettingError(f"{name} must be {self.expected}; got {value!r}.")
+            shown = " ".join(repr(value).split())
+            shown = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]} …"
+            raise SettingError(f"{name} must be {self.expected}; got {shown}.")
 
     def or_else(self, value: object, shown: str = "") -> Check:
         """The same with one value more, such as None."""

@@ -62,7 +62,7 @@ class Context:
             self._results[check.condition] = check.run(self.whole if check.of_all else self.part, self)
         return cast("CheckResult[Evidence]", self._results[check.condition])
 
-    def faults(self, checks: Sequence[Check[Any]]) -> dict[int, Said]:
+    def faults(self, checks: Sequence[Check[object]]) -> dict[int, Said]:
         """Reason against each faulty latent; of several checks the first one counts."""
         found: dict[int, Said] = {}
         for check in reversed(checks):

@@ -319,7 +319,7 @@ def subject_of_model(
         absent=tuple(name for index, name in enumerate(domains) if index not in present),
         names=tuple(names),
         feature_names=tuple(feature_names),
-        jacobian=_jacobian(model, spread),
+        jacobian=jacobian_of(model, spread),
         starts=starts,
         agreement=agreement,
         worse_by=worse_by,
@@ -404,7 +404,7 @@ def _encoded(model: FittedModel, x: torch.Tensor, design: torch.Tensor) -> torch
 
 
 @torch.no_grad()
-def _jacobian(model: FittedModel, points: Floats) -> Floats:
+def jacobian_of(model: FittedModel, points: Floats) -> Floats:
     result: Floats = model.jacobian(_tensor(model, points)).cpu().double().numpy()
     return result
 

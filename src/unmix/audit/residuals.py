@@ -110,9 +110,9 @@ def residual_dependence(
     strata: Ints,
     names: Sequence[str],
     seed: int = 0,
-    least_share: float = LEAST_SHARED,
-) -> ResidualDependence:
-    """``strongest_pair`` of the residuals of at most 5,000 ``rows`` with one draw of the latents.
+    least_shares: Sequence[float] = (LEAST_SHARED,),
+) -> list[ResidualDependence]:
+    """``strongest_pairs`` of the residuals of at most 5,000 ``rows`` with one draw of the latents.
 
     ``strata`` (rows,) are the rows' domains, -1 for none; ``names`` those of the features. Of more than 2,000 features
     it takes 2,000 at random.
@@ -129,16 +129,21 @@ def residual_dependence(
     taken = np.arange(residuals.shape[1])
     if len(taken) > _MOST_FEATURES:
         taken = np.sort(np.random.default_rng(0).choice(len(taken), _MOST_FEATURES, replace=False))
-    found = strongest_pair(residuals[:, taken], strata[place], least_share)
-    copies = tuple((names[taken[a]], names[taken[b]]) for a, b in found.copies)
-    return replace(found, features=tuple(names[taken[k]] for k in found.features), copies=copies)
+
+    def named(found: ResidualDependence) -> ResidualDependence:
+        copies = tuple((names[taken[a]], names[taken[b]]) for a, b in found.copies)
+        return replace(found, features=tuple(names[taken[k]] for k in found.features), copies=copies)
+
+    return [named(own) for own in strongest_pairs(residuals[:, taken], strata[place], least_shares)]
 
 
-def strongest_pair(residuals: Floats, strata: Ints, least_share: float = LEAST_SHARED) -> ResidualDependence:
+def strongest_pairs(
+    residuals: Floats, strata: Ints, least_shares: Sequence[float] = (LEAST_SHARED,)
+) -> list[ResidualDependence]:
     """The pair of columns of ``residuals`` (rows, features) with the largest rank correlation within ``strata``.
 
-    Pairs that share ``least_share`` of a feature's variance come first; if that is below the default, copies come last.
-    NaN entries, rows of stratum -1 and rows that are alone in their stratum are left out.
+    One for each of ``least_shares``: pairs that share so much of a feature's variance come first; if that is below the
+    default, copies come last. NaN entries, rows of stratum -1 and rows that are alone in their stratum are left out.
     """
     n_features = residuals.shape[1]
     products, counts, variance = np.zeros((3, n_features, n_features))
@@ -152,20 +157,22 @@ def strongest_pair(residuals: Floats, strata: Ints, least_share: float = LEAST_S
         products, squares = products + score.T @ score, squares + np.nansum((own - _mean(own)) ** 2, axis=0)
         counts, variance = counts + both, variance + both * len(own) / (len(own) - 1)
     if n_features < 2 or not counts.any():
-        return ResidualDependence(0.0, np.inf, 0.0, ())
+        return [ResidualDependence(0.0, np.inf, 0.0, ())] * len(least_shares)
     spread = np.sqrt(squares / np.maximum(counts.diagonal(), 1.0))
     counts = np.maximum(counts, 1.0)
     beyond = norm.isf(-np.expm1(np.log1p(-_LEVEL) / (n_features * (n_features - 1) / 2)) / 2)
     size, limit = np.abs(products) / counts, beyond * np.sqrt(variance) / counts
     share = size * np.outer(spread, spread)
     copies = np.triu((size >= _COPIES) & (size > limit) & (share < LEAST_SHARED), 1)
-    order = size - limit + ((share >= least_share) & (size > limit)) - 2.0 * (copies & (least_share < LEAST_SHARED))
-    order[np.tril_indices(n_features)] = -np.inf
     named = tuple((int(a), int(b)) for a, b in np.argwhere(copies)[:_MOST_COPIES])
-    pair = np.unravel_index(int(order.argmax()), order.shape)
-    return ResidualDependence(
-        float(size[pair]), float(limit[pair]), float(share[pair]), tuple(int(k) for k in pair), named
-    )
+    found = []
+    for least in least_shares:
+        order = size - limit + ((share >= least) & (size > limit)) - 2.0 * (copies & (least < LEAST_SHARED))
+        order[np.tril_indices(n_features)] = -np.inf
+        pair = np.unravel_index(int(order.argmax()), order.shape)
+        features = tuple(int(k) for k in pair)
+        found.append(ResidualDependence(float(size[pair]), float(limit[pair]), float(share[pair]), features, named))
+    return found
 
 
 def _scores(values: Floats) -> Floats:

@@ -52,8 +52,8 @@ OOD = "ood.jsonl"
 KINDS = ("inside", "mixing", "label", "few", "far", "few domains", "few domains, far")
 OWN, ORACLE = "DomainRegressor", "oracle"
 _FIRST_SEED = 920
-_LATENTS, _FEATURES, _DOMAINS, _FEW_DOMAINS = 4, 10, 6, 4
-_ROWS, _FEW_ROWS, _TARGET_ROWS = 300, 60, 1000
+LATENTS, FEATURES, _DOMAINS, _FEW_DOMAINS = 4, 10, 6, 4
+ROWS, _FEW_ROWS, TARGET_ROWS = 300, 60, 1000
 _NOISE_OF_LABEL, _NOISE = 0.3, 0.05
 _FAR = 2.0
 _STARTS = 2
@@ -79,7 +79,7 @@ def run_ood(
         The rows cannot be read or written, or another study is running in the folder.
     """
     path = as_path(folder) / OOD
-    sizes = [size for size in ((_ROWS,), (_FEW_ROWS,), (_ROWS, _FEW_DOMAINS)) if set(_kinds(*size)) & set(kinds)]
+    sizes = [size for size in ((ROWS,), (_FEW_ROWS,), (ROWS, _FEW_DOMAINS)) if set(_kinds(*size)) & set(kinds)]
     keys = {
         " ".join(map(str, (__version__, seed, *size))): (seed, *size)
         for size in sizes
@@ -129,7 +129,7 @@ def _kinds(n_rows: int, n_domains: int = _DOMAINS) -> tuple[str, ...]:
     """The kinds of shift of problems of one size."""
     if n_domains != _DOMAINS:
         return "few domains", "few domains, far"
-    return ("inside", "mixing", "label", "far") if n_rows == _ROWS else ("few",)
+    return ("inside", "mixing", "label", "far") if n_rows == ROWS else ("few",)
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,10 @@ class _Problem:
 def _problem(seed: int, n_rows: int, n_domains: int) -> _Problem:
     rng = np.random.default_rng(seed)
     data = make_sparse_mixing(
-        n_latents=_LATENTS,
-        n_features=_FEATURES,
+        n_latents=LATENTS,
+        n_features=FEATURES,
         n_domains=n_domains,
-        n_samples=n_domains * 3 * _TARGET_ROWS,
+        n_samples=n_domains * 3 * TARGET_ROWS,
         density=0.4,
         noise=_NOISE,
         n_unchanging=1,
@@ -161,16 +161,16 @@ def _problem(seed: int, n_rows: int, n_domains: int) -> _Problem:
     y = cause / cause.std() + _NOISE_OF_LABEL * rng.standard_normal(len(cause))
     of = [np.flatnonzero(domains == domain) for domain in range(n_domains)]
     train = np.concatenate([rows[:n_rows] for rows in of[:-1]])
-    labelled, test = of[-1][:n_rows], of[-1][n_rows : n_rows + _TARGET_ROWS]
+    labelled, test = of[-1][:n_rows], of[-1][n_rows : n_rows + TARGET_ROWS]
     changed = x[test].copy()
-    feature, weights = rng.integers(_FEATURES), rng.standard_normal(_LATENTS)
+    feature, weights = rng.integers(FEATURES), rng.standard_normal(LATENTS)
     other = np.tanh(z @ weights)
     changed[:, feature] = ((other - other.mean()) / other.std())[test] + _NOISE * rng.standard_normal(len(test))
     frequent = rng.random(len(test)) < 1.0 / (1.0 + np.exp(-2.0 * y[test]))
     moved = z[of[-1]]
-    there = z[train].mean(axis=0) + _FAR * rng.choice([-1.0, 1.0], _LATENTS) * z[train].std(axis=0)
+    there = z[train].mean(axis=0) + _FAR * rng.choice([-1.0, 1.0], LATENTS) * z[train].std(axis=0)
     moved = np.where(data.unchanging, moved, moved + there - moved.mean(axis=0))
-    far = data.mixing(moved) + _NOISE * rng.standard_normal((len(moved), _FEATURES))
+    far = data.mixing(moved) + _NOISE * rng.standard_normal((len(moved), FEATURES))
     target = dict.fromkeys(_kinds(n_rows, n_domains), (x[test], y[test]))
     seen = dict.fromkeys(target, (x[labelled], y[labelled]))
     for kind in target:
@@ -179,7 +179,7 @@ def _problem(seed: int, n_rows: int, n_domains: int) -> _Problem:
         elif kind == "label":
             target[kind] = x[test][frequent], y[test][frequent]
         elif kind.endswith("far"):
-            target[kind] = far[n_rows : n_rows + _TARGET_ROWS], y[test]
+            target[kind] = far[n_rows : n_rows + TARGET_ROWS], y[test]
             seen[kind] = far[:n_rows], y[labelled]
     return _Problem(x[train], y[train], domains[train], seen, target)
 
@@ -187,7 +187,7 @@ def _problem(seed: int, n_rows: int, n_domains: int) -> _Problem:
 def _results(seed: int, n_rows: int, n_domains: int) -> list[Row]:
     problem = _problem(seed, n_rows, n_domains)
     new = n_domains - 1
-    model = CGVAE(n_latents=_LATENTS, n_restarts=_STARTS, random_state=seed, verbose=0)
+    model = CGVAE(n_latents=LATENTS, n_restarts=_STARTS, random_state=seed, verbose=0)
     head = DomainRegressor(clone(model)).fit(problem.x, problem.y, domains=problem.domains)
     oracles: dict[bool, DomainRegressor] = {}
     baselines = _Baselines(problem.x, problem.domains, problem.y, seed)
@@ -225,10 +225,10 @@ class _Baselines:
             own = domains == domain
             self.within[own] = StandardScaler().fit_transform(x[own])
         self.linear = {
-            "PCA": PCA(_LATENTS, random_state=seed).fit(self.scaled),
-            "FastICA": FastICA(_LATENTS, whiten="unit-variance", max_iter=1000, random_state=seed).fit(self.scaled),
+            "PCA": PCA(LATENTS, random_state=seed).fit(self.scaled),
+            "FastICA": FastICA(LATENTS, whiten="unit-variance", max_iter=1000, random_state=seed).fit(self.scaled),
         }
-        imsda = IMSDA(n_latents=_LATENTS, n_style=_LATENTS - 1, n_restarts=1, random_state=seed, verbose=0)
+        imsda = IMSDA(n_latents=LATENTS, n_style=LATENTS - 1, n_restarts=1, random_state=seed, verbose=0)
         self.imsda, self.x = imsda.fit(x, domains), x
 
     def predict(self, target: Floats) -> dict[str, Floats]:

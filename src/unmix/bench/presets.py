@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from unmix.bench.methods import METHODS, Method
 from unmix.bench.study import Block, Study
@@ -28,7 +27,7 @@ _FORMS = ("both, L1", "both, squared", "both, feature decoder", "both, spline pr
 _SUBSAMPLED = ("both, all rows", "both, 8 rows", "both, every step", "both, every 4th step")
 _FIRST_SEED, _FIRST_OF_TARGETS = 500, 600
 
-Grid = dict[str, Sequence[Any]]
+Grid = dict[str, Sequence[object]]
 _SMALL: Grid = {"n_latents": [4], "n_features": [8], "density": [0.5]}
 _LARGE: Grid = {"n_latents": [8], "n_features": [24], "density": [0.3]}
 

@@ -23,7 +23,7 @@ from unmix.errors import DataError, SettingError
 from unmix.numbers import is_number
 from unmix.own import found, import_name
 
-Function: TypeAlias = str | Callable[..., Any]
+Function: TypeAlias = str | Callable[..., object]
 """A function, or where it is: ``"package.module:name"``."""
 
 _NEEDED = ("n_samples", "random_state")
@@ -67,7 +67,7 @@ def function_of(function: Function, what: str) -> Callable[..., Any]:
     return own
 
 
-def options_of(generator: Function | None) -> dict[str, Any]:
+def options_of(generator: Function | None) -> dict[str, object]:
     """Options of a generator with their defaults, without ``random_state``; None: ``make_sparse_mixing``.
 
     Raises
@@ -115,7 +115,7 @@ def draw(generator: Function | None, problem: Mapping[str, Any], n_samples: int,
     return Drawn(x, z, domains, getattr(data, "auxiliary", None) or {}, support, source=data)
 
 
-def measured(metric: Function, name: str, z: Any, latents: Any, beside: Mapping[str, Any]) -> float:
+def measured(metric: Function, name: str, z: object, latents: object, beside: Mapping[str, object]) -> float:
     """The value of a metric; it gets those of ``beside`` that it has arguments for.
 
     Raises

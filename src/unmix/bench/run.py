@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import joblib
 import numpy as np
@@ -85,7 +85,7 @@ def run_study(
         return [done[run.key] for run in study.runs()]
 
 
-def rows_of(tasks: Iterable[Any], n_jobs: int, path: Path | None) -> Iterator[Row]:
+def rows_of(tasks: Iterable[object], n_jobs: int, path: Path | None) -> Iterator[Row]:
     """What joblib's ``tasks`` return, as they finish, each on the disk at ``path`` before it is handed on."""
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
     with _sigterm_raises(), _ending(parallel(tasks)) as measured:
@@ -163,7 +163,7 @@ def measure(run: Run, threads: int = 1) -> Row:
     return row
 
 
-def _cell(value: object) -> Any:
+def _cell(value: object) -> object:
     """What stands in a row: a list, such as a support, as text."""
     return json.dumps(value) if isinstance(value, list) else value
 

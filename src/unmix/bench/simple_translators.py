@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -109,13 +111,21 @@ class NearestInTarget(SimpleTranslator):
 
 
 class PixelTransport(SimpleTranslator):
-    """Gaussian optimal transport of the pixels, on 60 principal components, through the barycentre of the domains."""
+    """Gaussian optimal transport of the pixels, on 60 principal components, through the barycentre of the domains.
+
+    Where ``matched``, it is turned so that images which are each other's nearest in two domains come together.
+    """
+
+    def __init__(self, matched: bool = False) -> None:
+        self.matched = matched
 
     def _learn(self, x: Floats, places: NDArray[np.int64]) -> None:
         rows, groups = torch.from_numpy(x), torch.from_numpy(places)
         self.transport = GaussianTransport.fit(
             rows, groups, len(self.domains_), n_components=_COMPONENTS, keep_rest=False
         )
+        if self.matched:
+            turn(self.transport, [rows.float()], groups)
 
     def _moved(self, x: Floats, source: NDArray[np.int64], target: int) -> Floats:
         common = self.transport.common(torch.from_numpy(x).float(), torch.from_numpy(source))
@@ -123,21 +133,13 @@ class PixelTransport(SimpleTranslator):
         return moved
 
 
-class MatchedTransport(PixelTransport):
-    """The same, turned so that images which are each other's nearest in two domains come together."""
-
-    def _learn(self, x: Floats, places: NDArray[np.int64]) -> None:
-        super()._learn(x, places)
-        turn(self.transport, [torch.from_numpy(x).float()], torch.from_numpy(places))
-
-
-SIMPLE: dict[str, type[SimpleTranslator]] = {
+SIMPLE: dict[str, Callable[[], SimpleTranslator]] = {
     "copy": Copy,
     "mean and spread": MeanAndSpread,
     "map of colours": Colours,
     "nearest in target": NearestInTarget,
     "Gaussian transport": PixelTransport,
-    "matched transport": MatchedTransport,
+    "matched transport": partial(PixelTransport, matched=True),
 }
 
 

@@ -61,7 +61,7 @@ class Run:
     ``metrics`` by name are measured beside those of every study.
     """
 
-    problem: Mapping[str, Any]
+    problem: Mapping[str, object]
     seed: int
     method: Method
     generator: Function | None = None
@@ -93,7 +93,7 @@ class Block:
     """A grid of problem options (each a list of values) × methods; ``seeds`` where they differ from the study's."""
 
     methods: Sequence[Method]
-    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    grid: Mapping[str, Sequence[object]] = field(default_factory=dict)
     seeds: Sequence[int] | None = None
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,7 @@ from unmix.labels import label_column, label_text
 from unmix.metrics import content_accuracy, style_accuracy
 from unmix.metrics.inputs import labels
 
-DIGIT_SETTINGS: dict[str, Any] = {
+DIGIT_SETTINGS: dict[str, object] = {
     "n_latents": 20,
     "n_style": 4,
     "hidden": (64, 64),
@@ -45,7 +44,7 @@ DIGIT_SETTINGS: dict[str, Any] = {
 }
 """Settings of ``CGGAN`` for images of 16 × 16 pixels in two colours, in minutes on two cores."""
 
-EMOJI_SETTINGS: dict[str, Any] = {
+EMOJI_SETTINGS: dict[str, object] = {
     "n_latents": 40,
     "n_style": 8,
     "hidden": (128, 128),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -55,7 +55,7 @@ def in_options(message: str) -> str:
     return message
 
 
-def given(**options: object) -> dict[str, Any]:
+def given(**options: object) -> dict[str, object]:
     """The options that the user set: those that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 

@@ -87,7 +87,7 @@ def fit_table(
         typer.echo(f"store   {write_store(source, write)}")
 
 
-def _store(table: Path, layer: str | None, write: Path | None, *, overwrite: bool) -> Any:
+def _store(table: Path, layer: str | None, write: Path | None, *, overwrite: bool) -> AnnDataLike | None:
     """AnnData of a file, after a check of the output path; None for any other table."""
     if write is not None and check_store(write).exists() and not overwrite:
         raise StorageError(f"{write} exists. Choose another --write, or add --overwrite to replace it.")
@@ -97,7 +97,7 @@ def _store(table: Path, layer: str | None, write: Path | None, *, overwrite: boo
     return source
 
 
-def read_source(table: Path, layer: str | None) -> Any:
+def read_source(table: Path, layer: str | None) -> AnnDataLike | None:
     """AnnData of a file; None for any other table, which has no ``layer``."""
     if is_store(table):
         return read_annotated(table)
@@ -165,11 +165,11 @@ def transform_table(model: BaseEstimator, run: Path, table: Path, out: Path, *, 
 def audit_run(run: Path, table: Path | None, *, as_json: bool, leave_one_out: bool = False) -> None:
     """Print the audit of a run, on its own rows or on those of a file."""
     model = load(run, device="cpu")
-    if table is None and not isinstance(model, LatentEstimator):
-        raise SettingError(
-            f"{run} holds a {type(model).__name__}, which keeps no rows. Pass a file of rows to audit on."
-        )
     if table is None:
+        if not isinstance(model, LatentEstimator):
+            raise SettingError(
+                f"{run} holds a {type(model).__name__}, which keeps no rows. Pass a file of rows to audit on."
+            )
         if leave_one_out:
             raise SettingError("--leave-one-out fits again without domains: pass the file that the run was fitted on.")
         found = model.audit()

@@ -14,7 +14,7 @@ from unmix.forms import SparseLike
 
 Floats = NDArray[np.float64]
 
-_NUMBERS_AT_ONCE = 2**22
+NUMBERS_AT_ONCE = 2**22
 
 
 class Cells:
@@ -76,7 +76,7 @@ class Cells:
 
     def column_blocks(self) -> Iterator[tuple[slice, Floats]]:
         """All columns, so many at a time that they take some 30 MB."""
-        width = max(1, _NUMBERS_AT_ONCE // max(1, len(self)))
+        width = max(1, NUMBERS_AT_ONCE // max(1, len(self)))
         for begin in range(0, self.shape[1], width):
             place = slice(begin, min(begin + width, self.shape[1]))
             yield place, self.columns(place)
@@ -86,7 +86,7 @@ class Cells:
         for place, part in self.column_blocks():
             yield from enumerate(np.ascontiguousarray(part.T), place.start)
 
-    def row_blocks(self, numbers: int = _NUMBERS_AT_ONCE) -> Iterator[tuple[slice, Floats]]:
+    def row_blocks(self, numbers: int = NUMBERS_AT_ONCE) -> Iterator[tuple[slice, Floats]]:
         """All rows, so many at a time that they are no more than so many ``numbers``."""
         height = max(1, numbers // max(1, self.shape[1]))
         for begin in range(0, len(self), height):
@@ -94,7 +94,7 @@ class Cells:
             yield place, self.rows(place)
 
     def ordered(
-        self, order: NDArray[np.int64] | None, numbers: int = _NUMBERS_AT_ONCE
+        self, order: NDArray[np.int64] | None, numbers: int = NUMBERS_AT_ONCE
     ) -> Iterator[tuple[slice, slice | NDArray[np.int64], Floats]]:
         """``row_blocks`` of all rows in another order: where they go, where they are, and their numbers."""
         if order is None:

@@ -203,7 +203,7 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.generic] | None:
     return None
 
 
-def _as_written(column: pa.ChunkedArray, *, typed: bool) -> Any:
+def _as_written(column: pa.ChunkedArray, *, typed: bool) -> object:
     """Text, None where a cell is empty; where ``typed``, numbers if they would be written just so."""
     words = [word or None for word in column.to_pylist()]
     present = [word for word in words if word is not None]

@@ -25,7 +25,7 @@ _ENDINGS = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".webp"),
 )
 _MEMBER_BYTES = 256 * 2**20
-_ARCHIVE_BYTES = 2**30
+ARCHIVE_BYTES = 2**30
 _ARCHIVE_RATIO = 100
 
 
@@ -142,7 +142,7 @@ def archive_files(archive: zipfile.ZipFile, path: Path) -> list[ImageFile]:
             found.append((parts, member))
     total, packed = sum(member.file_size for _, member in found), path.stat().st_size
     largest = max((member.file_size for _, member in found), default=0)
-    if largest > _MEMBER_BYTES or total > max(_ARCHIVE_BYTES, _ARCHIVE_RATIO * packed):
+    if largest > _MEMBER_BYTES or total > max(ARCHIVE_BYTES, _ARCHIVE_RATIO * packed):
         raise DataError(
             f"{path} of {packed} bytes would unpack to {total} bytes, its largest file to {largest}: more than images "
             "need. If that is right, unpack it yourself and pass the folder."

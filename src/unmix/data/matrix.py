@@ -178,7 +178,7 @@ def _from_rows(rows: Sequence[object]) -> NDArray[np.generic]:
         ) from error
 
 
-def _from_pandas(frame: pd.DataFrame) -> Any:
+def _from_pandas(frame: pd.DataFrame) -> object:
     refuse_duplicates([str(name) for name in frame.columns])
     kinds = set(frame.dtypes)
     if all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in kinds):

@@ -112,7 +112,9 @@ def _on_eta(
     total, seen, exposure = np.zeros((3, *means.shape))
     for place, part in cells.column_blocks():
         known = (~np.isnan(part)).astype(float)
-        total[:, place], seen[:, place] = indicator @ np.nan_to_num(part), indicator @ known
+        # Of continuous features there are no rates or shares; theirs would be of any sign.
+        total[:, place] = indicator @ np.where((counts | yes)[place], np.nan_to_num(part), 0.0)
+        seen[:, place] = indicator @ known
         exposure[:, place] = (indicator * size) @ known
     rate = total.sum(axis=0) / np.maximum(exposure.sum(axis=0), 1e-12)
     ratio = np.log((total + _PSEUDO) / (exposure * rate + _PSEUDO))

@@ -15,7 +15,7 @@ from unmix.data.nuisance import Nuisance
 from unmix.data.sizes import COUNTS, DISCRETE, TOTAL, SizeFactors
 from unmix.errors import SchemaError, warn
 
-_NUMBERS_CACHED = 2**15
+NUMBERS_CACHED = 2**15
 _FAR_FROM_ZERO = 1e8
 # In standard deviations at fit: what is named, and what is refused because its squares overflow.
 _STRANGE, BEYOND = 1e4, 1e12
@@ -119,7 +119,7 @@ class FeatureSchema:
         center, scale, cells = np.array(self.center), np.array(self.scale), Cells.of(matrix)
         result = np.empty(cells.shape, dtype=np.float32)
         furthest = 0.0
-        for place, taken, rows in cells.ordered(order, _NUMBERS_CACHED):
+        for place, taken, rows in cells.ordered(order, NUMBERS_CACHED):
             with np.errstate(over="ignore"):
                 of_rows, beside = (None if own is None else own[taken] for own in (log_size, offsets))
                 part = (_to_standardise(rows, self.counted, of_rows, beside) - center) / scale

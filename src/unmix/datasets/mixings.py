@@ -29,7 +29,7 @@ Form = Literal["features", "flow", "dense"]
 FORMS = ("features", "flow", "dense")
 _HIDDEN = 6
 _LAYERS = 2
-_UNITS_AT_ONCE = 8_000_000
+UNITS_AT_ONCE = 8_000_000
 
 
 class Mixing(Protocol):
@@ -78,7 +78,7 @@ class SparseMixing:
 
     def _in_parts(self, function: Callable[[Floats], Floats], z: Floats) -> Floats:
         """The function, some rows at a time: the hidden units of all rows at once can fill the memory."""
-        rows = max(1, _UNITS_AT_ONCE // self.bias.size)
+        rows = max(1, UNITS_AT_ONCE // self.bias.size)
         if len(z) <= rows:
             return function(z)
         return np.concatenate([function(z[start : start + rows]) for start in range(0, len(z), rows)])

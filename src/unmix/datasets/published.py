@@ -32,7 +32,7 @@ _DSPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz from https://github.
 _SHAPES3D = "3dshapes.h5 from https://github.com/google-deepmind/3d-shapes"
 _DSPRITES_SHAPES = ("square", "ellipse", "heart")
 _SHAPES3D_SHAPES = ("cube", "cylinder", "sphere", "capsule")
-_BLOCK = 4096
+BLOCK = 4096
 
 
 def read_dsprites(
@@ -254,8 +254,8 @@ def _gather(read: Callable[[int, int], NDArray[np.uint8]], rows: Ints, shape: tu
     """
     wanted, place = np.unique(rows, return_inverse=True)
     kept = np.empty((len(wanted), *shape[1:]), dtype=np.uint8)
-    for start in range(0, shape[0], _BLOCK):
-        stop = min(start + _BLOCK, shape[0])
+    for start in range(0, shape[0], BLOCK):
+        stop = min(start + BLOCK, shape[0])
         low, high = np.searchsorted(wanted, (start, stop))
         if low < high:
             kept[low:high] = read(start, stop)[wanted[low:high] - start]

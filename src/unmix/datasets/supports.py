@@ -29,7 +29,7 @@ Ints = NDArray[np.int64]
 STRUCTURES = ("random", "columns", "blocks", "overlapping")
 _DRAWS = 20_000
 # Entries that may be drawn in all: large supports get fewer draws, so that a hopeless search ends within seconds.
-_ENTRIES = 20_000_000
+ENTRIES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Plan:
 def draw_support(rng: np.random.Generator, plan: Plan, limit: int | None) -> tuple[Bools, int]:
     """A support that maps the latents one to one, and needs at most ``limit`` domains; with the domains it needs."""
     fixed = plan.structure in ("blocks", "overlapping") and not plan.triangular
-    draws = 1 if fixed else min(_DRAWS, max(1, _ENTRIES // (plan.n_latents * plan.n_features)))
+    draws = 1 if fixed else min(_DRAWS, max(1, ENTRIES // (plan.n_latents * plan.n_features)))
     for _ in range(draws):
         support = _DRAW[plan.structure](rng, plan)
         if plan.triangular:

@@ -215,7 +215,7 @@ class Counts(_Discrete):
         design = None if self.effects is None else rows.design
         rate, log_dispersion = self.predictor(output, rows.offset), self._log_dispersion(progress, design)
         if log_dispersion is not None:
-            return _negative_binomial(rows.features, rate, log_dispersion, rows.observed)
+            return negative_binomial(rows.features, rate, log_dispersion, rows.observed)
         found = rows.features * rate - rate.exp() - torch.lgamma(rows.features + 1.0)
         return (found if rows.observed is None else found * rows.observed).sum(-1)
 
@@ -277,9 +277,9 @@ class Counts(_Discrete):
         theta = 1.0 / self.dispersion(rows.design).to(x)
         return 2.0 * (ratio - (x + theta) * ((x + theta) / (mean + theta)).log())
 
-    def release(self) -> None:
+    def release(self, shared: float, until: float) -> None:
         if self.noise is not None:
-            self.noise.release()
+            self.noise.release(shared, until)
 
     def lower_floor(self, most: float) -> None:
         self.course = self.course.lowered(most)
@@ -300,42 +300,56 @@ class Counts(_Discrete):
             return
         parts = list(drawn)
         step = max(1, sum(len(rows) for rows, _ in parts) // _MOST_ROWS)
-        parts = [(rows.take(slice(None, None, step)), output[::step]) for rows, output in parts]
         with torch.no_grad():
-            self.noise.log.copy_(self._halved(parts, *_LOG_NOISE))
+            some = ((rows.take(slice(None, None, step)), output[::step]) for rows, output in parts)
+            counted = [own for part in some for own in self._counted(*part)]
+            self.noise.log.copy_(self._halved(counted, *_LOG_NOISE))
             if self.effects is None:
                 return
             self.effects.zero_()
-            columns = [own for own in torch.arange(sum(self.levels)).split(self.levels) if len(own) > 1]
+            columns = self._columns()
             for place in columns * min(len(columns), 2):
                 self.effects[:, place] = 0.0
-                self.effects[:, place] = self._halved(parts, -_MOST_EFFECT, _MOST_EFFECT, place)
+                self.effects[:, place] = self._halved(counted, -_MOST_EFFECT, _MOST_EFFECT, place)
             centred = _centred(self.effects, self.levels)
             self.noise.log += sum((self.effects - centred)[:, own[:1]] for own in columns)
             self.effects.copy_(centred)
 
-    def _halved(
-        self, parts: list[tuple[Rows, Tensor]], least: float, most: float, place: Tensor | None = None
-    ) -> Tensor:
+    def _columns(self) -> list[Tensor]:
+        """Places in the design matrix of each column that has effects."""
+        return [own for own in torch.arange(sum(self.levels)).split(self.levels) if len(own) > 1]
+
+    def _counted(self, rows: Rows, output: Tensor) -> Iterator[_Counted]:
+        """``rows`` and their η (batch, features), by the dispersions that they have."""
+        rate = self.predictor(output, rows.offset)
+        if self.effects is None or not self._columns():
+            yield _Counted(rows.features, rate, rows.observed)
+            return
+        place = torch.cat(self._columns())
+        # Not on every Apple GPU can torch look for unique rows.
+        levels, group = torch.unique(rows.design[:, place].cpu(), dim=0, return_inverse=True)
+        for number, own in enumerate(levels):
+            at = torch.nonzero(group == number).flatten().to(rate.device)
+            design = rate.new_zeros(sum(self.levels))
+            design[place] = own.to(rate)
+            yield _Counted(rows.features[at], rate[at], None if rows.observed is None else rows.observed[at], design)
+
+    def _halved(self, parts: list[_Counted], least: float, most: float, place: Tensor | None = None) -> Tensor:
         """log √φ (1, 1, features) of the best bound, or the effects (1, levels, features) of the levels ``place``."""
         assert self.noise is not None
-        shape = (1, 1 if place is None else len(place), self.base.shape[-1])
+        shape = (1 if place is None else len(place), self.base.shape[-1])
         low, high = (self.base.new_full(shape, edge) for edge in (least, most))
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             slope = torch.zeros_like(middle) if place is None else -middle / _EFFECT_SPREAD**2
-            for rows, output in parts:
-                point = (2.0 * middle).requires_grad_()
-                with torch.enable_grad():
-                    rate = self.predictor(output, rows.offset)[None].detach()
-                    log_dispersion = point
-                    if place is not None and self.effects is not None:
-                        log = self.noise.log + rows.design @ self.effects
-                        log_dispersion = 2.0 * log.detach() + rows.design[:, place] @ point
-                    found = _negative_binomial(rows.features, rate, log_dispersion, rows.observed)
-                    slope = slope + torch.autograd.grad(found.sum(), point)[0]
+            for own in parts:
+                if place is None or self.effects is None or own.design is None:
+                    slope += own.slope(2.0 * middle[0])
+                else:
+                    log = self.noise.log[0, 0] + own.design @ self.effects[0] + own.design[place] @ middle
+                    slope += 2.0 * own.design[place].unsqueeze(1) * own.slope(2.0 * log)
             low, high = torch.where(slope > 0, middle, low), torch.where(slope > 0, high, middle)
-        return (low + high) / 2
+        return ((low + high) / 2)[None]
 
     def of_start(self, start: int) -> dict[str, Tensor]:
         own = super().of_start(start)
@@ -387,6 +401,40 @@ class Bernoulli(_Discrete):
         return first * (1.0 - first)
 
 
+class _Counted:
+    r"""Counts (rows, features) with given log rates, of rows that share a dispersion, of the domain ``design`` if any.
+
+    The digammas are taken of each feature's different counts, which are few beside the entries.
+    """
+
+    def __init__(self, x: Tensor, log_mean: Tensor, observed: Tensor | None, design: Tensor | None = None) -> None:
+        self.x, self.log_mean, self.observed, self.design = x, log_mean, observed, design
+        counted = x if observed is None else x * observed
+        row, column = torch.nonzero(counted, as_tuple=True)
+        own = counted[row, column].long()
+        most = int(own.max()) + 1 if len(own) else 1
+        different, times = torch.unique((column * most + own).cpu(), return_counts=True)
+        self.times = times.to(x.device, _wide(x))
+        self.column, self.count = (part.to(x.device) for part in (different // most, different % most))
+
+    def slope(self, log_dispersion: Tensor) -> Tensor:
+        """Derivative (features,) of the log-likelihood by log φ (features,)."""
+        theta, odds = (-log_dispersion).exp(), self.log_mean + log_dispersion
+        entries = self.x - (self.x + theta) * torch.sigmoid(odds) + theta * functional.softplus(odds)
+        if self.observed is not None:
+            entries = entries * self.observed
+        wide = theta.to(self.times)
+        own = wide[self.column]
+        rises = torch.digamma(own + self.count) - torch.digamma(wide)[self.column]
+        total = entries.sum(0, dtype=wide.dtype).index_add_(0, self.column, own * rises * self.times, alpha=-1.0)
+        return total.to(entries.dtype)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """float64, which gamma functions need, where the device knows it."""
+    return torch.float64 if x.device.type != "mps" else x.dtype
+
+
 def _centred(effects: Tensor, levels: tuple[int, ...]) -> Tensor:
     """``effects`` (starts, n_design, features) minus their mean over the levels of each column."""
     return torch.cat([own - own.mean(1, keepdim=True) for own in effects.split(levels, dim=1)], dim=1)
@@ -401,7 +449,7 @@ def _numbers(values: Tensor) -> Floats:
     return result
 
 
-def _negative_binomial(x: Tensor, log_mean: Tensor, log_dispersion: Tensor, observed: Tensor | None) -> Tensor:
+def negative_binomial(x: Tensor, log_mean: Tensor, log_dispersion: Tensor, observed: Tensor | None) -> Tensor:
     """``log NB(x; μ, φ)`` summed over features (starts, batch); ``log_dispersion`` (starts, batch or 1, features)."""
     result: Tensor = _NegativeBinomial.apply(x, log_mean, log_dispersion, observed)
     return result
@@ -423,7 +471,7 @@ class _NegativeBinomial(torch.autograd.Function):
         softplus, counted = functional.softplus(odds), x if observed is None else x * observed
         row, column = torch.nonzero(counted, as_tuple=True)
         own = x[row, column]
-        wide = torch.float64 if x.device.type != "mps" else x.dtype
+        wide = _wide(x)
         of_nonzero = _at(theta, row, column).to(wide)
         above = own.to(wide) + of_nonzero
         gammas = torch.lgamma(above) - torch.lgamma(of_nonzero) - torch.lgamma(own.to(wide) + 1.0)

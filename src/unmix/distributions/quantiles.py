@@ -37,9 +37,8 @@ _LEAST = 1e-300
 def carried(x: Floats, own: Frozen, moved: Frozen, change: Floats, rng: np.random.Generator) -> Floats:
     """``x`` of the frozen scipy distribution ``own``, carried to ``moved``; as it is where ``change`` is 0."""
     result = x.copy()
-    share, upper = rng.random(x.shape), x >= own.mean()
-    low, high = _tails(x, own, share)
-    for side, tail, inverse in ((upper, high, "isf"), (~upper, low, "ppf")):
+    tail, upper = _tail(x, own, rng.random(x.shape))
+    for side, inverse in ((upper, "isf"), (~upper, "ppf")):
         place = side & (np.abs(change) > _SAME)
         if not place.any():
             continue
@@ -50,15 +49,19 @@ def carried(x: Floats, own: Frozen, moved: Frozen, change: Floats, rng: np.rando
 
 def normal_residuals(x: Floats, own: Frozen, rng: np.random.Generator) -> Floats:
     """Φ⁻¹(u) of every entry."""
-    low, high = _tails(x, own, rng.random(x.shape))
-    result: Floats = np.where(low < 0.5, ndtri(np.maximum(low, _LEAST)), -ndtri(np.maximum(high, _LEAST)))
-    return result
+    tail, upper = _tail(x, own, rng.random(x.shape))
+    result: Floats = ndtri(np.maximum(tail, _LEAST))
+    return np.where(upper, -result, result)
 
 
-def _tails(x: Floats, own: Frozen, share: Floats) -> tuple[Floats, Floats]:
-    """u and 1 - u, each without loss where it is small."""
-    mass = own.pmf(x)
-    return own.cdf(x) - share * mass, own.sf(x) + share * mass
+def _tail(x: Floats, own: Frozen, share: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """1 - u of the entries from the mean on (True), which may be small there, and u of those below it."""
+    mass, upper = own.pmf(x), x >= own.mean()
+    # Of 0, the smallest value, u is a share of its probability: no distribution function is asked for.
+    above, below = upper & (x > 0), ~upper & (x > 0)
+    tail = np.where(upper, 1.0 - mass, mass)
+    tail[above], tail[below] = _at(own, above).sf(x[above]), _at(own, below).cdf(x[below])
+    return tail + np.where(upper, share, -share) * mass, upper
 
 
 def _at(distribution: Frozen, place: NDArray[np.bool_]) -> Frozen:

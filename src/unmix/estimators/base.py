@@ -46,6 +46,7 @@ from unmix.estimators.prepare import (
 from unmix.estimators.progress import announce, conclude, epoch_bar
 from unmix.estimators.settings import CALLBACKS, COMMON, planned_epochs, training_settings
 from unmix.files import as_path
+from unmix.fits.fit import Summary
 from unmix.fits.latent import LatentFit, LatentSummary, finish_fit
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
@@ -73,10 +74,10 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
     checks: ClassVar[Mapping[str, Check]] = {}
     reads_domains: ClassVar[bool] = False
     examines_residuals: ClassVar[bool] = False
-    steps_per_latent: ClassVar[int] = 350
-    least_steps: ClassVar[int] = 2_800
+    steps_per_latent = 350
+    least_steps = 2_800
     assumption: ClassVar[str] = "the factors change between domains"
-    summary_type: ClassVar[type[LatentSummary]] = LatentSummary
+    summary_type: ClassVar[type[Summary]] = LatentSummary
 
     model_ = Learnt[FittedModel](lambda fit: fit.model)
     support_ = Learnt[NDArray[np.bool_]](lambda fit: fit.summary.support)
@@ -339,6 +340,37 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
             carried = carried + np.where(self.schema_.continuous, self._offsets(X), 0.0)
         return self.schema_.restore(carried).astype(self.schema_.dtype, copy=False)
 
+    def corrected(self, X: DataLike) -> NDArray[np.number]:
+        """The same rows as they would be in the average batch (n_samples, n_features); needs no domain.
+
+        For models with ``nuisance``. Only the effect of the batch on each feature is removed: latents, size and what
+        the latents leave of a row stay. Continuous features are shifted, counts and binary features keep their quantile
+        (``docs/likelihoods.md``).
+
+        Raises
+        ------
+        SettingError
+            The model was fitted without ``nuisance``.
+        """
+        check_is_fitted(self)
+        if not isinstance(self.schema_, FeatureSchema) or self.schema_.nuisance is None:
+            raise SettingError(
+                "corrected takes the effects of batches off, which this model has not learnt. Fit it with nuisance=, "
+                "the name of the column of batches."
+            )
+        rows, effects = self._new_rows(as_table(X, self._layer()), given=X), self._offsets(X)
+        parts, generator = [], torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for place in blocks(len(rows), self.n_features_in_):
+                own = rows.take(place)
+                without = None
+                if own.offset is not None:
+                    without = own.offset - torch.from_numpy(effects[place]).to(own.offset)
+                output = self.model_.reconstruct(self.model_.mean(own.x, own.observed, own.design))
+                kept = self.model_.likelihood.carry(own, output, output, generator, without)
+                parts.append(kept.cpu().double().numpy())
+        return self.schema_.restore(np.concatenate(parts)).astype(self.schema_.dtype, copy=False)
+
     def _left_over(self) -> torch.Tensor:
         """Mean residual of each domain (n_design, n_features)."""
         found = self.description_.left_over
@@ -415,7 +447,10 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         return tags
 
     def planned_epochs(self, n_samples: int) -> float:
-        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or its default number of steps."""
+        """Passes over so many rows that ``fit`` plans: ``max_epochs``, or its default number of steps.
+
+        With ``n_latents="auto"`` those of the fit that follows the choice, or before it of the shortest.
+        """
         epochs, part = planned_epochs(self, n_samples)
         return epochs * part
 
@@ -484,7 +519,7 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         """New rows with their domains, where the model uses them."""
         return self._new_rows(*separate(X, y, self._layer()), with_domain=self.uses_domains, given=X)
 
-    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, Any]:
+    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, LabelsLike]:
         """New rows, and their domains as given."""
         table, y = separate(X, y, self._layer())
         return self._new_rows(table, y, with_domain=True, given=X), y

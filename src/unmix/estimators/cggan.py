@@ -29,10 +29,11 @@ from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
 from unmix.estimators.gan_report import write_gan_report
 from unmix.estimators.prepare import as_fitted, in_layer, labelled_images, latent_matrix, rows_for, separate
 from unmix.estimators.progress import block_bar, say, warn_if_long
+from unmix.estimators.settings import CALLBACKS
 from unmix.files import as_path, file_to_write
-from unmix.fits.adversarial import GANFit, GANSummary, errors_table
+from unmix.fits.adversarial import AdversarialSummary, GANFit, errors_table
 from unmix.fits.audited import audit_generator
-from unmix.fits.fit import Fit
+from unmix.fits.fit import Fit, Summary
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
 from unmix.models.cggan import FLOWS, MODULATIONS, CGGANConfig, CGGANNetwork
@@ -40,6 +41,7 @@ from unmix.models.fitted_gan import FittedGAN
 from unmix.objectives.sparsity import PENALTIES
 from unmix.terminal import duration
 from unmix.train.adversarial import AdversarialSettings, expected_seconds
+from unmix.train.callbacks import BlockCallback
 from unmix.train.devices import pick_device
 from unmix.train.starts import fit_starts
 from unmix.validation import (
@@ -186,7 +188,7 @@ class CGGAN(FittedFace[GANFit]):
         "auxiliary": AUXILIARY,
         "verbose": VERBOSE,
     }
-    summary_type: ClassVar[type[GANSummary]] = GANSummary
+    summary_type: ClassVar[type[Summary]] = AdversarialSummary
     assumption: ClassVar[str] = "domains act through few latents, the style, and each of those moves few features"
     model_ = Learnt[FittedGAN](lambda fit: fit.model)
     content_ = Learnt[Ints](lambda fit: np.arange(fit.model.n_content))
@@ -229,6 +231,7 @@ class CGGAN(FittedFace[GANFit]):
         y: LabelsLike = None,
         *,
         layer: str | None = None,
+        callbacks: Sequence[BlockCallback] = (),
         checkpoint: str | Path | None = None,
         resume: bool = False,
     ) -> Self:
@@ -243,8 +246,13 @@ class CGGAN(FittedFace[GANFit]):
             The domain of each row; at least two domains.
         layer, checkpoint, resume
             As in ``CGVAE.fit``, which raises the same errors.
+        callbacks : sequence of callables, optional
+            Each is called after every hundred steps with a frozen record: ``step``, ``n_steps`` and ``start`` (its
+            number), ``terms`` (a mapping with the names of ``history_``), ``seconds``. If one returns True, this start
+            ends its adversarial steps, and the encoder's follow; if it returns True in those, this start ends.
         """
         self._check_words()
+        CALLBACKS.need("callbacks", callbacks)
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
         features, domains, rows = prepare_gan(
@@ -282,6 +290,7 @@ class CGGAN(FittedFace[GANFit]):
                 settings,
                 judged_by="encoder_real",
                 on_block=on_block,
+                callbacks=callbacks,
                 checkpoint=None if checkpoint is None else as_path(checkpoint),
                 resume=resume,
                 schema=(features, domains),
@@ -296,7 +305,7 @@ class CGGAN(FittedFace[GANFit]):
             history=pd.DataFrame(result.history).astype({"step": int}),
             starts=errors_table(errors, kept),
             best=kept,
-            summary=GANSummary(model.mean_effects(rows), result.n_steps),
+            summary=AdversarialSummary(model.mean_effects(rows), result.n_steps),
             seed=seed,
             seconds=result.seconds,
         )

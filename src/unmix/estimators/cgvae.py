@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from sklearn.base import clone
 from torch import nn
 
 from unmix.audit.residuals import STRONG
@@ -21,7 +20,7 @@ from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.prepare import KindWords, Prepared, in_layer
 from unmix.estimators.progress import say
-from unmix.estimators.selection import choose_latents, falls_short, long_enough, probed
+from unmix.estimators.selection import choose_latents, falls_short, long_enough, probed, unfitted
 from unmix.estimators.settings import DISPERSION, LIKELIHOOD, NUISANCE, SIZE_FACTORS, or_own
 from unmix.fits.latent import LINEAR_MODEL
 from unmix.fits.words import plain_settings
@@ -195,8 +194,8 @@ Likelihood
     }
     examines_residuals: ClassVar[bool] = True
     assumption: ClassVar[str] = "the factors change between domains and each feature depends on few of them"
-    steps_per_latent: ClassVar[int] = 330
-    least_steps: ClassVar[int] = 2_000
+    steps_per_latent = 330
+    least_steps = 2_000
 
     n_latents: int | str = 4
     decoder: str | MakeDecoder = "dense"
@@ -231,7 +230,7 @@ Likelihood
             return self._warned()
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
-        numbered = clone(self).set_params(n_latents=1, random_state=seed)
+        numbered = unfitted(self, n_latents=1, random_state=seed)
         if (before := getattr(self, "fit_", None)) is not None:
             numbered.set_params(n_latents=before.model.n_latents)
             numbered.fit_ = before
@@ -299,11 +298,6 @@ Likelihood
                 'dispersion="domain" takes features with likelihood "negative_binomial", which alone has a dispersion; '
                 f'the likelihood is {found}. Set likelihood="negative_binomial", or leave dispersion out.'
             )
-
-    def planned_epochs(self, n_samples: int) -> float:
-        """As of any estimator; of "auto" those of the fit that follows the choice, or before it of the shortest."""
-        number = getattr(self, "n_latents_", 1) if self.n_latents == "auto" else self.n_latents
-        return LatentEstimator.planned_epochs(clone(self).set_params(n_latents=number), n_samples)
 
     def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         self._check_own(features, domains)

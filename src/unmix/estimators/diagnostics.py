@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
@@ -23,11 +22,12 @@ from unmix.files import file_to_write
 from unmix.fits.audited import NewRows, audit_fit, new_rows
 from unmix.fits.latent import LatentFit
 from unmix.forms import DataLike, LabelsLike
-from unmix.nets.state import OwnState
+from unmix.nets.state import methods_in_own_state
 from unmix.report.html import write_report
 
 
-class Diagnostics(OwnState):
+@methods_in_own_state
+class Diagnostics(ABC):
     """Mixin of estimators with a ``LatentFit``: methods that examine the fit, alone or with new rows."""
 
     fit_: LatentFit
@@ -214,7 +214,7 @@ class Diagnostics(OwnState):
             )
 
     @abstractmethod
-    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, Any]:
+    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, LabelsLike]:
         """New rows, and their domains as given."""
 
     def _audited_rows(self, X: DataLike, y: LabelsLike) -> NewRows:

@@ -20,12 +20,13 @@ from unmix.errors import DomainError, SettingError
 from unmix.estimators.atomic import atomic
 from unmix.estimators.prepare import in_layer, output_dtype, prepare
 from unmix.forms import DataLike, LabelsLike
-from unmix.nets.state import OwnState
+from unmix.nets.state import methods_in_own_state
 from unmix.validation import RandomLike, random_seed
 
 
+@methods_in_own_state
 @dataclass(eq=False, repr=False)
-class CEBRA(OwnState, TransformerMixin, BaseEstimator):
+class CEBRA(TransformerMixin, BaseEstimator):
     """Contrastive embedding of rows by their domains, by the package ``cebra``, which must be installed.
 
     Schneider, Lee, Mathis: Learnable latent embeddings for joint behavioural and neural analysis, Nature 2023,

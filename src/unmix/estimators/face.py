@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,11 @@ from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.errors import DataError, DomainError, StorageError
 from unmix.files import as_path, names_in
-from unmix.fits.fit import AnyFit, Kind, kind_name
+from unmix.fits.fit import AnyFit, Summary, kind_name, register
 from unmix.fits.storage import holds_model
 from unmix.forms import DataLike, LabelsLike
-from unmix.nets.state import OwnState
+from unmix.models.frame import Framed
+from unmix.nets.state import methods_in_own_state
 from unmix.validation import NUMBERS, RandomLike, random_seed, whole
 
 Value = TypeVar("Value")
@@ -54,9 +55,13 @@ class Learnt(Generic[Value]):
         raise AttributeError(f"{self.name} is read from the fit and cannot be set.")
 
 
-class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit]):
+@methods_in_own_state
+class FittedFace(TransformerMixin, BaseEstimator, ABC, Generic[OwnFit]):
     """Abstract estimator whose learnt attributes are those of ``fit_``, a frozen ``Fit``."""
 
+    assumption: ClassVar[str]
+    uses_domains: ClassVar[bool] = True
+    summary_type: ClassVar[type[Summary]]
     fit_: OwnFit
 
     model_ = Learnt[Any](lambda fit: fit.model)
@@ -73,6 +78,10 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
     mixing_ = Learnt[NDArray[np.float64]](lambda fit: fit.summary.mixing)
     seed_ = Learnt[int](lambda fit: fit.seed)
     fit_seconds_ = Learnt[float](lambda fit: fit.seconds)
+
+    def __init_subclass__(cls, **words: object) -> None:
+        super().__init_subclass__(**words)
+        register(methods_in_own_state(cls))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write model, schema, history and tables into the folder ``path`` and return it; ``unmix.load`` reads it.
@@ -92,6 +101,14 @@ class FittedFace(OwnState, Kind, TransformerMixin, BaseEstimator, Generic[OwnFit
                 f"{path} holds files but no model of unmix, so it is not replaced. Choose another folder."
             )
         return self.fit_.to_folder(path)
+
+    @abstractmethod
+    def _check_words(self) -> None:
+        """Raise ``SettingError`` for a constructor parameter that cannot be."""
+
+    @abstractmethod
+    def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> Framed:
+        """A model that takes the state of a saved one; ``fitted`` are the scalars that were saved with it."""
 
     @abstractmethod
     def translate(self, X: DataLike, y: LabelsLike = None, *, to: LabelsLike) -> NDArray[np.number]:

@@ -22,14 +22,15 @@ from unmix.fits.words import plain_settings, restored
 from unmix.forms import DataLike, LabelsLike
 from unmix.labels import label_column, label_text
 from unmix.models.features import FeatureNetwork, extract, fingerprint
-from unmix.nets.state import OwnState, in_own_state
+from unmix.nets.state import in_own_state, methods_in_own_state
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.classify import fit_classifier
 from unmix.validation import FLAG, POSITIVE, RandomLike, need_all, random_seed, whole
 
 
+@methods_in_own_state
 @dataclass(eq=False, repr=False)
-class ImageClassifier(OwnState, ClassifierMixin, BaseEstimator):
+class ImageClassifier(ClassifierMixin, BaseEstimator):
     """A small convolutional classifier: judge of translated images, and feature extractor with a name.
 
     Parameters

@@ -68,7 +68,7 @@ def write_gan_report(
             table = _distances(model, shown[0], groups, extractor)
             tables += [table] if isinstance(table, PageTable) else []
             notes += [table] if isinstance(table, str) else []
-        sections += _drawn(model, names)
+        sections += drawn(model, names)
     else:
         sections.append(moves_section(_maps(model), names))
         notes.append(left_out([column.name for column in model.domain_schema_.columns]))
@@ -133,15 +133,15 @@ def _maps(model: Any) -> NDArray[np.float64]:
     return model.mixing_.mean(axis=2).transpose(2, 0, 1)
 
 
-def _drawn(model: Any, names: list[str]) -> list[ImageSection]:
+def drawn(model: Any, names: list[str]) -> list[ImageSection]:
     others = f"as in the first sample of {model.domains_[0]}"
     return [
         *domain_sections(lambda domain, k: model.sample(SHOWN, domain=domain, random_state=k), model.domains_),
-        *latent_sections(_traversed(model), others, _maps(model), names),
+        *latent_sections(traversed(model), others, _maps(model), names),
     ]
 
 
-def _traversed(model: Any) -> Images:
+def traversed(model: Any) -> Images:
     """One drawn image per latent, with that latent set to one value after the other; without the encoder."""
     design = model._design(model.domains_[0], SHOWN)
     noise = torch.randn(SHOWN, model.n_latents, generator=torch.Generator().manual_seed(0))[:1].repeat(SHOWN, 1)

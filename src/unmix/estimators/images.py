@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,6 +22,7 @@ from unmix.data.images import CodeSchema
 from unmix.data.pictures import Images
 from unmix.errors import DataError, SchemaError, SettingError, StorageError
 from unmix.estimators.atomic import atomic
+from unmix.estimators.base import LatentEstimator
 from unmix.estimators.cgvae import CGVAE
 from unmix.estimators.prepare import Prepared, as_images, labelled_images, prepare_images
 from unmix.estimators.progress import epoch_bar, say, warn_if_long
@@ -30,7 +31,8 @@ from unmix.files import as_path, file_to_write
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
 from unmix.labels import labels_frame
-from unmix.models.base import FittedModel
+from unmix.models.base import FittedModel, LatentModel
+from unmix.models.cgvae import MakeLikelihood, MakePrior
 from unmix.models.image_autoencoder import (
     Autoencoder,
     CodeFrame,
@@ -40,6 +42,7 @@ from unmix.models.image_autoencoder import (
     default_widths,
 )
 from unmix.models.own_autoencoder import OwnAutoencoder, Part
+from unmix.nets.own_decoder import MakeDecoder
 from unmix.report.images import (
     REACH,
     SHOWN,
@@ -80,7 +83,7 @@ PAIR = Check(
 
 
 @dataclass(eq=False, repr=False)
-class CGVAEImages(CGVAE):
+class CGVAEImages(LatentEstimator):
     r"""Latent factors of images from several domains: an autoencoder, and CG-VAE on its codes.
 
     A convolutional VAE, which ignores the domains, encodes the images; ``CGVAE`` finds the factors in the principal
@@ -150,10 +153,21 @@ penalty_rows, penalty_every, kl_weight, n_spare, likelihood
         "warm_start": Check("False: images are fitted in two stages, anew", lambda value: value is False),
     }
     assumption: ClassVar[str] = "the factors change between domains"
-    steps_per_latent: ClassVar[int] = 1_400
-    least_steps: ClassVar[int] = 2_800
+    steps_per_latent = 1_400
 
     n_latents: int | str = 8
+    decoder: str | MakeDecoder = "dense"
+    prior: str | MakePrior = "gaussian"
+    sparsity: float | str = "auto"
+    penalty: str = "log"
+    penalty_rows: int = 32
+    penalty_every: int = 2
+    kl_weight: float = 1.0
+    n_spare: int = 2
+    likelihood: str | Mapping[str, str] | MakeLikelihood = "gaussian"
+    size_factors: str | None = "total"
+    nuisance: str | None = None
+    dispersion: str = "feature"
     autoencoder: tuple[Part, Part] | str | None = None
     n_codes: int = 16
     widths: Sequence[int] | None = None
@@ -182,9 +196,9 @@ penalty_rows, penalty_every, kl_weight, n_spare, likelihood
             validation_fraction=self.validation_fraction,
             seed=_SPLIT_SEED,
         )
-        words = {**self.get_params(deep=False), "random_state": seed}
-        factors = type(self)(**{**words, "autoencoder": None if self.autoencoder is None else OWN})
-        plain_settings(factors, seed)
+        own = None if self.autoencoder is None else OWN
+        parameters = plain_settings(type(self)(**{**self.get_params(deep=False), "autoencoder": own}), seed)
+        factors = self._factors().set_params(random_state=seed)
         place, seconds, network = None if checkpoint is None else as_path(checkpoint), 0.0, None
         if self.autoencoder is None:
             network, seconds = self._trained(data, seed, place, resume)
@@ -204,15 +218,24 @@ penalty_rows, penalty_every, kl_weight, n_spare, likelihood
                 "most as many latents, or pass a larger n_codes."
             )
         table_of_codes = _named(frame.components(codes))
-        super(CGVAEImages, factors).fit(table_of_codes, y, callbacks=callbacks, checkpoint=place, resume=resume)
+        fit = factors.fit(table_of_codes, y, callbacks=callbacks, checkpoint=place, resume=resume).fit_
         if network is not None and place is not None:
             place.unlink(missing_ok=True)
-        own = factors.fit_
-        own.model.add_module("coder", frame)
-        columns: Any = own.schema
+        fit.model.add_module("coder", frame)
+        columns: Any = fit.schema
         schema = CodeSchema.of(columns, data.features, codes.shape[1])
-        self.fit_ = replace(own, schema=schema, seconds=own.seconds + seconds)
+        seconds += fit.seconds
+        self.fit_ = replace(fit, kind=type(self), parameters=parameters, schema=schema, seconds=seconds)
         return self
+
+    def _factors(self) -> CGVAE:
+        """The second stage, with the settings of this estimator."""
+        factors = CGVAE(**{own.name: getattr(self, own.name) for own in fields(CGVAE)})
+        factors.steps_per_latent, factors.least_steps = self.steps_per_latent, self.least_steps
+        return factors
+
+    def _network(self, features: Any, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
+        return self._factors()._network(features, domains, seed, n_starts)
 
     def _trained(
         self, data: Prepared, seed: int, checkpoint: Path | None, resume: bool
@@ -225,7 +248,7 @@ penalty_rows, penalty_every, kl_weight, n_spare, likelihood
         held_out = rows.take(slice(data.n_train, None)) if len(data.held_out) else train
         steps_a_pass = max(1, round(len(train) / _BATCH))
         epochs = max(1, round(_STEPS / steps_a_pass)) if self.max_epochs is None else int(self.max_epochs)
-        seconds = epochs * steps_a_pass * _seconds_a_step(network, train.take(slice(0, _BATCH)))
+        seconds = epochs * steps_a_pass * seconds_a_step(network, train.take(slice(0, _BATCH)))
         said = f"autoencoder: {epochs * steps_a_pass} steps on {len(train)} images, about {duration(seconds)}"
         say(self.verbose, f"unmix {type(self).__name__}, {said}")
         warn_if_long(seconds, device, "Scale the images down (read_images(…, size=32)) or lower max_epochs")
@@ -402,7 +425,7 @@ penalty_rows, penalty_every, kl_weight, n_spare, likelihood
     def _labelled_rows(self, X: DataLike, y: LabelsLike) -> Rows:
         return self._new_rows(X, y, with_domain=True)
 
-    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, Any]:
+    def _audited(self, X: DataLike, y: LabelsLike) -> tuple[Rows, LabelsLike]:
         table, y = labelled_images(X, y)
         return self._new_rows(table, y, with_domain=True), y
 
@@ -444,7 +467,7 @@ def _refuse_foreign(path: Path) -> None:
         )
 
 
-def _seconds_a_step(network: ImageAutoencoder, rows: Rows) -> float:
+def seconds_a_step(network: ImageAutoencoder, rows: Rows) -> float:
     """Seconds of one step of the training, tried on a copy."""
     tried, noise = copy.deepcopy(network), torch.zeros(1, len(rows), network.n_noise, device=rows.x.device)
     began = 0.0

@@ -23,14 +23,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from unmix.errors import DataError
 from unmix.forms import LabelsLike
 from unmix.labels import label_texts
-from unmix.nets.state import OwnState
+from unmix.nets.state import methods_in_own_state
 from unmix.objectives.rotation import Moments, best_map
 from unmix.validation import RandomLike, random_seed
 
 _LEAST_ROWS = 20
 
 
-class JointDiagonalization(OwnState, TransformerMixin, BaseEstimator):
+@methods_in_own_state
+class JointDiagonalization(TransformerMixin, BaseEstimator):
     """Linear latents whose covariance is diagonal in every domain.
 
     Parameters

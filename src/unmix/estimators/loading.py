@@ -9,6 +9,8 @@ import torch
 
 from unmix.estimators import baselines, cggan, cgvae, domain_baselines, images, translator
 from unmix.estimators.base import LatentEstimator
+from unmix.estimators.cggan import CGGAN
+from unmix.estimators.translator import ImageTranslator
 from unmix.fits.fit import Fit, kinds
 from unmix.fits.words import live_settings
 from unmix.nets.state import in_own_state
@@ -21,7 +23,7 @@ ESTIMATORS: dict[str, type[LatentEstimator]] = {
 
 
 @in_own_state
-def load(path: str | Path, *, device: str | torch.device = "auto") -> Any:
+def load(path: str | Path, *, device: str | torch.device = "auto") -> LatentEstimator | CGGAN | ImageTranslator:
     """Read an estimator back from a folder that ``save`` wrote; it need not be trained on the same device.
 
     Raises

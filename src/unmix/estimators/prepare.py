@@ -71,7 +71,7 @@ class Prepared:
         return np.arange(self.n_train, len(self.groups))
 
 
-def in_layer(X: DataLike, layer: str | None) -> Any:
+def in_layer(X: DataLike, layer: str | None) -> DataLike:
     """``X`` with the layer read that ``fit`` is told to take; ``X`` itself without one.
 
     Raises
@@ -87,7 +87,7 @@ def in_layer(X: DataLike, layer: str | None) -> Any:
     return table
 
 
-def separate(X: DataLike, y: LabelsLike, layer: str | None = None) -> tuple[Any, Any]:
+def separate(X: DataLike, y: LabelsLike, layer: str | None = None) -> tuple[DataLike, LabelsLike]:
     """Features and domains. A text ``y`` names a column of the table (or of ``.obs`` of AnnData), a list several.
 
     A name may also be one of a pandas index. ``layer`` is the one that is read of AnnData.
@@ -113,7 +113,9 @@ def separate(X: DataLike, y: LabelsLike, layer: str | None = None) -> tuple[Any,
     return split_columns(table, names, None, [])
 
 
-def _separate_annotated(X: AnnDataLike, y: LabelsLike, names: Sequence[str], layer: str | None) -> tuple[Any, Any]:
+def _separate_annotated(
+    X: AnnDataLike, y: LabelsLike, names: Sequence[str], layer: str | None
+) -> tuple[DataLike, LabelsLike]:
     obs = X.obs
     if not isinstance(y, str) and not _are_columns([*names], obs):
         _warn_of_indices(obs, y)
@@ -153,7 +155,7 @@ def _warn_of_indices(X: DataLike, y: LabelsLike) -> None:
         warn(said)
 
 
-def as_fitted(table: DataLike, features: FeatureSchema, domains: DomainSchema) -> Any:
+def as_fitted(table: DataLike, features: FeatureSchema, domains: DomainSchema) -> DataLike:
     """A table of new rows with the variables of AnnData aligned by their names, and without a frame's domain columns.
 
     The model's own domain columns may stand among those of a frame; arrays pass unchanged.
@@ -215,7 +217,7 @@ def prepare(
     return Prepared(features, domains, rows, groups[order], order, len(train), header(table))
 
 
-def header(table: DataLike) -> Any:
+def header(table: DataLike) -> DataLike:
     """What scikit-learn reads names off: a frame without rows in place of ``Annotated``, else ``table``."""
     return pd.DataFrame(columns=list(table.names)) if isinstance(table, Annotated) else table
 
@@ -371,7 +373,9 @@ class Beside:
     batches: LabelsLike = None
 
 
-def beside_features(X: DataLike | None, table: DataLike, sizes: str | None, nuisance: str | None) -> tuple[Any, Beside]:
+def beside_features(
+    X: DataLike | None, table: DataLike, sizes: str | None, nuisance: str | None
+) -> tuple[DataLike, Beside]:
     """The table without the columns that ``sizes`` and ``nuisance`` name, and these; ``X`` may have them as well.
 
     ``X`` is what the user passed: a table with the column of domains, or AnnData, whose ``.obs`` they are in then.

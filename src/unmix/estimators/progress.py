@@ -24,11 +24,11 @@ from unmix.estimators.prepare import Prepared
 from unmix.fits.latent import LINEAR_MODEL, LatentFit, kept_as_begun
 from unmix.terminal import duration, printable
 
-_LONG = 3600.0
+LONG = 3600.0
 
 OnEpoch = Callable[[int, list[float]], None]
 OnBlock = Callable[[int, dict[str, float]], None]
-OnRow = Callable[[Mapping[str, Any]], None]
+OnRow = Callable[[Mapping[str, object]], None]
 
 
 class _Patient:
@@ -70,7 +70,7 @@ def say(verbose: int, text: str, level: int = 1) -> None:
 
 def warn_if_long(seconds: float, device: torch.device, advice: str) -> None:
     """A warning before a training of an hour or more; ``advice`` is what makes it shorter."""
-    if seconds >= _LONG:
+    if seconds >= LONG:
         warn(
             f"The training will take about {duration(seconds)} on {device}. {advice}, or pass a GPU as device; with "
             "checkpoint= it can be interrupted."
@@ -169,7 +169,7 @@ def run_bar(n_runs: int, n_done: int) -> Iterator[OnRow]:
     with Progress(*columns, TextColumn("{task.fields[last]}", markup=False), console=_console()) as bar:
         task = bar.add_task("runs", total=n_runs, completed=n_done, last="")
 
-        def on_row(row: Mapping[str, Any]) -> None:
+        def on_row(row: Mapping[str, object]) -> None:
             found = row["error"] or f"MCC {row['mcc']:.3f}"
             bar.update(task, advance=1, last=printable(f"{row['method']}: {found}"[:60].replace("\n", " ")))
 

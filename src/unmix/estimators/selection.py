@@ -11,13 +11,13 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 
 from unmix.audit.describe import chunks
 from unmix.audit.input import LEAST_SHARED, ResidualDependence, stratify
@@ -32,6 +32,7 @@ from unmix.train.devices import pick_device
 from unmix.train.fit import fit as train_model
 
 Floats = NDArray[np.float64]
+Estimator = TypeVar("Estimator", bound=LatentEstimator)
 
 COLUMNS = (
     *("n_latents", "bound", "bound_se", "gain", "gain_se", "r2"),
@@ -126,7 +127,7 @@ def fit_rows(
         Candidate(
             found.model.n_latents,
             np.concatenate(bounds),
-            residual_dependence(found.model, train, strata, data.features.names, least_share=least_share),
+            residual_dependence(found.model, train, strata, data.features.names, least_shares=[least_share])[0],
             float(found.description.r2.mean()),
             int((found.description.posterior_width > 1.0).sum()),
             found.agreed.mean,
@@ -230,7 +231,7 @@ def choose_latents(estimator: LatentEstimator, X: DataLike, y: LabelsLike, seed:
 
     def probe(number: int) -> Candidate:
         if number not in found:
-            found[number] = _probe(clone(estimator).set_params(n_latents=number), data, seed)
+            found[number] = _probe(unfitted(estimator, n_latents=number), data, seed)
         return found[number]
 
     number = first
@@ -242,7 +243,7 @@ def choose_latents(estimator: LatentEstimator, X: DataLike, y: LabelsLike, seed:
         number += 1
     less, before = found.get(number - 1), found.get(number - 2)
     if less and before and probe(number).independent and not (less.independent or gains(before, less)):
-        found[number - 1] = fit_rows(clone(estimator).set_params(n_latents=number - 1), data, seed).candidate
+        found[number - 1] = fit_rows(unfitted(estimator, n_latents=number - 1), data, seed).candidate
     return decide(list(found.values()))
 
 
@@ -259,7 +260,14 @@ def _probe(estimator: LatentEstimator, data: Prepared, seed: int) -> Candidate:
 
 def _alone(estimator: LatentEstimator) -> LatentEstimator:
     """A copy that trains one start, with neither penalty nor spare latents."""
-    return clone(estimator).set_params(n_restarts=1, n_spare=0, sparsity=0.0, early_stopping=False)
+    return unfitted(estimator, n_restarts=1, n_spare=0, sparsity=0.0, early_stopping=False)
+
+
+def unfitted(estimator: Estimator, **words: object) -> Estimator:
+    """A copy with other settings, not fitted, whose training is as long by default."""
+    copied: Estimator = clone(estimator).set_params(**words)
+    copied.steps_per_latent, copied.least_steps = estimator.steps_per_latent, estimator.least_steps
+    return copied
 
 
 def probed(estimator: LatentEstimator, data: Prepared) -> Candidate | None:
@@ -270,7 +278,7 @@ def probed(estimator: LatentEstimator, data: Prepared) -> Candidate | None:
     epochs, part = planned_epochs(estimator, len(data.rows))
     if len(data.features.names) > _WIDE or not _long_enough(estimator, len(data.rows), epochs * part):
         return None
-    return _probe(clone(estimator).set_params(max_epochs=None), data, _FIXED_SEED)
+    return _probe(unfitted(estimator, max_epochs=None), data, _FIXED_SEED)
 
 
 def falls_short(estimator: LatentEstimator, data: Prepared, probe: Candidate) -> bool:
@@ -285,16 +293,15 @@ def falls_short(estimator: LatentEstimator, data: Prepared, probe: Candidate) ->
     return found.residual.exceeds(WEAK, AUDITED_SHARE)
 
 
-def long_enough(model: BaseEstimator) -> bool:
+def long_enough(model: LatentEstimator) -> bool:
     """Whether a fit took at least a third of the default training; before that, residuals are not informative."""
     n_rows = model.settings_["n_train"] + model.settings_["n_held_out"]
-    fitted = clone(model).set_params(n_latents=model.n_latents_)
-    part = planned_epochs(fitted, n_rows)[1]
-    return _long_enough(fitted, n_rows, model.n_epochs_ * part)
+    part = planned_epochs(model, n_rows)[1]
+    return _long_enough(unfitted(model, n_latents=model.n_latents_), n_rows, model.n_epochs_ * part)
 
 
-def _long_enough(estimator: BaseEstimator, n_rows: int, passes: float) -> bool:
-    epochs, part = planned_epochs(clone(estimator).set_params(max_epochs=None), n_rows)
+def _long_enough(estimator: LatentEstimator, n_rows: int, passes: float) -> bool:
+    epochs, part = planned_epochs(unfitted(estimator, max_epochs=None), n_rows)
     return bool(passes * _PROBE_SHARE >= epochs * part)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
@@ -25,7 +25,7 @@ CALLABLE = Check(
     "None, or a class or function, or a functools.partial of one", lambda value: value is None or callable(value)
 )
 CALLBACKS = Check(
-    "a list of callables, each called with the record of an epoch",
+    "a list of callables, each called with the record of an epoch, or of a block of steps",
     lambda value: isinstance(value, list | tuple) and all(map(callable, value)),
 )
 COMMON: dict[str, Check] = {
@@ -50,7 +50,7 @@ COMMON: dict[str, Check] = {
 def or_own(check: Check, base: type) -> Check:
     """The same, or a subclass of ``base`` of the user's own, or a ``functools.partial`` of one."""
 
-    def holds(value: Any) -> bool:
+    def holds(value: object) -> bool:
         kind = value.func if isinstance(value, partial) else value
         return check.holds(value) or (isinstance(kind, type) and issubclass(kind, base))
 
@@ -68,13 +68,15 @@ LIKELIHOOD = or_own(
     ),
     Likelihood,
 )
-SIZE_FACTORS = Check(
-    '"total", the name of a column, or None', lambda value: value is None or (isinstance(value, str) and value != "")
-)
+
+
+def _column_or_none(expected: str) -> Check:
+    return Check(expected, lambda value: value is None or (isinstance(value, str) and value != ""))
+
+
+SIZE_FACTORS = _column_or_none('"total", the name of a column (put sizes of your own into one), or None')
 DISPERSION = one_of(("feature", "domain"))
-NUISANCE = Check(
-    "None, or the name of a column of batches", lambda value: value is None or (isinstance(value, str) and value != "")
-)
+NUISANCE = _column_or_none("None, or the name of a column of batches")
 OF_VAE: dict[str, Check] = {"activation": one_of(ACTIVATIONS), "noise_std": POSITIVE.or_else(None)}
 
 
@@ -89,8 +91,8 @@ class Trained(Protocol):
     scheduler: MakeScheduler | None
     validation_fraction: float
     early_stopping: bool
-    steps_per_latent: ClassVar[int]
-    least_steps: ClassVar[int]
+    steps_per_latent: int
+    least_steps: int
 
 
 def planned_epochs(estimator: Trained, n_samples: int) -> tuple[int, float]:
@@ -102,7 +104,8 @@ def planned_epochs(estimator: Trained, n_samples: int) -> tuple[int, float]:
     if estimator.max_epochs is not None:
         return int(estimator.max_epochs), 1.0
     n_batches = max(1, round(n_samples * (1 - estimator.validation_fraction) / estimator.batch_size))
-    steps = max(estimator.steps_per_latent * int(estimator.n_latents), estimator.least_steps)
+    n_latents = getattr(estimator, "n_latents_", 1) if estimator.n_latents == "auto" else estimator.n_latents
+    steps = max(estimator.steps_per_latent * int(n_latents), estimator.least_steps)
     batches = min(n_batches, math.ceil(steps / _LEAST_EPOCHS))
     return min(math.ceil(steps / batches), _MOST_EPOCHS), batches / n_batches
 

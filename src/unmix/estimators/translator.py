@@ -23,10 +23,11 @@ from unmix.estimators.features import ImageClassifier
 from unmix.estimators.gan_data import gan_image_rows
 from unmix.estimators.prepare import as_images
 from unmix.estimators.progress import block_bar, say, warn_if_long
+from unmix.estimators.settings import CALLBACKS
 from unmix.estimators.translator_report import write_translator_report
 from unmix.files import as_path, file_to_write
-from unmix.fits.adversarial import TranslatorFit, TranslatorSummary, errors_table
-from unmix.fits.fit import Fit
+from unmix.fits.adversarial import AdversarialSummary, TranslatorFit, errors_table
+from unmix.fits.fit import Fit, Summary
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
 from unmix.models.alignment import LEAST_REPEATED
@@ -37,6 +38,7 @@ from unmix.models.fitted_translator import FittedTranslator
 from unmix.models.translator import TranslatorConfig, network_of
 from unmix.terminal import duration
 from unmix.train.adversarial import AdversarialSettings, expected_seconds, fit_adversarial
+from unmix.train.callbacks import BlockCallback
 from unmix.train.classify import fit_classifier
 from unmix.train.devices import pick_device
 from unmix.validation import (
@@ -175,7 +177,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     random_state: RandomLike = 0
     verbose: int = 1
 
-    summary_type: ClassVar[type[TranslatorSummary]] = TranslatorSummary
+    summary_type: ClassVar[type[Summary]] = AdversarialSummary
 
     image_shape_ = Learnt[tuple[int, int, int]](lambda fit: fit.schema.shape)
     alignment_ = Learnt[str](lambda fit: fit.model.alignment)
@@ -185,7 +187,13 @@ class ImageTranslator(FittedFace[TranslatorFit]):
 
     @atomic
     def fit(
-        self, X: DataLike, y: LabelsLike = None, *, checkpoint: str | Path | None = None, resume: bool = False
+        self,
+        X: DataLike,
+        y: LabelsLike = None,
+        *,
+        callbacks: Sequence[BlockCallback] = (),
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
     ) -> Self:
         """Learn from images of two or more domains; no image needs a partner in another domain.
 
@@ -195,6 +203,9 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             uint8 (n_images, height, width, channels), sides of 16 to 256 pixels, grey or in colour.
         y : labels (n_images,)
             The domain of each image; not needed for a path or the result of ``read_images``.
+        callbacks : sequence of callables, optional
+            Each is called after every hundred steps with a frozen record: ``step``, ``n_steps``, ``start`` (0),
+            ``terms`` (a mapping with the names of ``history_``), ``seconds``. The training stops if one returns True.
         checkpoint, resume
             As in ``CGVAE.fit``, which raises the same errors.
 
@@ -205,6 +216,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             pairs that one half of the images finds are found by the other half.
         """
         self._check_words()
+        CALLBACKS.need("callbacks", callbacks)
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
         table, y = as_images(X, y)
@@ -250,6 +262,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
                 rows,
                 settings,
                 on_block=on_block,
+                callbacks=callbacks,
                 checkpoint=None if checkpoint is None else as_path(checkpoint),
                 resume=resume,
                 schema=domains,
@@ -267,7 +280,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             history=pd.DataFrame(result.history).astype({"step": int}),
             starts=errors_table([np.nan], 0),
             best=0,
-            summary=TranslatorSummary(effects, result.n_steps),
+            summary=AdversarialSummary(effects, result.n_steps),
             seed=seed,
             seconds=result.seconds,
         )

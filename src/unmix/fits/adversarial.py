@@ -22,8 +22,8 @@ history.jsonl      terms of the objective, one line a block of steps"""
 
 
 @dataclass(frozen=True, eq=False)
-class GANSummary(Summary):
-    """``effects`` are the mixing, (n_features, n_latents) or (side, side, colours, n_latents)."""
+class AdversarialSummary(Summary):
+    """``effects`` are the mixing: (n_features, n_latents), or of images (height, width, colours, n_latents)."""
 
     effects: NDArray[np.float64]
     n_steps: int
@@ -33,8 +33,12 @@ class GANSummary(Summary):
         return self.effects
 
     def write(self, fit: Fit[Any, Any], folder: Path) -> Parts:
-        scalars = {"n_steps": self.n_steps, "start_errors": fit.starts["error"].tolist()}
-        return Parts({"mixing": self.effects}, scalars, _OF_GAN)
+        scalars: dict[str, object] = {"n_steps": self.n_steps}
+        if isinstance(fit.model, FittedTranslator):
+            scalars["sizes"], files = {name: list(own) for name, own in fit.model.sizes.items()}, _OF_TRANSLATOR
+        else:
+            scalars["start_errors"], files = fit.starts["error"].tolist(), _OF_GAN
+        return Parts({"mixing": self.effects}, scalars, files)
 
     @classmethod
     def read(cls, saved: Saved) -> tuple[Self, pd.DataFrame, int]:
@@ -45,16 +49,8 @@ class GANSummary(Summary):
         return cls(saved.arrays["mixing"], saved.scalars["n_steps"]), errors_table(errors, best), best
 
 
-class TranslatorSummary(GANSummary):
-    """``effects`` are the mean of |∂x/∂ε| of style (height, width, colours, n_style), in grey levels."""
-
-    def write(self, fit: Fit[Any, Any], folder: Path) -> Parts:
-        scalars = {"n_steps": self.n_steps, "sizes": {name: list(own) for name, own in fit.model.sizes.items()}}
-        return Parts({"mixing": self.effects}, scalars, _OF_TRANSLATOR)
-
-
-GANFit = Fit[FittedGAN, GANSummary]
-TranslatorFit = Fit[FittedTranslator, TranslatorSummary]
+GANFit = Fit[FittedGAN, AdversarialSummary]
+TranslatorFit = Fit[FittedTranslator, AdversarialSummary]
 
 
 def errors_table(errors: ArrayLike, best: int) -> pd.DataFrame:

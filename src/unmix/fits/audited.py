@@ -42,8 +42,8 @@ def audit_fit(fit: LatentFit, new: NewRows | None = None) -> Audit:
         strata = stratify(new.rows, new.groups)
         rows = means, widths, strata, new.kept
         if residual is not None:
-            residual = residual_dependence(
-                fit.model, new.rows, strata.labels, fit.schema.names, least_share=AUDITED_SHARE
+            (residual,) = residual_dependence(
+                fit.model, new.rows, strata.labels, fit.schema.names, least_shares=[AUDITED_SHARE]
             )
     found = audit_model(
         fit.model,

@@ -40,7 +40,7 @@ def finish_starts(
     has_held_out: bool,
     kept: int | None = None,
 ) -> Finished:
-    """Fix the frame of every start, choose one (or take ``kept``) and describe it.
+    """Fix the frame of every start, choose one (or take ``kept``), set its likelihood's parameters and describe it.
 
     ``groups`` are the domains of ``held_out``.
     """
@@ -51,6 +51,8 @@ def finish_starts(
     agreed = agreement(latents)
     seedless = [network.seedless(start) for start in range(network.n_starts)]
     best = choose_start(result.objective, result.failed, agreed, result.blocks, seedless) if kept is None else kept
+    with torch.no_grad():
+        candidates[best].likelihood.refit(_drawn(candidates[best], train))
     found = describe(candidates, train, held_out, groups, latents, agreed, best, n_domains, has_held_out)
     return Finished(candidates[best], best, agreed, found)
 
@@ -66,7 +68,6 @@ def finish_start(model: FittedModel, train: Rows) -> None:
     effect = ((absolute * _slope(model, center)[:, None] * scale) ** 2).sum(axis=0)
     model.set_frame(*map(torch.from_numpy, (center, scale, effect, absolute.T, signed.T)))
     model.expansion.copy_(_expansion(model, train))
-    model.likelihood.refit(_drawn(model, train))
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -96,28 +96,25 @@ class Summary(ABC):
         """The inverse of ``write``, with the table of starts and the one that is kept."""
 
 
-class Kind(ABC):
+class Kind(Protocol):
     """What a fit can be of: an estimator, which knows how to build a network for saved parameters."""
 
     assumption: ClassVar[str]
-    uses_domains: ClassVar[bool] = True
+    uses_domains: ClassVar[bool]
     summary_type: ClassVar[type[Summary]]
 
-    def __init_subclass__(cls, **words: object) -> None:
-        super().__init_subclass__(**words)
-        if cls.__module__.partition(".")[0] == __name__.partition(".")[0]:
-            _KINDS[cls.__name__] = cls
+    def _check_words(self) -> None: ...
 
-    @abstractmethod
-    def _check_words(self) -> None:
-        """Raise ``SettingError`` for a constructor parameter that cannot be."""
-
-    @abstractmethod
-    def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> Framed:
-        """A model that takes the state of a saved one; ``fitted`` are the scalars that were saved with it."""
+    def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> Framed: ...
 
 
 _KINDS: dict[str, type[Kind]] = {}
+
+
+def register(kind: type[Kind]) -> None:
+    """Make an estimator of unmix known by its name."""
+    if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        _KINDS[kind.__name__] = kind
 
 
 def kinds() -> dict[str, type[Kind]]:
@@ -146,7 +143,7 @@ def kind_name(kind: type[Kind]) -> str:
 def _kind_of(name: str) -> type[Kind]:
     """The inverse of ``kind_name``."""
     kind = kinds().get(name) or loaded(name)
-    if not (isinstance(kind, type) and issubclass(kind, Kind)):
+    if not hasattr(kind, "summary_type"):
         raise StorageError(f"The model is of the estimator {name!r}, which is now a {kind!r}. Define it as it was.")
     return kind
 

@@ -187,10 +187,9 @@ def finish_fit(
         found = finish_starts(network, train, described, result, own_groups, n_domains, held_out is not None, kept)
         if not residuals:
             return found, None, None
-        return found, dependence(found.model), dependence(found.model, AUDITED_SHARE)
-
-    def dependence(model: FittedModel, share: float = LEAST_SHARED) -> ResidualDependence:
-        return residual_dependence(model, train, strata.labels, schema.names, least_share=share)
+        shares = LEAST_SHARED, AUDITED_SHARE
+        fitted, audited = residual_dependence(found.model, train, strata.labels, schema.names, least_shares=shares)
+        return found, fitted, audited
 
     found, residual, audited = finished()
     simplified = network.simplify(found.best, train)

@@ -28,7 +28,7 @@ DONE = "done.json"
 _PENDING = "pending.json"
 MODEL = "model.safetensors"
 SELECTION = "selection.csv"
-_READ_BACK = (MODEL, "config.json", "schema.json", "history.jsonl", "restarts.csv", SELECTION)
+READ_BACK = (MODEL, "config.json", "schema.json", "history.jsonl", "restarts.csv", SELECTION)
 AGAIN = "Fit and save the model again."
 _DAMAGE = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
 
@@ -75,10 +75,10 @@ def refuse_foreign(path: Path, names: Iterable[str]) -> None:
 
 def _take_place(path: Path, beside: Path, done: dict[str, Any]) -> None:
     """Move what is in ``beside`` into ``path``, then ``done`` with its hashes; remove what an earlier model left."""
-    new = {file.name: _sha256(file) for file in beside.iterdir()}
+    new = {file.name: file_sha256(file) for file in beside.iterdir()}
     refuse_foreign(path, [*new, DONE, _PENDING])
     for name, own in new.items():
-        done["files" if name in _READ_BACK else "written"][name] = own
+        done["files" if name in READ_BACK else "written"][name] = own
     before, after = _written(path), {**done["files"], **done["written"]}
     path.mkdir(exist_ok=True)
     pending = {name: set(sums) for name, sums in before.items()}
@@ -92,9 +92,9 @@ def _take_place(path: Path, beside: Path, done: dict[str, Any]) -> None:
     for name in new:
         shutil.move(beside / name, path / name)
     for name, known in before.items():
-        if name not in after and known and (path / name).is_file() and _sha256(path / name) in known:
+        if name not in after and known and (path / name).is_file() and file_sha256(path / name) in known:
             (path / name).unlink()
-    write_json(beside / DONE, {**done, "sha256": _sum_of(done)})
+    write_json(beside / DONE, {**done, "sha256": sum_of(done)})
     shutil.move(beside / DONE, path / DONE)
     (path / _PENDING).unlink()
 
@@ -121,7 +121,7 @@ def _written(path: Path) -> dict[str, set[str]]:
 
 def _is_own(path: Path, known: Mapping[str, set[str]]) -> bool:
     sums = known.get(path.name)
-    return sums is not None and path.is_file() and (not sums or _sha256(path) in sums)
+    return sums is not None and path.is_file() and (not sums or file_sha256(path) in sums)
 
 
 @contextmanager
@@ -170,12 +170,12 @@ def _check_sums(folder: Path, done: dict[str, Any], written_as: object) -> None:
     """Whether the files are those that were saved; folders of format 2 have the sum of the tensors, or none."""
     if written_as == _UNSUMMED and "files" not in done:
         sums = {MODEL: done["sha256"]} if "sha256" in done else {}
-    elif done["sha256"] != _sum_of(done):
+    elif done["sha256"] != sum_of(done):
         raise _unreadable(folder, f"{DONE} is not the file that was saved")
     else:
         sums = done["files"]
     for name, expected in sums.items():
-        if _sha256(folder / name) != expected:
+        if file_sha256(folder / name) != expected:
             raise _unreadable(folder, f"{name} is not the file that was saved")
 
 
@@ -199,12 +199,12 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, found[0].split("."))) if found else ()
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sum_of(done: dict[str, object]) -> str:
+def sum_of(done: dict[str, object]) -> str:
     """The sum of ``done.json``, but for its own."""
     content = {name: value for name, value in done.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

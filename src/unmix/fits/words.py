@@ -51,7 +51,7 @@ def live_settings(plain: Mapping[str, object]) -> dict[str, Any]:
     return {name: imported_from(value) for name, value in plain.items()}
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, torch.device | str):
         return str(value)
     if isinstance(value, np.generic | np.ndarray):

@@ -125,7 +125,7 @@ def dci(
         return _fit(name, z, latents, rows, scored, classes, varies, random_state)
 
     results = {name: fit(name, w, fitted) for name in dict.fromkeys(names)}
-    summaries = {name: _summary(importances, varies, held) for name, (importances, held) in results.items()}
+    summaries = {name: summary_of(importances, varies, held) for name, (importances, held) in results.items()}
     details = dict(summaries[names[0]])
     per_factor = details.pop("per_factor")
     kept = ("disentanglement", "completeness", "informativeness")
@@ -134,7 +134,7 @@ def dci(
 
     def anew(latents: Floats, rows: Ints) -> float:
         importances, held = fit(names[0], latents, rows)
-        return float(_summary(importances, varies, held)["disentanglement"])
+        return float(summary_of(importances, varies, held)["disentanglement"])
 
     boots = [anew(w, rng.choice(fitted, len(fitted))) for _ in range(n_bootstrap)]
     settings = {
@@ -168,7 +168,7 @@ def disentanglement(importances: Floats) -> tuple[Floats, Floats]:
     return values, total / total.sum() if used.any() else total
 
 
-def _summary(importances: Floats, varies: Bools, held: Floats) -> dict[str, Any]:
+def summary_of(importances: Floats, varies: Bools, held: Floats) -> dict[str, Any]:
     used = importances[:, varies]
     per_latent, weights = disentanglement(used)
     contributions = np.where(weights > 0, per_latent, 0.0)

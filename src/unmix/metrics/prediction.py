@@ -72,7 +72,7 @@ def sap(
         matrix[:, lines] = np.nan_to_num(r2_of(z[scored][:, lines][:, :, None], predicted, counts))
         for i in np.flatnonzero(varies & classes):
             codes = np.unique(z[:, i], return_inverse=True)[1]
-            matrix[:, i] = _threshold_scores(latents, codes, fitted, scored, counts)
+            matrix[:, i] = threshold_scores(latents, codes, fitted, scored, counts)
         return np.clip(matrix, 0.0, 1.0)
 
     def gaps(matrix: Floats) -> Floats:
@@ -196,7 +196,7 @@ def _mean_area(w: Floats, codes: Ints, usable: Ints, fitted: Ints, scored: Ints,
     return _mean_over(np.stack(columns, axis=1))
 
 
-def _threshold_scores(w: Floats, codes: Ints, fitted: Ints, scored: Ints, counts: Floats) -> Floats:
+def threshold_scores(w: Floats, codes: Ints, fitted: Ints, scored: Ints, counts: Floats) -> Floats:
     """Rescaled balanced accuracy of thresholds on each latent: (resamples, latents)."""
     present = np.unique(codes[scored])
     n_classes = int(codes.max()) + 1

@@ -57,7 +57,7 @@ class Score(float):
         score.details, score.settings = details, settings
         return score
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (
             float(self),
             self.per_factor,

@@ -35,7 +35,7 @@ _MOST_DRAWS, _ENOUGH = 16, 2_000
 _SHARED_LEVELS = 2.0
 _LEAST_SPREAD = 0.1
 _STEPS = 200
-_SAMPLES = 400
+SAMPLES = 400
 _GRID = 201
 
 
@@ -151,7 +151,7 @@ def moments(model: FittedModel, design: Tensor, new: Ints, learnt: LearntEffects
         else:
             source = torch.Generator().manual_seed(0)
             factor = torch.linalg.cholesky(learnt.covariance + 1e-12 * torch.eye(len(learnt.covariance)))
-            steps = torch.randn(_SAMPLES, len(factor), generator=source, dtype=torch.float64) @ factor.T
+            steps = torch.randn(SAMPLES, len(factor), generator=source, dtype=torch.float64) @ factor.T
             drawn = torch.stack([of(learnt.effects + step.reshape(learnt.effects.shape)) for step in steps])
             low, high = drawn.quantile(0.025, dim=0), drawn.quantile(0.975, dim=0)
     return torch.stack([best[0], low[0], high[0], best[1], low[1], high[1]]).numpy()

@@ -56,7 +56,7 @@ _INITIAL_NOISE = 0.1
 _RAMP = 0.3
 _CLOSING = 0.5
 # Numbers of one layer where no gradient is asked for: 16 MB, of which forward mode keeps a good dozen.
-_LAYER = 2**22
+LAYER = 2**22
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class CGGANConfig:
         widths = (*self.shape, *self.hidden)
         if self.images:
             widths = (self.shape[0] * self.shape[1] * max(self.channels, self.shape[2]),)
-        return rows_at_once(1, n_columns, max(widths), _LAYER)
+        return rows_at_once(1, n_columns, max(widths), LAYER)
 
 
 def _generator(sources: Generators, config: CGGANConfig) -> VectorGenerator | ImageGenerator:

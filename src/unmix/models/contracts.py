@@ -27,7 +27,7 @@ _STARTS, _ROWS = 2, 8
 _TOLERANCE = 1e-3
 
 
-def name_of(own: Any) -> str:
+def name_of(own: object) -> str:
     """The name of a class, or of that in a ``functools.partial``."""
     kind = own.func if isinstance(own, partial) else own
     return str(getattr(kind, "__qualname__", kind))

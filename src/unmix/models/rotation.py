@@ -15,7 +15,7 @@ from unmix.objectives.rotation import CANDIDATES, COUNT_SCALE, Moments, best_map
 _LEAST_ROWS = 20
 _LEAST_JACOBIANS, _MOST_JACOBIANS = 32, 256
 # Derivatives of all candidates: the search takes as long as they are many.
-_NUMBERS = 2**20
+NUMBERS = 2**20
 _PARTS = 4
 
 
@@ -100,11 +100,11 @@ def _jacobian(model: Any, start: int, mean: Tensor, kept: Tensor, seed: int) -> 
     take, drawn at random: the rest of the mixing is taken to be like them.
     """
     n_features = model.config.n_features
-    n_rows = rows_at_once(CANDIDATES, len(kept), n_features, _NUMBERS)
+    n_rows = rows_at_once(CANDIDATES, len(kept), n_features, NUMBERS)
     n_rows = min(max(n_rows, _LEAST_JACOBIANS), _MOST_JACOBIANS)
     z = mean[:: -(-len(mean) // n_rows)]
     jacobian = model.decode_with_jacobian(z.expand(model.n_starts, -1, -1), len(z))[1][start][:, kept].cpu().double()
-    n_taken = max(1, _NUMBERS // (CANDIDATES * len(kept) * len(z)))
+    n_taken = max(1, NUMBERS // (CANDIDATES * len(kept) * len(z)))
     if n_taken >= n_features:
         return jacobian
     taken = torch.randperm(n_features, generator=torch.Generator().manual_seed(seed))[:n_taken]

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 MOST = 0.8
-_TARGET = 0.6
-_IMAGES_TO_FULL = 100_000
+TARGET = 0.6
+IMAGES_TO_FULL = 100_000
 _SHIFT = 0.125
 _BRIGHTNESS = 0.3
 _HOLE = 0.5
@@ -39,8 +39,8 @@ def augment(x: Tensor, probability: float, source: torch.Generator) -> Tensor:
 
 def adapted(probability: float, mean_sign: float, batch_size: int) -> float:
     """The next probability: up where scores of real images are positive more often than the target, else down."""
-    step = batch_size / _IMAGES_TO_FULL
-    return min(max(probability + (step if mean_sign > _TARGET else -step), 0.0), MOST)
+    step = batch_size / IMAGES_TO_FULL
+    return min(max(probability + (step if mean_sign > TARGET else -step), 0.0), MOST)
 
 
 def _moved(x: Tensor, shifts: Tensor, reach: int) -> Tensor:

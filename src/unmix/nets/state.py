@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Class = TypeVar("Class", bound=type)
 
 
 @contextmanager
@@ -47,15 +48,13 @@ def in_own_state(function: Function) -> Function:
     return cast(Function, inside)
 
 
-class OwnState:
-    """A class whose subclasses run all their public methods within ``own_state``."""
-
-    def __init_subclass__(cls, **words: object) -> None:
-        super().__init_subclass__(**words)
-        for name, own in list(vars(cls).items()):
-            if name.startswith("_"):
-                continue
-            if inspect.isfunction(own):
-                setattr(cls, name, in_own_state(own))
-            elif isinstance(own, classmethod):
-                setattr(cls, name, classmethod(in_own_state(own.__func__)))
+def methods_in_own_state(cls: Class) -> Class:
+    """``cls``, of which all public methods run within ``own_state``."""
+    for name, own in list(vars(cls).items()):
+        if name.startswith("_"):
+            continue
+        if inspect.isfunction(own):
+            setattr(cls, name, in_own_state(own))
+        elif isinstance(own, classmethod):
+            setattr(cls, name, classmethod(in_own_state(own.__func__)))
+    return cls

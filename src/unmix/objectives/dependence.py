@@ -50,7 +50,7 @@ def decompose_kl(z: Tensor, mean: Tensor, std: Tensor, n_data: int, groups: Sequ
     """
     own = _log_normal(z, mean, std).sum(-1)
     pairs = _log_normal(z.unsqueeze(2), mean.unsqueeze(1), std.unsqueeze(1))
-    weights = _log_weights(z.shape[1], n_data, z.device)
+    weights = log_weights(z.shape[1], n_data, z.device)
     joint = (pairs.sum(-1) + weights).logsumexp(2)
     grouped = torch.stack([part.sum(-1) for part in pairs.split(list(groups), dim=-1)], dim=-1)
     by_group = (grouped + weights.unsqueeze(-1)).logsumexp(2).sum(-1)
@@ -84,7 +84,7 @@ def _log_normal(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return -0.5 * (((z - mean) / std).square() + LOG_TWO_PI) - std.log()
 
 
-def _log_weights(n_rows: int, n_data: int, device: torch.device) -> Tensor:
+def log_weights(n_rows: int, n_data: int, device: torch.device) -> Tensor:
     """Log-weights (batch, batch) of the posteriors j in the estimate of q(z_i)."""
     if n_rows == 1:
         return torch.zeros(1, 1, device=device)

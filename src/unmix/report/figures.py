@@ -40,7 +40,7 @@ _STYLE: Any = {
 }
 _WIDTH = 4.6
 _VERDICTS = {"identified": "#2563a8", "block": "#c8641e", "unsupported": "#9aa4af", "not tested": "#d9c58b"}
-_BLUE, _ORANGE, _GREY = "#2563a8", "#c8641e", "#9aa4af"
+BLUE, _ORANGE, _GREY = "#2563a8", "#c8641e", "#9aa4af"
 MOST_LABELLED, MOST_DOMAINS = 80, 40
 _MOST_SMOOTH = 12
 _MOST_NUMBERED = 40
@@ -159,7 +159,7 @@ def domain_effects(found: Description, latent: int, domains: Sequence[str]) -> s
         low, high = found.location_starts_low[shown, latent], found.location_starts_high[shown, latent]
         left.barh(place, high - low, left=low, height=0.55, color="#dbe6f2", zorder=1)
         mean = np.stack([found.location, found.location_low, found.location_high])
-        _interval(left, place, mean[:, shown, latent], _BLUE)
+        _interval(left, place, mean[:, shown, latent], BLUE)
         left.axvline(0, color=_GREY, linewidth=0.8, zorder=0)
         left.set_xlabel("mean")
         spread = np.stack([found.spread, found.spread_low, found.spread_high])
@@ -186,8 +186,8 @@ def latent_distributions(found: Description, latent: int, domains: Sequence[str]
         tallest = max((float(density.max()) for density in densities), default=1.0) or 1.0
         for domain, density in enumerate(densities):
             base = len(shown) - 1 - domain
-            axes.fill_between(grid, base, base + 1.5 * density / tallest, color=_BLUE, alpha=0.35, linewidth=0)
-            axes.plot(grid, base + 1.5 * density / tallest, color=_BLUE, linewidth=1.0)
+            axes.fill_between(grid, base, base + 1.5 * density / tallest, color=BLUE, alpha=0.35, linewidth=0)
+            axes.plot(grid, base + 1.5 * density / tallest, color=BLUE, linewidth=1.0)
         axes.axvline(0, color=_GREY, linewidth=0.8, zorder=0)
         axes.set_yticks(range(len(shown)), [_label(domains[k]) for k in shown[::-1]])
         axes.tick_params(axis="y", length=0)
@@ -205,7 +205,7 @@ def reconstruction(found: Description, features: Sequence[str]) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         place = np.arange(len(shown))
-        axes.barh(place, np.clip(found.r2[shown], 0, None), color=_BLUE, alpha=0.75, height=0.7, label="held out")
+        axes.barh(place, np.clip(found.r2[shown], 0, None), color=BLUE, alpha=0.75, height=0.7, label="held out")
         axes.plot(found.r2_train[shown], place, "|", color=_ORANGE, markersize=9, markeredgewidth=2, label="training")
         axes.set_yticks(place, [_label(features[k]) for k in shown])
         # A feature that hardly varies has an R² without a lower limit.
@@ -235,7 +235,7 @@ def starts_agreement(found: Description, best: int, latents: Sequence[str]) -> s
         others = np.delete(found.agreement_latents, best, axis=0)
         place = np.arange(len(latents))[::-1]
         for values in others:
-            right.plot(values, place, "o", color=_BLUE, alpha=0.45, markersize=5)
+            right.plot(values, place, "o", color=BLUE, alpha=0.45, markersize=5)
         right.set_yticks(place, latents)
         right.set_xlim(0, 1.02)
         right.set_ylim(-0.6, len(latents) - 0.4)
@@ -259,7 +259,7 @@ def training_curves(history: pd.DataFrame, starts: pd.DataFrame, best: int) -> s
             axes.plot(
                 own["epoch"],
                 settled[own.index],
-                color=_BLUE if kept else _GREY,
+                color=BLUE if kept else _GREY,
                 linewidth=1.6 if kept else 0.8,
                 zorder=2 if kept else 1,
                 label="kept start" if kept else None,
@@ -302,7 +302,7 @@ def term_curves(history: pd.DataFrame) -> str:
         panels = np.atleast_1d(figure.subplots(-(-len(terms) // 2), 2, squeeze=False)).ravel()
         for axes, name in zip(panels, terms, strict=False):
             own = history[["step", name]].dropna()
-            axes.plot(own["step"], own[name], "o-" if len(own) == 1 else "-", color=_BLUE, linewidth=1.0, markersize=4)
+            axes.plot(own["step"], own[name], "o-" if len(own) == 1 else "-", color=BLUE, linewidth=1.0, markersize=4)
             axes.set_title(name.replace("_", ": ", 1), fontsize=8)
             axes.tick_params(labelsize=7)
         for axes in panels[len(terms) :]:

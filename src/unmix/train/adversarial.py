@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from unmix.data.batches import Rows
 from unmix.models.adversarial import AdversarialModel, Phase
+from unmix.train.callbacks import Block, BlockCallback
 from unmix.train.checkpoint import Checkpoint, checkpoint_of
 from unmix.train.run import Progress, Run, copied, moments, source_of
 
@@ -45,7 +47,7 @@ class AdversarialSettings:
 
 @dataclass
 class AdversarialResult:
-    """``history``: one row a block, with the mean of every term as "<phase>_<term>"."""
+    """``history``: one row a block, with the mean of every term as "<phase>_<term>"; ``n_steps`` that were taken."""
 
     history: list[dict[str, float]]
     n_steps: int
@@ -54,7 +56,10 @@ class AdversarialResult:
 
 @dataclass
 class _Progress(Progress):
+    """``skipped`` are the steps that a callback has saved."""
+
     step: int = 0
+    skipped: int = 0
     rate: float = 1.0
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -66,6 +71,8 @@ def fit_adversarial(
     settings: AdversarialSettings,
     *,
     on_block: OnBlock | None = None,
+    callbacks: Sequence[BlockCallback] = (),
+    start: int = 0,
     checkpoint: Path | None = None,
     resume: bool = False,
     schema: object = None,
@@ -79,6 +86,8 @@ def fit_adversarial(
     rows : Rows on the model's device
     settings : AdversarialSettings
     on_block : called with (steps done, the new row of the history)
+    callbacks : called with a ``Block`` after every block; if one returns True the phases that took its last step end
+    start : number of the start, for the callbacks
     checkpoint : file for the state of the run, written every few seconds, at the end and when the run is interrupted
     resume : continue from ``checkpoint``
     schema : what names columns and domains, so that a checkpoint of others is refused
@@ -94,9 +103,10 @@ def fit_adversarial(
         Passed on; ``checkpoint`` holds a state at most ten seconds, or a step, older.
     """
     kept = checkpoint_of(checkpoint, model, settings, schema, (rows,), resume=resume, beside=beside)
-    run = AdversarialRun(model, rows, settings, kept, on_block=on_block)
+    run = AdversarialRun(model, rows, settings, kept, on_block=on_block, callbacks=callbacks, start=start)
     run.walk(resume=resume)
-    return AdversarialResult(run.progress.history, run.progress.step, run.progress.seconds)
+    progress = run.progress
+    return AdversarialResult(progress.history, progress.step - progress.skipped, progress.seconds)
 
 
 def expected_seconds(
@@ -129,8 +139,11 @@ class AdversarialRun(Run[_Progress]):
         checkpoint: Checkpoint | None,
         *,
         on_block: OnBlock | None = None,
+        callbacks: Sequence[BlockCallback] = (),
+        start: int = 0,
     ) -> None:
         self.model, self.rows, self.settings, self.on_block = model, rows, settings, on_block
+        self.callbacks, self.start = callbacks, start
         self.device = rows.x.device
         self.n_steps = max(phase.end for phase in model.phases)
         self.owned = {phase.name: _parameters(model, phase) for phase in model.phases}
@@ -154,8 +167,23 @@ class AdversarialRun(Run[_Progress]):
         if not self.step():
             return
         self.progress.seconds = self.seconds()
-        if (self.progress.step % self.settings.block == 0 or self.done) and self.end_block() and self.on_block:
-            self.on_block(self.progress.step, self.progress.history[-1])
+        if (self.progress.step % self.settings.block == 0 or self.done) and self.end_block():
+            self._call_back()
+            if self.on_block:
+                self.on_block(self.progress.step, self.progress.history[-1])
+
+    def _call_back(self) -> None:
+        """Tell the callbacks of the block; where one asks to stop, go on with the phases that follow."""
+        if not self.callbacks:
+            return
+        progress = self.progress
+        terms = {name: value for name, value in progress.history[-1].items() if name != "step"}
+        record = Block(progress.step, self.n_steps, self.start, MappingProxyType(terms), progress.seconds)
+        answers = [callback(record) for callback in self.callbacks]
+        if any(answers):
+            end = min(phase.end for phase in self.model.phases if phase.end >= progress.step)
+            progress.skipped, progress.step = progress.skipped + end - progress.step, end
+            self.remember()
 
     def step(self) -> bool:
         """The turn of every phase that is due; False where a loss became non-finite and the run went back."""

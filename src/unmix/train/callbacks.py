@@ -1,8 +1,8 @@
-"""What a training says of itself after every epoch."""
+"""What a training says of itself after every epoch, or after every block of adversarial steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -28,5 +28,28 @@ class Epoch:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Block:
+    """The state of a training in steps after a block of them.
+
+    Attributes
+    ----------
+    step : steps done, of those that are planned for this start
+    n_steps : at most so many will be run
+    start : number of the start, from 0
+    terms : mapping of name to the mean over the block of every term, as in a row of ``history_``
+    seconds : since the training of this start began
+    """
+
+    step: int
+    n_steps: int
+    start: int
+    terms: Mapping[str, float]
+    seconds: float
+
+
 Callback: TypeAlias = Callable[[Epoch], bool | None]
 """Called after every epoch; if it returns True the training stops."""
+
+BlockCallback: TypeAlias = Callable[[Block], bool | None]
+"""Called after every block of steps; if it returns True the part of the training in which it was called ends."""

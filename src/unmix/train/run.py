@@ -19,7 +19,7 @@ from torch import Tensor
 from unmix.errors import TrainingError
 from unmix.train.checkpoint import Checkpoint
 
-_SECONDS_BETWEEN_CHECKPOINTS = 10.0
+SECONDS_BETWEEN_CHECKPOINTS = 10.0
 REMEDY = "Look for extreme values in the data, or lower learning_rate."
 
 
@@ -78,7 +78,7 @@ class Run(ABC, Generic[OwnProgress]):
         try:
             while not self.done:
                 self.advance()
-                if time.monotonic() - written > _SECONDS_BETWEEN_CHECKPOINTS:
+                if time.monotonic() - written > SECONDS_BETWEEN_CHECKPOINTS:
                     self.save()
                     written = time.monotonic()
             self.save()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +14,7 @@ from unmix.data.batches import Rows
 from unmix.errors import StorageError, TrainingError
 from unmix.models.adversarial import AdversarialModel
 from unmix.train.adversarial import AdversarialResult, AdversarialSettings, OnBlock, fit_adversarial
+from unmix.train.callbacks import BlockCallback
 from unmix.train.checkpoint import is_checkpoint
 
 _AS_GOOD = 1.1
@@ -28,6 +29,7 @@ def fit_starts(
     *,
     judged_by: str,
     on_block: OnBlock | None = None,
+    callbacks: Sequence[BlockCallback] = (),
     checkpoint: Path | None = None,
     resume: bool = False,
     schema: object = None,
@@ -60,6 +62,8 @@ def fit_starts(
                 rows,
                 replace(settings, seed=settings.seed + 1000 * start),
                 on_block=None if on_block is None else _after(on_block, before),
+                callbacks=callbacks,
+                start=start,
                 checkpoint=path,
                 resume=resume and (start == 0 or (path is not None and path.exists())),
                 schema=schema,
