@@ -431,7 +431,7 @@ def main() -> None:
                 if by_content is not None:
                     parts = pd.concat([parts, sums(whole).assign(**dict(zip(KEY, key, strict=True)))])
                     parts.to_csv(by_content, index=False)
-                if method == "ImageTranslator":
+                if method in ("ImageTranslator", "sharpened"):
                     row |= readers(model, problem) | of_samples(model, problem, judges)
                 row["cpu_seconds"] = round(seconds, 1)
                 if not known:
