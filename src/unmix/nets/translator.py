@@ -148,12 +148,13 @@ class Critic(nn.Module):
         cells, wide = math.prod(side // 2**n_halvings for side in sides), sizes[-1]
         self.start = nn.Conv2d(n_colours, sizes[0], 3, padding=1)
         self.halving = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(sizes))
-        self.blocks = nn.ModuleList(Residual(size) for size in sizes[1:])
+        blocks = [Residual(size) for size in sizes[1:]]
+        self.blocks = nn.ModuleList(blocks)
         self.dense = nn.Linear(wide * cells, wide)
         self.general = nn.Linear(2 * wide, 1)
         self.own = nn.Embedding(n_domains, 2 * wide)
         with torch.no_grad():
-            for block in self.blocks:
+            for block in blocks:
                 block.second.weight *= _SMALL_BRANCH
             self.own.weight /= math.sqrt(wide)
 
