@@ -168,13 +168,13 @@ def test_a_fit_with_too_few_latents_says_so_and_one_with_enough_does_not(linear)
 @pytest.mark.slow
 def test_features_share_their_noise_longer_where_latents_are_too_few(linear):
     x, y = linear
-    shared = {}
+    released = {}
     for number in (2, 3):
         model = CGVAE(number, n_restarts=1, hidden=(8,), batch_size=600, verbose=0)
-        shared[number] = model._network_for(prepared(model, x, y), 0).config.shared
-    assert shared == {2: 1.0, 3: 0.1}
+        released[number] = model._network_for(prepared(model, x, y), 0).config.released
+    assert released == {2: 0.5, 3: 0.0}
     short = CGVAE(3, **SHORT)
-    assert short._network_for(prepared(short, x, y), 0).config.shared == 1.0
+    assert short._network_for(prepared(short, x, y), 0).config.released == 0.5
 
 
 def test_a_short_training_does_not_warn(linear):

@@ -277,9 +277,9 @@ class Counts(_Discrete):
         theta = 1.0 / self.dispersion(rows.design).to(x)
         return 2.0 * (ratio - (x + theta) * ((x + theta) / (mean + theta)).log())
 
-    def release(self, shared: float, until: float) -> None:
+    def release(self) -> None:
         if self.noise is not None:
-            self.noise.release(shared, until)
+            self.noise.release()
 
     def lower_floor(self, most: float) -> None:
         self.course = self.course.lowered(most)

@@ -145,9 +145,9 @@ class Mixed(Likelihood):
             lambda part, own: part.begin_linear(start, _rows(part, train, own), z, weight[:, own], noise), weight
         )
 
-    def release(self, shared: float, until: float) -> None:
+    def release(self) -> None:
         for part, _ in self._own():
-            part.release(shared, until)
+            part.release()
 
     def lower_floor(self, most: float) -> None:
         for part, _ in self._own():

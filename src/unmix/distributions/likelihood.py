@@ -140,9 +140,8 @@ class Likelihood(nn.Module, ABC):
         """
         return weight
 
-    def release(self, shared: float, until: float) -> None:
-        """Before the training: the number of latents is enough; features have only the share ``shared`` of a noise in
-        common ``until`` that share of the training."""
+    def release(self) -> None:
+        """Before the training: the number of latents is enough, so that features need not share parameters first."""
 
     def lower_floor(self, most: float) -> None:
         """Before the training: let no floor under a noise be above ``most``, in units of η."""
@@ -159,13 +158,12 @@ class Likelihood(nn.Module, ABC):
 class NoiseCourse:
     """Course of a noise over the training: what is shared by all features, and a floor under it.
 
-    Until ``released`` the features have the share ``shared`` of the noise's variance in common, then the share
-    ``pooled``. ``floor``, in units of η, falls to 0 at ``narrowed``.
+    Until ``released`` the features share all of the noise's variance, then the share ``pooled``. ``floor``, in units of
+    η, falls to 0 at ``narrowed``.
     """
 
     floor: float = 0.0
     narrowed: float = 0.0
-    shared: float = 1.0
     released: float = 0.0
     pooled: float = 0.0
 
@@ -203,9 +201,9 @@ class Noise(nn.Module):
     def log_std(self, progress: float) -> Tensor:
         """log σ (starts, 1, features), with the floor that is in force in its variance.
 
-        What the features share of the variance is their mean; each has its own for the rest of it.
+        Until ``released`` all features share one variance, their mean; later each has its own for the rest of it.
         """
-        log, shared = self.log, self.course.shared if progress < self.course.released else self.course.pooled
+        log, shared = self.log, 1.0 if progress < self.course.released else self.course.pooled
         if shared:
             pooled = log.mul(2.0).logsumexp(-1, keepdim=True).sub(math.log(log.shape[-1])).mul(0.5)
             pooled = pooled.expand_as(log)
@@ -217,8 +215,9 @@ class Noise(nn.Module):
             return 0.5 * torch.logaddexp(2.0 * log, log.new_tensor(2.0 * math.log(floor)))
         return log
 
-    def release(self, shared: float, until: float) -> None:
-        self.course = replace(self.course, shared=shared, released=until)
+    def release(self) -> None:
+        """Let each feature have its own part from the start."""
+        self.course = replace(self.course, released=0.0)
 
     def lower_floor(self, most: float) -> None:
         self.course = self.course.lowered(most)
@@ -267,8 +266,8 @@ class Gaussian(Likelihood):
         self.noise.log[start] = math.log(noise)
         return weight
 
-    def release(self, shared: float, until: float) -> None:
-        self.noise.release(shared, until)
+    def release(self) -> None:
+        self.noise.release()
 
     def lower_floor(self, most: float) -> None:
         self.noise.lower_floor(most)

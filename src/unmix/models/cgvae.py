@@ -15,8 +15,7 @@ the features and the mixing stays nearly linear; otherwise at a fifth of α.
 start the model behaves like factor analysis: two features that share a small disturbance buy a latent, and a factor
 that drives one feature is declared noise. Later each feature has its own for half of its variance and the shared one
 for the other half. Where the number of latents is enough, as a short fit tells (``CGVAE``), that danger is small, and
-nine tenths of each feature's are its own until the latents have settled: a common noise asks of all features that they
-fit alike, and mixes latents for that. Then half of it is shared, so that features with much noise are described, too.
+each has its half from the start: a common noise asks of all features that they fit alike, and mixes latents for that.
 After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise falls to 0: with small
 noise the reconstruction outweighs everything else so early that encoder and decoder settle on latents that are mixed
 with each other. It begins at half a standard deviation, or at half of that of the weakest principal component that the
@@ -86,7 +85,6 @@ _LEAST_VARIANCE = 1e-12
 _START_SEED = 0
 _FLOOR_SHARE = 0.5
 _FINAL_SHARE = 0.2
-_LITTLE, _SETTLED = 0.1, 0.8
 _FEATURES_AT_FULL_RATE = 16
 _LEAST_ROWS_A_FEATURE = 5
 _PATIENCE_OF_LINEAR = 20
@@ -136,10 +134,10 @@ class CGVAEConfig:
     ``narrowed``; until then ``spare`` latents more than ``n_latents`` train. At each share of the training in
     ``turned`` the latents are rotated to fit domains and sparsity.
 
-    The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, ""
-    at random weights; with none there are no linear paths; "fitted": one start, at a fitted model. Until
-    ``released`` the features have the share ``shared`` of the noise's variance in common, then the share
-    ``pooled``. ``by_evidence``: the final weight of the penalty is that of ``_by_evidence``.
+    The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, "" at
+    random weights; with none there are no linear paths; "fitted": one start, at a fitted model. Until ``released`` the
+    features share all of the noise's variance, then the share ``pooled``. ``by_evidence``: the final weight of the
+    penalty is that of ``_by_evidence``.
     ``kinds`` are the likelihoods of the features, one for each or one for all. ``levels``, where the dispersion of
     counts depends on the domain, are those of ``Counts``.
 
@@ -165,7 +163,6 @@ class CGVAEConfig:
     initial_noise: float = 0.1
     noise_floor: float = 0.5
     beginnings: tuple[str, ...] = ("spare", "", "linear", "")
-    shared: float = 1.0
     released: float = 0.5
     pooled: float = 0.5
     schedules: tuple[Schedule, ...] = SCHEDULES
@@ -208,7 +205,7 @@ class CGVAENetwork(LatentModel):
         if config.likelihood is not None:
             own: Likelihood = config.likelihood(config.n_starts, config.n_features)
             return own
-        course = NoiseCourse(config.noise_floor, config.narrowed, config.shared, config.released, config.pooled)
+        course = NoiseCourse(config.noise_floor, config.narrowed, config.released, config.pooled)
         sizes = config.n_starts, config.n_features
         return likelihood_of(config.kinds, *sizes, config.initial_noise, course, config.levels)
 
@@ -272,14 +269,14 @@ class CGVAENetwork(LatentModel):
 
     def go_on(self) -> None:
         """The final objective from the start: no spare latents, no rotation, no floor under the noise."""
-        self.config = replace(self.config, beginnings=_FITTED, schedules=(_FINAL,), turned=(), shared=0.0, released=0.0)
-        self.likelihood.release(0.0, 0.0)
+        self.config = replace(self.config, beginnings=_FITTED, schedules=(_FINAL,), turned=(), released=0.0)
+        self.likelihood.release()
         self.likelihood.lower_floor(0.0)
 
     def release_noise(self) -> None:
-        """The number of latents is enough: let features share little of their noise until the latents have settled."""
-        self.config = replace(self.config, shared=_LITTLE, released=_SETTLED)
-        self.likelihood.release(_LITTLE, _SETTLED)
+        """The number of latents is enough: let each feature have its part of the noise from the start."""
+        self.config = replace(self.config, released=0.0)
+        self.likelihood.release()
 
     @property
     def can_be_linear(self) -> bool:
