@@ -466,6 +466,17 @@ def test_sharpening_changes_only_what_is_drawn(paired):
     assert {"critic_logistic", "critic_gradient", "sharpening_pairs"} <= set(sharp.history_.columns)
 
 
+def test_a_training_that_is_stopped_is_sharpened_from_where_it_stopped(paired):
+    def decoder(steps):
+        words = {**TINY, "max_steps": 300, "sharpen_steps": steps}
+        model = ImageTranslator(**words).fit(paired.images, paired.domains, callbacks=[lambda block: block.step == 100])
+        assert model.n_steps_ == 100 + steps
+        return torch.cat([own.flatten() for own in model.model_.networks.decoder.parameters()])
+
+    soft = decoder(0)
+    assert 0 < (decoder(4) - soft).norm() < 1e-3 * soft.norm()
+
+
 def test_nothing_is_sharpened_without_pairs(faces):
     model = ImageTranslator(**TINY, pairing=0.0, sharpen_steps=4).fit(faces.images, faces.domains)
     assert model.n_steps_ == 3

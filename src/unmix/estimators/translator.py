@@ -205,7 +205,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             The domain of each image; not needed for a path or the result of ``read_images``.
         callbacks : sequence of callables, optional
             Each is called after every hundred steps with a frozen record: ``step``, ``n_steps``, ``start`` (0),
-            ``terms`` (a mapping with the names of ``history_``), ``seconds``. The training stops if one returns True.
+            ``terms`` (a mapping with the names of ``history_``), ``seconds``. The training stops if one returns True;
+            before ``sharpen_steps``, these follow.
         checkpoint, resume
             As in ``CGVAE.fit``, which raises the same errors.
 

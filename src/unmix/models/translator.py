@@ -229,6 +229,9 @@ class TranslatorNetwork(AdversarialModel):
 
     def terms(self, phase: str, rows: Rows, source: torch.Generator, step: int) -> dict[str, Tensor]:
         if phase == "critic":
+            if step == self.config.steps:
+                # Where these steps begin, even if a callback has cut short those before them.
+                self.sharp.load_state_dict(self.averaged.decoder.state_dict())
             return self._critic_terms(len(rows), source)
         if phase == "sharpening":
             return self._sharpening_terms(len(rows), source)
@@ -284,8 +287,6 @@ class TranslatorNetwork(AdversarialModel):
         share = max(self.config.averaging, 1.0 / (step + 1))
         for average, value in zip(self.averaged.parameters(), self.networks.parameters(), strict=True):
             average.lerp_(value, share)
-        if step == self.config.steps - 1 and len(self.phases) > 1:
-            self.sharp.load_state_dict(self.averaged.decoder.state_dict())
 
     def _misfit(self, image: Tensor, x: Tensor) -> Tensor:
         """Mean over pixels of half the squared error, in units of the noise."""
