@@ -82,7 +82,7 @@ def test_of_a_large_scale_entries_cost_by_their_size() -> None:
     weights = weights * np.linalg.norm(turn[0].numpy(), axis=1)[:, None]
     expected = np.log(np.linalg.norm(turn[0].numpy(), axis=1)).sum() - np.linalg.slogdet(turn[0].numpy())[1]
     expected += 0.3 * np.log1p(weights).sum() / math.log(2)
-    assert float(rotation_objective(turn, moments, 0.3, 1.0)[0]) == pytest.approx(expected)
+    assert float(rotation_objective(turn, moments, 0.3, 1.0)[0][0]) == pytest.approx(expected)
 
 
 def test_loadings_that_are_hidden_by_a_rotation_are_found_by_size() -> None:

@@ -56,6 +56,7 @@ from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingResult, TrainingSettings
 from unmix.train.fit import fit as train_model
 from unmix.train.optimizers import MakeOptimizer, MakeScheduler, check_optimizer
+from unmix.train.threads import sensible_threads
 from unmix.validation import FLAG, Check, RandomLike, need_all, random_seed
 
 Floats = NDArray[np.float64]
@@ -206,25 +207,26 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         device = pick_device(self.device)
         before = getattr(self, "fit_", None)
         announce(self, data, device, self.n_restarts if before is None else 1)
-        network = self._network_for(data, seed) if before is None else self._continued(before, data, seed)
-        network = network.to(device)
-        rows, has_held_out = data.rows.to(device), bool(len(data.held_out))
-        train = rows.take(slice(0, data.n_train))
-        held_out = rows.take(slice(data.n_train, None)) if has_held_out else train
-        settings = self._training_settings(len(rows), seed, has_held_out)
-        with epoch_bar(self.verbose, settings.max_epochs) as on_epoch:
-            result = train_model(
-                network,
-                train,
-                held_out,
-                settings,
-                on_epoch=on_epoch,
-                callbacks=callbacks,
-                checkpoint=None if checkpoint is None else as_path(checkpoint),
-                resume=resume,
-                schema=(data.features, data.domains),
-            )
-        self._finish(data, network, train, held_out, result, words)
+        with sensible_threads((data.features.n_features,), int(self.batch_size) * int(self.n_restarts)):
+            network = self._network_for(data, seed) if before is None else self._continued(before, data, seed)
+            network = network.to(device)
+            rows, has_held_out = data.rows.to(device), bool(len(data.held_out))
+            train = rows.take(slice(0, data.n_train))
+            held_out = rows.take(slice(data.n_train, None)) if has_held_out else train
+            settings = self._training_settings(len(rows), seed, has_held_out)
+            with epoch_bar(self.verbose, settings.max_epochs) as on_epoch:
+                result = train_model(
+                    network,
+                    train,
+                    held_out,
+                    settings,
+                    on_epoch=on_epoch,
+                    callbacks=callbacks,
+                    checkpoint=None if checkpoint is None else as_path(checkpoint),
+                    resume=resume,
+                    schema=(data.features, data.domains),
+                )
+            self._finish(data, network, train, held_out, result, words)
         return self
 
     def transform(self, X: DataLike) -> NDArray[np.floating]:

@@ -44,6 +44,7 @@ from unmix.train.adversarial import AdversarialSettings, expected_seconds
 from unmix.train.callbacks import BlockCallback
 from unmix.train.devices import pick_device
 from unmix.train.starts import fit_starts
+from unmix.train.threads import sensible_threads
 from unmix.validation import (
     AT_LEAST_ZERO,
     AUXILIARY,
@@ -275,26 +276,25 @@ class CGGAN(FittedFace[GANFit]):
             seed=seed,
         )
         n_starts = int(self.n_restarts)
-        expected = n_starts * expected_seconds(CGGANNetwork(config).to(device), rows, settings)
-        say(
-            self.verbose,
-            f"unmix CGGAN: {len(rows)} rows of shape {config.shape}, {self.n_latents} latents, on {device}, "
-            f"about {duration(expected)}\n" + "\n".join(f"domain {column.describe()}" for column in domains.columns),
-        )
-        warn_if_long(expected, device, "Take smaller images, or lower max_steps, channels or n_restarts")
-        with block_bar(self.verbose, (config.steps + config.encoder_steps) * n_starts) as on_block:
-            network, result, kept, errors = fit_starts(
-                lambda own: CGGANNetwork(replace(config, seed=own)).to(device),
-                n_starts,
-                rows,
-                settings,
-                judged_by="encoder_real",
-                on_block=on_block,
-                callbacks=callbacks,
-                checkpoint=None if checkpoint is None else as_path(checkpoint),
-                resume=resume,
-                schema=(features, domains),
-            )
+        with sensible_threads(config.shape, int(self.batch_size)):
+            expected = n_starts * expected_seconds(CGGANNetwork(config).to(device), rows, settings)
+            what = f"{len(rows)} rows of shape {config.shape}, {self.n_latents} latents, on {device}"
+            columns = "\n".join(f"domain {column.describe()}" for column in domains.columns)
+            say(self.verbose, f"unmix CGGAN: {what}, about {duration(expected)}\n{columns}")
+            warn_if_long(expected, device, "Take smaller images, or lower max_steps, channels or n_restarts")
+            with block_bar(self.verbose, (config.steps + config.encoder_steps) * n_starts) as on_block:
+                network, result, kept, errors = fit_starts(
+                    lambda own: CGGANNetwork(replace(config, seed=own)).to(device),
+                    n_starts,
+                    rows,
+                    settings,
+                    judged_by="encoder_real",
+                    on_block=on_block,
+                    callbacks=callbacks,
+                    checkpoint=None if checkpoint is None else as_path(checkpoint),
+                    resume=resume,
+                    schema=(features, domains),
+                )
         model = FittedGAN.of(network, rows)
         self.fit_ = Fit(
             kind=type(self),

@@ -25,6 +25,7 @@ from unmix.models.features import FeatureNetwork, extract, fingerprint
 from unmix.nets.state import in_own_state, methods_in_own_state
 from unmix.train.checkpoint import read_state, write_state
 from unmix.train.classify import fit_classifier
+from unmix.train.threads import sensible_threads
 from unmix.validation import FLAG, POSITIVE, RandomLike, need_all, random_seed, whole
 
 
@@ -94,15 +95,16 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
         network = FeatureNetwork(images.shape[3], len(classes), int(self.width), seed, bool(self.instance_norm))
-        fit_classifier(
-            network,
-            images,
-            codes,
-            max_epochs=int(self.max_epochs),
-            batch_size=int(self.batch_size),
-            learning_rate=float(self.learning_rate),
-            seed=seed,
-        )
+        with sensible_threads(images.shape[1:], int(self.batch_size)):
+            fit_classifier(
+                network,
+                images,
+                codes,
+                max_epochs=int(self.max_epochs),
+                batch_size=int(self.batch_size),
+                learning_rate=float(self.learning_rate),
+                seed=seed,
+            )
         self.network_, self.classes_, self.fitted_params_ = network, classes, words
         kind = "-instance-norm" if self.instance_norm else ""
         self.name_ = f"cnn-{self.width}{kind}-of-{len(classes)}-classes-{fingerprint(network)}"

@@ -61,6 +61,7 @@ from unmix.train.checkpoint import is_checkpoint
 from unmix.train.devices import pick_device
 from unmix.train.fit import TrainingSettings
 from unmix.train.fit import fit as train_model
+from unmix.train.threads import sensible_threads
 from unmix.validation import WIDTHS, Check, RandomLike, one_of, random_seed, whole
 from unmix.version import versions
 
@@ -246,32 +247,33 @@ penalty_rows, penalty_every, kl_weight, n_spare, likelihood
         rows = data.rows.to(device)
         train = rows.take(slice(0, data.n_train))
         held_out = rows.take(slice(data.n_train, None)) if len(data.held_out) else train
-        steps_a_pass = max(1, round(len(train) / _BATCH))
-        epochs = max(1, round(_STEPS / steps_a_pass)) if self.max_epochs is None else int(self.max_epochs)
-        seconds = epochs * steps_a_pass * seconds_a_step(network, train.take(slice(0, _BATCH)))
-        said = f"autoencoder: {epochs * steps_a_pass} steps on {len(train)} images, about {duration(seconds)}"
-        say(self.verbose, f"unmix {type(self).__name__}, {said}")
-        warn_if_long(seconds, device, "Scale the images down (read_images(…, size=32)) or lower max_epochs")
-        if checkpoint is not None:
-            _refuse_foreign(_second(checkpoint))
-        settings = TrainingSettings(
-            max_epochs=epochs,
-            batch_size=_BATCH,
-            learning_rate=_RATE,
-            evaluation_rows=_EVALUATION_ROWS,
-            seed=seed,
-        )
-        with epoch_bar(self.verbose, epochs) as on_epoch:
-            result = train_model(
-                network,
-                train,
-                held_out,
-                settings,
-                on_epoch=on_epoch,
-                checkpoint=checkpoint,
-                resume=resume,
-                schema=(data.features, data.domains),
+        with sensible_threads(data.features.shape, _BATCH):
+            steps_a_pass = max(1, round(len(train) / _BATCH))
+            epochs = max(1, round(_STEPS / steps_a_pass)) if self.max_epochs is None else int(self.max_epochs)
+            seconds = epochs * steps_a_pass * seconds_a_step(network, train.take(slice(0, _BATCH)))
+            said = f"autoencoder: {epochs * steps_a_pass} steps on {len(train)} images, about {duration(seconds)}"
+            say(self.verbose, f"unmix {type(self).__name__}, {said}")
+            warn_if_long(seconds, device, "Scale the images down (read_images(…, size=32)) or lower max_epochs")
+            if checkpoint is not None:
+                _refuse_foreign(_second(checkpoint))
+            settings = TrainingSettings(
+                max_epochs=epochs,
+                batch_size=_BATCH,
+                learning_rate=_RATE,
+                evaluation_rows=_EVALUATION_ROWS,
+                seed=seed,
             )
+            with epoch_bar(self.verbose, epochs) as on_epoch:
+                result = train_model(
+                    network,
+                    train,
+                    held_out,
+                    settings,
+                    on_epoch=on_epoch,
+                    checkpoint=checkpoint,
+                    resume=resume,
+                    schema=(data.features, data.domains),
+                )
         return network, result.seconds
 
     def _autoencoder_network(self, shape: tuple[int, int, int], seed: int) -> ImageAutoencoder:

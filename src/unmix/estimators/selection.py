@@ -30,6 +30,7 @@ from unmix.fits.choice import finish_starts
 from unmix.forms import DataLike, LabelsLike
 from unmix.train.devices import pick_device
 from unmix.train.fit import fit as train_model
+from unmix.train.threads import sensible_threads
 
 Floats = NDArray[np.float64]
 Estimator = TypeVar("Estimator", bound=LatentEstimator)
@@ -116,8 +117,9 @@ def fit_rows(
     network = estimator._network(data.features, data.domains, seed, estimator.n_restarts).to(device)
     if not turned:
         network.config = replace(network.config, turned=())
-    result = train_model(network, train, held_out, settings)
-    found = finish_starts(network, train, held_out, result, groups, len(data.domains.domains), has_held_out)
+    with sensible_threads((data.features.n_features,), int(estimator.batch_size) * int(estimator.n_restarts)):
+        result = train_model(network, train, held_out, settings)
+        found = finish_starts(network, train, held_out, result, groups, len(data.domains.domains), has_held_out)
     bounds, generator = [np.empty(0)], torch.Generator().manual_seed(0)
     with torch.no_grad():
         parts = [found.model.bound(own, generator, SCORE_DRAWS) for own in chunks(held_out) if has_held_out]

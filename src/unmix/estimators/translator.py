@@ -41,6 +41,7 @@ from unmix.train.adversarial import AdversarialSettings, expected_seconds, fit_a
 from unmix.train.callbacks import BlockCallback
 from unmix.train.classify import fit_classifier
 from unmix.train.devices import pick_device
+from unmix.train.threads import sensible_threads
 from unmix.validation import (
     AT_LEAST_ZERO,
     FLAG,
@@ -233,41 +234,41 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         rows = gan_image_rows(table.images, domains, encoded).to(device)
         config = self._config(table.images.shape[1:], len(domains.domains), seed)
         reader = FeatureNetwork(config.shape[2], config.n_domains, seed=seed)
-        _learn_to_read(reader, table.images, encoded.codes[:, 0], min(_READER_STEPS, config.steps), seed)
-        reader.to(device)
-        network = network_of(rows.x, rows.design.argmax(1), config, lambda x: reader((x + 1) / 2).argmax(1))
-        if network.align.repeated < 1.0:
-            warn(
-                f"Of the pairs that one half of the images finds, the other half finds {network.align.repeated:.0%}; "
-                f"{LEAST_REPEATED:.0%} are needed. No pairs are used, and translations change images as little as "
-                "their domain asks for. More images would help, or images that show things at one place and size."
+        with sensible_threads(config.shape, int(self.batch_size)):
+            _learn_to_read(reader, table.images, encoded.codes[:, 0], min(_READER_STEPS, config.steps), seed)
+            reader.to(device)
+            network = network_of(rows.x, rows.design.argmax(1), config, lambda x: reader((x + 1) / 2).argmax(1))
+            if network.align.repeated < 1.0:
+                warn(
+                    "Of the pairs that one half of the images finds, the other half finds "
+                    f"{network.align.repeated:.0%}; {LEAST_REPEATED:.0%} are needed. No pairs are used, and "
+                    "translations change images as little as their domain asks for. More images would help, or images "
+                    "that show things at one place and size."
+                )
+            settings = AdversarialSettings(
+                batch_size=min(int(self.batch_size), len(rows)),
+                learning_rate=float(self.learning_rate),
+                mixed_precision=bool(self.mixed_precision),
+                betas=_BETAS,
+                seed=seed,
             )
-        settings = AdversarialSettings(
-            batch_size=min(int(self.batch_size), len(rows)),
-            learning_rate=float(self.learning_rate),
-            mixed_precision=bool(self.mixed_precision),
-            betas=_BETAS,
-            seed=seed,
-        )
-        n_steps = max(phase.end for phase in network.phases)
-        expected = expected_seconds(network, rows, settings, shared=(network.pairs,))
-        say(
-            self.verbose,
-            f"unmix ImageTranslator: {len(rows)} images of shape {config.shape}, {n_steps} steps on {device}, "
-            f"about {duration(expected)}\n" + "\n".join(f"domain {column.describe()}" for column in domains.columns),
-        )
-        warn_if_long(expected, device, "Scale the images down, lower max_steps or channels")
-        with block_bar(self.verbose, n_steps) as on_block:
-            result = fit_adversarial(
-                network,
-                rows,
-                settings,
-                on_block=on_block,
-                callbacks=callbacks,
-                checkpoint=None if checkpoint is None else as_path(checkpoint),
-                resume=resume,
-                schema=domains,
-            )
+            n_steps = max(phase.end for phase in network.phases)
+            expected = expected_seconds(network, rows, settings, shared=(network.pairs,))
+            what = f"{len(rows)} images of shape {config.shape}, {n_steps} steps on {device}"
+            columns = "\n".join(f"domain {column.describe()}" for column in domains.columns)
+            say(self.verbose, f"unmix ImageTranslator: {what}, about {duration(expected)}\n{columns}")
+            warn_if_long(expected, device, "Scale the images down, lower max_steps or channels")
+            with block_bar(self.verbose, n_steps) as on_block:
+                result = fit_adversarial(
+                    network,
+                    rows,
+                    settings,
+                    on_block=on_block,
+                    callbacks=callbacks,
+                    checkpoint=None if checkpoint is None else as_path(checkpoint),
+                    resume=resume,
+                    schema=domains,
+                )
         model = FittedTranslator.of(network, rows)
         model.reader.load_state_dict(reader.state_dict())
         some = rows.take(slice(None, None, -(-len(rows) // _EFFECT_ROWS)))

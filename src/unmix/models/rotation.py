@@ -48,8 +48,7 @@ def rotate_latents(
         total, shares = _covariance(mean, factor, kept), counts.cpu().double() / counts.sum().cpu()
         jacobian = _jacobian(model, start, mean if linear is None else mean[:1], kept, seed)
         moments = Moments(within, shares, total, jacobian)
-        with torch.enable_grad():
-            found = best_map(moments, cost * model.config.n_features / jacobian.shape[2], seed, scale)
+        found = best_map(moments, cost * model.config.n_features / jacobian.shape[2], seed, scale)
         if found is None and linear is None:
             continue
         turn = torch.eye(model.n_latents, device=mean.device)

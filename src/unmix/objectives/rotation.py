@@ -5,8 +5,8 @@ Gradient descent on encoder and decoder often ends with latents that are the tru
 does not change, and what is left of the objective is cheap enough to be searched as a whole:
 
 .. math:: F(B) = \tfrac12 \sum_u \pi_u \sum_i \log (B C_u B^\top)_{ii} - \log |\det B|
-          + \lambda \sum_{ki} \frac{\log(1 + w_{ki} / c)}{\log(1 + 1 / c)}, \qquad
-          w_{ki} = E\,\Big| \frac{\partial \hat x_k}{\partial z'_i} \Big| \mathrm{sd}(z'_i)
+          + \lambda \sum_{ik} \frac{\log(1 + w_{ik} / c)}{\log(1 + 1 / c)}, \qquad
+          w_{ik} = E\,\Big| \frac{\partial \hat x_k}{\partial z'_i} \Big| \mathrm{sd}(z'_i)
 
 The first two terms are the divergence from the best Gaussian prior with a mean and a variance for each latent and
 domain: approximate joint diagonalisation of the domains' covariances C_u (Pham 2001). The last is nearly a count of the
@@ -22,11 +22,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 COUNT_SCALE = 0.02
 CANDIDATES = 16
@@ -34,28 +32,6 @@ _STEPS = 150
 _RATE = 0.05
 _LEAST_GAIN = 1e-3
 _ROTATION_COST = 0.01
-
-
-class _MeanSize(torch.autograd.Function):
-    """``E |B^-T J|`` (candidates, latents, features) of maps ``B^-T`` (candidates, latents, latents).
-
-    One matrix product for all candidates, since so many small ones take several times as long, into memory that every
-    step uses again, since asking for it anew takes longer than to compute what it holds.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, back: Tensor, moments: Moments) -> Tensor:
-        n_rows, n_latents, n_features = moments.jacobian.shape
-        room = moments.room[: len(back) * n_latents]
-        torch.mm(back.flatten(0, 1), moments.columns, out=room)
-        ctx.turned, ctx.moments, ctx.shape = room.view(-1, n_latents, n_rows, n_features), moments, back.shape
-        return torch.linalg.vector_norm(ctx.turned, 1, dim=2) / n_rows
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        by_turned = ctx.turned.sign_().mul_((gradient / ctx.turned.shape[2]).unsqueeze(2))
-        return (by_turned.flatten(2).flatten(0, 1) @ ctx.moments.columns.T).view(ctx.shape), None
 
 
 @dataclass(frozen=True)
@@ -83,19 +59,57 @@ class Moments:
         return self.jacobian.new_empty(CANDIDATES * n_latents, n_numbers)
 
 
-def rotation_objective(turns: Tensor, moments: Moments, cost: float, scale: float = COUNT_SCALE) -> Tensor:
-    """``F`` (candidates,) in nats per row of maps B (candidates, latents, latents), each entry worth ``cost`` λ.
+def rotation_objective(
+    turns: Tensor, moments: Moments, cost: float, scale: float = COUNT_SCALE
+) -> tuple[Tensor, Tensor]:
+    r"""``F`` (candidates,) in nats per row of maps B (candidates, latents, latents), and its gradient, shaped like B.
 
-    ``scale`` c: entries above it count nearly alike, those below by their size.
+    Each entry is worth ``cost`` λ; entries above ``scale`` c count nearly alike, those below by their size. With
+    ``w_{ik} = m_{ik} \sqrt{t_i}``, t the variances under ``total``, A the inverse of Bᵀ and G the derivative by A,
+
+    .. math:: \frac{\partial F}{\partial B_i} = \sum_u \pi_u \frac{(B C_u)_i}{(B C_u B^\top)_{ii}} - A_i
+              + (B T)_i \sum_k \frac{\partial F}{\partial w_{ik}} \frac{m_{ik}}{\sqrt{t_i}} - (A G^\top A)_i .
     """
-    variance = _variances(turns, moments.within[:, None])
-    divergence = 0.5 * (moments.shares @ variance.log().sum(-1)) - torch.linalg.slogdet(turns)[1]
+    # A candidate that has become singular is no reason to lose the others.
+    back = torch.linalg.inv_ex(turns)[0].transpose(1, 2)
+    turned = torch.matmul(turns, moments.within[:, None])
+    variance = (turned * turns).sum(-1)
+    value = 0.5 * (moments.shares @ variance.log().sum(-1)) - torch.linalg.slogdet(turns)[1]
+    gradient = torch.tensordot(moments.shares, turned / variance.unsqueeze(-1), dims=1) - back
     if cost == 0:
-        return divergence
-    count = (_weights(turns, moments) / scale).log1p().sum((1, 2)) / math.log1p(1 / scale)
-    return divergence + cost * count
+        return value, gradient
+    turned = turns @ moments.total
+    spread = (turned * turns).sum(-1, keepdim=True).sqrt()
+    sizes, signs = _mean_sizes(back, moments)
+    weights, unit = sizes * spread, cost / math.log1p(1 / scale)
+    by_weight = unit / (scale + weights)
+    by_back = _through_sizes(by_weight * spread, signs, moments)
+    gradient += turned * ((by_weight * sizes).sum(-1, keepdim=True) / spread)
+    gradient -= back @ by_back.transpose(1, 2) @ back
+    return value + unit * (weights / scale).log1p().sum((1, 2)), gradient
 
 
+def _mean_sizes(back: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
+    """``E |B^-T J|`` (candidates, latents, features) of maps ``B^-T``, and all derivatives, sampled row by row.
+
+    One matrix product for all candidates, since so many small ones take several times as long, into memory that every
+    step uses again, since asking for it anew takes longer than to compute what it holds.
+    """
+    n_rows, n_latents, n_features = moments.jacobian.shape
+    room = moments.room[: len(back) * n_latents]
+    torch.mm(back.flatten(0, 1), moments.columns, out=room)
+    turned = room.view(-1, n_latents, n_rows, n_features)
+    return torch.linalg.vector_norm(turned, 1, dim=2) / n_rows, turned
+
+
+def _through_sizes(by_sizes: Tensor, turned: Tensor, moments: Moments) -> Tensor:
+    """The derivative by ``B^-T`` (candidates, latents, latents); overwrites ``turned`` of ``_mean_sizes``."""
+    by_turned = turned.sign_().mul_((by_sizes / turned.shape[2]).unsqueeze(2))
+    result: Tensor = by_turned.flatten(2).flatten(0, 1) @ moments.columns.T
+    return result.view(by_sizes.shape[0], by_sizes.shape[1], -1)
+
+
+@torch.no_grad()
 def best_map(moments: Moments, cost: float, seed: int, scale: float = COUNT_SCALE) -> Tensor | None:
     """The best map B (latents, latents) found, scaled to latents of variance 1; None where none is better than none.
 
@@ -110,20 +124,18 @@ def best_map(moments: Moments, cost: float, seed: int, scale: float = COUNT_SCAL
     whiten = vectors @ torch.diag(values.clamp_min(1e-12).rsqrt()) @ vectors.T
     noise = torch.randn(CANDIDATES - 1, n, n, generator=generator, dtype=total.dtype)
     identity = torch.diag(total.diagonal().clamp_min(1e-12).rsqrt())[None]
-    turns = torch.cat([identity, torch.linalg.qr(noise)[0] @ whiten]).requires_grad_()
-    optimizer = torch.optim.Adam([turns], lr=_RATE)
+    turns = torch.cat([identity, torch.linalg.qr(noise)[0] @ whiten])
+    optimizer = torch.optim.Adam([turns], lr=_RATE, fused=True)
     for step in range(_STEPS):
         optimizer.param_groups[0]["lr"] = _RATE * min(1.0, 2.0 * (1.0 - step / _STEPS))
-        optimizer.zero_grad()
-        rotation_objective(turns, moments, cost, scale).sum().backward()
+        turns.grad = rotation_objective(turns, moments, cost, scale)[1]
         optimizer.step()
-    with torch.no_grad():
-        found = rotation_objective(turns, moments, cost, scale)
-        found = torch.where(torch.isfinite(found), found, math.inf)
-        best = int(found.argmin())
-        if not found[best] < rotation_objective(identity, moments, cost, scale)[0] - _LEAST_GAIN:
-            return None
-        turn = turns[best] / _variances(turns[best : best + 1], total)[0].sqrt().unsqueeze(-1)
+    found = rotation_objective(turns, moments, cost, scale)[0]
+    found = torch.where(torch.isfinite(found), found, math.inf)
+    best = int(found.argmin())
+    if not found[best] < rotation_objective(identity, moments, cost, scale)[0][0] - _LEAST_GAIN:
+        return None
+    turn = turns[best] / (turns[best] @ total * turns[best]).sum(-1, keepdim=True).sqrt()
     return _in_order(turn, total)
 
 
@@ -138,19 +150,6 @@ def best_rotation(jacobian: Tensor, seed: int) -> Tensor | None:
         return None
     left, _, right = torch.linalg.svd(turn)
     return left @ right
-
-
-def _weights(turns: Tensor, moments: Moments) -> Tensor:
-    """``w`` (candidates, latents, features)."""
-    # A candidate that has become singular is no reason to lose the others.
-    back = torch.linalg.inv_ex(turns)[0].transpose(1, 2)
-    result: Tensor = _MeanSize.apply(back, moments) * _variances(turns, moments.total).sqrt().unsqueeze(-1)
-    return result
-
-
-def _variances(turns: Tensor, covariance: Tensor) -> Tensor:
-    """Diagonals (..., candidates, latents) of ``B C Bᵀ``."""
-    return (torch.matmul(turns, covariance) * turns).sum(-1)
 
 
 def _in_order(turn: Tensor, total: Tensor) -> Tensor:
