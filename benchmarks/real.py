@@ -17,7 +17,7 @@ that are fitted (NMF: divided by their standard deviation). Measured for each me
   linear`` is that for every method.
 - IVAE is told the domains of the rows that it encodes, also of held-out ones; the others are not.
 - agreement: one-to-one |Spearman| of the latents of held-out rows, mean and worst latent, between seeds (same training
-  rows, other ``random_state``) and between models fitted on two halves of the training rows.
+  rows, other ``random_state``) and between models fitted on two halves of the training rows, split anew for each seed.
 - known factors: |Spearman| of the best single latent, AUROC for a boolean factor. The latent and its sign are chosen on
   training rows and scored on held-out ones. Beside it what gradient boosting from all features reaches, cross-fitted.
 - left-out domains: a target predicted in domains that neither model nor predictor has seen.
@@ -58,7 +58,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--tables", nargs="+", default=[], help="names of cards; default: all")
     parser.add_argument("--methods", nargs="+", default=[], help="default: all, CEBRA where it is installed")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0 on")
-    parser.add_argument("--refits", type=int, default=2, help="seeds that are also fitted on halves, without domains")
+    parser.add_argument("--refits", type=int, default=3, help="seeds, each a split, that are also fitted on halves, without domains")
     parser.add_argument("--max-epochs", type=int, help="a short trial of the methods that take it, under another name")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--threads", type=int, default=1, help="of each process")

@@ -138,7 +138,7 @@ def _measured(cell: Cell, folder: Path) -> dict[str, Any]:
     if cell.part == "halves":
         fits = [
             measures.fit(method, cell.n_latents, cell.seed, table, rows)
-            for rows in (table.half, table.train & ~table.half)
+            for rows in table.halves(cell.seed)
         ]
         mean, worst = measures.agreement([fitted.encode(table, table.held_out) for fitted in fits])
         return {"agreement": mean, "worst": worst}

@@ -88,8 +88,7 @@ class Card:
 class Table:
     """Features (rows, features) in their own units, a label a row, and known factors (rows,), NaN where missing.
 
-    ``held_out`` marks a fifth of the rows of each domain, ``half`` an even split of the others; both are the same for
-    every method and seed. ``kinds`` says of each factor whether it is "boolean" or "numeric".
+    ``held_out`` marks a fifth of the rows of each domain, the same for every method and seed. ``kinds`` says of each factor whether it is "boolean" or "numeric".
     """
 
     card: Card
@@ -100,12 +99,17 @@ class Table:
     kinds: dict[str, str]
     target: NDArray[Any] | None
     held_out: Bools
-    half: Bools
     n_dropped: int
 
     @property
     def train(self) -> Bools:
         return ~self.held_out
+
+    def halves(self, seed: int) -> tuple[Bools, Bools]:
+        """An even split of the training rows of each domain, the same for every method."""
+        half = np.zeros(len(self.x), dtype=bool)
+        half[self.train] = _share(self.domains[self.train], 0.5, np.random.default_rng(2 + seed))
+        return half, self.train & ~half
 
 
 def read_cards(folders: Iterable[Path], only: Sequence[str] = ()) -> list[Card]:
@@ -225,11 +229,9 @@ def load(card: Card) -> Table:
         for own, kind, found in _factor(name, column, equals[name]["value"] if name in equals else None):
             factors[own], kinds[own] = found, kind
     held_out = _share(domains, HELD_OUT, np.random.default_rng(1))
-    half = np.zeros(len(rows), dtype=bool)
-    half[~held_out] = _share(domains[~held_out], 0.5, np.random.default_rng(2))
     target = frame[card.target].iloc[rows].to_numpy() if card.target else None
     n_dropped = int((~whole).sum())
-    return Table(card, values[rows], tuple(names), domains, factors, kinds, target, held_out, half, n_dropped)
+    return Table(card, values[rows], tuple(names), domains, factors, kinds, target, held_out, n_dropped)
 
 
 def _read(card: Card) -> tuple[pd.DataFrame, list[str]]:
