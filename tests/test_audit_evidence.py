@@ -8,7 +8,9 @@ from audit_stubs import DENSE, SPARSE, audit_of, problem, verdicts
 
 import unmix
 from unmix.audit.agreement import comparable
-from unmix.audit.input import ResidualDependence
+from unmix.audit.check import Context
+from unmix.audit.input import AuditInput, ResidualDependence, Simulated
+from unmix.audit.invertibility import check_invertibility
 from unmix.audit.residuals import AUDITED, AUDITED_SHARE, strongest_pairs
 from unmix.audit.rows import rows_needed
 
@@ -131,7 +133,29 @@ def test_a_latent_that_the_noise_hides_is_not_identified():
     ceiling = audit.finding("invertibility").evidence["noise_ceiling"]
     assert ceiling["z0"] < 0.95
     assert verdicts(audit)[0] == "unsupported"
-    assert "(required: 0.95)" in audit.latents["reason"][0]
+    assert "(required: 0.975)" in audit.latents["reason"][0]
+
+
+@pytest.mark.parametrize(("n_features", "required"), [(9, 0.975), (3, 0.95)])
+def test_the_ceiling_has_a_margin_where_noise_can_be_told_from_latents(n_features, required):
+    z, noise = np.random.default_rng(0).standard_normal((2, 20_000, 3))
+    labels = np.zeros(20_000, dtype=int)
+    mixing = np.abs(np.eye(n_features, 3))
+    subject = AuditInput(
+        latents=z,
+        strata=labels,
+        domains=("u",),
+        absent=(),
+        names=("z0", "z1", "z2"),
+        feature_names=tuple(f"x{k}" for k in range(n_features)),
+        jacobian=mixing[None],
+        starts=mixing[None],
+        agreement=np.empty((0, 3)),
+        simulated=Simulated(z, 0.96 * z + np.sqrt(1 - 0.96**2) * noise, labels, np.ones(3)),
+    )
+    found = check_invertibility(subject, Context(subject))
+    assert found.finding.evidence["least_noise_ceiling_that_counts"] == required
+    assert [fault.code for fault in found.faults.values()] == (["noise_ceiling"] * 3 if required > 0.96 else [])
 
 
 @pytest.mark.slow
