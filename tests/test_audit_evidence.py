@@ -263,3 +263,13 @@ def test_pairs_that_are_not_sure_need_changes_in_the_words_of_both_conditions():
     """C4 counts pairs on the most likely support, C3 those that nine tenths of the draws do not separate."""
     found = audit_of(*problem(DENSE, 8)).finding("C3")
     assert "3 pairs of latents are not reliably separated by the structure and need changes." in found.sentence
+
+
+def test_a_latent_that_changes_separate_only_from_latents_without_effect_is_not_identified():
+    stub, z, labels = problem(DENSE, 9)
+    mixing = stub.mixing.numpy().copy()
+    assert verdicts(unmix.audit_decoder(lambda v: v @ mixing.T, z, labels)) == ["identified"] * 3
+    mixing[:, 2] = mixing[:, 1] + 0.03 * mixing[:, 2]
+    audit = unmix.audit_decoder(lambda v: v @ mixing.T, z, labels)
+    assert audit.latents["code"].tolist() == ["no_other_recovered", "no_effect_of_its_own", "no_effect_of_its_own"]
+    assert "z1 and z2 by changes between domains alone" in audit.latents["reason"][0]

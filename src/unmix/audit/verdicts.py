@@ -30,7 +30,7 @@ from unmix.audit.finding import Finding, Said, counted, listed, there
 from unmix.audit.input import LEAST_ROWS, AuditInput
 from unmix.audit.remedies import Remedy, blocks, find_remedies
 from unmix.audit.result import NOT_TESTED, Audit
-from unmix.audit.routes import ROUTES, route_shares, tied
+from unmix.audit.routes import ROUTES, STRUCTURE, route_shares, tied
 from unmix.audit.rows import rows_needed
 from unmix.audit.sparsity import SURE, Support
 
@@ -169,6 +169,13 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, Said]:
     said = "" if found.repeats is None else f" {found.repeats.said(i)}"
     if not others and i in found.doubts:
         return "unsupported", Said(found.doubts[i].code, f"It {found.doubts[i]}.")
+    mixed = [j for j in range(len(names)) if j != i and found.route[i, j] != STRUCTURE]
+    if not others and mixed and all(_without_effect(found, j) for j in mixed):
+        return "unsupported", Said(
+            "no_other_recovered",
+            f"It is separated from {listed([names[j] for j in mixed])} by changes between domains alone, and of these "
+            "latents none has an effect of its own: whatever belongs to them may be mixed into it.",
+        )
     if not others:
         alone = " There is no other start to compare with, so it is not known whether it is reproducible."
         return "identified", Said("separated", f"{_routes(found, i)}{said or alone}")
@@ -213,6 +220,10 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, Said]:
         f"Nothing separates it from {together}: that would take {int(found.support.needed()[i, direct].max())} domains "
         f"that differ enough, and {_domains(found)}.{said}",
     )
+
+
+def _without_effect(found: _Evidence, i: int) -> bool:
+    return i in found.faults and found.faults[i].code == "no_effect_of_its_own"
 
 
 def _domains(found: _Evidence) -> str:
