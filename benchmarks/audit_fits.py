@@ -54,11 +54,21 @@ OTHERS += ("heavy-tails", "interventions", "invariant-linear", "sparse-gaussian"
 OTHERS += ("heavy-tails-mild", "sparse-vae-correlated", "interventions-linear", "tcl-orthogonal")
 OTHERS += ("invariant-polynomial", "interventions-soft")
 
+# Numbers of each latent that are kept beside its verdict: condition and key of its evidence.
+EVIDENCE = {
+    "ceiling": ("invertibility", "noise_ceiling"),
+    "round_trip": ("invertibility", "round_trip_r2"),
+    "agreement_median": ("agreement", "median"),
+    "agreement_least": ("agreement", "least"),
+    "agreement_rival": ("agreement", "least_of_starts_that_fit_as_well"),
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[104, 105])
     parser.add_argument("--kinds", nargs="+", choices=[*OWN, *OTHERS], default=[*OWN, *OTHERS])
+    parser.add_argument("--models", type=Path, help="folder that keeps the fits: audits without fitting again")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/audit_fits.jsonl"))
     arguments = parser.parse_args()
     done = read_rows(arguments.out)
@@ -66,15 +76,15 @@ def main() -> None:
         if f"{kind}-{seed}" not in done:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                row = fit_and_audit(kind, seed)
+                row = fit_and_audit(kind, seed, arguments.models)
             append_row(arguments.out, row)
             said = ", ".join(f"{own['verdict']} {own['correlation']:.2f}" for own in row["latents"])
             print(f"{row['key']}, {row['seconds']:.0f} s: {said}", flush=True)
     print(summarise(arguments.out).to_string(index=False))
 
 
-def fit_and_audit(kind: str, seed: int) -> dict[str, Any]:
-    """One default fit, its findings and its latents."""
+def fit_and_audit(kind: str, seed: int, models: Path | None = None) -> dict[str, Any]:
+    """One default fit, its findings and its latents; a fit that is in the folder ``models`` is taken from there."""
     started = time.monotonic()
     if kind in OWN:
         words, n_latents = OWN[kind]
@@ -90,10 +100,18 @@ def fit_and_audit(kind: str, seed: int) -> dict[str, Any]:
         x, domains, true, rows, n_latents = other.x, other.domains, other.z, other.x, other.z.shape[1]
         known = unmix.audit_decoder(other.mixing, other.z, other.domains)
         holds = (known.latents["verdict"] == "identified").to_numpy()
-    model = unmix.CGVAE(n_latents=n_latents, random_state=seed, verbose=0).fit(x, domains)
+    kept = None if models is None else models / f"{kind}-{seed}"
+    if kept is not None and kept.exists():
+        model = unmix.load(kept)
+    else:
+        model = unmix.CGVAE(n_latents=n_latents, random_state=seed, verbose=0).fit(x, domains)
+        if kept is not None:
+            model.save(kept)
     audit = model.audit()
     strength = np.nan_to_num(np.abs(correlation(true, model.transform(rows))))
     partner = strength.argmax(axis=0)
+    by_condition = {finding.condition: finding.evidence for finding in audit.findings}
+    evidence = {name: by_condition[condition].get(key) or {} for name, (condition, key) in EVIDENCE.items()}
     return {
         "key": f"{kind}-{seed}",
         "fits": "others" if kind in OTHERS else "too few latents" if n_latents < true.shape[1] else "own",
@@ -105,6 +123,7 @@ def fit_and_audit(kind: str, seed: int) -> dict[str, Any]:
                 **{name: latent[name] for name in ("name", "verdict", "code")},
                 "correlation": float(strength[partner[i], i]),
                 "conditions_hold": bool(holds[partner[i]]),
+                "evidence": {name: values.get(latent["name"]) for name, values in evidence.items()},
             }
             for i, latent in enumerate(audit.latents.to_dict("records"))
         ],

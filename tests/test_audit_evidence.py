@@ -8,7 +8,9 @@ from audit_stubs import DENSE, SPARSE, audit_of, problem, verdicts
 
 import unmix
 from unmix.audit.agreement import comparable
-from unmix.audit.input import ResidualDependence
+from unmix.audit.check import Context
+from unmix.audit.input import AuditInput, ResidualDependence, Simulated
+from unmix.audit.invertibility import check_invertibility
 from unmix.audit.residuals import AUDITED, AUDITED_SHARE, strongest_pairs
 from unmix.audit.rows import rows_needed
 
@@ -134,6 +136,43 @@ def test_a_latent_that_the_noise_hides_is_not_identified():
     assert "(required: 0.95)" in audit.latents["reason"][0]
 
 
+@pytest.mark.parametrize(("n_features", "required"), [(9, 0.975), (3, 0.95)])
+def test_whether_a_latent_is_close_enough_is_in_doubt_where_noise_uses_most_of_the_error(n_features, required):
+    z, noise = np.random.default_rng(0).standard_normal((2, 20_000, 3))
+    labels = np.zeros(20_000, dtype=int)
+    mixing = np.abs(np.eye(n_features, 3))
+    subject = AuditInput(
+        latents=z,
+        strata=labels,
+        domains=("u",),
+        absent=(),
+        names=("z0", "z1", "z2"),
+        feature_names=tuple(f"x{k}" for k in range(n_features)),
+        jacobian=mixing[None],
+        starts=mixing[None],
+        agreement=np.empty((0, 3)),
+        simulated=Simulated(z, 0.96 * z + np.sqrt(1 - 0.96**2) * noise, labels, np.ones(3)),
+    )
+    found = check_invertibility(subject, Context(subject))
+    assert found.finding.evidence["least_noise_ceiling_that_counts"] == required
+    assert not found.faults
+    # With as many latents as features the noise is not known.
+    assert list(found.evidence) == ([0, 1, 2] if n_features > 3 else [])
+    assert found.finding.verdict == ("cannot tell" if n_features > 3 else "holds")
+
+
+def test_a_latent_in_doubt_is_not_identified_and_changes_no_other_verdict():
+    stub, z, labels = problem(SPARSE, 4)
+    stub.likelihood.noise.log.data[0, 0, [0, 1, 6, 7, 8]] = np.log(0.4)
+    audit = audit_of(stub, z, labels)
+    ceiling = audit.finding("invertibility").evidence["noise_ceiling"]
+    assert 0.95 < ceiling["z0"] < 0.975 < min(ceiling["z1"], ceiling["z2"])
+    assert verdicts(audit) == ["unsupported", "identified", "identified"]
+    assert audit.latents["reason"][0].startswith("It may be estimated too imprecisely")
+    assert audit.latents["remedy"][0] == ""
+    assert audit.finding("invertibility").verdict == "cannot tell"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("change", ["scale", "both"])
 def test_monotone_curves_of_the_latents_change_no_verdict(change):
@@ -224,3 +263,13 @@ def test_pairs_that_are_not_sure_need_changes_in_the_words_of_both_conditions():
     """C4 counts pairs on the most likely support, C3 those that nine tenths of the draws do not separate."""
     found = audit_of(*problem(DENSE, 8)).finding("C3")
     assert "3 pairs of latents are not reliably separated by the structure and need changes." in found.sentence
+
+
+def test_a_latent_that_changes_separate_only_from_latents_without_effect_is_not_identified():
+    stub, z, labels = problem(DENSE, 9)
+    mixing = stub.mixing.numpy().copy()
+    assert verdicts(unmix.audit_decoder(lambda v: v @ mixing.T, z, labels)) == ["identified"] * 3
+    mixing[:, 2] = mixing[:, 1] + 0.03 * mixing[:, 2]
+    audit = unmix.audit_decoder(lambda v: v @ mixing.T, z, labels)
+    assert audit.latents["code"].tolist() == ["no_other_recovered", "no_effect_of_its_own", "no_effect_of_its_own"]
+    assert "z1 and z2 by changes between domains alone" in audit.latents["reason"][0]

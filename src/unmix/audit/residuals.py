@@ -74,10 +74,13 @@ def check_number(subject: AuditInput, context: Context) -> CheckResult[None]:
     }
     could_fail = bool(np.isfinite(found.limit)) and n < len(subject.feature_names)
     if not could_fail:
-        few = "There are as many latents as features" if np.isfinite(found.limit) else "There are too few rows"
-        return CheckResult(
-            Finding(CONDITION, "cannot tell", False, f"{few}: more factors would not show.", evidence), None
-        )
+        sentence = "There are too few rows: more factors would not show."
+        if np.isfinite(found.limit):
+            sentence = (
+                "There are as many latents as features: more factors would not show, and noise of the features cannot "
+                "be told from the latents."
+            )
+        return CheckResult(Finding(CONDITION, "cannot tell", False, sentence, evidence), None)
     pair = listed([str(name) for name in found.features])
     asked = "" if subject.simplified else f"; {least:.2f} with {AUDITED_SHARE:.1%} counts"
     alike = listed([f"{first} with {second}" for first, second in found.copies])

@@ -30,7 +30,7 @@ from unmix.audit.finding import Finding, Said, counted, listed, there
 from unmix.audit.input import LEAST_ROWS, AuditInput
 from unmix.audit.remedies import Remedy, blocks, find_remedies
 from unmix.audit.result import NOT_TESTED, Audit
-from unmix.audit.routes import ROUTES, route_shares, tied
+from unmix.audit.routes import ROUTES, STRUCTURE, route_shares, tied
 from unmix.audit.rows import rows_needed
 from unmix.audit.sparsity import SURE, Support
 
@@ -63,6 +63,7 @@ class _Evidence:
     support: Support
     changes: Changes
     faults: dict[int, Said]
+    doubts: dict[int, Said]
     repeats: Repeats | None
     separated: Bools
     probability: Floats
@@ -83,7 +84,8 @@ def audit_subject(subject: AuditInput) -> Audit:
     support, found = context.result(sparsity.CHECK).evidence, context.result(changes.CHECK).evidence
     dependent, repeats = context.result(independence.CHECK).evidence, context.result(agreement.CHECK).evidence
     number, enough = context.result(residuals.CHECK).finding, context.result(rows.CHECK).finding
-    own = {place: faulty[i] for place, i in enumerate(active) if i in faulty}
+    unsure = context.result(invertibility.CHECK).evidence
+    own, doubts = ({place: said[i] for place, i in enumerate(active) if i in said} for said in (faulty, unsure))
     shares = route_shares(support, found, dependent)
     probability, mixed = 1.0 - shares[0], dependent.copy()
     for a, b in support.contested:
@@ -91,7 +93,9 @@ def audit_subject(subject: AuditInput) -> Audit:
     separated = (probability >= SURE) & ~mixed
     np.fill_diagonal(separated, True)
     route = np.where(separated, shares[1:].argmax(axis=0) + 1, 0)
-    evidence = _Evidence(part, support, found, own, repeats, separated, probability, route, dependent, number, enough)
+    evidence = _Evidence(
+        part, support, found, own, doubts, repeats, separated, probability, route, dependent, number, enough
+    )
     # If the zeros are not credible, changes must separate every pair, and the count is that of a dense mixing.
     counted_on = support.edges if support.credible else np.ones_like(support.edges)
     mended = find_remedies(
@@ -103,7 +107,7 @@ def audit_subject(subject: AuditInput) -> Audit:
         drops_latents=False,
     )
     unsteady = [] if repeats is None else [i for i in range(len(active)) if repeats.fault(i)]
-    faulty_names = {part.names[i] for i in [*own, *unsteady]}
+    faulty_names = {part.names[i] for i in [*own, *doubts, *unsteady]}
     mended = [own for own in (remedy.without(faulty_names) for remedy in mended) if own.mends]
     if number.verdict == "fails":
         # The count assumes a model that describes the rows; here it guarantees nothing.
@@ -138,7 +142,9 @@ def _verdicts(found: _Evidence, mended: list[Remedy]) -> list[dict[str, object]]
         for i in block:
             verdict, reason = _judge(found, i, block)
             own = [names[j] for j in block] if verdict == "block" else None
-            stuck = verdict != "identified" and (found.number.verdict == "fails" or i not in found.faults)
+            stuck = verdict != "identified" and (
+                found.number.verdict == "fails" or i not in found.faults | found.doubts
+            )
             # What cannot be tested needs rows first.
             order = sorted(mended, key=lambda r: r.code != "more_rows") if verdict == NOT_TESTED else mended
             helps = next((r.sentence for r in order if names[i] in r.mends or (stuck and r.effect)), "")
@@ -161,6 +167,15 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, Said]:
     if found.repeats is not None and found.repeats.fault(i):
         return "unsupported", found.repeats.fault(i)
     said = "" if found.repeats is None else f" {found.repeats.said(i)}"
+    if not others and i in found.doubts:
+        return "unsupported", Said(found.doubts[i].code, f"It {found.doubts[i]}.")
+    mixed = [j for j in range(len(names)) if j != i and found.route[i, j] != STRUCTURE]
+    if not others and mixed and all(_without_effect(found, j) for j in mixed):
+        return "unsupported", Said(
+            "no_other_recovered",
+            f"It is separated from {listed([names[j] for j in mixed])} by changes between domains alone, and of these "
+            "latents none has an effect of its own: whatever belongs to them may be mixed into it.",
+        )
     if not others:
         alone = " There is no other start to compare with, so it is not known whether it is reproducible."
         return "identified", Said("separated", f"{_routes(found, i)}{said or alone}")
@@ -205,6 +220,10 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, Said]:
         f"Nothing separates it from {together}: that would take {int(found.support.needed()[i, direct].max())} domains "
         f"that differ enough, and {_domains(found)}.{said}",
     )
+
+
+def _without_effect(found: _Evidence, i: int) -> bool:
+    return i in found.faults and found.faults[i].code == "no_effect_of_its_own"
 
 
 def _domains(found: _Evidence) -> str:
