@@ -448,11 +448,13 @@ def _terms(path: Path) -> list[str]:
     if not path.exists():
         return []
     said = (
-        "\n## Terms of ImageTranslator\n\n`python benchmarks/translator_terms.py`: the default fit to typefaces of 16 "
-        "pixels in full length, and the same with one term left out or added. `_difference`: that method minus the "
-        "default, of the same seed. 95 % intervals resample the 62 characters; they do not cover what another seed "
-        "would change. The judge of content reads .992 of real images here and .997 in the table above. Characters "
-        "that are in the training images of source and target:\n"
+        "\n## Terms of ImageTranslator\n\n`python benchmarks/translator_terms.py`: the default fit to typefaces, the "
+        "same with one term left out or added, and other methods that were measured beside it. `_difference`: that "
+        "method minus the default, of the same seed and length. 95 % intervals resample the 62 characters; they do not "
+        "cover what another seed would change. Judges trained on another machine differ slightly; `judges` are the "
+        "hashes of those of content and style, and only fits that the same judges read are compared. At 16 pixels the "
+        "judge of content reads .992 (“earlier”) or .991 of real images here, .997 or the same in the table above. "
+        "Characters that are in the training images of source and target:\n"
     )
     rows = pd.read_csv(path)
     other = "\nOther characters:\n"

@@ -23,17 +23,22 @@ DRAWS = 2000
 def compared(rows: pd.DataFrame, unseen: bool = False, base: str = "ImageTranslator") -> pd.DataFrame:
     """Each method, and its difference to ``base`` with the same seed, with 95 % intervals that resample what is shown.
 
+    Only fits that the same judges read are compared; without such a fit of ``base`` a method is left out.
     Of several seeds the means: a resample takes the same characters in each.
     """
     rows = rows[rows["unseen"] == unseen]
     found = []
-    for (data, method, steps, channels), own in rows.groupby(["data", "method", "steps", "channels"], sort=False):
-        other = rows[(rows[["data", "method", "steps", "channels"]] == [data, base, steps, channels]).all(axis=1)]
+    names = ["data", "method", "steps", "channels", "judges"]
+    for key, own in rows.groupby(names, sort=False):
+        data, method, *sizes, judges = key
+        other = rows[(rows[names] == [data, base, *sizes, judges]).all(axis=1)]
         seeds = sorted(set(own["seed"]) & set(other["seed"]) if method != base else set(own["seed"]))
+        if not seeds:
+            continue
         for seed in seeds if len(seeds) == 1 else [*seeds, "mean"]:
             chosen = seeds if seed == "mean" else [seed]
             drawn = _resampled(own[own["seed"].isin(chosen)])
-            row: dict[str, Any] = {"data": data, "method": method, "seed": seed}
+            row: dict[str, Any] = {"data": data, "judges": judges, "method": method, "seed": seed}
             row |= {name: _said(values) for name, values in drawn.items()}
             if method != base and chosen:
                 against = _resampled(other[other["seed"].isin(chosen)])
