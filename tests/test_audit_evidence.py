@@ -40,9 +40,22 @@ def test_what_the_latents_leave_must_be_strong_and_of_some_size(correlation, sha
     assert verdicts(audit) == ["identified"] * 3
 
 
+def test_between_the_limits_it_cannot_tell_whether_latents_are_missing():
+    audit = audit_of(*problem(SPARSE, 4), residual=left(0.26, 0.0011))
+    found = audit.finding("number of latents")
+    assert found.verdict == "cannot tell"
+    assert found.sentence.startswith(
+        "There may be more factors than latents: given the latents, x0 and x3 still depend"
+    )
+    assert verdicts(audit) == ["identified"] * 3
+    assert "There may be more factors than latents: compare a fit with one more." in audit.summary()
+
+
 def test_with_few_rows_the_correlation_must_be_large_by_more_than_its_error():
-    few = replace(left(0.3, 0.2), limit=0.18)
+    few = replace(left(0.25, 0.2), limit=0.18)
     assert audit_of(*problem(SPARSE, 4), residual=few).finding("number of latents").verdict == "holds"
+    few = replace(few, correlation=0.3)
+    assert audit_of(*problem(SPARSE, 4), residual=few).finding("number of latents").verdict == "cannot tell"
     many = replace(few, limit=0.05)
     assert audit_of(*problem(SPARSE, 4), residual=many).finding("number of latents").verdict == "fails"
 

@@ -18,7 +18,8 @@ residuals share enough: :math:`|R_{kl}| \sigma_k \sigma_l`, with :math:`\sigma` 
 1 % of a feature's variance. Copies of a feature have nearly equal residuals, but tiny ones.
 
 The audit requires a smaller share, 0.1 %, because a missing latent may have a small effect beside the others, and a
-correlation that is 0.25 (``AUDITED``) or more with 95 % confidence. Features whose residuals are small and nearly equal
+correlation that is 0.25 (``AUDITED``) or more with 95 % confidence; from ``STRONG`` on, with the same confidence, it
+cannot tell. Features whose residuals are small and nearly equal
 repeat each other; they are named, and are no evidence of a missing latent.
 """
 
@@ -62,7 +63,7 @@ def check_number(subject: AuditInput, context: Context) -> CheckResult[None]:
         return CheckResult(Finding(CONDITION, "cannot tell", False, sentence), None)
     # Half of the limit for all pairs is 1.6 to 2.2 standard errors of one.
     least = AUDITED + found.limit / 2
-    evidence = {
+    evidence: dict[str, object] = {
         "correlation": found.correlation,
         "limit": found.limit,
         "share": found.share,
@@ -71,6 +72,7 @@ def check_number(subject: AuditInput, context: Context) -> CheckResult[None]:
         "least_correlation_that_counts": least,
         "least_share_that_counts": AUDITED_SHARE,
         "linear_model": subject.simplified,
+        "may_be_too_few": False,
     }
     could_fail = bool(np.isfinite(found.limit)) and n < len(subject.feature_names)
     if not could_fail:
@@ -96,6 +98,13 @@ def check_number(subject: AuditInput, context: Context) -> CheckResult[None]:
             f"{' The fit therefore returned a linear model.' if subject.simplified else ''}{repeated}"
         )
         return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), None)
+    if found.exceeds(STRONG + found.limit / 2, AUDITED_SHARE):
+        evidence["may_be_too_few"] = True
+        sentence = (
+            f"There may be more factors than latents: given the latents, {pair} still depend on each other within "
+            f"domains ({size} variance{asked}). A fit with one more latent would show it.{repeated}"
+        )
+        return CheckResult(Finding(CONDITION, "cannot tell", True, sentence, evidence), None)
     sentence = (
         f"Given the latents, no two features are seen to depend on each other strongly enough to count; the strongest "
         f"pair is {pair} ({size} variance{asked}).{repeated}"

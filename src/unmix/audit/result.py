@@ -151,6 +151,8 @@ class Audit:
                 f"{listed([str(name) for name in number.evidence['features']])} still depend on each other. Use more "
                 f"than {counted(len(self.latents), 'latent')}; `unmix select` compares numbers. {found}"
             )
+        if number.evidence.get("may_be_too_few"):
+            found = f"{found} There may be more factors than latents: compare a fit with one more."
         if rows.verdict == "fails":
             found = f"{rows.sentence} {found}"
         if not len(self.pairs):
