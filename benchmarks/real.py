@@ -58,7 +58,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--tables", nargs="+", default=[], help="names of cards; default: all")
     parser.add_argument("--methods", nargs="+", default=[], help="default: all, CEBRA where it is installed")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0 on")
-    parser.add_argument("--refits", type=int, default=3, help="seeds, each a split, that are also fitted on halves, without domains")
+    parser.add_argument(
+        "--refits", type=int, default=3, help="seeds that are also fitted on halves, and without domains"
+    )
     parser.add_argument("--max-epochs", type=int, help="a short trial of the methods that take it, under another name")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--threads", type=int, default=1, help="of each process")

@@ -136,10 +136,7 @@ def _measured(cell: Cell, folder: Path) -> dict[str, Any]:
         fitted = measures.fit(method, cell.n_latents, cell.seed, table, rows)
         return measures.left_out_score(fitted, table, rows, left_out)
     if cell.part == "halves":
-        fits = [
-            measures.fit(method, cell.n_latents, cell.seed, table, rows)
-            for rows in table.halves(cell.seed)
-        ]
+        fits = [measures.fit(method, cell.n_latents, cell.seed, table, rows) for rows in table.halves(cell.seed)]
         mean, worst = measures.agreement([fitted.encode(table, table.held_out) for fitted in fits])
         return {"agreement": mean, "worst": worst}
     fitted = measures.fit(method, cell.n_latents, cell.seed, table, table.train)

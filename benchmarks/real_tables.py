@@ -88,7 +88,8 @@ class Card:
 class Table:
     """Features (rows, features) in their own units, a label a row, and known factors (rows,), NaN where missing.
 
-    ``held_out`` marks a fifth of the rows of each domain, the same for every method and seed. ``kinds`` says of each factor whether it is "boolean" or "numeric".
+    ``held_out`` marks a fifth of the rows of each domain, the same for every method and seed. ``kinds`` says of each
+    factor whether it is "boolean" or "numeric".
     """
 
     card: Card
