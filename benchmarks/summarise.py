@@ -449,13 +449,14 @@ def _terms(path: Path) -> list[str]:
     if not path.exists():
         return []
     said = (
-        "\n## Terms of ImageTranslator\n\n`python benchmarks/translator_terms.py`: the default fit to typefaces, the "
-        "same with one term left out or added, and other methods that were measured beside it. `_difference`: that "
-        "method minus the default, of the same seed and length. 95 % intervals resample the 62 characters; they do not "
-        "cover what another seed would change. Judges trained on another machine differ slightly; `judges` are the "
-        "hashes of those of content and style, and only fits that the same judges read are compared. At 16 pixels the "
-        "judge of content reads .992 (“earlier”) or .991 of real images here, .997 or the same in the table above. "
-        "Characters that are in the training images of source and target:\n"
+        "\n## Terms of ImageTranslator\n\n`python benchmarks/translator_terms.py`: the fit to typefaces without "
+        "adversarial steps, the same with one term left out or added, and other methods that were measured "
+        "beside it, the default too. `_difference`: that method minus the first, of the same seed and length."
+        " 95 % intervals resample the 62 characters; they do not cover what another seed would change. Judges"
+        " trained on another machine differ slightly; `judges` are the hashes of those of content and style, "
+        "and only fits that the same judges read are compared. At 16 pixels the judge of content reads .992 "
+        "(“earlier”) or .991 of real images here, .997 or the same in the table above. Characters that are in"
+        " the training images of source and target:\n"
     )
     rows = pd.read_csv(path)
     other = "\nOther characters:\n"

@@ -1,11 +1,11 @@
 """What do the terms of ImageTranslator contribute? Fits with and without each, with intervals.
 
-    python benchmarks/translators.py --methods ImageTranslator "no flow" "with Jacobian" \\
+    python benchmarks/translators.py --methods "not sharpened" "no flow" "with Jacobian" \\
         --by-content benchmarks/results/translators_by_content.csv
     python benchmarks/translator_terms.py
 
-The second command fits nothing: it prints each method, and its difference to the default of the same seed, with 95 %
-intervals that resample the characters.
+The second command fits nothing: it prints each method, and its difference to "not sharpened" of the same seed, with
+95 % intervals that resample the characters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SUMS = Path("benchmarks/results/translators_by_content.csv")
 DRAWS = 2000
 
 
-def compared(rows: pd.DataFrame, unseen: bool = False, base: str = "ImageTranslator") -> pd.DataFrame:
+def compared(rows: pd.DataFrame, unseen: bool = False, base: str = "not sharpened") -> pd.DataFrame:
     """Each method, and its difference to ``base`` with the same seed, with 95 % intervals that resample what is shown.
 
     Only fits that the same judges read are compared; without such a fit of ``base`` a method is left out.

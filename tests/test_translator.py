@@ -477,6 +477,11 @@ def test_a_training_that_is_stopped_is_sharpened_from_where_it_stopped(paired):
     assert 0 < (decoder(4) - soft).norm() < 1e-3 * soft.norm()
 
 
+def test_a_sixth_as_many_steps_sharpen_by_default(paired):
+    model = ImageTranslator(**{**TINY, "max_steps": 25}).fit(paired.images, paired.domains)
+    assert model.n_steps_ == 25 + 4
+
+
 def test_nothing_is_sharpened_without_pairs(faces):
     model = ImageTranslator(**TINY, pairing=0.0, sharpen_steps=4).fit(faces.images, faces.domains)
     assert model.n_steps_ == 3

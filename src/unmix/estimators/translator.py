@@ -63,6 +63,7 @@ LEAST_SIDE, MOST_SIDE = 16, 256
 _READER_STEPS, _READER_BATCH = 1500, 64
 _BETAS = (0.9, 0.99)
 _EFFECT_ROWS = 32
+_SHARPENED = 0.16
 
 
 @dataclass(eq=False, repr=False)
@@ -76,8 +77,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     each other's nearest neighbours in two domains come together; such images are treated as pairs. From the result an
     encoder computes content, a map of Gaussian latents. The decoder draws it in the style z_s, whose distribution in
     each domain is the flow f of CG-GAN (Li et al., ICLR 2025, arXiv:2503.00639). Encoder and decoder start at linear
-    maps. Training uses reconstruction, translation of an image to its partner, and back-translation; it is not
-    adversarial unless ``sharpen_steps`` asks for it. Labels of the content are not needed, and neither are true pairs.
+    maps. Training uses reconstruction, translation of an image to its partner, and back-translation; the last steps,
+    of the decoder alone, are adversarial. Labels of the content are not needed, and neither are true pairs.
 
     Transport acts on all pixels together or, where that brings held-out images at least as near to other domains, on
     the colours of each pixel alike. Then shapes stay as they are: ``translate`` also carries what content leaves of an
@@ -106,9 +107,9 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         Weight of translating an image to its partner: two images of different domains that are each other's nearest
         neighbours after the transport.
     max_steps : int, default 3000
-    sharpen_steps : int, default 0
-        Adversarial steps of the decoder after the others, where there are pairs: they make images less soft. 480 are
-        enough for 16 × 16 pixels. A quarter of them train the critic alone.
+    sharpen_steps : int or None, default None
+        Adversarial steps of the decoder after the others, where there are pairs of whole images (``alignment_`` is
+        "pixels"): they make images less soft. A quarter of them train the critic alone. None: 16 % of ``max_steps``.
     batch_size : int, default 32
     learning_rate : float, default 0.002
         Of Adam, falling linearly to 0.
@@ -147,7 +148,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     checks: ClassVar[Mapping[str, Check]] = {
         **dict.fromkeys(("n_style", "n_content", "max_steps", "batch_size", "min_domain_rows"), whole(1)),
         "channels": whole(4),
-        "sharpen_steps": whole(0),
+        "sharpen_steps": whole(0).or_else(None, "None"),
         "flow": one_of(FLOWS).or_else(False, "False"),
         **dict.fromkeys(("mask_weight", "sparsity", "back_translation", "pairing"), AT_LEAST_ZERO),
         "learning_rate": POSITIVE,
@@ -169,7 +170,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     back_translation: float = 1.0
     pairing: float = 2.0
     max_steps: int = 3000
-    sharpen_steps: int = 0
+    sharpen_steps: int | None = None
     batch_size: int = 32
     learning_rate: float = 2e-3
     min_domain_rows: int = 10
@@ -424,6 +425,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
 
     def _config(self, shape: Sequence[int], n_domains: int, seed: int) -> TranslatorConfig:
         height, width, colours = (int(side) for side in shape)
+        steps = int(self.max_steps)
         return TranslatorConfig(
             shape=(height, width, colours),
             n_domains=n_domains,
@@ -435,8 +437,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             sparsity=float(self.sparsity),
             back_weight=float(self.back_translation),
             pair_weight=float(self.pairing),
-            steps=int(self.max_steps),
-            sharpening=int(self.sharpen_steps),
+            steps=steps,
+            sharpening=round(_SHARPENED * steps) if self.sharpen_steps is None else int(self.sharpen_steps),
             seed=seed,
         )
 
