@@ -143,12 +143,9 @@ def summarise(path: Path) -> pd.DataFrame:
     rows["named"], right = rows["verdict"] == "identified", rows["correlation"] >= RIGHT
     rows["named_right"], rows["right_and_hold"] = rows["named"] & right, right & rows["conditions_hold"]
     rows["of_these_named"] = rows["named"] & rows["right_and_hold"]
-    first = ~rows["key"].duplicated()
-    rows["number_fails"] = (rows["number"] == "fails") & first
-    # With as many latents as features it never can tell, so this counts for fits with too few latents.
-    rows["number_unclear"] = (rows["number"] == "cannot tell") & first
+    rows["number_fails"] = (rows["number"] == "fails") & ~rows["key"].duplicated()
     own = rows.groupby("fits", sort=False)
-    counts = own[["named", "named_right", "right_and_hold", "of_these_named", "number_fails", "number_unclear"]].sum()
+    counts = own[["named", "named_right", "right_and_hold", "of_these_named", "number_fails"]].sum()
     counts.insert(0, "latents", own.size())
     counts.insert(0, "problems", own["key"].nunique())
     return counts.reset_index()

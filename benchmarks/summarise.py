@@ -314,8 +314,7 @@ def _fits_in_words(path: Path) -> str:
         "correlate at 0.95 or more with a true one. Of the latents that do so and whose conditions truly hold, it "
         f"calls {own['of_these_named']} of {own['right_and_hold']} and {others['of_these_named']} of "
         f"{others['right_and_hold']} identified. Of {few['problems']} fits with too few latents it detects "
-        f"{few['number_fails']} and cannot tell in {few['number_unclear']}; it calls {few['named']} of their latents "
-        f"identified, {few['named_right']} of them rightly. It reports too few latents in "
+        f"{few['number_fails']}, and calls {few['named']} of their latents identified; it reports too few latents in "
         f"{own['number_fails'] + others['number_fails']} of the {own['problems'] + others['problems']} other fits."
     )
 

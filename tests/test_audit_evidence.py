@@ -11,7 +11,7 @@ from unmix.audit.agreement import comparable
 from unmix.audit.check import Context
 from unmix.audit.input import AuditInput, ResidualDependence, Simulated
 from unmix.audit.invertibility import check_invertibility
-from unmix.audit.residuals import AUDITED, AUDITED_SHARE, strongest_pairs
+from unmix.audit.residuals import AUDITED, AUDITED_SHARE, strongest_pairs, uneven_noise
 from unmix.audit.rows import rows_needed
 
 
@@ -51,6 +51,42 @@ def test_between_the_limits_it_cannot_tell_whether_latents_are_missing():
     assert "There may be more factors than latents: compare a fit with one more." in audit.summary()
 
 
+def test_noise_of_a_feature_that_differs_between_domains_is_a_missing_latent_too():
+    residual = replace(left(0.1, 0.0), uneven=("x2", 0.03, 0.4))
+    audit = audit_of(*problem(SPARSE, 4), residual=residual)
+    found = audit.finding("number of latents")
+    assert found.verdict == "fails"
+    assert (
+        "the noise of x2 differs between domains (its variance by 40%, 3.0% of the feature's variance" in found.sentence
+    )
+    assert verdicts(audit) == ["unsupported"] * 3
+    assert "given the latents, the noise of x2 differs between domains. Use more than 3 latents" in audit.summary()
+    for small in (("x2", 0.005, 0.4), ("x2", 0.03, 0.1)):
+        audit = audit_of(*problem(SPARSE, 4), residual=replace(residual, uneven=small))
+        assert audit.finding("number of latents").verdict == "holds"
+
+
+@pytest.mark.parametrize("kind", ["normal", "heavy tails"])
+def test_uneven_noise_is_seldom_seen_where_there_is_none(kind):
+    rng, strata = np.random.default_rng(0), np.repeat(np.arange(10), 60)
+    draw = rng.standard_normal if kind == "normal" else lambda size: rng.standard_t(5, size)
+    found = [uneven_noise(draw((600, 8)), strata) for _ in range(200)]
+    assert sum(own is not None for own in found) <= 8
+
+
+def test_the_spread_of_the_noise_over_domains_is_measured():
+    rng, strata = np.random.default_rng(0), np.repeat(np.arange(4), 2000)
+    variances = np.array([1.0, 2.0, 1.0, 2.0])
+    residuals = 0.3 * rng.standard_normal((8000, 3))
+    residuals[:, 1] *= np.sqrt(variances)[strata]
+    residuals[::7, 2] = np.nan
+    feature, spread, change = uneven_noise(residuals, strata)
+    assert feature == 1
+    assert spread == pytest.approx(0.09 * 0.5, rel=0.1)
+    assert change == pytest.approx(0.5 / 1.5, rel=0.1)
+    assert uneven_noise(residuals, np.zeros(8000, dtype=int)) is None
+
+
 def test_with_few_rows_the_correlation_must_be_large_by_more_than_its_error():
     few = replace(left(0.25, 0.2), limit=0.18)
     assert audit_of(*problem(SPARSE, 4), residual=few).finding("number of latents").verdict == "holds"
@@ -71,6 +107,8 @@ def test_copies_of_a_feature_are_named_and_do_not_hide_a_missing_latent():
     assert found.features == (3, 4)
     assert found.exceeds(AUDITED, AUDITED_SHARE)
     assert ResidualDependence.from_dict({**vars(found), "copies": [[0, 1]]}) == found
+    found = replace(found, uneven=("x1", 0.02, 0.5))
+    assert ResidualDependence.from_dict({**vars(found), "uneven": ["x1", 0.02, 0.5]}) == found
 
 
 def test_too_few_rows_is_a_finding_with_what_it_takes():

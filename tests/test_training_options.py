@@ -135,7 +135,7 @@ def test_a_resumed_fit_of_steps_remembers_what_a_callback_ended(frame, labels, t
 def test_a_callback_stops_the_translator():
     data = unmix.datasets.make_typefaces(2, characters="abcdefgh")
     seen = []
-    words = {"channels": 4, "n_content": 2, "batch_size": 2, "max_steps": 300, "verbose": 0}
+    words = {"channels": 4, "n_content": 2, "batch_size": 2, "max_steps": 300, "sharpen_steps": 0, "verbose": 0}
     ask = [seen.append, lambda block: block.step == 200]
     model = ImageTranslator(**words).fit(data.images, data.domains, callbacks=ask)
     assert [(block.step, block.n_steps, block.start) for block in seen] == [(100, 300, 0), (200, 300, 0)]

@@ -87,3 +87,10 @@ def listed(names: list[str], most: int = 5) -> str:
 def floored(value: float) -> str:
     """Two decimals, rounded down so that no value looks better than it is: 0.999 is "0.99"."""
     return f"{math.floor(100 * value + 1e-9) / 100:.2f}"
+
+
+def left_by_latents(number: Finding) -> str:
+    """What shows that there are too few latents, in words, where the "number of latents" fails."""
+    features = listed([str(name) for name in number.evidence["features"]])
+    one = len(number.evidence["features"]) == 1
+    return f"the noise of {features} differs between domains" if one else f"{features} still depend on each other"

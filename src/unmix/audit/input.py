@@ -29,6 +29,7 @@ Ints = NDArray[np.int64]
 LEAST_ROWS = 20
 LEAST_TRAINING_ROWS = 90
 LEAST_SHARED = 0.01
+UNEVEN_SHARE, UNEVEN_CHANGE = 0.01, 0.2
 _POINTS = 256
 _LEAST_POINTS = 32
 _PRIOR_POINTS = 32
@@ -159,6 +160,9 @@ class ResidualDependence:
         The two features, by name or index; empty with a single one.
     copies : tuple of pairs of features
         Pairs whose residuals are small and nearly equal (correlation 0.95 or more); five at most.
+    uneven : (feature, share, change) or None
+        The feature the variance of whose residual differs most between domains, beyond chance: the standard deviation
+        of that variance over domains, as a fraction of the feature's variance and of the variance's mean.
     """
 
     correlation: float
@@ -166,13 +170,20 @@ class ResidualDependence:
     share: float
     features: tuple[Any, ...]
     copies: tuple[tuple[Any, Any], ...] = ()
+    uneven: tuple[Any, float, float] | None = None
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> ResidualDependence:
         """From its fields; JSON has null for an infinite limit."""
         limit = np.inf if raw["limit"] is None else raw["limit"]
         copies = tuple((first, second) for first, second in raw.get("copies", ()))
-        return cls(raw["correlation"], limit, raw["share"], tuple(raw["features"]), copies)
+        uneven = None if raw.get("uneven") is None else (raw["uneven"][0], *map(float, raw["uneven"][1:]))
+        return cls(raw["correlation"], limit, raw["share"], tuple(raw["features"]), copies, uneven)
+
+    @property
+    def noise_differs(self) -> bool:
+        """Whether the noise of a feature differs between domains by enough to be a missing latent."""
+        return self.uneven is not None and self.uneven[1] >= UNEVEN_SHARE and self.uneven[2] >= UNEVEN_CHANGE
 
     def exceeds(self, size: float, share: float = LEAST_SHARED) -> bool:
         """Whether the correlation is beyond chance and larger than ``size``, and the residuals share enough."""

@@ -21,6 +21,17 @@ The audit requires a smaller share, 0.1 %, because a missing latent may have a s
 correlation that is 0.25 (``AUDITED``) or more with 95 % confidence; from ``STRONG`` on, with the same confidence, it
 cannot tell. Features whose residuals are small and nearly equal
 repeat each other; they are named, and are no evidence of a missing latent.
+
+A missing latent may also leave no pair, if the latents that are there describe all features but one: then it looks like
+noise of that feature. If domains change it, they change this noise. So with Gaussian noise, which has the same law in
+each domain, the audit compares the variances :math:`v_u` of each residual between domains. Under the model their
+weighted spread is that of sampling,
+
+.. math:: \sum_u \frac{n_u (v_u - \bar v)^2}{(\kappa - 1) \bar v^2} \sim \chi^2_{U-1}, \qquad
+          \kappa = E\,r^4 / (E\,r^2)^2 .
+
+Beyond chance (1 % over all features) it counts if the standard deviation of the variance over domains, less that of
+sampling, is 1 % or more of the feature's variance and a fifth or more of the mean.
 """
 
 from __future__ import annotations
@@ -31,13 +42,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
+from scipy.stats import chi2, norm, rankdata
 
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.describe import chunks
 from unmix.audit.finding import Finding, counted, listed
-from unmix.audit.input import LEAST_SHARED, AuditInput, ResidualDependence, evenly
+from unmix.audit.input import LEAST_SHARED, UNEVEN_CHANGE, UNEVEN_SHARE, AuditInput, ResidualDependence, evenly
 from unmix.data.batches import Rows
+from unmix.distributions.likelihood import Gaussian
 from unmix.models.base import FittedModel
 
 Floats = NDArray[np.float64]
@@ -53,6 +65,7 @@ _MOST_COPIES = 5
 _LEVEL = 0.01
 _MOST_ROWS = 5_000
 _MOST_FEATURES = 2_000
+_LEAST_OF_STRATUM = 20
 
 
 def check_number(subject: AuditInput, context: Context) -> CheckResult[None]:
@@ -72,6 +85,7 @@ def check_number(subject: AuditInput, context: Context) -> CheckResult[None]:
         "least_correlation_that_counts": least,
         "least_share_that_counts": AUDITED_SHARE,
         "linear_model": subject.simplified,
+        "noise_that_differs_between_domains": None if found.uneven is None else list(found.uneven),
         "may_be_too_few": False,
     }
     could_fail = bool(np.isfinite(found.limit)) and n < len(subject.feature_names)
@@ -98,6 +112,14 @@ def check_number(subject: AuditInput, context: Context) -> CheckResult[None]:
             f"{' The fit therefore returned a linear model.' if subject.simplified else ''}{repeated}"
         )
         return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence), None)
+    if found.uneven is not None and found.noise_differs:
+        feature, spread, change = found.uneven
+        sentence = (
+            f"Given the {counted(n, 'latent')}, the noise of {feature} differs between domains (its variance by "
+            f"{change:.0%}, {spread:.1%} of the feature's variance; {UNEVEN_CHANGE:.0%} and {UNEVEN_SHARE:.0%} "
+            f"count): there are more factors than latents, or a mixing or noise unlike the model's.{repeated}"
+        )
+        return CheckResult(Finding(CONDITION, "fails", True, sentence, evidence | {"features": [feature]}), None)
     if found.exceeds(STRONG + found.limit / 2, AUDITED_SHARE):
         evidence["may_be_too_few"] = True
         sentence = (
@@ -146,7 +168,37 @@ def residual_dependence(
         copies = tuple((names[taken[a]], names[taken[b]]) for a, b in found.copies)
         return replace(found, features=tuple(names[taken[k]] for k in found.features), copies=copies)
 
-    return [named(own) for own in strongest_pairs(residuals[:, taken], strata[place], least_shares)]
+    chosen, groups = residuals[:, taken], strata[place]
+    uneven = uneven_noise(chosen, groups) if isinstance(model.likelihood, Gaussian) else None
+    if uneven is not None:
+        uneven = names[taken[uneven[0]]], *uneven[1:]
+    return [replace(named(own), uneven=uneven) for own in strongest_pairs(chosen, groups, least_shares)]
+
+
+def uneven_noise(residuals: Floats, strata: Ints) -> tuple[int, float, float] | None:
+    """The column of ``residuals`` (rows, features) whose variance differs most between ``strata``, beyond chance.
+
+    With it the standard deviation of the variance over strata, less that of sampling, and the same over the mean
+    variance. Of columns in which it is a fifth of the mean or more the one in which it is largest; else of all.
+    """
+    present = [u for u in np.unique(strata[strata >= 0]) if (strata == u).sum() >= _LEAST_OF_STRATUM]
+    if len(present) < 2:
+        return None
+    parts = [residuals[strata == u] - np.nanmean(residuals[strata == u], axis=0) for u in present]
+    counts = np.array([(~np.isnan(own)).sum(axis=0) for own in parts], dtype=float)
+    variance = np.array([np.nansum(own**2, axis=0) for own in parts]) / np.maximum(counts - 1.0, 1.0)
+    weights = counts / np.maximum(counts.sum(axis=0), 1.0)
+    mean = np.maximum((weights * variance).sum(axis=0), 1e-12)
+    fourth = (weights * np.array([np.nanmean(own**4, axis=0) for own in parts])).sum(axis=0)
+    sampling = (fourth / mean**2 - 1.0) * mean**2
+    spread = (weights * (variance - mean) ** 2).sum(axis=0)
+    statistic = spread * counts.sum(axis=0) / np.maximum(sampling, 1e-24)
+    beyond = statistic > chi2.isf(_LEVEL / residuals.shape[1], len(present) - 1)
+    size = np.sqrt(np.maximum(spread - sampling * (len(present) - 1) / counts.sum(axis=0), 0.0))
+    if not beyond.any():
+        return None
+    k = int((np.where(beyond, size, -1.0) + np.where(beyond & (size >= UNEVEN_CHANGE * mean), 1e6, 0.0)).argmax())
+    return k, float(size[k]), float(size[k] / mean[k])
 
 
 def strongest_pairs(

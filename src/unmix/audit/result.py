@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, counted, listed, there
+from unmix.audit.finding import Finding, counted, left_by_latents, there
 from unmix.audit.notes import Note
 from unmix.audit.remedies import Remedy
 from unmix.errors import SettingError
@@ -148,7 +148,7 @@ class Audit:
         if number.verdict == "fails":
             return (
                 f"Too few latents, or a mixing or noise unlike the model's: given the latents, "
-                f"{listed([str(name) for name in number.evidence['features']])} still depend on each other. Use more "
+                f"{left_by_latents(number)}. Use more "
                 f"than {counted(len(self.latents), 'latent')}; `unmix select` compares numbers. {found}"
             )
         if number.evidence.get("may_be_too_few"):

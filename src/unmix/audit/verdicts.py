@@ -26,7 +26,7 @@ from unmix.audit import agreement, changes, independence, invertibility, positiv
 from unmix.audit.agreement import Repeats
 from unmix.audit.changes import Changes
 from unmix.audit.check import Check, Context
-from unmix.audit.finding import Finding, Said, counted, listed, there
+from unmix.audit.finding import Finding, Said, counted, left_by_latents, listed, there
 from unmix.audit.input import LEAST_ROWS, AuditInput
 from unmix.audit.remedies import Remedy, blocks, find_remedies
 from unmix.audit.result import NOT_TESTED, Audit
@@ -158,10 +158,9 @@ def _judge(found: _Evidence, i: int, block: list[int]) -> tuple[str, Said]:
     if i in found.faults:
         return "unsupported", Said(found.faults[i].code, f"It {found.faults[i]}.")
     if found.number.verdict == "fails":
-        features = listed([str(name) for name in found.number.evidence["features"]])
         return "unsupported", Said(
             "too_few_latents",
-            f"The latents do not account for the features ({features} still depend on each other), so it may be a "
+            f"The latents do not account for the features ({left_by_latents(found.number)}), so it may be a "
             "mixture of factors; the theory guarantees nothing with too few latents.",
         )
     if found.repeats is not None and found.repeats.fault(i):

@@ -252,13 +252,19 @@ Likelihood
         return self
 
     def _warned(self) -> Self:
-        """Warn if a training of sufficient length has left features that depend on each other, or a linear model."""
+        """Warn if a training of sufficient length leaves signs of too few latents, or a linear model."""
         found = self.residual_dependence_
         simplified = self.fit_.summary.simplified
-        known = found.exceeds(STRONG) and self.n_latents_ < self.n_features_in_ and long_enough(self)
-        if simplified or known:
+        could = self.n_latents_ < self.n_features_in_ and long_enough(self)
+        tried = "" if self.n_latents == "auto" else ', or n_latents="auto"'
+        if not simplified and could and found.uneven is not None and found.noise_differs:
+            warn(
+                f"The noise of the feature {found.uneven[0]!r} differs between domains given {self.n_latents_} "
+                "latents: too few latents, or a mixing or noise unlike the model's. Try "
+                f"n_latents={self.n_latents_ + 1} or more{tried}."
+            )
+        elif simplified or (could and found.exceeds(STRONG)):
             first, second = found.features
-            tried = "" if self.n_latents == "auto" else ', or n_latents="auto"'
             warn(
                 f"The features {first!r} and {second!r} still depend on each other given {self.n_latents_} latents "
                 f"(rank correlation of residuals {found.correlation:.2f}): too few latents, or a mixing or noise "
