@@ -87,7 +87,7 @@ REAL_WORDS = (
     "or AUROC), mean over factors, beside the best linear method on that table. All numbers are in "
     "`benchmarks/results/real/summary.md`. The training schedule was chosen on kang pbmc, light tunnel and parkinson "
     "voice, the choice of the start also on olive and weather, and when to return the linear model on all of them "
-    "(`docs/select.md`). Sensors 128 and light tunnel model are simulated. Five seeds; halves: mean of two "
+    "(`docs/select.md`). Sensors 128 and light tunnel model are simulated. Five seeds; halves: mean of three "
     "pairs."
 )
 FURTHER_WORDS = (
