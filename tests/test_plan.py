@@ -223,7 +223,7 @@ def test_a_plan_says_what_rows_noise_and_changes_show():
 def test_a_plan_promises_no_more_than_rows_show():
     """Three lamps behind the same sensors, each moved by a third of its spread between domains of 45 rows."""
     sensors = [[1, 1, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1], *[[1, 1, 1, 0, 0]] * 4, *[[1, 1, 1, 1, 1]] * 2]
-    found = unmix.plan(sensors, 11, rows=45, shift=0.3, scale=0.1, simulations=5)
+    found = unmix.plan(sensors, 11, rows=45, noise=0.2, shift=0.3, scale=0.1, simulations=5)
     assert found.latents["verdict"].tolist() == ["identified"] * 5
     assert not found.latents["expected"][:3].any()
     assert found.latents["identified_in"][:3].max() < found.latents["identified_in"][3:].min()

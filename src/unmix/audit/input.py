@@ -180,6 +180,10 @@ class ResidualDependence:
         uneven = None if raw.get("uneven") is None else (raw["uneven"][0], *map(float, raw["uneven"][1:]))
         return cls(raw["correlation"], limit, raw["share"], tuple(raw["features"]), copies, uneven)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields, ``uneven`` only where there is one."""
+        return {name: value for name, value in vars(self).items() if name != "uneven" or value is not None}
+
     @property
     def noise_differs(self) -> bool:
         """Whether the noise of a feature differs between domains by enough to be a missing latent."""

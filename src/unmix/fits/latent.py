@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -113,8 +113,8 @@ class LatentSummary(Summary):
             "n_latents": fit.model.n_latents,
         }
         if self.residual is not None and self.residual_audited is not None:
-            scalars["residual_dependence"] = asdict(self.residual)
-            scalars["residual_audited"] = asdict(self.residual_audited)
+            scalars["residual_dependence"] = self.residual.to_dict()
+            scalars["residual_audited"] = self.residual_audited.to_dict()
         if self.simplified:
             scalars["simplified"] = True
         if self.adapted is not None:
