@@ -80,6 +80,7 @@ def test_the_spread_of_the_noise_over_domains_is_measured():
     residuals = 0.3 * rng.standard_normal((8000, 3))
     residuals[:, 1] *= np.sqrt(variances)[strata]
     residuals[::7, 2] = np.nan
+    residuals[strata == 1, 2] = np.nan
     feature, spread, change = uneven_noise(residuals, strata)
     assert feature == 1
     assert spread == pytest.approx(0.09 * 0.5, rel=0.1)

@@ -184,20 +184,21 @@ def uneven_noise(residuals: Floats, strata: Ints) -> tuple[int, float, float] | 
     present = [u for u in np.unique(strata[strata >= 0]) if (strata == u).sum() >= _LEAST_OF_STRATUM]
     if len(present) < 2:
         return None
-    parts = [residuals[strata == u] - np.nanmean(residuals[strata == u], axis=0) for u in present]
+    parts = [residuals[strata == u] - _mean(residuals[strata == u]) for u in present]
     counts = np.array([(~np.isnan(own)).sum(axis=0) for own in parts], dtype=float)
     variance = np.array([np.nansum(own**2, axis=0) for own in parts]) / np.maximum(counts - 1.0, 1.0)
-    weights = counts / np.maximum(counts.sum(axis=0), 1.0)
+    total = np.maximum(counts.sum(axis=0), 1.0)
+    weights = counts / total
     mean = np.maximum((weights * variance).sum(axis=0), 1e-12)
-    fourth = (weights * np.array([np.nanmean(own**4, axis=0) for own in parts])).sum(axis=0)
-    sampling = (fourth / mean**2 - 1.0) * mean**2
+    fourth = (weights * np.array([_mean(own**4) for own in parts])).sum(axis=0)
+    sampling = np.maximum(fourth - mean**2, 1e-24)
     spread = (weights * (variance - mean) ** 2).sum(axis=0)
-    statistic = spread * counts.sum(axis=0) / np.maximum(sampling, 1e-24)
-    beyond = statistic > chi2.isf(_LEVEL / residuals.shape[1], len(present) - 1)
-    size = np.sqrt(np.maximum(spread - sampling * (len(present) - 1) / counts.sum(axis=0), 0.0))
+    beyond = spread * total > sampling * chi2.isf(_LEVEL / residuals.shape[1], len(present) - 1)
     if not beyond.any():
         return None
-    k = int((np.where(beyond, size, -1.0) + np.where(beyond & (size >= UNEVEN_CHANGE * mean), 1e6, 0.0)).argmax())
+    size = np.sqrt(np.maximum(spread - sampling * (len(present) - 1) / total, 0.0))
+    large = beyond & (size >= UNEVEN_CHANGE * mean)
+    k = int(np.where(large if large.any() else beyond, size, -1.0).argmax())
     return k, float(size[k]), float(size[k] / mean[k])
 
 
