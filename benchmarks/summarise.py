@@ -308,7 +308,7 @@ def _fits_in_words(path: Path) -> str:
     own, others, few = counts["own"], counts["others"], counts["too few latents"]
     return (
         f"The audit was applied to {own['problems']} default fits of problems from unmix's generator and to "
-        f"{others['problems']} fits of problems from generators of other groups, on seeds 108 to 110. Two rules were "
+        f"{others['problems']} fits of problems from generators of other groups, on seeds 108 to 110. Three rules were "
         "made after a look at some of these; `docs/audit.md` has the numbers without. Of the latents that it calls "
         f"identified, {own['named_right']} of {own['named']} and {others['named_right']} of {others['named']} "
         "correlate at 0.95 or more with a true one. Of the latents that do so and whose conditions truly hold, it "

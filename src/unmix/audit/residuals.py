@@ -19,8 +19,8 @@ residuals share enough: :math:`|R_{kl}| \sigma_k \sigma_l`, with :math:`\sigma` 
 
 The audit requires a smaller share, 0.1 %, because a missing latent may have a small effect beside the others, and a
 correlation that is 0.25 (``AUDITED``) or more with 95 % confidence; from ``STRONG`` on, with the same confidence, it
-cannot tell. Features whose residuals are small and nearly equal
-repeat each other; they are named, and are no evidence of a missing latent.
+cannot tell. Features whose residuals are small and nearly equal repeat each other; they are named, and are no evidence
+of a missing latent.
 
 A missing latent may also leave no pair, if the latents that are there describe all features but one: then it looks like
 noise of that feature. If domains change it, they change this noise. So with Gaussian noise, which has the same law in
