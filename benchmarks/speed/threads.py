@@ -27,11 +27,11 @@ from unmix.datasets import make_sprites
 from unmix.train import threads as limits
 
 
-def table(n_features: int, epochs: int) -> object:
+def table(n_features: int, n_rows: int) -> object:
     rng = np.random.default_rng(0)
-    factors, loadings = rng.standard_normal((2_000, 5)), rng.standard_normal((5, n_features))
-    x = factors @ loadings + rng.standard_normal((2_000, n_features))
-    return unmix.CGVAE(5, max_epochs=epochs, verbose=0).fit(x, np.arange(2_000) % 3)
+    factors, loadings = rng.standard_normal((n_rows, 5)), rng.standard_normal((5, n_features))
+    x = factors @ loadings + rng.standard_normal((n_rows, n_features))
+    return unmix.CGVAE(5, max_epochs=1, verbose=0).fit(x, np.arange(n_rows) % 3)
 
 
 def images(size: int, steps: int) -> object:
@@ -40,10 +40,10 @@ def images(size: int, steps: int) -> object:
 
 
 FITS = {
-    "table, 8 features": partial(table, 8, 2),
-    "table, 1,000 features": partial(table, 1_000, 1),
-    "images, 16 pixels": partial(images, 16, 12),
-    "images, 32 pixels": partial(images, 32, 6),
+    "table, 8 features": partial(table, 8, 2_000),
+    "table, 1,000 features": partial(table, 1_000, 500),
+    "images, 16 pixels": partial(images, 16, 8),
+    "images, 32 pixels": partial(images, 32, 4),
 }
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-# Where two threads begin to save more than a fifth of the time on an idle machine (docs/speed.md).
+# Below, two threads save an eighth of the time at most on an idle machine, and take many times as long on a busy one
+# (docs/speed.md).
 _NUMBERS, _PIXELS = 2**20, 2**9
 
 
