@@ -142,8 +142,9 @@ def test_a_linear_model_has_too_few_latents():
 def test_starts_in_a_clearly_worse_optimum_do_not_count():
     objective, error = [3.0, 3.3, np.inf, 3.02, 3.3, 3.04], [0.0, 0.1, 0.1, 0.001, 0.2, np.nan]
     assert comparable(objective, error, 0).tolist() == [False, False, False, True, True, True]
-    # If all fit clearly worse, all count.
+    # If all fit clearly worse, the best of them counts.
     assert comparable([3.0, 3.3, np.inf], [0.0, 0.1, 0.1], 0).tolist() == [False, True, False]
+    assert comparable([3.0, 3.9, 3.3, np.inf], [0.0, 0.1, 0.1, 0.1], 0).tolist() == [False, False, True, False]
     assert not comparable([3.0, np.inf], [0.0, 0.1], 0).any()
     given, found = problem(SPARSE, 3), [(0.99, 0.98, 0.99), (0.5, 0.99, 0.99), (0.6, 0.99, 0.99)]
     worse = [0.0, 0.3, 0.4]

@@ -6,7 +6,7 @@ import pytest
 import torch
 import zuko
 
-from unmix.distributions.prior import GaussianPrior, SplinePrior, rational_quadratic
+from unmix.distributions.prior import GaussianPrior, SplinePrior, StudentPrior, rational_quadratic
 from unmix.nets import jacobian as tangents
 from unmix.nets.decoder import DenseDecoder, FeatureDecoder, MaskedDecoder
 from unmix.nets.encoder import Encoder
@@ -21,7 +21,7 @@ DECODERS = {
     "masked": lambda sources: _masked(MaskedDecoder(sources, 3, (7, 6), 5)),
     "masked, one layer, leaky": lambda sources: _masked(MaskedDecoder(sources, 3, (7,), 5, "leaky_relu")),
 }
-PRIORS = {"gaussian": GaussianPrior, "spline": SplinePrior}
+PRIORS = {"gaussian": GaussianPrior, "student": StudentPrior, "spline": SplinePrior}
 
 
 def _masked(decoder):

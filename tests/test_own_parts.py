@@ -19,7 +19,7 @@ from unmix import CGVAE, DataWarning
 from unmix.data.batches import Rows
 from unmix.distributions.kinds import LIKELIHOODS
 from unmix.distributions.likelihood import Likelihood, NoiseCourse
-from unmix.distributions.prior import GaussianPrior, SplinePrior
+from unmix.distributions.prior import GaussianPrior, SplinePrior, StudentPrior
 from unmix.errors import SettingError, StorageError
 from unmix.models.contracts import check_decoder, check_likelihood, check_prior
 from unmix.nets.layers import generators
@@ -138,7 +138,7 @@ def test_the_likelihoods_of_unmix_keep_the_contract(name):
     check_likelihood(lambda starts, features: LIKELIHOODS[name](starts, features, 0.3, NoiseCourse()), reads, 5)
 
 
-@pytest.mark.parametrize("prior", [GaussianPrior, SplinePrior])
+@pytest.mark.parametrize("prior", [GaussianPrior, StudentPrior, SplinePrior])
 @pytest.mark.parametrize(("n_design", "interactions"), [(0, 0.0), (3, 0.0), (5, 1.0)])
 def test_the_priors_of_unmix_keep_the_contract(prior, n_design, interactions):
     check_prior(prior, 2, n_design, interactions)

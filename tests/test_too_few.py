@@ -1,4 +1,4 @@
-"""Fewer latents than factors: the model is the linear one, whatever the seed, and says so."""
+"""Fewer latents than factors, or fewer rows than networks need: the model is a linear one, and says so."""
 
 import math
 from pathlib import Path
@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 
 import unmix
 from unmix.datasets import make_sparse_mixing
+from unmix.fits import choice
 from unmix.objectives.rotation import Moments, best_map, rotation_objective
 
 # A bit more than a third of the default length, from which on a fit may say that latents are too few.
@@ -95,3 +96,33 @@ def test_loadings_that_are_hidden_by_a_rotation_are_found_by_size() -> None:
     loadings = torch.linalg.solve(found.T, turn @ simple).abs().numpy()
     loadings = loadings[np.argsort(loadings[:, 0])[::-1]]
     np.testing.assert_allclose(loadings, simple.abs(), atol=0.12)
+
+
+@pytest.mark.filterwarnings("ignore:The features")
+def test_networks_that_keep_less_than_principal_components_give_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Rows of one factor, too few of them for networks: the model is PCA, and it says so wherever it is shown."""
+    rng = np.random.default_rng(3)
+    x = np.outer(rng.standard_normal(120), [1.0, 0.9, 1.1, 1.0, -0.8]) + 0.2 * rng.standard_normal((120, 5))
+    domains = np.arange(120) % 2
+    monkeypatch.setattr(choice, "_LESS", -1.0)
+    with pytest.warns(
+        unmix.errors.DataWarning, match=r"keep less of the held-out variance \(0\.\d+\) than 1 principal"
+    ):
+        model = fitted_to(x, domains)
+    own, linear = model.fit_.summary.less_kept
+    assert own != pytest.approx(linear, abs=1e-6)
+    z = np.column_stack([np.ones(120), model.transform(x)])
+    back = model.inverse_transform(model.transform(x))
+    np.testing.assert_allclose(z @ np.linalg.lstsq(z, back, rcond=None)[0], back, atol=1e-4)
+    page = Path(model.report(tmp_path / "page.html")).read_text()
+    assert f"which keeps {own:.3f} of the held-out variance" in page
+    loaded = unmix.load(model.save(tmp_path / "run"))
+    assert loaded.fit_.summary.less_kept == pytest.approx((own, linear))
+    monkeypatch.setattr(choice, "_LESS", 0.005)
+    assert fitted_to(x, domains).fit_.summary.less_kept is None
+
+
+def fitted_to(x: np.ndarray, domains: np.ndarray) -> unmix.CGVAE:
+    return unmix.CGVAE(1, n_restarts=1, n_spare=0, max_epochs=400, verbose=0).fit(x, domains)

@@ -12,12 +12,12 @@ agree on something wrong, so agreement is evidence, not proof.
 Every latent must meet two conditions, because a start can differ for two reasons. *Most starts* must find it again: the
 median of its correlations is 0.95 or more, so the optimum is no accident. Starts in a clearly worse optimum do not
 count here (``comparable``): a held-out objective higher by more than 0.05 nats per row and 2.6 standard errors of the
-difference (the 1 % level). If no other start is left, all count. And *no start that fits as well* (a held-out
-objective at most 0.05 nats per row above the audited one's) may contradict it, not even a single one: the data then
-prefer neither. Correlations are cosines of angles, so two estimates that both have correlation c with one true latent
-have at least :math:`2c^2 - 1` with each other; below 0.805, for c = 0.95, they do not estimate the same one. Either one
-of them is wrong, or each is a true latent and the model has too few latents. A start that fits worse is a worse
-optimum: it is reported, but does not contradict the latent.
+difference (the 1 % level). If no other start is left, the one that fits best counts. And *no start that fits as well*
+(a held-out objective at most 0.05 nats per row above the audited one's) may contradict it, not even a single one: the
+data then prefer neither. Correlations are cosines of angles, so two estimates that both have correlation c with one
+true latent have at least :math:`2c^2 - 1` with each other; below 0.805, for c = 0.95, they do not estimate the same
+one. Either one of them is wrong, or each is a true latent and the model has too few latents. A start that fits worse is
+a worse optimum: it is reported, but does not contradict the latent.
 """
 
 from __future__ import annotations
@@ -123,15 +123,17 @@ def choose_start(
 def comparable(objective: ArrayLike, error: ArrayLike, best: int) -> Bools:
     """Whether each start (starts,) is one with which the latents of the start ``best`` are compared.
 
-    These are the other starts that did not fail and do not fit clearly worse; if there are none, all others that did
-    not fail. ``objective`` (starts,) is infinite for failed ones; ``error`` (starts,) is the standard error of its
-    difference from that of ``best``, NaN if unknown.
+    These are the other starts that did not fail and do not fit clearly worse; if there are none, the one of those that
+    did not fail which fits best. ``objective`` (starts,) is infinite for failed ones; ``error`` (starts,) is the
+    standard error of its difference from that of ``best``, NaN if unknown.
     """
     reached, unsure = np.asarray(objective, dtype=float), np.asarray(error, dtype=float)
     others = np.isfinite(reached) & (np.arange(len(reached)) != best)
     worse_by = reached - reached[best]
     counts = others & ~((worse_by > _FITS_AS_WELL) & (worse_by > _CLEARLY * unsure))
-    return counts if counts.any() else others
+    if counts.any() or not others.any():
+        return counts
+    return np.asarray(others & (reached == reached[others].min()))
 
 
 @dataclass(frozen=True)

@@ -355,12 +355,15 @@ def subject_of_model(
 
 
 def prior_derivatives(model: FittedModel, points: Floats, design: Floats) -> tuple[Floats | None, Floats | None]:
-    """η' and η'' (points, strata, n_latents) of the fitted prior; None if it is the same in every stratum."""
+    """η' and η'' (points, strata, n_latents) of the fitted prior; None if it is the same in every stratum.
+
+    Heavy tails are left out: far out, a density with them hardly depends on its scale.
+    """
     n_strata = len(design)
     z = _tensor(model, np.repeat(points, n_strata, axis=0)).requires_grad_()
     u = _tensor(model, np.tile(design, (len(points), 1)))
     with torch.enable_grad():
-        (slope,) = torch.autograd.grad(model.prior(u).log_prob(z).sum(), z, create_graph=True)
+        (slope,) = torch.autograd.grad(model.prior(u).untailed.log_prob(z).sum(), z, create_graph=True)
         (curvature,) = torch.autograd.grad(slope.sum(), z, allow_unused=True)
     shape = (len(points), n_strata, points.shape[1])
     first = slope.detach().cpu().double().numpy().reshape(shape)

@@ -130,7 +130,7 @@ def fit(
         typer.Option(metavar="NUMBER", help="Number of latent factors, or auto (default). CGVAEImages: 8, CGGAN: 16."),
     ] = None,
     sparsity: Annotated[float | None, typer.Option(help="Weight of the sparse-mixing penalty.")] = None,
-    prior: Annotated[str | None, typer.Option(help="gaussian or spline.")] = None,
+    prior: Annotated[str | None, typer.Option(help="auto, gaussian, student or spline.")] = None,
     decoder: Annotated[str | None, typer.Option(help="dense or feature.")] = None,
     likelihood: Annotated[
         str | None,

@@ -158,14 +158,14 @@ class Likelihood(nn.Module, ABC):
 class NoiseCourse:
     """Course of a noise over the training: what is shared by all features, and a floor under it.
 
-    Until ``released`` the features share all of the noise's variance, then the share ``pooled``. ``floor``, in units of
-    η, falls to 0 at ``narrowed``.
+    Until ``released`` the features share all of the noise's variance, then a share of it that the starts take in turn
+    from ``pooled`` (empty: none). ``floor``, in units of η, falls to 0 at ``narrowed``.
     """
 
     floor: float = 0.0
     narrowed: float = 0.0
     released: float = 0.0
-    pooled: float = 0.0
+    pooled: tuple[float, ...] = ()
 
     def at(self, progress: float) -> float:
         """The floor at ``progress`` of the training."""
@@ -182,12 +182,17 @@ class Noise(nn.Module):
     """A standard deviation σ for each feature in units of η, or one for all if ``n_features`` is 1; learnt or not."""
 
     log: Tensor
+    shares: Tensor
 
     def __init__(
         self, n_starts: int, n_features: int, std: float, course: NoiseCourse | None = None, *, learnt: bool = True
     ) -> None:
         super().__init__()
         self.course = course or NoiseCourse()
+        shares = [
+            self.course.pooled[start % len(self.course.pooled)] for start in range(n_starts) if self.course.pooled
+        ]
+        self.register_buffer("shares", torch.tensor(shares).reshape(-1, 1, 1), persistent=False)
         log = torch.full((n_starts, 1, n_features), math.log(std))
         if learnt:
             self.log = nn.Parameter(log)
@@ -203,12 +208,12 @@ class Noise(nn.Module):
 
         Until ``released`` all features share one variance, their mean; later each has its own for the rest of it.
         """
-        log, shared = self.log, 1.0 if progress < self.course.released else self.course.pooled
-        if shared:
+        log, wholly = self.log, progress < self.course.released
+        if wholly or len(self.shares):
             pooled = log.mul(2.0).logsumexp(-1, keepdim=True).sub(math.log(log.shape[-1])).mul(0.5)
             pooled = pooled.expand_as(log)
-            if shared < 1.0:
-                parts = pooled.mul(2.0).add(math.log(shared)), log.mul(2.0).add(math.log(1.0 - shared))
+            if not wholly:
+                parts = pooled.mul(2.0).add(self.shares.log()), log.mul(2.0).add((-self.shares).log1p())
                 pooled = torch.logaddexp(*parts).mul(0.5)
             log = pooled
         if floor := self.course.at(progress):

@@ -101,7 +101,9 @@ def _frame_of(schema: DomainSchema, table: DataLike | None, domain: LabelsLike, 
 def _fresh(estimator: BaseEstimator, schema: DomainSchema) -> FittedModel:
     """A model of the size that the domains of ``schema`` ask for."""
     model: FittedModel = estimator._untrained(
-        estimator.schema_, schema, {"seed": estimator.seed_, "n_latents": estimator.n_latents_}
+        estimator.schema_,
+        schema,
+        {"seed": estimator.seed_, "n_latents": estimator.n_latents_, **estimator.model_.inner.chosen},
     )
     return model
 

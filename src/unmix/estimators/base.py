@@ -134,7 +134,9 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
                 "the same features and domains (model.adapt adds domains), or set warm_start=False."
             )
         network = self._untrained(
-            data.features, data.domains, {"n_latents": before.model.n_latents, "seed": seed}
+            data.features,
+            data.domains,
+            {"n_latents": before.model.n_latents, "seed": seed, **before.model.inner.chosen},
         ).inner
         try:
             network.load_state_dict(before.model.inner.state_dict())
@@ -462,9 +464,13 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         self._check_settings()
 
     def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, object]) -> FittedModel:
-        asked = self.n_latents
-        numbered = clone(self).set_params(n_latents=fitted["n_latents"] if asked == "auto" else asked)
-        return FittedModel(numbered._network(features, domains, fitted["seed"], 1).single(0))
+        chosen = {name: fitted[name] for name in ("n_latents", "prior") if self._chooses(name) and name in fitted}
+        decided = clone(self).set_params(**chosen)
+        return FittedModel(decided._network(features, domains, fitted["seed"], 1).single(0))
+
+    def _chooses(self, name: str) -> bool:
+        """Whether a setting is left to the data."""
+        return getattr(self, name, None) == "auto"
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         return training_settings(self, n_samples, seed, has_held_out)

@@ -108,6 +108,13 @@ def conclude(verbose: int, fit: LatentFit) -> None:
         say(verbose, f"the model is start {fit.best} as it was before the first epoch: no epoch lowered its objective")
     if summary.simplified:
         say(verbose, f"features still depend on each other: in place of start {fit.best} the model is {LINEAR_MODEL}")
+    if summary.less_kept is not None:
+        own, linear = summary.less_kept
+        say(
+            verbose,
+            f"start {fit.best} keeps less of the held-out variance ({own:.3f}) than principal components "
+            f"({linear:.3f}): in its place the model is {LINEAR_MODEL}",
+        )
     repeats = zip(fit.latent_names, summary.latents_agreement(fit.starts, fit.best), strict=True)
     loose = [f"{name} ({value:.2f})" for name, value in repeats if value < REPEATS]
     if loose:

@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from sklearn.base import clone
 
-from unmix.audit.describe import chunks
-from unmix.audit.input import LEAST_SHARED, ResidualDependence, stratify
+from unmix.audit.describe import chunks, mean_latents
+from unmix.audit.input import LEAST_SHARED, ResidualDependence, evenly, stratify
 from unmix.audit.residuals import AUDITED_SHARE, WEAK, residual_dependence
 from unmix.errors import DataWarning
 from unmix.estimators.base import SCORE_DRAWS, LatentEstimator
@@ -50,6 +51,9 @@ _MOST_ROWS = 5_000
 _SHUFFLES = 3
 _FIXED_SEED = 0
 _EXPLAINED = 0.005
+HEAVY = 0.07
+_LEAST_TAIL_ROWS, _LEAST_DOMAIN_ROWS = 200, 10
+_DEGREES, _SCALES = (2.5, 3.0, 4.0, 6.0, 10.0, 20.0, 50.0), (0.8, 0.9, 1.0, 1.1, 1.25)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Candidate:
 
     ``bounds`` (rows,): bound on the log-likelihood of every held-out row, in nats of standardised features; empty where
     no row was held out. ``r2``: mean share of a feature's variance that is kept there. ``vanished`` counts latents
-    whose posterior is wider than their values are spread. ``agreement`` of the starts, NaN with one.
+    whose posterior is wider than their values are spread. ``agreement`` of the starts, NaN with one. ``tails``:
+    ``heavy_tails`` of the latents of the training rows.
     """
 
     n_latents: int
@@ -67,6 +72,7 @@ class Candidate:
     r2: float
     vanished: int
     agreement: float
+    tails: float = 0.0
 
     @property
     def independent(self) -> bool:
@@ -133,6 +139,7 @@ def fit_rows(
             float(found.description.r2.mean()),
             int((found.description.posterior_width > 1.0).sum()),
             found.agreed.mean,
+            heavy_tails(mean_latents(found.model, train), data.groups[place]),
         ),
         found.description.latents,
     )
@@ -320,6 +327,28 @@ def principal_components(x: Floats) -> int:
     rng = np.random.default_rng(0)
     edge = max(_eigenvalues(rng.permuted(rows, axis=0)).max() for _ in range(_SHUFFLES))
     return int((_eigenvalues(rows) > edge).sum())
+
+
+def heavy_tails(latents: Floats, groups: NDArray[np.int64]) -> float:
+    """By how many nats per row and latent Student's t fits the latents of a domain better than a normal distribution.
+
+    Latents (rows, n_latents) are standardised within each domain of ``groups`` (rows,) that has ten rows or more; 0
+    where these are fewer than 200 rows in all. Degrees and scale of the t are the best of a grid.
+    """
+    place = evenly(len(latents), _MOST_ROWS)
+    parts = [latents[place[groups[place] == group]] for group in np.unique(groups)]
+    parts = [(own - own.mean(0)) / np.maximum(own.std(0), 1e-9) for own in parts if len(own) >= _LEAST_DOMAIN_ROWS]
+    if sum(map(len, parts)) < _LEAST_TAIL_ROWS:
+        return 0.0
+    z = np.concatenate(parts)
+    middle = np.maximum(np.median(np.abs(z), axis=0), 1e-9)
+    tried = [
+        stats.t.logpdf(z, degrees, scale=share * middle / stats.t.ppf(0.75, degrees)).mean(0)
+        for degrees in _DEGREES
+        for share in _SCALES
+    ]
+    normal = stats.norm.logpdf(z, scale=np.maximum(z.std(0), 1e-9)).mean(0)
+    return float(np.maximum(np.max(tried, axis=0) - normal, 0.0).mean())
 
 
 def _some(rows: NDArray[Any]) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from unmix.audit.agreement import Agreement, agreement, choose_start
@@ -18,16 +20,21 @@ from unmix.models.base import FittedModel, LatentModel
 from unmix.train.fit import TrainingResult
 
 _MOST_EXPANSION = 5.0
+_LESS = 0.005
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The start that is kept, its number, how far the starts agree, and the description of the fit."""
+    """The start that is kept, its number, how far the starts agree, and the description of the fit.
+
+    ``less_kept``: shares of the held-out variance that it and principal components keep, where it falls short of them.
+    """
 
     model: FittedModel
     best: int
     agreed: Agreement
     description: Description
+    less_kept: tuple[float, float] | None
 
 
 def finish_starts(
@@ -42,7 +49,8 @@ def finish_starts(
 ) -> Finished:
     """Fix the frame of every start, choose one (or take ``kept``), set its likelihood's parameters and describe it.
 
-    ``groups`` are the domains of ``held_out``.
+    ``groups`` are the domains of ``held_out``. Where ``network`` is ``compared``, starts that fall short of principal
+    components are not chosen, unless all do.
     """
     candidates = [FittedModel(network.single(start)) for start in range(network.n_starts)]
     for candidate in candidates:
@@ -50,11 +58,18 @@ def finish_starts(
     latents = np.stack([mean_latents(candidate, held_out) for candidate in candidates])
     agreed = agreement(latents)
     seedless = [network.seedless(start) for start in range(network.n_starts)]
-    best = choose_start(result.objective, result.failed, agreed, result.blocks, seedless) if kept is None else kept
+    less: list[tuple[float, float] | None] = [None] * network.n_starts
+    if network.compared:
+        lost = lost_by_linear(train, held_out, candidates[0].n_latents)
+        less = [less_than_linear(candidate, held_out, lost) for candidate in candidates]
+    barred = [failed or own is not None for failed, own in zip(result.failed, less, strict=True)]
+    if all(barred):
+        barred = result.failed
+    best = choose_start(result.objective, barred, agreed, result.blocks, seedless) if kept is None else kept
     with torch.no_grad():
         candidates[best].likelihood.refit(_drawn(candidates[best], train))
     found = describe(candidates, train, held_out, groups, latents, agreed, best, n_domains, has_held_out)
-    return Finished(candidates[best], best, agreed, found)
+    return Finished(candidates[best], best, agreed, found, less[best])
 
 
 @torch.no_grad()
@@ -68,6 +83,31 @@ def finish_start(model: FittedModel, train: Rows) -> None:
     effect = ((absolute * _slope(model, center)[:, None] * scale) ** 2).sum(axis=0)
     model.set_frame(*map(torch.from_numpy, (center, scale, effect, absolute.T, signed.T)))
     model.expansion.copy_(_expansion(model, train))
+
+
+def lost_by_linear(train: Rows, held_out: Rows, n_latents: int) -> NDArray[np.float64]:
+    """Squared errors (rows,) of ``held_out`` in the principal components of ``train``."""
+    x = held_out.x.cpu().double().numpy()
+    pca = PCA(min(n_latents, *train.x.shape), random_state=0).fit(train.x.cpu().double().numpy())
+    lost: NDArray[np.float64] = ((x - pca.inverse_transform(pca.transform(x))) ** 2).sum(axis=1)
+    return lost
+
+
+@torch.no_grad()
+def less_than_linear(model: FittedModel, held_out: Rows, by_linear: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Shares of the variance of ``held_out`` that the model and principal components keep, which lose ``by_linear``.
+
+    None unless the model keeps less by more than 0.005, or may do so: within one standard error, over the rows.
+    """
+    parts = []
+    for chunk in chunks(held_out):
+        back = model.reconstruct(model.mean(chunk.x, chunk.observed, chunk.design))
+        parts.append((chunk.x - back).square().sum(1).cpu().double().numpy())
+    lost, x = np.concatenate(parts), held_out.x.cpu().double().numpy()
+    whole = float(((x - x.mean(axis=0)) ** 2).sum())
+    own, linear = 1.0 - float(lost.sum()) / whole, 1.0 - float(by_linear.sum()) / whole
+    error = float((lost - by_linear).std(ddof=1)) * math.sqrt(len(x)) / whole if len(x) > 1 else 0.0
+    return (own, linear) if own < linear - _LESS + error else None
 
 
 @torch.no_grad()

@@ -55,6 +55,9 @@ class LatentSummary(Summary):
     sizes : numbers of rows, "n_train" and "n_held_out"
     counterfactuals : CounterfactualCheck, or None where the domains are ignored or no row was held out, and of images
     residual, residual_audited : ResidualDependence as the fit and as the audit takes it, or None where not asked
+    simplified : whether the model is a linear one because features depend on each other, given the latents
+    less_kept : shares of the held-out variance that networks and principal components keep, where the model is a linear
+        one because the former is less
     selection : DataFrame, one row for each number of latents that was tried, or None
     residuals : HeldOutResiduals, by which new rows are told from those of the fit; None where no row was held out
     adapted : names of the domains that were added to those of the fit, or None where it was not adapted
@@ -70,6 +73,7 @@ class LatentSummary(Summary):
     residual: ResidualDependence | None = None
     residual_audited: ResidualDependence | None = None
     simplified: bool = False
+    less_kept: tuple[float, float] | None = None
     selection: pd.DataFrame | None = None
     residuals: HeldOutResiduals | None = None
     adapted: tuple[str, ...] | None = None
@@ -111,12 +115,15 @@ class LatentSummary(Summary):
             "n_epochs": self.n_epochs,
             "sizes": self.sizes,
             "n_latents": fit.model.n_latents,
+            **fit.model.inner.chosen,
         }
         if self.residual is not None and self.residual_audited is not None:
             scalars["residual_dependence"] = self.residual.to_dict()
             scalars["residual_audited"] = self.residual_audited.to_dict()
         if self.simplified:
             scalars["simplified"] = True
+        if self.less_kept is not None:
+            scalars["less_kept"] = list(self.less_kept)
         if self.adapted is not None:
             scalars["adapted"] = list(self.adapted)
         if self.selection is not None:
@@ -154,6 +161,7 @@ class LatentSummary(Summary):
             selection=pd.read_csv(folder / SELECTION) if (folder / SELECTION).exists() else None,
             residuals=HeldOutResiduals(**left) if left else None,
             simplified=fitted.get("simplified", False),
+            less_kept=tuple(fitted["less_kept"]) if "less_kept" in fitted else None,
             adapted=tuple(fitted["adapted"]) if "adapted" in fitted else None,
         )
         return found, pd.read_csv(folder / "restarts.csv"), fitted["best_restart"]
@@ -178,7 +186,8 @@ def finish_fit(
     """The fit of a trained ``network``; ``groups`` are the domains of ``train`` and of ``held_out``.
 
     With ``residuals`` the features that still depend on each other are looked for. If the ``network`` doubts its
-    number of latents, the kept start is replaced by a linear model (``LatentModel.simplify``).
+    number of latents, or keeps less variance than principal components, the kept start is replaced by a linear model
+    (``LatentModel.simplify``).
     """
     described, own_groups = (train, groups[0]) if held_out is None else (held_out, groups[1])
     n_domains, strata = len(domains.domains), stratify(train, groups[0])
@@ -192,8 +201,9 @@ def finish_fit(
         return found, fitted, audited
 
     found, residual, audited = finished()
-    simplified = network.simplify(found.best, train)
-    if simplified:
+    less = None if network.doubted else found.less_kept
+    if network.doubted or less is not None:
+        network.simplify(found.best, train)
         result = rescored(result, network, found.best, len(train), described, parameters["random_state"])
         found, residual, audited = finished(found.best)
     description, model = found.description, found.model
@@ -214,7 +224,8 @@ def finish_fit(
         counterfactuals=carried,
         residual=residual,
         residual_audited=audited,
-        simplified=simplified,
+        simplified=network.doubted,
+        less_kept=less,
         residuals=None if held_out is None else held_out_residuals(model, held_out),
     )
     return Fit(
@@ -244,7 +255,7 @@ def tables(fit: LatentFit) -> dict[str, pd.DataFrame]:
 def kept_as_begun(fit: LatentFit) -> bool:
     """Whether no epoch of training lowered the held-out objective of the kept start."""
     begun = fit.summary.n_epochs > 0 and int(fit.starts["best_epoch"][fit.best]) == 0
-    return begun and not fit.summary.simplified
+    return begun and not fit.summary.simplified and fit.summary.less_kept is None
 
 
 def _under(part: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

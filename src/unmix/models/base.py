@@ -22,7 +22,7 @@ from unmix.distributions.prior import LocationScale, PriorDistribution
 from unmix.models.frame import Framed, FramedPrior
 from unmix.nets.decoder import Decoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
-from unmix.objectives.elbo import gaussian_kl, gaussian_negentropy
+from unmix.objectives.elbo import gaussian_negentropy
 
 
 class LatentModel(nn.Module, ABC):
@@ -75,15 +75,11 @@ class LatentModel(nn.Module, ABC):
         return -self.likelihood.log_prob(rows, self.decode(z)).mean(1)
 
     def kl(self, rows: Rows, posterior: GaussianPosterior, z: Tensor, counted: Tensor | float = 1.0) -> Tensor:
-        """KL(q(z | x) ‖ p(z | u)), mean over the rows (starts,): closed where p is Gaussian, else from the draw z.
+        """KL(q(z | x) ‖ p(z | u)), mean over the rows (starts,): closed where p has such a form, else from the draw z.
 
         Latents for which ``counted`` is 0 are left out.
         """
-        prior = self.prior(rows.design)
-        if isinstance(prior, LocationScale):
-            lost = gaussian_kl(posterior.mean, posterior.log_diagonal, posterior.lower, prior.location, prior.log_scale)
-        else:
-            lost = gaussian_negentropy(posterior.log_diagonal) - prior.log_prob(z)
+        lost = self.prior(rows.design).kl(posterior.mean, posterior.log_diagonal, posterior.lower, z)
         return (lost * counted).sum(-1).mean(1)
 
     @abstractmethod
@@ -127,16 +123,28 @@ class LatentModel(nn.Module, ABC):
         """Whether one start, or all of them, has reached its final form; from then on its states can be compared."""
         return True
 
-    def simplify(self, start: int, train: Rows) -> bool:
-        """After the training: make one start linear, if there is reason to doubt the number of latents.
-
-        Returns whether it was done.
-        """
+    @property
+    def doubted(self) -> bool:
+        """Whether there are too few latents for anything but a linear model (``simplify``)."""
         return False
+
+    @property
+    def compared(self) -> bool:
+        """Whether the model is to be a linear one where it keeps less variance than that."""
+        return False
+
+    def simplify(self, start: int, train: Rows) -> None:
+        """After the training: make one start a linear model, in models that may be ``doubted`` or are ``compared``."""
+        raise NotImplementedError
 
     def seedless(self, start: int) -> bool:
         """Whether a start begins in the same place for every seed."""
         return False
+
+    @property
+    def chosen(self) -> Mapping[str, object]:
+        """Settings that the rows of the fit decided, by name: without them a saved model cannot be built again."""
+        return {}
 
     def settle(self, latent_std: Tensor) -> None:
         """Called once after training with sd(z) (starts, latents), to make exact what training leaves nearly so."""

@@ -44,7 +44,8 @@ variance than PCA, but other rows lead to other latents, and known factors are f
 residuals depend on each other after a short fit and after the training too, the kept start gives way to the linear
 model, rotated to a small L1 norm of the mixing: an entry of one standard deviation costs 0.25 nats, which outweighs the
 changes, as these are of mixtures of factors. A count of the entries has several optima that are nearly equal in dense
-tables, and halves of the rows choose different ones.
+tables, and halves of the rows choose different ones. So it does where networks keep less of the held-out variance than
+principal components: then the rows are too few for them.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ from torch import Tensor
 from unmix.data.batches import Rows
 from unmix.distributions.kinds import likelihood_of
 from unmix.distributions.likelihood import Likelihood, NoiseCourse
-from unmix.distributions.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior
+from unmix.distributions.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior, StudentPrior
 from unmix.models.base import LatentModel
 from unmix.models.linear import principal_factors, weakest_component
 from unmix.models.rotation import rotate_latents
@@ -72,7 +73,7 @@ from unmix.nets.layers import Generators, generators
 from unmix.nets.own_decoder import MakeDecoder, OwnDecoder
 from unmix.objectives.sparsity import PENALTIES, group_weights, jacobian_weights
 
-PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "spline": SplinePrior}
+PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "student": StudentPrior, "spline": SplinePrior}
 DECODERS = ("dense", "feature")
 MakePrior = Callable[[Generators, int, int, float], DomainPrior]
 MakeLikelihood = Callable[[int, int], Likelihood]
@@ -164,7 +165,7 @@ class CGVAEConfig:
     noise_floor: float = 0.5
     beginnings: tuple[str, ...] = ("spare", "", "linear", "")
     released: float = 0.5
-    pooled: float = 0.5
+    pooled: tuple[float, ...] = (0.1, 0.5, 0.5, 0.5)
     schedules: tuple[Schedule, ...] = SCHEDULES
     spare: int = 2
     narrowed: float = 0.35
@@ -198,14 +199,16 @@ class CGVAENetwork(LatentModel):
         prior = PRIORS[config.prior] if isinstance(config.prior, str) else config.prior
         self.domain_prior = prior(sources, n_latents, config.n_design, config.interactions)
         self.n_latents = n_latents
-        self._wide, self._doubted, self.final_sparsity = False, False, _FINAL_SHARE * config.sparsity
+        self._wide, self._doubted, self._compared = False, False, False
+        self.final_sparsity = _FINAL_SHARE * config.sparsity
         self.register_buffer("alive", torch.ones(config.n_starts, 1, n_latents))
 
     def _likelihood(self, config: Any) -> Likelihood:
         if config.likelihood is not None:
             own: Likelihood = config.likelihood(config.n_starts, config.n_features)
             return own
-        course = NoiseCourse(config.noise_floor, config.narrowed, config.released, config.pooled)
+        pooled = config.pooled if config.n_starts > 1 else config.pooled[-1:]
+        course = NoiseCourse(config.noise_floor, config.narrowed, config.released, pooled)
         sizes = config.n_starts, config.n_features
         return likelihood_of(config.kinds, *sizes, config.initial_noise, course, config.levels)
 
@@ -285,20 +288,33 @@ class CGVAENetwork(LatentModel):
         plain = config.by_evidence and config.kinds == ("gaussian",) and not config.masked
         return plain and config.likelihood is None and not isinstance(self.decoder, OwnDecoder)
 
+    @property
+    def doubted(self) -> bool:
+        return self._doubted
+
+    @property
+    def compared(self) -> bool:
+        return self._compared
+
     def doubt_number(self) -> None:
         """Two fits found that the number of latents is not enough: after the training the model is a linear one."""
         self._doubted = True
 
+    def compare_with_linear(self) -> None:
+        """The training is long enough to be compared with a linear model, which loses something itself."""
+        self._compared = self.can_be_linear and self.config.n_latents < self.config.n_features
+
     @torch.no_grad()
-    def simplify(self, start: int, train: Rows) -> bool:
+    def simplify(self, start: int, train: Rows) -> None:
         config = self.config
-        if not self._doubted:
-            return False
         self._begin_linear("linear", [start], train, weakest_component(train.x, config.n_latents, _START_SEED))
         some = train.take(slice(None, None, -(-len(train) // _SIMPLE_ROWS)))
         words: dict[str, Any] = {"linear": [start], "scale": _SIMPLE_SCALE}
         rotate_latents(self, some, self.alive[:, 0], _SIMPLE_COST, _START_SEED, **words)
-        return True
+
+    @property
+    def chosen(self) -> Mapping[str, object]:
+        return {"prior": "student"} if self.config.prior == "student" else {}
 
     def seedless(self, start: int) -> bool:
         return self._kind(start) in ("linear", *_FITTED)
@@ -394,7 +410,7 @@ class CGVAENetwork(LatentModel):
             self.alive[start, 0, kept] = 1.0
 
     def single(self, start: int) -> CGVAENetwork:
-        config = replace(self.config, n_starts=1, spare=0, pooled=0.0, inputs=self.config.n_inputs)
+        config = replace(self.config, n_starts=1, spare=0, pooled=(), inputs=self.config.n_inputs)
         network = type(self)(config).to(self.alive)
         kept = torch.nonzero(self.alive[start, 0]).flatten()[: self.config.n_latents]
         own = {name: value[start : start + 1] for name, value in self.state_dict().items()}

@@ -64,3 +64,7 @@ class FramedPrior(PriorDistribution):
 
     def from_noise(self, noise: Tensor) -> Tensor:
         return self.frame.outward(self.inner.from_noise(noise[:, self.frame.order.argsort()][None])[0])
+
+    @property
+    def untailed(self) -> PriorDistribution:
+        return FramedPrior(self.frame, self.inner.untailed)
