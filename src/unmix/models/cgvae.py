@@ -13,9 +13,9 @@ the features and the mixing stays nearly linear; otherwise at a fifth of α.
 
 **Noise.** Until ``released`` all features share one noise variance. With a noise of its own for every feature from the
 start the model behaves like factor analysis: two features that share a small disturbance buy a latent, and a factor
-that drives one feature is declared noise. Later each feature has its own for half of its variance and the shared one
-for the other half. Where the number of latents is enough, as a short fit tells (``CGVAE``), that danger is small, and
-each has its half from the start: a common noise asks of all features that they fit alike, and mixes latents for that.
+that drives one feature is declared noise. Later a part of its variance is each feature's own: half, in one start nine
+tenths. Where the number of latents is enough, as a short fit tells (``CGVAE``), that danger is small, and it is so from
+the start: a common noise asks of all features that they fit alike, and mixes latents for that.
 After training each is set to that of its residuals. Until ``narrowed`` a floor under the noise falls to 0: with small
 noise the reconstruction outweighs everything else so early that encoder and decoder settle on latents that are mixed
 with each other. It begins at half a standard deviation, or at half of that of the weakest principal component that the
@@ -137,7 +137,8 @@ class CGVAEConfig:
 
     The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, "" at
     random weights; with none there are no linear paths; "fitted": one start, at a fitted model. Until ``released`` the
-    features share all of the noise's variance, then the share ``pooled``. ``by_evidence``: the final weight of the
+    features share all of the noise's variance, then a share that the starts take in turn from ``pooled`` (a single
+    start: the last). ``by_evidence``: the final weight of the
     penalty is that of ``_by_evidence``.
     ``kinds`` are the likelihoods of the features, one for each or one for all. ``levels``, where the dispersion of
     counts depends on the domain, are those of ``Counts``.
