@@ -17,7 +17,7 @@ A dependence must also be strong enough to matter. A latent that has correlation
 little of another; if the scale of that one is much larger, the two are correlated by up to :math:`\sin 2θ = 0.6`,
 :math:`\cos θ = 0.95`. This is the threshold in a single domain. With one sign in all domains the threshold is 0.1. In
 between, the *excess* of Q over the mean :math:`\bar Q` of the shuffles,
-:math:`\sqrt{\max(0, Q_{ij} - \bar Q) / \sum_u n_u}`, must be 0.25; it is near :math:`|r|` if all domains have the same
+:math:`\sqrt{\max(0, Q_{ij} - \bar Q) / \sum_u n_u}`, must be 0.23; it is near :math:`|r|` if all domains have the same
 size. An excess of 0 means that the correlations are no larger than those of shuffled rows, not that they are 0. The
 test could have failed if the limit of one of the first two statistics is below 0.28.
 
@@ -49,11 +49,11 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 CONDITION = "C2 independence"
-_SIZE = 0.25
+_SIZE = 0.23
 _SIZE_OF_ONE_SIGN = 0.1
 _SIZE_IN_ONE = 0.6
 _LARGE = 0.28
-_SHOWN = _SIZE * np.sqrt(2.0)
+_SHOWN = 0.25 * np.sqrt(2.0)
 _UNITS = 41
 _LEVEL = 0.05
 _SHUFFLES = 200
