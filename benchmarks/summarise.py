@@ -309,8 +309,8 @@ def _fits_in_words(path: Path) -> str:
     own, others, few = counts["own"], counts["others"], counts["too few latents"]
     return (
         f"The audit was applied to {own['problems']} default fits of problems from unmix's generator and to "
-        f"{others['problems']} fits of problems from generators of other groups, on seeds 125 to 127. One rule was "
-        "changed after a look at two of these; `docs/audit.md` has the numbers without. Of the latents that it calls "
+        f"{others['problems']} fits of problems from generators of other groups, on seeds 125 to 127. Two rules were "
+        "changed after a look at these; `docs/audit.md` has the numbers without. Of the latents that it calls "
         f"identified, {own['named_right']} of {own['named']} and {others['named_right']} of {others['named']} "
         "correlate at 0.95 or more with a true one. Of the latents that do so and whose conditions truly hold, it "
         f"calls {own['of_these_named']} of {own['right_and_hold']} and {others['of_these_named']} of "
