@@ -151,6 +151,7 @@ def test_the_choice_survives_storage_continuation_and_a_new_domain(heavy, tmp_pa
     assert again.get_params()["prior"] == "auto"
     np.testing.assert_array_equal(again.transform(x), model.transform(x))
     np.testing.assert_array_equal(again.sample(5, domain=1), model.sample(5, domain=1))
+    assert "The prior of the latents is Student's t" in (again.report(tmp_path / "page.html")).read_text()
     own = x[domains == 1][:9]
     np.testing.assert_allclose(again.translate(own, [1] * 9, to=[1] * 9), own, atol=1e-4)
     added = model.adapt(x[domains == 0][:60], domain="new")
