@@ -108,7 +108,7 @@ def test_networks_that_keep_less_than_principal_components_give_way(
     domains = np.arange(120) % 2
     monkeypatch.setattr(choice, "_LESS", -1.0)
     with pytest.warns(
-        unmix.errors.DataWarning, match=r"keep less of the held-out variance \(0\.\d+\) than 1 principal"
+        unmix.errors.DataWarning, match=r"keep less of the held-out variance \(0\.\d+\) than as many"
     ):
         model = fitted_to(x, domains)
     own, linear = model.fit_.summary.less_kept

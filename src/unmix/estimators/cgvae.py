@@ -265,8 +265,8 @@ Likelihood
         found, less = self.residual_dependence_, self.fit_.summary.less_kept
         if less is not None:
             warn(
-                f"The networks keep less of the held-out variance ({less[0]:.3f}) than {self.n_latents_} principal "
-                f"components ({less[1]:.3f}): too few rows for them. The model is {LINEAR_MODEL}."
+                f"The networks keep less of the held-out variance ({less[0]:.3f}) than as many principal components "
+                f"({less[1]:.3f}): too few rows for them. The model is {LINEAR_MODEL}."
             )
         simplified = self.fit_.summary.simplified
         could = self.n_latents_ < self.n_features_in_ and long_enough(self)
