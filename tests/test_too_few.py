@@ -107,9 +107,7 @@ def test_networks_that_keep_less_than_principal_components_give_way(
     x = np.outer(rng.standard_normal(120), [1.0, 0.9, 1.1, 1.0, -0.8]) + 0.2 * rng.standard_normal((120, 5))
     domains = np.arange(120) % 2
     monkeypatch.setattr(choice, "_LESS", -1.0)
-    with pytest.warns(
-        unmix.errors.DataWarning, match=r"keep less of the held-out variance \(0\.\d+\) than as many"
-    ):
+    with pytest.warns(unmix.errors.DataWarning, match=r"keep less of the held-out variance \(0\.\d+\) than as many"):
         model = fitted_to(x, domains)
     own, linear = model.fit_.summary.less_kept
     assert own != pytest.approx(linear, abs=1e-6)
