@@ -89,6 +89,7 @@ def audit_of(
     starts=None,
     worse_by=None,
     comparable=None,
+    all_worse=False,
     residual=None,
     simplified=False,
 ):
@@ -109,6 +110,7 @@ def audit_of(
         agreement=np.array([np.broadcast_to(value, stub.n_latents) for value in agreement]).reshape(-1, stub.n_latents),
         worse_by=None if worse_by is None else np.array(worse_by),
         comparable=None if comparable is None else np.array(comparable),
+        all_worse=all_worse,
         residual=residual,
         simplified=simplified,
     )

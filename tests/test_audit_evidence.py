@@ -7,7 +7,7 @@ import pytest
 from audit_stubs import DENSE, SPARSE, audit_of, problem, verdicts
 
 import unmix
-from unmix.audit.agreement import comparable
+from unmix.audit.agreement import all_worse, comparable
 from unmix.audit.check import Context
 from unmix.audit.input import AuditInput, ResidualDependence, Simulated
 from unmix.audit.invertibility import check_invertibility
@@ -155,6 +155,15 @@ def test_starts_in_a_clearly_worse_optimum_do_not_count():
     assert audit.finding("agreement").sentence.startswith(said)
     assert audit.finding("agreement").evidence["starts_that_count"] == 1
     assert verdicts(audit_of(*given, agreement=found, worse_by=worse))[0] == "unsupported"
+    assert not all_worse(objective, error, 0)
+    assert all_worse([3.0, 3.9, 3.3, np.inf], [0.0, 0.1, 0.1, 0.1], 0)
+    audit = audit_of(*given, agreement=found, worse_by=[0.2, 0.3, 0.4], comparable=[True, False, False], all_worse=True)
+    assert verdicts(audit) == ["identified"] * 3
+    assert "correlation 0.99 with the best of 3, which all fit clearly worse" in audit.latents["reason"][0]
+    said = (
+        "Over the best of 3 other starts, which all fit clearly worse, the median correlation with every latent is 0.98"
+    )
+    assert audit.finding("agreement").sentence.startswith(said)
 
 
 @pytest.mark.parametrize("dependent", [True, False])

@@ -1,7 +1,10 @@
 """Fewer latents than factors, or fewer rows than networks need: the model is a linear one, and says so."""
 
+import itertools
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +12,11 @@ import torch
 from sklearn.decomposition import PCA
 
 import unmix
+from unmix.data.batches import Rows
 from unmix.datasets import make_sparse_mixing
+from unmix.distributions.likelihood import Noise, NoiseCourse
 from unmix.fits import choice
+from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
 from unmix.objectives.rotation import Moments, best_map, rotation_objective
 
 # A bit more than a third of the default length, from which on a fit may say that latents are too few.
@@ -122,5 +128,64 @@ def test_networks_that_keep_less_than_principal_components_give_way(
     assert fitted_to(x, domains).fit_.summary.less_kept is None
 
 
-def fitted_to(x: np.ndarray, domains: np.ndarray) -> unmix.CGVAE:
-    return unmix.CGVAE(1, n_restarts=1, n_spare=0, max_epochs=400, verbose=0).fit(x, domains)
+def fitted_to(x: np.ndarray, domains: np.ndarray, **words: object) -> unmix.CGVAE:
+    given = {"n_latents": 1, "n_restarts": 1, "n_spare": 0, "max_epochs": 400, "verbose": 0, **words}
+    return unmix.CGVAE(**given).fit(x, domains)
+
+
+def test_a_start_falls_short_where_it_keeps_less_within_one_standard_error() -> None:
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((400, 2)).astype(np.float32))
+    rows = Rows(x, None, torch.zeros(400, 0, dtype=torch.long), torch.zeros(400, 0), 0)
+    whole = float(((x - x.mean(0)) ** 2).sum())
+
+    def short(*lost: float) -> tuple[float, float] | None:
+        """Of a model that loses these squared errors, in turn over the rows; the linear one loses 0.2 of each."""
+        error = torch.tensor(np.resize(lost, 400), dtype=torch.float32).div(2).sqrt()[:, None]
+        model: Any = SimpleNamespace(mean=lambda x, observed, design: x, reconstruct=lambda z: z + error)
+        return choice.less_than_linear(model, rows, np.full(400, 0.2))
+
+    assert short(0.2) is None
+    assert short(0.2 + 0.9 * 0.005 * whole / 400) is None
+    own, linear = short(0.2 + 1.1 * 0.005 * whole / 400)
+    assert linear == pytest.approx(1 - 0.2 * 400 / whole)
+    assert linear - own == pytest.approx(0.0055, rel=0.01)
+    # No less in the mean, but it may be less.
+    assert short(0.0, 0.4) is not None
+    assert short(0.0, 0.1) is None
+
+
+@pytest.mark.filterwarnings("ignore::unmix.errors.DataWarning")
+def test_starts_that_fall_short_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = fitted(3, n_restarts=2)
+    barred, turns = [usual.best_restart_], itertools.count()
+
+    def falls_short(*_: object) -> tuple[float, float] | None:
+        return (0.1, 0.2) if next(turns) % 2 in barred else None
+
+    # The probe's single start comes first, and is not compared.
+    monkeypatch.setattr(choice, "less_than_linear", falls_short)
+    model = fitted(3, n_restarts=2)
+    assert model.best_restart_ != usual.best_restart_
+    assert model.fit_.summary.less_kept is None
+    barred.append(1 - usual.best_restart_)
+    model = fitted(3, n_restarts=2)
+    assert model.best_restart_ == usual.best_restart_
+    assert model.fit_.summary.less_kept == (0.1, 0.2)
+
+
+@pytest.mark.filterwarnings("ignore::unmix.errors.DataWarning")
+def test_as_many_latents_as_features_are_not_compared_with_components_that_lose_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(choice, "_LESS", -1.0)
+    x = np.random.default_rng(0).standard_normal((300, 2))
+    assert fitted_to(x, np.arange(300) % 2, n_latents=2).fit_.summary.less_kept is None
+
+
+def test_the_first_start_shares_less_of_the_noise() -> None:
+    noise = Noise(3, 2, 1.0, NoiseCourse(pooled=(0.1, 0.5)))
+    with torch.no_grad():
+        noise.log.copy_(torch.tensor([1.0, 3.0]).log().mul(0.5))
+    torch.testing.assert_close(noise.std().square()[:, 0], torch.tensor([[1.1, 2.9], [1.5, 2.5], [1.1, 2.9]]))
+    shares = [CGVAENetwork(CGVAEConfig(2, 4, n_starts=n)).likelihood.noise.shares.flatten().tolist() for n in (1, 4)]
+    assert shares == [[0.5], pytest.approx([0.1, 0.5, 0.5, 0.5])]

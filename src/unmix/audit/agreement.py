@@ -127,13 +127,24 @@ def comparable(objective: ArrayLike, error: ArrayLike, best: int) -> Bools:
     did not fail which fits best. ``objective`` (starts,) is infinite for failed ones; ``error`` (starts,) is the
     standard error of its difference from that of ``best``, NaN if unknown.
     """
-    reached, unsure = np.asarray(objective, dtype=float), np.asarray(error, dtype=float)
+    reached = np.asarray(objective, dtype=float)
     others = np.isfinite(reached) & (np.arange(len(reached)) != best)
+    if all_worse(objective, error, best):
+        return np.asarray(others & (reached == reached[others].min()))
+    return others & ~_clearly_worse(objective, error, best)
+
+
+def all_worse(objective: ArrayLike, error: ArrayLike, best: int) -> bool:
+    """Whether there are other starts that did not fail, and all of them fit clearly worse than the start ``best``."""
+    others = np.isfinite(np.asarray(objective, dtype=float))
+    others[best] = False
+    return bool(others.any() and _clearly_worse(objective, error, best)[others].all())
+
+
+def _clearly_worse(objective: ArrayLike, error: ArrayLike, best: int) -> Bools:
+    reached, unsure = np.asarray(objective, dtype=float), np.asarray(error, dtype=float)
     worse_by = reached - reached[best]
-    counts = others & ~((worse_by > _FITS_AS_WELL) & (worse_by > _CLEARLY * unsure))
-    if counts.any() or not others.any():
-        return counts
-    return np.asarray(others & (reached == reached[others].min()))
+    return np.asarray((worse_by > _FITS_AS_WELL) & (worse_by > _CLEARLY * unsure))
 
 
 @dataclass(frozen=True)
@@ -148,6 +159,7 @@ class Repeats:
     below : int, other starts in which the correlation is below ``REPEATS``
     worse : (n_latents,) bool, whether all of those fit worse than the audited one
     others, counted : int, number of other starts, and of those that count
+    all_worse : bool, whether all other starts fit clearly worse, so that the best of them counts
     """
 
     median: Floats
@@ -157,10 +169,13 @@ class Repeats:
     worse: NDArray[np.bool_]
     others: int
     counted: int
+    all_worse: bool
 
     @property
     def over(self) -> str:
         """The starts over which the median is taken."""
+        if self.all_worse:
+            return f"the best of {self.others} other starts, which all fit clearly worse,"
         if self.counted < self.others:
             worse = self.others - self.counted
             return f"{self.counted} of {self.others} other starts (the rest {_fit(worse)} clearly worse)"
@@ -196,6 +211,8 @@ class Repeats:
 
     def _median(self, latent: int) -> str:
         value = floored(self.median[latent])
+        if self.all_worse:
+            return f"correlation {value} with the best of {self.others}, which all fit clearly worse"
         if self.counted == 1:
             return f"correlation {value} with the one of {self.others} that does not fit clearly worse"
         if self.counted < self.others:
@@ -219,6 +236,7 @@ def measure_repeats(subject: AuditInput) -> Repeats | None:
         worse=np.asarray(~(low & as_well[:, None]).any(axis=0)),
         others=len(found),
         counted=int(counts.sum()),
+        all_worse=subject.all_worse,
     )
 
 
@@ -237,6 +255,7 @@ def check_agreement(subject: AuditInput, context: Context) -> CheckResult[Repeat
         "worse_by_nats": None if subject.worse_by is None else subject.worse_by.round(4).tolist(),
         "other_starts": repeats.others,
         "starts_that_count": repeats.counted,
+        "all_other_starts_fit_clearly_worse": repeats.all_worse,
     }
     low = [name for name, value in zip(names, repeats.median, strict=True) if value < REPEATS]
     if low:

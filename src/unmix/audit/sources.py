@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from unmix.audit.agreement import SAME_LATENTS, agreement, comparable
+from unmix.audit.agreement import SAME_LATENTS, agreement, all_worse, comparable
 from unmix.audit.describe import Description
 from unmix.audit.input import AuditInput, Reconstruction, ResidualDependence, Strata, evenly, stratify, subject_of_model
 from unmix.audit.result import Audit
@@ -77,6 +77,7 @@ def audit_model(
         agreement=found.agreement_latents[others],
         worse_by=reached[others] - reached[best],
         comparable=comparable(reached, objective_error, best)[others],
+        all_worse=all_worse(reached, objective_error, best),
         reconstruction=reconstruction,
         residual=residual,
         simplified=simplified,

@@ -266,7 +266,7 @@ Likelihood
         if less is not None:
             warn(
                 f"The networks keep less of the held-out variance ({less[0]:.3f}) than as many principal components "
-                f"({less[1]:.3f}): too few rows for them. The model is {LINEAR_MODEL}."
+                f"({less[1]:.3f}): there may be too few rows for them. The model is {LINEAR_MODEL}."
             )
         simplified = self.fit_.summary.simplified
         could = self.n_latents_ < self.n_features_in_ and long_enough(self)
@@ -350,22 +350,19 @@ Likelihood
 
     def _network_for(self, data: Prepared, seed: int) -> LatentModel:
         probe = probed(self, data)
-        own = self
-        if probe is not None and probe.tails > HEAVY and self._can_have_tails(data):
+        if probe is None:
+            return super()._network_for(data, seed)
+        own, continuous = self, set(data.features.kinds or ("gaussian",)) == {"gaussian"} and not self._own_likelihood
+        if self.prior == "auto" and continuous and probe.tails > HEAVY:
             own = unfitted(self, prior="student")
             say(self.verbose, f"heavy tails ({probe.tails:.2f} nats per row and latent): the prior is Student's t")
         network: Any = super(CGVAE, own)._network_for(data, seed)
-        if probe is not None:
-            network.compare_with_linear()
-        if probe is not None and probe.independent:
+        network.compare_with_linear()
+        if probe.independent:
             network.release_noise()
-        elif probe is not None and network.can_be_linear and falls_short(self, data, probe):
+        elif network.can_be_linear and falls_short(self, data, probe):
             network.doubt_number()
         return network
-
-    def _can_have_tails(self, data: Prepared) -> bool:
-        kinds = set(data.features.kinds or ("gaussian",))
-        return self.prior == "auto" and kinds == {"gaussian"} and self._own_likelihood is None
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         settings = super()._training_settings(n_samples, seed, has_held_out)

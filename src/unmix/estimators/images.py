@@ -112,7 +112,8 @@ class CGVAEImages(LatentEstimator):
         1,400 steps per latent.
     hidden, n_restarts, batch_size, learning_rate, optimizer, scheduler, decoder, prior, sparsity, penalty, \
 penalty_rows, penalty_every, kl_weight, n_spare, likelihood
-        Of the second stage, as in ``CGVAE``. Rows of the mixing are components of the codes.
+        Of the second stage, as in ``CGVAE`` (but ``prior="gaussian"`` by default). Rows of the mixing are components of
+        the codes.
     validation_fraction, early_stopping, auxiliary, min_domain_rows, device, random_state, verbose
         As in ``CGVAE``; both stages hold out the same images.
     missing : {"error"}

@@ -59,7 +59,7 @@ def finish_starts(
     agreed = agreement(latents)
     seedless = [network.seedless(start) for start in range(network.n_starts)]
     less: list[tuple[float, float] | None] = [None] * network.n_starts
-    if network.compared:
+    if network.compared and kept is None:
         lost = lost_by_linear(train, held_out, candidates[0].n_latents)
         less = [less_than_linear(candidate, held_out, lost) for candidate in candidates]
     barred = [failed or own is not None for failed, own in zip(result.failed, less, strict=True)]

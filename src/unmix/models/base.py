@@ -29,9 +29,14 @@ class LatentModel(nn.Module, ABC):
     """Encoder, decoder and prior with a leading start axis on every tensor of the state.
 
     Arguments: ``config`` is a frozen dataclass with at least ``n_starts``, ``n_latents`` and ``n_features``.
+
+    ``doubted``: there are too few latents for anything but a linear model. ``compared``: the model is to be a linear
+    one where it keeps less variance than that (``simplify``).
     """
 
     penalties: ClassVar[tuple[str, ...]] = ()
+    doubted: bool = False
+    compared: bool = False
 
     def __init__(self, config: Any, encoder: Encoder, decoder: Decoder, likelihood: Likelihood) -> None:
         super().__init__()
@@ -123,19 +128,11 @@ class LatentModel(nn.Module, ABC):
         """Whether one start, or all of them, has reached its final form; from then on its states can be compared."""
         return True
 
-    @property
-    def doubted(self) -> bool:
-        """Whether there are too few latents for anything but a linear model (``simplify``)."""
-        return False
-
-    @property
-    def compared(self) -> bool:
-        """Whether the model is to be a linear one where it keeps less variance than that."""
-        return False
-
     def simplify(self, start: int, train: Rows) -> None:
-        """After the training: make one start a linear model, in models that may be ``doubted`` or are ``compared``."""
-        raise NotImplementedError
+        """Called after the training of a model that is ``doubted``, or falls short where it is ``compared``.
+
+        Make that start a linear model.
+        """
 
     def seedless(self, start: int) -> bool:
         """Whether a start begins in the same place for every seed."""

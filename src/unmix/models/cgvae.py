@@ -45,7 +45,7 @@ residuals depend on each other after a short fit and after the training too, the
 model, rotated to a small L1 norm of the mixing: an entry of one standard deviation costs 0.25 nats, which outweighs the
 changes, as these are of mixtures of factors. A count of the entries has several optima that are nearly equal in dense
 tables, and halves of the rows choose different ones. So it does where networks keep less of the held-out variance than
-principal components: then the rows are too few for them.
+principal components, as where rows are too few for them.
 """
 
 from __future__ import annotations
@@ -138,8 +138,7 @@ class CGVAEConfig:
     The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, "" at
     random weights; with none there are no linear paths; "fitted": one start, at a fitted model. Until ``released`` the
     features share all of the noise's variance, then a share that the starts take in turn from ``pooled`` (a single
-    start: the last). ``by_evidence``: the final weight of the
-    penalty is that of ``_by_evidence``.
+    start: the last). ``by_evidence``: the final weight of the penalty is that of ``_by_evidence``.
     ``kinds`` are the likelihoods of the features, one for each or one for all. ``levels``, where the dispersion of
     counts depends on the domain, are those of ``Counts``.
 
@@ -200,8 +199,7 @@ class CGVAENetwork(LatentModel):
         prior = PRIORS[config.prior] if isinstance(config.prior, str) else config.prior
         self.domain_prior = prior(sources, n_latents, config.n_design, config.interactions)
         self.n_latents = n_latents
-        self._wide, self._doubted, self._compared = False, False, False
-        self.final_sparsity = _FINAL_SHARE * config.sparsity
+        self._wide, self.final_sparsity = False, _FINAL_SHARE * config.sparsity
         self.register_buffer("alive", torch.ones(config.n_starts, 1, n_latents))
 
     def _likelihood(self, config: Any) -> Likelihood:
@@ -289,21 +287,13 @@ class CGVAENetwork(LatentModel):
         plain = config.by_evidence and config.kinds == ("gaussian",) and not config.masked
         return plain and config.likelihood is None and not isinstance(self.decoder, OwnDecoder)
 
-    @property
-    def doubted(self) -> bool:
-        return self._doubted
-
-    @property
-    def compared(self) -> bool:
-        return self._compared
-
     def doubt_number(self) -> None:
         """Two fits found that the number of latents is not enough: after the training the model is a linear one."""
-        self._doubted = True
+        self.doubted = True
 
     def compare_with_linear(self) -> None:
         """The training is long enough to be compared with a linear model, which loses something itself."""
-        self._compared = self.can_be_linear and self.config.n_latents < self.config.n_features
+        self.compared = self.can_be_linear and self.config.n_latents < self.config.n_features
 
     @torch.no_grad()
     def simplify(self, start: int, train: Rows) -> None:

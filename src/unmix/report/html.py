@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from unmix.audit.agreement import REPEATS, comparable, mean_of_pairs
+from unmix.audit.agreement import REPEATS, all_worse, comparable, mean_of_pairs
 from unmix.audit.finding import floored, listed
 from unmix.audit.input import LEAST_ROWS, Reconstruction
 from unmix.audit.positivity import collapsed
@@ -232,6 +232,8 @@ def _verdict(fit: LatentFit) -> str:
         compared = found.agreement[np.ix_(*[[fit.best, *others]] * 2)]
         worse = len(others) - len(_comparable(fit))
         aside = f", not counting {worse} of {len(others)} other starts, which fit clearly worse" if worse else ""
+        if len(others) > 1 and all_worse(fit.starts["held_out_objective"], difference_error(fit.starts), fit.best):
+            aside = f", by the best of {len(others)} other starts, which all fit clearly worse"
         parts.append(
             f"The kept latents {word}{aside} (mean correlation with their partners in the other starts {mean:.2f}; "
             f"over all pairs of starts {mean_of_pairs(compared):.2f})."
