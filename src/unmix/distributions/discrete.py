@@ -122,15 +122,16 @@ class _Discrete(Likelihood):
 
     def deviance_explained(self, rows: Rows, parts: Iterator[tuple[Rows, Tensor]]) -> Tensor | None:
         seen = 1.0 if rows.observed is None else rows.observed
-        total = (rows.features if rows.observed is None else rows.features * seen).sum(0, dtype=torch.float64)
-        rate = total / (rows.exposure * seen).sum(0, dtype=torch.float64).clamp_min(1e-12)
+        wide = _wide(rows.features)
+        total = (rows.features if rows.observed is None else rows.features * seen).sum(0, dtype=wide)
+        rate = total / (rows.exposure * seen).sum(0, dtype=wide).clamp_min(1e-12)
         fitted = null = torch.zeros_like(total)
         for some, output in parts:
             known = 1.0 if some.observed is None else some.observed
-            mean = self.mean(output, some.offset).double()
+            mean = self.mean(output, some.offset).to(wide)
             fitted = fitted + (known * self.deviance(some, mean)).sum(0)
-            null = null + (known * self.deviance(some, rate * some.exposure.double())).sum(0)
-        return torch.where(null > 0, 1.0 - fitted / null.clamp_min(1e-12), torch.nan).cpu()
+            null = null + (known * self.deviance(some, rate * some.exposure.to(wide))).sum(0)
+        return torch.where(null > 0, 1.0 - fitted / null.clamp_min(1e-12), torch.nan).cpu().double()
 
     def begin_linear(self, start: int, train: Rows, z: Tensor, weight: Tensor, noise: float) -> Tensor:
         """Regression of the features on the latents: Newton's method with a penalty that is worth one row."""
@@ -270,7 +271,7 @@ class Counts(_Discrete):
         return first * second
 
     def deviance(self, rows: Rows, mean: Tensor) -> Tensor:
-        x = rows.features.double()
+        x = rows.features.to(_wide(rows.features))
         ratio = torch.xlogy(x, x) - torch.xlogy(x, mean)
         if self.noise is None:
             return 2.0 * (ratio - (x - mean))
@@ -393,8 +394,9 @@ class Bernoulli(_Discrete):
         return torch.sigmoid(predictor), torch.ones_like(predictor)
 
     def deviance(self, rows: Rows, mean: Tensor) -> Tensor:
-        x = rows.features.double()
-        mean = mean.clamp(1e-9, 1 - 1e-9)
+        x = rows.features.to(_wide(rows.features))
+        least = max(1e-9, torch.finfo(mean.dtype).eps)
+        mean = mean.clamp(least, 1 - least)
         return -2.0 * (x * mean.log() + (1.0 - x) * (-mean).log1p())
 
     def _curvature(self, first: Tensor, second: Tensor) -> Tensor:

@@ -236,8 +236,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         config = self._config(table.images.shape[1:], len(domains.domains), seed)
         reader = FeatureNetwork(config.shape[2], config.n_domains, seed=seed)
         with sensible_threads(config.shape, int(self.batch_size)):
-            _learn_to_read(reader, table.images, encoded.codes[:, 0], min(_READER_STEPS, config.steps), seed)
             reader.to(device)
+            _learn_to_read(reader, table.images, encoded.codes[:, 0], min(_READER_STEPS, config.steps), seed)
             network = network_of(rows.x, rows.design.argmax(1), config, lambda x: reader((x + 1) / 2).argmax(1))
             if network.align.repeated < 1.0:
                 warn(

@@ -253,4 +253,6 @@ def _placed(x: Tensor, draws: Tensor) -> Tensor:
     theta[:, 0, 0] = theta[:, 1, 1] = 1.0 + _TURN * draws[0]
     theta[:, :, 2] = 2 * _MOVE * draws[1:].T
     grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
-    return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    # Up to the centres of the outermost pixels: Apple GPUs know no padding with the border.
+    most = 1.0 - 1.0 / torch.tensor(x.shape[:1:-1], device=x.device)
+    return functional.grid_sample(x, grid.clamp(-most, most), mode="bilinear", align_corners=False)

@@ -46,8 +46,8 @@ def turn(transport: GaussianTransport, views: Sequence[Tensor], groups: Tensor) 
         return False
     for u, turned in enumerate(_turns(white, places, sds)):
         inward = (vectors * sds) @ turned.T @ (vectors / sds).T @ transport.inward[u].cpu().double().numpy()
-        transport.inward[u] = torch.from_numpy(inward)
-        transport.outward[u] = torch.from_numpy(np.linalg.inv(inward))
+        transport.inward[u] = torch.from_numpy(inward).float()
+        transport.outward[u] = torch.from_numpy(np.linalg.inv(inward)).float()
     return True
 
 

@@ -187,14 +187,15 @@ class LinearContent(nn.Module):
     @torch.no_grad()
     def learn(self, x: Tensor, components: Tensor, rank: int) -> None:
         """From images (rows, channels, height, width) and their components, of which the first ``rank`` are read."""
-        patches = functional.unfold(x, self.step, stride=self.step).transpose(1, 2).flatten(0, 1).double()
+        # In float64, which Apple GPUs do not know.
+        patches = functional.unfold(x, self.step, stride=self.step).transpose(1, 2).flatten(0, 1).cpu().double()
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
         values, vectors = values.flip(0)[: len(self.inward)], vectors.flip(1)[:, : len(self.inward)]
         sds = values.clamp_min(_LEAST * float(values[0])).sqrt()
         self.inward[: len(sds)] = (vectors / sds).T.unflatten(1, self.inward.shape[1:]).to(self.inward)
-        content = self.content(x).flatten(1).double()
+        content = self.content(x).flatten(1).cpu().double()
         square = content.T @ content + _LEAST * len(content) * torch.eye(content.shape[1]).to(content)
-        read = torch.linalg.solve(square, content.T @ components.double()).T
+        read = torch.linalg.solve(square, content.T @ components.cpu().double()).T
         self.readout[:rank] = read[:rank].to(self.readout)
 
     def content(self, x: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from unmix.data.batches import Rows
 from unmix.models.adversarial import AdversarialModel, Phase
 from unmix.train.callbacks import Block, BlockCallback
 from unmix.train.checkpoint import Checkpoint, checkpoint_of
+from unmix.train.devices import wait_for
 from unmix.train.run import Progress, Run, copied, moments, source_of
 
 _TIMED = 4
@@ -120,10 +121,14 @@ def expected_seconds(
         middle, began = (phase.begin + phase.end) // 2, 0.0
         for step in range(middle, middle + _TIMED + 1):
             # The first warms up.
-            began = time.monotonic() if step == middle + 1 else began
+            if step == middle + 1:
+                wait_for(rows.x.device)
+                began = time.monotonic()
             index = torch.randint(len(rows), (settings.batch_size,), generator=source).to(rows.x.device)
-            terms = trial.terms(phase.name, rows.take(index), source, step)
+            with precision(settings, rows.x.device):
+                terms = trial.terms(phase.name, rows.take(index), source, step)
             torch.autograd.grad(torch.stack([*terms.values()]).sum(), parameters, allow_unused=True)
+        wait_for(rows.x.device)
         total += (time.monotonic() - began) / _TIMED * (phase.end - phase.begin)
     return total
 
@@ -157,6 +162,7 @@ class AdversarialRun(Run[_Progress]):
             for phase in model.phases
         }
         self.written = -1
+        self.waiting: list[dict[str, Tensor]] = []
         super().__init__(_Progress(), checkpoint)
 
     @property
@@ -164,10 +170,12 @@ class AdversarialRun(Run[_Progress]):
         return self.progress.step >= self.n_steps
 
     def advance(self) -> None:
-        if not self.step():
+        self.step()
+        step = self.progress.step
+        ends = step % self.settings.block == 0 or self.done
+        if not ends and not any(phase.begin == step for phase in self.model.phases):
             return
-        self.progress.seconds = self.seconds()
-        if (self.progress.step % self.settings.block == 0 or self.done) and self.end_block():
+        if self.settle() and ends and self.end_block():
             self._call_back()
             if self.on_block:
                 self.on_block(self.progress.step, self.progress.history[-1])
@@ -185,22 +193,31 @@ class AdversarialRun(Run[_Progress]):
             progress.skipped, progress.step = progress.skipped + end - progress.step, end
             self.remember()
 
-    def step(self) -> bool:
-        """The turn of every phase that is due; False where a loss became non-finite and the run went back."""
+    def step(self) -> None:
+        """The turn of every phase that is due. Its terms stay where they are: a GPU would have to wait for each."""
         progress, step = self.progress, self.progress.step
         source = source_of(self.settings.seed, step)
         for phase in self.model.phases:
-            if not phase.begin <= step < phase.end:
-                continue
-            terms = {f"{phase.name}_{name}": value.item() for name, value in self._turn(phase, step, source).items()}
-            sick = [name for name, value in terms.items() if not math.isfinite(value)]
+            if phase.begin <= step < phase.end:
+                terms = self._turn(phase, step, source)
+                self.waiting.append({f"{phase.name}_{name}": value.detach() for name, value in terms.items()})
+        progress.step += 1
+
+    def settle(self) -> bool:
+        """Add what the last steps have found to the sums; False where a term was not finite and the run went back."""
+        waiting, self.waiting = self.waiting, []
+        values = iter(torch.stack([value.float() for terms in waiting for value in terms.values()]).tolist())
+        progress = self.progress
+        progress.seconds = self.seconds()
+        for terms in waiting:
+            found = {name: next(values) for name in terms}
+            sick = [name for name, value in found.items() if not math.isfinite(value)]
             if sick:
                 self._rewind(f"the terms {', '.join(sick)}")
                 return False
-            for name, value in terms.items():
+            for name, value in found.items():
                 progress.sums[name] = progress.sums.get(name, 0.0) + value
                 progress.counts[name] = progress.counts.get(name, 0) + 1
-        progress.step += 1
         return True
 
     def end_block(self) -> bool:
@@ -222,6 +239,8 @@ class AdversarialRun(Run[_Progress]):
 
     def save(self) -> None:
         """Write the current state, and beside it the one that a rewind goes back to."""
+        if self.waiting:
+            self.settle()
         within = self.progress.step != self.good_progress.step
         now = {f"now/{name}": value for name, value in self.tensors().items()} if within else {}
         self._write({**self.good, **now}, self.progress)
@@ -252,7 +271,7 @@ class AdversarialRun(Run[_Progress]):
     def _turn(self, phase: Phase, step: int, source: torch.Generator) -> dict[str, Tensor]:
         index = torch.randint(len(self.rows), (self.settings.batch_size,), generator=source).to(self.device)
         owned, optimizer = self.owned[phase.name], self.optimizers[phase.name]
-        with self._precision():
+        with precision(self.settings, self.device):
             terms = self.model.terms(phase.name, self.rows.take(index), source, step)
         weights = self.model.weights(phase.name, step)
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
@@ -261,15 +280,10 @@ class AdversarialRun(Run[_Progress]):
             group["lr"] = self.settings.learning_rate * phase.rate * self.progress.rate * left
         gradients = torch.autograd.grad(loss, list(owned.values()), allow_unused=True)
         for parameter, gradient in zip(owned.values(), gradients, strict=True):
-            parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
+            parameter.grad = torch.zeros_like(parameter) if gradient is None else _laid_out(gradient, parameter)
         optimizer.step()
         self.model.after(phase.name, step, self.settings.batch_size)
         return terms
-
-    def _precision(self) -> AbstractContextManager[object]:
-        if self.settings.mixed_precision and self.device.type == "cuda":
-            return torch.autocast("cuda", dtype=torch.bfloat16)
-        return nullcontext()
 
     def _rewind(self, where: str) -> None:
         self.restore(self.good)
@@ -288,6 +302,20 @@ class AdversarialRun(Run[_Progress]):
                 state = moments(self.optimizers[phase], parameter)
                 tensors |= {f"{phase}/{key}/{name}": state[key] for key in ("step", "exp_avg", "exp_avg_sq")}
         return tensors
+
+
+def precision(settings: AdversarialSettings, device: torch.device) -> AbstractContextManager[object]:
+    """In which terms are computed; derivatives follow it."""
+    if settings.mixed_precision and device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """With the strides of ``parameter``, which Adam in one kernel asks for."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _parameters(model: AdversarialModel, phase: Phase) -> dict[str, torch.nn.Parameter]:

@@ -23,7 +23,8 @@ def fit_classifier(
     seed: int,
 ) -> None:
     """Minimise the cross-entropy of ``codes`` (n,) in place, with Adam and a rate that falls along a cosine to 0."""
-    labels = torch.from_numpy(codes)
+    device = next(network.parameters()).device
+    labels = torch.from_numpy(codes).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     source = torch.Generator().manual_seed(seed)
     n_batches = max(1, round(len(images) / batch_size))
@@ -31,7 +32,9 @@ def fit_classifier(
         for place, rows in enumerate(torch.randperm(len(images), generator=source).tensor_split(n_batches)):
             done = (epoch + place / n_batches) / max_epochs
             optimizer.param_groups[0]["lr"] = 0.5 * learning_rate * (1 + math.cos(math.pi * done))
-            loss = nn.functional.cross_entropy(network(as_input(images[rows.numpy()])), labels[rows])
+            loss = nn.functional.cross_entropy(
+                network(as_input(images[rows.numpy()]).to(device)), labels[rows.to(device)]
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

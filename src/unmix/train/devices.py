@@ -27,3 +27,11 @@ def pick_device(name: str | torch.device) -> torch.device:
             f'device={name!r} cannot be used here: {error}. Pass "auto", "cpu", "cuda" or "mps".'
         ) from error
     return device
+
+
+def wait_for(device: torch.device) -> None:
+    """Until all work on ``device`` is done, before the clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
