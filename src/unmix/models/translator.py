@@ -405,8 +405,8 @@ def network_of(x: Tensor, groups: Tensor, config: TranslatorConfig, reader: Read
     paired = config.pair_weight > 0 and not config.keep_rest
     pairs = find_pairs(x, groups, align, config.padded) if paired else None
     network = TranslatorNetwork(config, align, pairs).to(x.device)
-    if x.is_cuda:
-        # The layout in which its kernels for convolutions work.
+    if x.device.type != "mps":
+        # The layout in which kernels for convolutions work.
         network = network.to(memory_format=torch.channels_last)
     common, components = align.common_of(some, own), align.components_of(some, own)
     for networks in (network.networks, network.averaged):
