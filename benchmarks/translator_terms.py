@@ -20,10 +20,11 @@ SUMS = Path("benchmarks/results/translators_by_content.csv")
 DRAWS = 2000
 
 
-def compared(rows: pd.DataFrame, unseen: bool = False, base: str = "not sharpened") -> pd.DataFrame:
-    """Each method, and its difference to ``base`` with the same seed, with 95 % intervals that resample what is shown.
+def compared(rows: pd.DataFrame, unseen: bool = False) -> pd.DataFrame:
+    """Each method, and its difference to its base with the same seed, with 95 % intervals that resample what is shown.
 
-    Only fits that the same judges read are compared; without such a fit of ``base`` a method is left out.
+    The base is "not sharpened", and of methods with back-translation beside something else "with back-translation".
+    Only fits that the same judges read are compared; without such a fit of the base a method is left out.
     Of several seeds the means: a resample takes the same characters in each.
     """
     rows = rows[rows["unseen"] == unseen]
@@ -31,6 +32,7 @@ def compared(rows: pd.DataFrame, unseen: bool = False, base: str = "not sharpene
     names = ["data", "method", "steps", "channels", "judges"]
     for key, own in rows.groupby(names, sort=False):
         data, method, *sizes, judges = key
+        base = "with back-translation" if method.endswith(", back-translation") else "not sharpened"
         other = rows[(rows[names] == [data, base, *sizes, judges]).all(axis=1)]
         seeds = sorted(set(own["seed"]) & set(other["seed"]) if method != base else set(own["seed"]))
         if not seeds:

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian as autograd_jacobian
 
-from unmix import CGGAN
+from unmix import CGGAN, ImageTranslator
 from unmix.data.batches import Rows
+from unmix.datasets import make_typefaces
 from unmix.models import cggan
 from unmix.models.cggan import CGGANConfig, CGGANNetwork
 from unmix.models.fitted_gan import FittedGAN
@@ -121,6 +122,9 @@ def test_a_precision_that_the_device_has_not_is_said_once(frame, labels, capsys)
     assert capsys.readouterr().err.count("mixed_precision needs CUDA; on cpu everything is computed in float32") == 1
     CGGAN(**words).fit(frame, labels)
     assert "mixed_precision" not in capsys.readouterr().err
+    faces = make_typefaces(2, characters="abcdefgh")
+    ImageTranslator(channels=4, max_steps=2, mixed_precision=True, device="cpu").fit(faces.images, faces.domains)
+    assert capsys.readouterr().err.count("mixed_precision needs CUDA; on cpu everything is computed in float32") == 1
 
 
 def test_no_tensor_of_the_state_needs_float64():

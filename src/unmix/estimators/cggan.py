@@ -28,7 +28,7 @@ from unmix.estimators.features import Extractor
 from unmix.estimators.gan_data import gan_image_rows, gan_images, prepare_gan
 from unmix.estimators.gan_report import write_gan_report
 from unmix.estimators.prepare import as_fitted, in_layer, labelled_images, latent_matrix, rows_for, separate
-from unmix.estimators.progress import block_bar, say, warn_if_long
+from unmix.estimators.progress import block_bar, say, say_precision, warn_if_long
 from unmix.estimators.settings import CALLBACKS
 from unmix.files import as_path, file_to_write
 from unmix.fits.adversarial import AdversarialSummary, GANFit, errors_table
@@ -267,8 +267,7 @@ class CGGAN(FittedFace[GANFit]):
         device = pick_device(self.device)
         config = self._config(tuple(rows.x.shape[1:]), domains, seed)
         rows = rows.to(device)
-        if self.mixed_precision and device.type != "cuda":
-            say(self.verbose, f"mixed_precision needs CUDA; on {device} everything is computed in float32.")
+        say_precision(self.verbose, bool(self.mixed_precision), device)
         settings = AdversarialSettings(
             batch_size=min(int(self.batch_size), len(rows)),
             learning_rate=float(self.learning_rate),

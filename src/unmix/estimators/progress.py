@@ -127,6 +127,12 @@ def conclude(verbose: int, fit: LatentFit) -> None:
         say(verbose, f"latents that drive one feature only: {', '.join(alone)}")
 
 
+def say_precision(verbose: int, mixed: bool, device: torch.device) -> None:
+    """Print that ``mixed_precision`` was asked for in vain."""
+    if mixed and device.type != "cuda":
+        say(verbose, f"mixed_precision needs CUDA; on {device} everything is computed in float32.")
+
+
 @contextmanager
 def epoch_bar(verbose: int, max_epochs: int) -> Iterator[OnEpoch]:
     """A function to call after every epoch; it draws one bar, and with ``verbose=2`` a line every tenth of the run."""

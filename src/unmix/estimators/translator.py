@@ -22,7 +22,7 @@ from unmix.estimators.face import FittedFace, Learnt
 from unmix.estimators.features import ImageClassifier
 from unmix.estimators.gan_data import gan_image_rows
 from unmix.estimators.prepare import as_images
-from unmix.estimators.progress import block_bar, say, warn_if_long
+from unmix.estimators.progress import block_bar, say, say_precision, warn_if_long
 from unmix.estimators.settings import CALLBACKS
 from unmix.estimators.translator_report import write_translator_report
 from unmix.files import as_path, file_to_write
@@ -77,8 +77,8 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     each other's nearest neighbours in two domains come together; such images are treated as pairs. From the result an
     encoder computes content, a map of Gaussian latents. The decoder draws it in the style z_s, whose distribution in
     each domain is the flow f of CG-GAN (Li et al., ICLR 2025, arXiv:2503.00639). Encoder and decoder start at linear
-    maps. Training uses reconstruction, translation of an image to its partner, and back-translation; the last steps,
-    of the decoder alone, are adversarial. Labels of the content are not needed, and neither are true pairs.
+    maps. Training uses reconstruction and translation of an image to its partner; the last steps, of the decoder
+    alone, are adversarial. Labels of the content are not needed, and neither are true pairs.
 
     Transport acts on all pixels together or, where that brings held-out images at least as near to other domains, on
     the colours of each pixel alike. Then shapes stay as they are: ``translate`` also carries what content leaves of an
@@ -101,7 +101,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         Weight of the mask term of the paper, which reduces the number of style latents that domains change.
     sparsity : float, default 0
         Weight of the mean of |∂x/∂z_s| over pixels.
-    back_translation : float, default 1
+    back_translation : float, default 0
         Weight of back-translation: images translated to another domain and back.
     pairing : float, default 2
         Weight of translating an image to its partner: two images of different domains that are each other's nearest
@@ -167,7 +167,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     flow: str | bool = "gaussian"
     mask_weight: float = 0.0
     sparsity: float = 0.0
-    back_translation: float = 1.0
+    back_translation: float = 0.0
     pairing: float = 2.0
     max_steps: int = 3000
     sharpen_steps: int | None = None
@@ -232,6 +232,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
                 f"{len(domains.domains)} in {len(domains.columns)} columns. Pass their labels as y."
             )
         device = pick_device(self.device)
+        say_precision(self.verbose, bool(self.mixed_precision), device)
         rows = gan_image_rows(table.images, domains, encoded).to(device)
         config = self._config(table.images.shape[1:], len(domains.domains), seed)
         reader = FeatureNetwork(config.shape[2], config.n_domains, seed=seed)

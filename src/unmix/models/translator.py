@@ -8,9 +8,9 @@ means and covariances of what the encoder of the content sees are the same in ev
 open follows rows that are each other's nearest (``models/matching.py``). Content starts at what is linear in the image,
 and G at the inverse of T_u on its leading components; the networks learn the rest. G and both encoders maximise the
 evidence bound of a Gaussian with a fixed noise, of images and of their partners; f_u is the flow of CG-GAN (Li et al.,
-ICLR 2025, arXiv:2503.00639) with its mask m, and its Jacobian term presses on ∂x/∂z_s. Back-translation: an image that
-averaged weights have carried to another domain has to come back (Zhu et al. 2017, arXiv:1703.10593, with the outward
-half held fixed).
+ICLR 2025, arXiv:2503.00639) with its mask m, and its Jacobian term presses on ∂x/∂z_s. With back-translation, an
+image that averaged weights have carried to another domain has to come back (Zhu et al. 2017, arXiv:1703.10593, with
+the outward half held fixed).
 
 Squared error leaves images soft. At the end the decoder alone may therefore take adversarial steps, with all else
 fixed: what it draws of carried content is told from real images of the target domain by a critic. Both learn from pairs
@@ -76,7 +76,7 @@ class TranslatorConfig:
     kl_weight: float = 0.5
     style_weight: float = 10.0
     risen: float = 0.3
-    back_weight: float = 1.0
+    back_weight: float = 0.0
     back_from: float = 0.15
     pair_weight: float = 2.0
     coarse: int = 24
