@@ -65,11 +65,10 @@ DIGITS = (
 )
 ALL_LAYERS = (
     "\n## Two-colour digits, style on every layer\n\n`python benchmarks/translation.py --data digits-all-layers`: the "
-    "same digits, but style may change shapes too. One domain is dark on light, the others light on dark. Nothing in "
-    "the data determines which dark shape corresponds to which light one, and many fits match the wrong ones. Half of "
-    "all translations go to or from that domain, so the content of these fits is about one half. Which fits fail "
-    "depends on the seed and the processor. If domains differ only in colours, it is therefore "
-    '`modulation="colours"` that preserves the digit, not the objective. Columns as above:\n'
+    "same digits, but style may change shapes too. One domain is dark on light, the others light on dark, and nothing "
+    "in the data says which dark shape corresponds to which light one. A fit that matched the wrong ones would keep "
+    "half of the digits, as half of all translations go to or from that domain; none of these does. If domains differ "
+    'only in colours, `modulation="colours"` makes sure of it. Columns as above:\n'
 )
 LINEAR = (
     "PCA",

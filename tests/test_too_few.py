@@ -142,7 +142,7 @@ def test_a_start_falls_short_where_it_keeps_less_within_one_standard_error() -> 
         """Of a model that loses these squared errors, in turn over the rows; the linear one loses 0.2 of each."""
         error = torch.tensor(np.resize(lost, 400), dtype=torch.float32).div(2).sqrt()[:, None]
         model: Any = SimpleNamespace(mean=lambda x, observed, design: x, reconstruct=lambda z: z + error)
-        return choice.less_than_linear(model, rows, np.full(400, 0.2))
+        return choice.less_than_linear(choice.shares_kept(model, rows, np.full(400, 0.2)))
 
     assert short(0.2) is None
     assert short(0.2 + 0.9 * 0.005 * whole / 400) is None
@@ -189,3 +189,20 @@ def test_the_first_start_shares_less_of_the_noise() -> None:
     torch.testing.assert_close(noise.std().square()[:, 0], torch.tensor([[1.1, 2.9], [1.5, 2.5], [1.1, 2.9]]))
     shares = [CGVAENetwork(CGVAEConfig(2, 4, n_starts=n)).likelihood.noise.shares.flatten().tolist() for n in (1, 4)]
     assert shares == [[0.5], pytest.approx([0.1, 0.5, 0.5, 0.5])]
+
+
+@pytest.mark.slow
+def test_no_linear_model_stands_in_for_a_curved_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where networks keep far more than components, doubts of the number of latents do not make the model linear."""
+    rng = np.random.default_rng(0)
+    domains = np.arange(1500) % 3
+    z = rng.uniform(-1, 1, 1500) * np.array([1.2, 1.8, 2.4])[domains]
+    x = np.stack([np.cos(z), np.sin(z), np.cos(2 * z), np.sin(2 * z)], axis=1) + 0.05 * rng.standard_normal((1500, 4))
+    monkeypatch.setattr("unmix.estimators.cgvae.falls_short", lambda *_: True)
+    words = {"n_latents": 1, "n_restarts": 2, "verbose": 0}
+    curved = unmix.CGVAE(**words).fit(x, domains)
+    assert not curved.fit_.summary.simplified
+    assert abs(np.corrcoef(curved.transform(x)[:, 0], z)[0, 1]) > 0.9
+    straight = z[:, None] * [1.0, -1.0, 0.5, 2.0] + 0.3 * rng.standard_normal((1500, 4))
+    with pytest.warns(unmix.DataWarning, match="The model is the linear model"):
+        assert unmix.CGVAE(**words).fit(straight, domains).fit_.summary.simplified

@@ -20,7 +20,10 @@ from unmix.models.base import FittedModel, LatentModel
 from unmix.train.fit import TrainingResult
 
 _MOST_EXPANSION = 5.0
-_LESS = 0.005
+_LESS, _LOST = 0.005, 0.25
+
+
+Shares = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Finished:
     """The start that is kept, its number, how far the starts agree, and the description of the fit.
 
     ``less_kept``: shares of the held-out variance that it and principal components keep, where it falls short of them.
+    ``curved``: it loses less than a quarter of what they lose, so that no linear model can stand in for it.
     """
 
     model: FittedModel
@@ -35,6 +39,7 @@ class Finished:
     agreed: Agreement
     description: Description
     less_kept: tuple[float, float] | None
+    curved: bool
 
 
 def finish_starts(
@@ -49,8 +54,8 @@ def finish_starts(
 ) -> Finished:
     """Fix the frame of every start, choose one (or take ``kept``), set its likelihood's parameters and describe it.
 
-    ``groups`` are the domains of ``held_out``. Where ``network`` is ``compared``, starts that fall short of principal
-    components are not chosen, unless all do.
+    ``groups`` are the domains of ``held_out``. Where ``network`` is ``compared``, starts that keep less than principal
+    components, by more than 0.005 or, within one standard error, perhaps so, are not chosen, unless all do.
     """
     candidates = [FittedModel(network.single(start)) for start in range(network.n_starts)]
     for candidate in candidates:
@@ -59,9 +64,12 @@ def finish_starts(
     agreed = agreement(latents)
     seedless = [network.seedless(start) for start in range(network.n_starts)]
     less: list[tuple[float, float] | None] = [None] * network.n_starts
-    if network.compared and kept is None:
+    shares: list[Shares] = []
+    if (network.compared or network.doubted) and kept is None:
         lost = lost_by_linear(train, held_out, candidates[0].n_latents)
-        less = [less_than_linear(candidate, held_out, lost) for candidate in candidates]
+        shares = [shares_kept(candidate, held_out, lost) for candidate in candidates]
+    if network.compared and shares:
+        less = [less_than_linear(own) for own in shares]
     barred = [failed or own is not None for failed, own in zip(result.failed, less, strict=True)]
     if all(barred):
         barred = result.failed
@@ -69,7 +77,8 @@ def finish_starts(
     with torch.no_grad():
         candidates[best].likelihood.refit(_drawn(candidates[best], train))
     found = describe(candidates, train, held_out, groups, latents, agreed, best, n_domains, has_held_out)
-    return Finished(candidates[best], best, agreed, found, less[best])
+    curved = bool(shares) and 1.0 - shares[best][0] < _LOST * (1.0 - shares[best][1])
+    return Finished(candidates[best], best, agreed, found, less[best], curved)
 
 
 @torch.no_grad()
@@ -94,10 +103,10 @@ def lost_by_linear(train: Rows, held_out: Rows, n_latents: int) -> NDArray[np.fl
 
 
 @torch.no_grad()
-def less_than_linear(model: FittedModel, held_out: Rows, by_linear: NDArray[np.float64]) -> tuple[float, float] | None:
+def shares_kept(model: FittedModel, held_out: Rows, by_linear: NDArray[np.float64]) -> Shares:
     """Shares of the variance of ``held_out`` that the model and principal components keep, which lose ``by_linear``.
 
-    None unless the model keeps less by more than 0.005, or may do so: within one standard error, over the rows.
+    The third number is the standard error of their difference, over the rows.
     """
     parts = []
     for chunk in chunks(held_out):
@@ -107,6 +116,12 @@ def less_than_linear(model: FittedModel, held_out: Rows, by_linear: NDArray[np.f
     whole = float(((x - x.mean(axis=0)) ** 2).sum())
     own, linear = 1.0 - float(lost.sum()) / whole, 1.0 - float(by_linear.sum()) / whole
     error = float((lost - by_linear).std(ddof=1)) * math.sqrt(len(x)) / whole if len(x) > 1 else 0.0
+    return own, linear, error
+
+
+def less_than_linear(shares: Shares) -> tuple[float, float] | None:
+    """The first two of ``shares_kept``, if the model keeps less by more than 0.005 or, within one error, may do so."""
+    own, linear, error = shares
     return (own, linear) if own < linear - _LESS + error else None
 
 

@@ -201,8 +201,9 @@ def finish_fit(
         return found, fitted, audited
 
     found, residual, audited = finished()
-    less = None if network.doubted else found.less_kept
-    if network.doubted or less is not None:
+    simplified = network.doubted and not found.curved
+    less = None if simplified else found.less_kept
+    if simplified or less is not None:
         network.simplify(found.best, train)
         result = rescored(result, network, found.best, len(train), described, parameters["random_state"])
         found, residual, audited = finished(found.best)
@@ -224,7 +225,7 @@ def finish_fit(
         counterfactuals=carried,
         residual=residual,
         residual_audited=audited,
-        simplified=network.doubted,
+        simplified=simplified,
         less_kept=less,
         residuals=None if held_out is None else held_out_residuals(model, held_out),
     )

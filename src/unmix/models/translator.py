@@ -407,7 +407,7 @@ def network_of(x: Tensor, groups: Tensor, config: TranslatorConfig, reader: Read
     network = TranslatorNetwork(config, align, pairs).to(x.device)
     if x.device.type != "mps":
         # The layout in which kernels for convolutions work.
-        network = network.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks this form
     common, components = align.common_of(some, own), align.components_of(some, own)
     for networks in (network.networks, network.averaged):
         assert networks.linear is not None
