@@ -206,6 +206,8 @@ class AdversarialRun(Run[_Progress]):
     def settle(self) -> bool:
         """Add what the last steps have found to the sums; False where a term was not finite and the run went back."""
         waiting, self.waiting = self.waiting, []
+        if not waiting:
+            return True
         values = iter(torch.stack([value.float() for terms in waiting for value in terms.values()]).tolist())
         progress = self.progress
         progress.seconds = self.seconds()
@@ -239,8 +241,7 @@ class AdversarialRun(Run[_Progress]):
 
     def save(self) -> None:
         """Write the current state, and beside it the one that a rewind goes back to."""
-        if self.waiting:
-            self.settle()
+        self.settle()
         within = self.progress.step != self.good_progress.step
         now = {f"now/{name}": value for name, value in self.tensors().items()} if within else {}
         self._write({**self.good, **now}, self.progress)
