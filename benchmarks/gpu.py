@@ -5,8 +5,8 @@
 
 Tables: ``CGVAE`` with its defaults. ``agrees`` is the mean correlation of its latents with those of the fit on the CPU.
 Images: steps of ``ImageTranslator`` at the middle of the training, in float32 and in bfloat16 (``mixed_precision``),
-and of the autoencoder of ``CGVAEImages``. ``ratio`` is seconds on the CPU, with all its cores where that is sensible,
-over seconds on the GPU, both for as many steps. ``memory`` is the most that the GPU held, in MiB.
+and short fits of ``CGVAEImages``. ``ratio`` is seconds on the CPU, with as many threads as unmix takes, over seconds on
+the GPU. ``memory`` is the most that the GPU held, in MiB.
 
 "fit" rows are whole fits at 64 and 128 pixels with the default length: characters in six typefaces, four fifths of the
 jitters for training. ``rmse`` (grey levels) is that of held-out translations to the truth, ``copy`` that of doing
@@ -15,16 +15,16 @@ nothing. One row each in ``results/speed/gpu.csv``.
 
 from __future__ import annotations
 
-import argparse
+import itertools
+import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from speed.measure import RESULTS, surroundings
+from speed.measure import Options, run
 
 from unmix import CGVAE, CGVAEImages, ImageTranslator, datasets, metrics
 from unmix.train.devices import pick_device, wait_for
@@ -34,25 +34,16 @@ SIDES = {32: (300, 20), 64: (300, 10), 128: (200, 6), 256: (60, 2)}
 FITTED = {64: 8, 128: 5}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is written")
-    parser.add_argument("--parts", nargs="+", default=["tables", "images", "fits"])
-    parser.add_argument("--out", type=Path, default=RESULTS / "gpu.csv")
-    arguments = parser.parse_args()
+def rows_of(options: Options) -> list[dict[str, Any]]:
     device = pick_device("auto")
     if device.type == "cpu":
-        parser.exit(1, "There is no GPU here.\n")
+        sys.exit("There is no GPU here.")
     name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
-    found: list[dict[str, Any]] = []
-    parts = {"tables": tables, "images": images, "fits": fits}
-    for part in arguments.parts:
-        for row in parts[part](device, arguments.quick):
-            found.append({**row, "device": name, **surroundings(0.0)})
-            print(pd.DataFrame([row]).T.to_string(header=False), flush=True)
-            if not arguments.quick:
-                arguments.out.parent.mkdir(parents=True, exist_ok=True)
-                pd.DataFrame(found).drop(columns="load_before").to_csv(arguments.out, index=False, float_format="%.4g")
+    found = []
+    for row in itertools.chain(*(part(device, options.quick) for part in (tables, images, fits))):
+        found.append({**row, "device": name})
+        print(pd.DataFrame([row]).T.to_string(header=False), flush=True)
+    return found
 
 
 def tables(device: torch.device, quick: bool) -> Iterator[dict[str, Any]]:
@@ -162,4 +153,4 @@ def _most(device: torch.device) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run("gpu", __doc__, rows_of)

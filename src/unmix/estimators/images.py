@@ -58,7 +58,7 @@ from unmix.report.parts import write_html
 from unmix.terminal import duration
 from unmix.train.callbacks import Callback
 from unmix.train.checkpoint import is_checkpoint
-from unmix.train.devices import pick_device
+from unmix.train.devices import pick_device, wait_for
 from unmix.train.fit import TrainingSettings
 from unmix.train.fit import fit as train_model
 from unmix.train.threads import sensible_threads
@@ -474,7 +474,11 @@ def seconds_a_step(network: ImageAutoencoder, rows: Rows) -> float:
     """Seconds of one step of the training, tried on a copy."""
     tried, noise = copy.deepcopy(network), torch.zeros(1, len(rows), network.n_noise, device=rows.x.device)
     began = 0.0
-    for _ in range(3):
+    for turn in range(3):
+        if turn == 1:
+            # The first warms up.
+            wait_for(rows.x.device)
+            began = time.monotonic()
         sum(term.sum() for term in tried.terms(rows, noise, len(rows), 0, 0.0).values()).backward()  # type: ignore[union-attr]
-        began = began or time.monotonic()
+    wait_for(rows.x.device)
     return (time.monotonic() - began) / 2

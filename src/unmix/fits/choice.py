@@ -22,7 +22,6 @@ from unmix.train.fit import TrainingResult
 _MOST_EXPANSION = 5.0
 _LESS, _LOST = 0.005, 0.25
 
-
 Shares = tuple[float, float, float]
 
 
@@ -65,10 +64,9 @@ def finish_starts(
     seedless = [network.seedless(start) for start in range(network.n_starts)]
     less: list[tuple[float, float] | None] = [None] * network.n_starts
     shares: list[Shares] = []
-    if (network.compared or network.doubted) and kept is None:
+    if network.compared and kept is None:
         lost = lost_by_linear(train, held_out, candidates[0].n_latents)
         shares = [shares_kept(candidate, held_out, lost) for candidate in candidates]
-    if network.compared and shares:
         less = [less_than_linear(own) for own in shares]
     barred = [failed or own is not None for failed, own in zip(result.failed, less, strict=True)]
     if all(barred):

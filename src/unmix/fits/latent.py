@@ -186,8 +186,8 @@ def finish_fit(
     """The fit of a trained ``network``; ``groups`` are the domains of ``train`` and of ``held_out``.
 
     With ``residuals`` the features that still depend on each other are looked for. If the ``network`` doubts its
-    number of latents, or keeps less variance than principal components, the kept start is replaced by a linear model
-    (``LatentModel.simplify``).
+    number of latents and the data are not curved, or if it keeps less variance than principal components, the kept
+    start is replaced by a linear model (``LatentModel.simplify``).
     """
     described, own_groups = (train, groups[0]) if held_out is None else (held_out, groups[1])
     n_domains, strata = len(domains.domains), stratify(train, groups[0])

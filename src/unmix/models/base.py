@@ -30,8 +30,8 @@ class LatentModel(nn.Module, ABC):
 
     Arguments: ``config`` is a frozen dataclass with at least ``n_starts``, ``n_latents`` and ``n_features``.
 
-    ``doubted``: there are too few latents for anything but a linear model. ``compared``: the model is to be a linear
-    one where it keeps less variance than that (``simplify``).
+    ``doubted``: there are too few latents, and the model is to be a linear one unless it loses far less variance than
+    that. ``compared``: it is to be a linear one where it keeps less variance than that (``simplify``).
     """
 
     penalties: ClassVar[tuple[str, ...]] = ()

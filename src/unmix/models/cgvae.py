@@ -288,7 +288,7 @@ class CGVAENetwork(LatentModel):
         return plain and config.likelihood is None and not isinstance(self.decoder, OwnDecoder)
 
     def doubt_number(self) -> None:
-        """Two fits found that the number of latents is not enough: after the training the model is a linear one."""
+        """Two fits found that the number of latents is not enough for anything but a linear model."""
         self.doubted = True
 
     def compare_with_linear(self) -> None:

@@ -128,7 +128,8 @@ def best_map(moments: Moments, cost: float, seed: int, scale: float = COUNT_SCAL
     optimizer = torch.optim.Adam([turns], lr=_RATE, fused=True)
     for step in range(_STEPS):
         optimizer.param_groups[0]["lr"] = _RATE * min(1.0, 2.0 * (1.0 - step / _STEPS))
-        turns.grad = rotation_objective(turns, moments, cost, scale)[1]
+        # Adam in one kernel asks for the strides of ``turns``.
+        turns.grad = rotation_objective(turns, moments, cost, scale)[1].contiguous()
         optimizer.step()
     found = rotation_objective(turns, moments, cost, scale)[0]
     found = torch.where(torch.isfinite(found), found, math.inf)
