@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,7 +17,7 @@ from unmix.audit.residuals import STRONG
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.distributions.prior import DomainPrior
-from unmix.errors import SettingError, warn
+from unmix.errors import DataWarning, SettingError, warn
 from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.face import Learnt
@@ -81,7 +83,8 @@ class CGVAE(LatentEstimator):
     n_restarts : int, default 4
         Number of starts, trained together; the best is chosen by held-out objective and agreement. The first and the
         third begin at probabilistic PCA, rotated to fit domains and sparsity; all do if there are fewer rows than five
-        times the features.
+        times the features. If the noise of a feature then differs between domains, as many are trained again from other
+        random weights, and the better fit is kept.
     max_epochs : int, optional
         Passes over the training rows. Default: 330 steps per latent and at least 2,000, in at most 1,000 passes; if
         20 passes are more steps than that, an epoch is a twentieth of the steps instead of a pass.
@@ -235,7 +238,10 @@ Likelihood
         given: dict[str, Any] = {"callbacks": callbacks, "checkpoint": checkpoint, "resume": resume}
         self._check_words()
         if self.n_latents != "auto":
+            continued = getattr(self, "fit_", None) is not None
             super().fit(X, y, **given)
+            if not continued:
+                self._retry(X, y, callbacks)
             return self._warned()
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
@@ -251,6 +257,7 @@ Likelihood
         say(self.verbose, f"{choice.n_latents} latents: {choice.reason}")
         numbered.set_params(n_latents=choice.n_latents)
         super(CGVAE, numbered).fit(X, y, **given)
+        numbered._retry(X, y, callbacks)
         fit = numbered.fit_
         self.fit_ = replace(fit, parameters=words, summary=replace(fit.summary, selection=choice.table))
         if choice.decided:
@@ -259,6 +266,22 @@ Likelihood
         said = f"n_latents='auto' is {choice.reason}.\n{table}\nTo decide yourself, set n_latents to a number."
         warn(said)
         return self
+
+    def _retry(self, X: DataLike, y: LabelsLike, callbacks: Sequence[Callback]) -> None:
+        """Where noise differs between domains, all starts may have missed: train others, and keep the better fit."""
+        fit, linear = self.fit_, self.fit_.summary.simplified or self.fit_.summary.less_kept is not None
+        if linear or not (self.residual_dependence_.noise_differs and self._informative):
+            return
+        say(self.verbose, "the noise of a feature differs between domains: training again, from other random weights")
+        other = unfitted(self, random_state=int(np.random.SeedSequence(fit.seed).generate_state(1)[0]))
+        with warnings.catch_warnings():
+            # The first fit has read the same data and said the same.
+            warnings.simplefilter("ignore", DataWarning)
+            super(CGVAE, other).fit(X, y, callbacks=callbacks)
+        reached = [own.starts["held_out_objective"][own.best] for own in (fit, other.fit_)]
+        better = other.fit_ if reached[1] < reached[0] else fit
+        seconds = fit.seconds + other.fit_.seconds
+        self.fit_ = replace(better, parameters=fit.parameters, seed=fit.seed, seconds=seconds)
 
     def _warned(self) -> Self:
         """Warn if the model is a linear one, or a training of sufficient length leaves signs of too few latents."""
@@ -269,7 +292,7 @@ Likelihood
                 f"({less[1]:.3f}): there may be too few rows for them. The model is {LINEAR_MODEL}."
             )
         simplified = self.fit_.summary.simplified
-        could = self.n_latents_ < self.n_features_in_ and long_enough(self)
+        could = self._informative
         tried = "" if self.n_latents == "auto" else ', or n_latents="auto"'
         if not simplified and could and found.uneven is not None and found.noise_differs:
             warn(
@@ -286,6 +309,11 @@ Likelihood
                 f"n_latents={self.n_latents_ + 1} or more{tried}."
             )
         return self
+
+    @property
+    def _informative(self) -> bool:
+        """Whether residuals say something of the number of latents."""
+        return self.n_latents_ < self.n_features_in_ and long_enough(self)
 
     def _kinds(self) -> KindWords:
         own = self._own_likelihood
