@@ -29,7 +29,7 @@ _SIDE, ALIGNED_ROWS = 32, 4096
 _VIEWS, _VIEWED = 4, 2**24
 _HELD_OUT = 5
 LEAST_REPEATED = 0.4
-_SHRINKS, _LOSS = (0.9, 0.75, 0.5, 0.25), 0.02
+_SHRINKS, _LOSS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2), 0.01
 _READ_ROWS, _READ_AT_ONCE = 1024, 64
 Reader = Callable[[Tensor], Tensor]
 
