@@ -445,6 +445,72 @@ def test_messages(model, faces):
         ImageTranslator(**TINY).fit(x.repeat(9, axis=0), ["a"] * 27)
 
 
+# Going on
+
+
+def as_its_domains(kind):
+    """Images whose transport acts on pixels, on colours, or on pixels without pairs."""
+    if kind == "pixels":
+        own = datasets.make_typefaces(4, characters="abcdefghijkl")
+        return own.images, own.domains
+    if kind == "colours":
+        own = datasets.load_digits_two_colours(16)
+        return own.images[::4], own.domains[::4]
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)
+    return images, np.repeat(["a", "b"], 20)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Of the pairs that")
+@pytest.mark.parametrize("kind", ["pixels", "colours", "unmatched pixels"])
+@pytest.mark.parametrize("flow", ["gaussian", False])
+def test_a_fitted_translator_goes_on_from_where_it_was(kind, flow, tmp_path):
+    images, domains = as_its_domains(kind)
+    words = {**TINY, "sharpen_steps": 0, "flow": flow, "mask_weight": 0.1}
+    model = ImageTranslator(**words).fit(images, domains)
+    assert model.alignment_ == kind
+    before = [model.transform(images, domains), model.translate(images, domains, to=str(domains[0])).astype(int)]
+    model = unmix.load(model.save(tmp_path / "m"))
+    model.set_params(warm_start=True, learning_rate=1e-9, max_steps=2)
+    some = slice(0, None, 2)
+    for rows in (slice(None), some):
+        model.fit(images[rows], domains[rows])
+        assert model.alignment_ == kind
+        assert model.n_steps_ == 2
+        raw = model.model_.networks
+        assert torch.equal(raw.prior.mask, torch.ones(8)) or flow
+        if rows is not some:
+            np.testing.assert_allclose(model.transform(images, domains), before[0], atol=5e-3)
+            moved = model.translate(images, domains, to=str(domains[0])).astype(int)
+            assert np.abs(moved - before[1]).max() <= 1
+
+
+@pytest.mark.slow
+def test_two_halves_of_a_training_bring_images_nearer_than_one(paired):
+    model = ImageTranslator(**{**TINY, "max_steps": 100}, sharpen_steps=0, warm_start=True)
+    errors = []
+    for _ in range(2):
+        model.fit(paired.images, paired.domains)
+        errors.append(model.history_["translator_reconstruction"].iloc[-1])
+    assert errors[1] < 0.97 * errors[0]
+
+
+def test_what_cannot_go_on_is_refused_and_the_model_stays(faces):
+    model = ImageTranslator(**TINY, sharpen_steps=0, warm_start=True).fit(faces.images, faces.domains)
+    kept = model.translate(faces.images[:3], faces.domains[:3], to="italic")
+    wide = np.pad(faces.images, ((0, 0), (0, 0), (0, 4), (0, 0)))
+    other = np.where(faces.domains == "italic", "slanted", faces.domains)
+    for images, domains in ((wide, faces.domains), (faces.images, other)):
+        with pytest.raises(SettingError, match=r"continues the fitted model, whose images have.*warm_start=False"):
+            model.fit(images, domains)
+    for words in ({"channels": 12}, {"flow": False}, {"n_style": 4}):
+        before = {name: getattr(model, name) for name in words}
+        with pytest.raises(SettingError, match=r"has changed since"):
+            model.set_params(**words).fit(faces.images, faces.domains)
+        model.set_params(**before)
+    np.testing.assert_array_equal(model.translate(faces.images[:3], faces.domains[:3], to="italic"), kept)
+
+
 # Sharpening
 
 

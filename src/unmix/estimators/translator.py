@@ -35,7 +35,7 @@ from unmix.models.cggan import FLOWS
 from unmix.models.cggan import as_images as as_pixels
 from unmix.models.features import FeatureNetwork
 from unmix.models.fitted_translator import FittedTranslator
-from unmix.models.translator import TranslatorConfig, network_of
+from unmix.models.translator import TranslatorConfig, TranslatorNetwork, continued, network_of
 from unmix.terminal import duration
 from unmix.train.adversarial import AdversarialSettings, expected_seconds, fit_adversarial
 from unmix.train.callbacks import BlockCallback
@@ -113,6 +113,9 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     batch_size : int, default 32
     learning_rate : float, default 0.002
         Of Adam, falling linearly to 0.
+    warm_start : bool, default False
+        Whether ``fit`` of a fitted model continues it for ``max_steps`` more steps instead of starting anew: from its
+        networks, with its alignment. The images may be others; their shape and domains must be the same.
     min_domain_rows : int, default 10
     mixed_precision : bool, default False
         bfloat16 where possible, on CUDA only.
@@ -152,7 +155,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         "flow": one_of(FLOWS).or_else(False, "False"),
         **dict.fromkeys(("mask_weight", "sparsity", "back_translation", "pairing"), AT_LEAST_ZERO),
         "learning_rate": POSITIVE,
-        "mixed_precision": FLAG,
+        **dict.fromkeys(("mixed_precision", "warm_start"), FLAG),
         "verbose": VERBOSE,
     }
     assumption: ClassVar[str] = (
@@ -173,6 +176,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     sharpen_steps: int | None = None
     batch_size: int = 32
     learning_rate: float = 2e-3
+    warm_start: bool = False
     min_domain_rows: int = 10
     mixed_precision: bool = False
     device: str | torch.device = "auto"
@@ -239,7 +243,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         with sensible_threads(config.shape, int(self.batch_size)):
             reader.to(device)
             _learn_to_read(reader, table.images, encoded.codes[:, 0], min(_READER_STEPS, config.steps), seed)
-            network = network_of(rows.x, rows.design.argmax(1), config, lambda x: reader((x + 1) / 2).argmax(1))
+            network = self._network(rows.x, rows.design.argmax(1), config, domains, reader)
             if network.align.repeated < 1.0:
                 warn(
                     "Of the pairs that one half of the images finds, the other half finds "
@@ -442,6 +446,28 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             sharpening=round(_SHARPENED * steps) if self.sharpen_steps is None else int(self.sharpen_steps),
             seed=seed,
         )
+
+    def _network(
+        self, x: Tensor, groups: Tensor, config: TranslatorConfig, domains: DomainSchema, reader: FeatureNetwork
+    ) -> TranslatorNetwork:
+        """What is trained: anew, or the fitted model."""
+        before: TranslatorFit | None = getattr(self, "fit_", None)
+        if before is None:
+            return network_of(x, groups, config, lambda own: reader((own + 1) / 2).argmax(1))
+        shape, names = before.model.config.shape, before.domains.domains
+        if (shape, names) != (config.shape, domains.domains):
+            raise SettingError(
+                f"warm_start=True continues the fitted model, whose images have the shape {shape} and the domains "
+                f"{list(names)}; these have {config.shape} and {list(domains.domains)}. Pass images like those of the "
+                "fit, or set warm_start=False."
+            )
+        try:
+            return continued(x, groups, config, before.model.align, before.model.networks)
+        except RuntimeError as error:
+            raise SettingError(
+                "warm_start=True continues the fitted model, but channels, n_content, n_style or flow has changed "
+                "since. Set it as it was, or set warm_start=False."
+            ) from error
 
     def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> FittedTranslator:
         config = self._config(features.shape, len(domains.domains), fitted["seed"])

@@ -400,6 +400,27 @@ def network_of(x: Tensor, groups: Tensor, config: TranslatorConfig, reader: Read
         seed=config.seed,
         reader=reader,
     )
+    network = _assembled(x, groups, config, align)
+    common, components = align.common_of(some, own), align.components_of(some, own)
+    for networks in (network.networks, network.averaged):
+        assert networks.linear is not None
+        networks.linear.learn(common, components, config.coarse)
+    return network
+
+
+def continued(
+    x: Tensor, groups: Tensor, config: TranslatorConfig, align: Alignment, networks: Networks
+) -> TranslatorNetwork:
+    """What goes on from trained ``networks`` and their alignment, on images as of ``network_of``."""
+    network = _assembled(x, groups, config, copy.deepcopy(align).to(x.device))
+    for own in (network.networks, network.averaged):
+        own.load_state_dict(networks.state_dict())
+        # Of a fitted model it says which latents are left.
+        own.prior.mask.fill_(1.0)
+    return network
+
+
+def _assembled(x: Tensor, groups: Tensor, config: TranslatorConfig, align: Alignment) -> TranslatorNetwork:
     config = replace(config, linear=len(align.basis), colours=align.colours is not None, keep_rest=align.keep_rest)
     # A map of colours is known without pairs, and images that are only alike would blur what is drawn.
     paired = config.pair_weight > 0 and not config.keep_rest
@@ -408,10 +429,6 @@ def network_of(x: Tensor, groups: Tensor, config: TranslatorConfig, reader: Read
     if x.device.type != "mps":
         # The layout in which kernels for convolutions work.
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks this form
-    common, components = align.common_of(some, own), align.components_of(some, own)
-    for networks in (network.networks, network.averaged):
-        assert networks.linear is not None
-        networks.linear.learn(common, components, config.coarse)
     return network
 
 
