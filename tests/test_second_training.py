@@ -55,3 +55,14 @@ def test_a_model_that_goes_on_is_not_trained_anew(differing: None) -> None:
     model = fitted(0, warm_start=True)
     model.fit(DATA.x, DATA.domains, callbacks=[lambda own: epochs.append(own.epoch)])
     assert len(epochs) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::unmix.errors.DataWarning")
+def test_components_of_codes_are_trained_once(differing: None) -> None:
+    """Their noise is mostly curvature, which differs between domains anyway."""
+    data = unmix.datasets.make_sprites(n_samples=120, size=16, n_domains=2, random_state=0)
+    epochs: list[int] = []
+    model = unmix.CGVAEImages(n_latents=2, n_codes=4, widths=(4, 4), max_epochs=2, n_restarts=1, verbose=0)
+    model.fit(data.images, data.domains, callbacks=[lambda own: epochs.append(own.epoch)])
+    assert epochs == [1, 2]

@@ -206,6 +206,7 @@ Likelihood
     assumption: ClassVar[str] = "the factors change between domains and each feature depends on few of them"
     steps_per_latent = 330
     least_steps = 2_000
+    tries_again = True
 
     prior_ = Learnt[Any](lambda fit: fit.model.inner.config.prior)
 
@@ -238,9 +239,9 @@ Likelihood
         given: dict[str, Any] = {"callbacks": callbacks, "checkpoint": checkpoint, "resume": resume}
         self._check_words()
         if self.n_latents != "auto":
-            continued = getattr(self, "fit_", None) is not None
+            anew = getattr(self, "fit_", None) is None
             super().fit(X, y, **given)
-            if not continued:
+            if anew and self.tries_again:
                 self._retry(X, y, callbacks)
             return self._warned()
         seed = random_seed(self.random_state)
@@ -257,7 +258,8 @@ Likelihood
         say(self.verbose, f"{choice.n_latents} latents: {choice.reason}")
         numbered.set_params(n_latents=choice.n_latents)
         super(CGVAE, numbered).fit(X, y, **given)
-        numbered._retry(X, y, callbacks)
+        if self.tries_again:
+            numbered._retry(X, y, callbacks)
         fit = numbered.fit_
         self.fit_ = replace(fit, parameters=words, summary=replace(fit.summary, selection=choice.table))
         if choice.decided:

@@ -112,8 +112,8 @@ class CGVAEImages(LatentEstimator):
         1,400 steps per latent.
     hidden, n_restarts, batch_size, learning_rate, optimizer, scheduler, decoder, prior, sparsity, penalty, \
 penalty_rows, penalty_every, kl_weight, n_spare, likelihood
-        Of the second stage, as in ``CGVAE`` (but ``prior="gaussian"`` by default). Rows of the mixing are components of
-        the codes.
+        Of the second stage, as in ``CGVAE`` (but ``prior="gaussian"`` by default, and starts are never trained again).
+        Rows of the mixing are components of the codes.
     validation_fraction, early_stopping, auxiliary, min_domain_rows, device, random_state, verbose
         As in ``CGVAE``; both stages hold out the same images.
     missing : {"error"}
@@ -234,6 +234,8 @@ penalty_rows, penalty_every, kl_weight, n_spare, likelihood
         """The second stage, with the settings of this estimator."""
         factors = CGVAE(**{own.name: getattr(self, own.name) for own in fields(CGVAE)})
         factors.steps_per_latent, factors.least_steps = self.steps_per_latent, self.least_steps
+        # Noise that differs between domains is no sign of a wrong optimum here: what it stands for is mostly curvature.
+        factors.tries_again = False
         return factors
 
     def _network(self, features: Any, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:

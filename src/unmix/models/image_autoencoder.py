@@ -6,9 +6,8 @@ The noise σ is one learned number, not one a pixel: a pixel that never changes 
 outweigh all others (a shared variance, as in Rybkin et al. 2021, arXiv:2006.13202).
 
 There are more codes than factors, and they lie on a curved surface. The second stage sees their principal components,
-each with a noise of its own: then it fits the large, smooth directions first and takes the small ones, which are
-mostly curvature, for noise. On the codes themselves every feature has some curvature, and latents that do not belong
-to any factor take the place of those that do.
+each with a noise of its own: those that are mostly curvature can then count as noise. On the codes themselves every
+feature has some curvature, and latents that do not belong to any factor take the place of those that do.
 """
 
 from __future__ import annotations
