@@ -438,8 +438,9 @@ def _translators(path: Path) -> list[str]:
         "`nonlinear`: cross-validated accuracy of predicting the domain from the content of held-out real images, with "
         "`chance`; `domain_found`: accuracy of the domain that the model finds for images without a label; "
         "`samples_read`: share of samples that the judge recognises as a character of their domain with a probability "
-        "above .9; precision and recall of samples. The eight typefaces and the height of their letters were chosen "
-        "before any model was trained, so that copying has the same error as in an earlier study. Every fit:\n"
+        "above .9; precision and recall of samples. “emoji-dark”: all people of one skin tone are held out, not a "
+        "fifth of the people at random. The eight typefaces and the height of their letters were chosen before any "
+        "model was trained, so that copying has the same error as in an earlier study. Every fit:\n"
     )
     return [said, _table(pd.read_csv(path))]
 
@@ -481,7 +482,9 @@ def _sprites(path: Path) -> list[str]:
     said = (
         "\n## Factors of images\n\n`python benchmarks/sprites.py`: `CGVAEImages` on drawn shapes in ten domains, with "
         "as many latents as factors. In “squares” (16 × 16 pixels) x, y, scale and hue change between domains and the "
-        "angle does not. Fitted to 5,000 images, scored on 2,000 fresh ones. `changing`: mean correlation of the "
+        "angle does not; in “shapes” (squares and hearts, 32 × 32) the shape changes too; in “grey” (squares, "
+        "ellipses and hearts without colour, 64 × 64, as in dSprites) x, y and scale change. Fitted to 5,000 images, "
+        "scored on 2,000 fresh ones. `changing`: mean correlation of the "
         "factors that change with their matched latents (`least`: worst seed); `low`, `high`: interval of the MCC of "
         "all factors; then the correlation of each factor; `r2`: of the factors, predicted from the latents by boosted "
         "trees; `rmse`, `rmse_codes`: error of images decoded from the latents and from the codes (of 255); "
