@@ -64,7 +64,7 @@ def main() -> None:
     content, held_out = data.factors[factor].to_numpy(), np.arange(len(data.images)) % 5 == 0
     if arguments.data == "emoji":
         # Every fifth of them has the same tone.
-        people = data.factors.groupby(list(data.factors)).ngroup().to_numpy()
+        people = data.factors.groupby(list(data.factors), observed=True).ngroup().to_numpy()
         held_out = (np.random.default_rng(0).permutation(people.max() + 1) % 5 == 0)[people]
     judges = train_judges(data.images, content, data.domains, held_out)
     for seed in arguments.seeds:

@@ -1,5 +1,7 @@
 """The image translator: its transports are exact, its contract as an estimator, messages, its simple peers."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,12 +10,12 @@ import torch
 import unmix
 from unmix import DataWarning, ImageTranslator, datasets
 from unmix.bench.simple_translators import SIMPLE
-from unmix.errors import DataError, DomainError, SchemaError, SettingError
+from unmix.errors import DataError, DomainError, SchemaError, SettingError, StorageError
 from unmix.estimators import progress
 from unmix.models.alignment import Alignment, as_padded, colours_suffice, jittered
 from unmix.models.colours import ColourTransport
 from unmix.models.matching import all_partners, partners, repeated, turn
-from unmix.models.translator import TranslatorConfig, TranslatorNetwork, network_of
+from unmix.models.translator import TranslatorConfig, TranslatorNetwork, continued, network_of
 from unmix.models.transport import GaussianTransport, barycentre, optimal_map
 from unmix.nets.translator import Critic
 
@@ -477,8 +479,6 @@ def test_a_fitted_translator_goes_on_from_where_it_was(kind, flow, tmp_path):
         model.fit(images[rows], domains[rows])
         assert model.alignment_ == kind
         assert model.n_steps_ == 2
-        raw = model.model_.networks
-        assert torch.equal(raw.prior.mask, torch.ones(8)) or flow
         if rows is not some:
             np.testing.assert_allclose(model.transform(images, domains), before[0], atol=5e-3)
             moved = model.translate(images, domains, to=str(domains[0])).astype(int)
@@ -495,6 +495,32 @@ def test_two_halves_of_a_training_bring_images_nearer_than_one(paired):
     assert errors[1] < 0.97 * errors[0]
 
 
+def test_what_goes_on_has_its_own_tensors_and_every_style_latent(faces, model):
+    """The mask of a fitted model says which style latents are left; training needs all."""
+    before = copy.deepcopy(model.model_)
+    before.networks.prior.mask[0] = 0.0
+    kept = copy.deepcopy(before.state_dict())
+    groups = torch.from_numpy(np.unique(faces.domains, return_inverse=True)[1])
+    network = continued(torch.from_numpy(faces.images), groups, before.config, before.align, before.networks)
+    for own in (network.networks, network.averaged):
+        assert (own.prior.mask == 1).all()
+        for name, value in before.networks.named_parameters():
+            assert torch.equal(own.get_parameter(name), value), name
+    with torch.no_grad():
+        for value in network.state_dict().values():
+            value.zero_()
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, kept[name]), name
+
+
+def test_a_training_that_goes_on_resumes_only_its_own_checkpoint(faces, tmp_path):
+    path = tmp_path / "c"
+    model = ImageTranslator(**TINY, sharpen_steps=0).fit(faces.images, faces.domains, checkpoint=path)
+    model.set_params(warm_start=True)
+    with pytest.raises(StorageError, match="other settings or data"):
+        model.fit(faces.images, faces.domains, checkpoint=path, resume=True)
+
+
 def test_what_cannot_go_on_is_refused_and_the_model_stays(faces):
     model = ImageTranslator(**TINY, sharpen_steps=0, warm_start=True).fit(faces.images, faces.domains)
     kept = model.translate(faces.images[:3], faces.domains[:3], to="italic")
@@ -503,9 +529,9 @@ def test_what_cannot_go_on_is_refused_and_the_model_stays(faces):
     for images, domains in ((wide, faces.domains), (faces.images, other)):
         with pytest.raises(SettingError, match=r"continues the fitted model, whose images have.*warm_start=False"):
             model.fit(images, domains)
-    for words in ({"channels": 12}, {"flow": False}, {"n_style": 4}):
+    for words in ({"channels": 12}, {"flow": False}, {"n_content": 4}, {"n_style": 4, "flow": "spline"}):
         before = {name: getattr(model, name) for name in words}
-        with pytest.raises(SettingError, match=r"has changed since"):
+        with pytest.raises(SettingError, match=rf"but {' and '.join(words)} changed since"):
             model.set_params(**words).fit(faces.images, faces.domains)
         model.set_params(**before)
     np.testing.assert_array_equal(model.translate(faces.images[:3], faces.domains[:3], to="italic"), kept)

@@ -35,7 +35,7 @@ from unmix.models.cggan import FLOWS
 from unmix.models.cggan import as_images as as_pixels
 from unmix.models.features import FeatureNetwork
 from unmix.models.fitted_translator import FittedTranslator
-from unmix.models.translator import TranslatorConfig, TranslatorNetwork, continued, network_of
+from unmix.models.translator import TranslatorConfig, continued, network_of
 from unmix.terminal import duration
 from unmix.train.adversarial import AdversarialSettings, expected_seconds, fit_adversarial
 from unmix.train.callbacks import BlockCallback
@@ -64,6 +64,7 @@ _READER_STEPS, _READER_BATCH = 1500, 64
 _BETAS = (0.9, 0.99)
 _EFFECT_ROWS = 32
 _SHARPENED = 0.16
+_SIZES = ("channels", "n_content", "n_style", "flow")
 
 
 @dataclass(eq=False, repr=False)
@@ -239,11 +240,18 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         say_precision(self.verbose, bool(self.mixed_precision), device)
         rows = gan_image_rows(table.images, domains, encoded).to(device)
         config = self._config(table.images.shape[1:], len(domains.domains), seed)
+        before: TranslatorFit | None = getattr(self, "fit_", None)
+        if before is not None:
+            self._check_continued(before, config, domains)
         reader = FeatureNetwork(config.shape[2], config.n_domains, seed=seed)
         with sensible_threads(config.shape, int(self.batch_size)):
             reader.to(device)
             _learn_to_read(reader, table.images, encoded.codes[:, 0], min(_READER_STEPS, config.steps), seed)
-            network = self._network(rows.x, rows.design.argmax(1), config, domains, reader)
+            x, groups = rows.x, rows.design.argmax(1)
+            if before is None:
+                network = network_of(x, groups, config, lambda own: reader((own + 1) / 2).argmax(1))
+            else:
+                network = continued(x, groups, config, before.model.align, before.model.networks)
             if network.align.repeated < 1.0:
                 warn(
                     "Of the pairs that one half of the images finds, the other half finds "
@@ -273,7 +281,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
                     callbacks=callbacks,
                     checkpoint=None if checkpoint is None else as_path(checkpoint),
                     resume=resume,
-                    schema=domains,
+                    schema=domains if before is None else ("continued", domains),
                 )
         model = FittedTranslator.of(network, rows)
         model.reader.load_state_dict(reader.state_dict())
@@ -447,27 +455,26 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             seed=seed,
         )
 
-    def _network(
-        self, x: Tensor, groups: Tensor, config: TranslatorConfig, domains: DomainSchema, reader: FeatureNetwork
-    ) -> TranslatorNetwork:
-        """What is trained: anew, or the fitted model."""
-        before: TranslatorFit | None = getattr(self, "fit_", None)
-        if before is None:
-            return network_of(x, groups, config, lambda own: reader((own + 1) / 2).argmax(1))
-        shape, names = before.model.config.shape, before.domains.domains
-        if (shape, names) != (config.shape, domains.domains):
+    def _check_continued(self, before: TranslatorFit, config: TranslatorConfig, domains: DomainSchema) -> None:
+        """Refuse images and settings with which the fitted model cannot go on."""
+        model, names = before.model, before.domains.domains
+        if (model.config.shape, names) != (config.shape, domains.domains):
             raise SettingError(
-                f"warm_start=True continues the fitted model, whose images have the shape {shape} and the domains "
-                f"{list(names)}; these have {config.shape} and {list(domains.domains)}. Pass images like those of the "
-                "fit, or set warm_start=False."
+                f"warm_start=True continues the fitted model, whose images have the shape {model.config.shape} and the "
+                f"domains {list(names)}; these have {config.shape} and {list(domains.domains)}. Pass images like those "
+                "of the fit, or set warm_start=False."
             )
-        try:
-            return continued(x, groups, config, before.model.align, before.model.networks)
-        except RuntimeError as error:
+        changed = [name for name in _SIZES if getattr(model.config, name) != getattr(config, name)]
+        if changed:
             raise SettingError(
-                "warm_start=True continues the fitted model, but channels, n_content, n_style or flow has changed "
-                "since. Set it as it was, or set warm_start=False."
-            ) from error
+                f"warm_start=True continues the fitted model, but {' and '.join(changed)} changed since. Set it as it "
+                "was, or set warm_start=False."
+            )
+        if model.networks.linear is None:
+            raise SettingError(
+                "warm_start=True cannot continue this model: an earlier version of unmix saved it. Set "
+                "warm_start=False to fit anew."
+            )
 
     def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, Any]) -> FittedTranslator:
         config = self._config(features.shape, len(domains.domains), fitted["seed"])
