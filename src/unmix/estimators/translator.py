@@ -102,6 +102,10 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         Weight of the mask term of the paper, which reduces the number of style latents that domains change.
     sparsity : float, default 0
         Weight of the mean of |∂x/∂z_s| over pixels.
+    orthogonality : float, default 0
+        Weight of the squared cosine between the changes of an image along random directions of content and of style
+        (Timilsina, Nguyen, Shrestha, Fu: Content-Style Identification via Differential Independence, ICML 2026,
+        arXiv:2605.17827).
     back_translation : float, default 0
         Weight of back-translation: images translated to another domain and back.
     pairing : float, default 2
@@ -154,7 +158,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
         "channels": whole(4),
         "sharpen_steps": whole(0).or_else(None, "None"),
         "flow": one_of(FLOWS).or_else(False, "False"),
-        **dict.fromkeys(("mask_weight", "sparsity", "back_translation", "pairing"), AT_LEAST_ZERO),
+        **dict.fromkeys(("mask_weight", "sparsity", "orthogonality", "back_translation", "pairing"), AT_LEAST_ZERO),
         "learning_rate": POSITIVE,
         **dict.fromkeys(("mixed_precision", "warm_start"), FLAG),
         "verbose": VERBOSE,
@@ -171,6 +175,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
     flow: str | bool = "gaussian"
     mask_weight: float = 0.0
     sparsity: float = 0.0
+    orthogonality: float = 0.0
     back_translation: float = 0.0
     pairing: float = 2.0
     max_steps: int = 3000
@@ -448,6 +453,7 @@ class ImageTranslator(FittedFace[TranslatorFit]):
             flow=None if self.flow is False else str(self.flow),
             mask_weight=float(self.mask_weight),
             sparsity=float(self.sparsity),
+            orthogonality=float(self.orthogonality),
             back_weight=float(self.back_translation),
             pair_weight=float(self.pairing),
             steps=steps,

@@ -92,6 +92,7 @@ _PATIENCE_OF_LINEAR = 20
 _SIMPLE_COST = 0.25
 _SIMPLE_SCALE = 1.0
 _SIMPLE_ROWS = 4096
+_SIMPLE_PART = 0.1
 
 
 def _by_evidence(n_rows: int, wide: bool) -> float:
@@ -300,7 +301,7 @@ class CGVAENetwork(LatentModel):
         config = self.config
         self._begin_linear("linear", [start], train, weakest_component(train.x, config.n_latents, _START_SEED))
         some = train.take(slice(None, None, -(-len(train) // _SIMPLE_ROWS)))
-        words: dict[str, Any] = {"linear": [start], "scale": _SIMPLE_SCALE}
+        words: dict[str, Any] = {"linear": [start], "scale": _SIMPLE_SCALE, "largest_part": _SIMPLE_PART}
         rotate_latents(self, some, self.alive[:, 0], _SIMPLE_COST, _START_SEED, **words)
 
     @property

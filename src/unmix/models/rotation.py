@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ _LEAST_JACOBIANS, _MOST_JACOBIANS = 32, 256
 # Derivatives of all candidates: the search takes as long as they are many.
 NUMBERS = 2**20
 _PARTS = 4
+_SCATTER_STEPS, _LEAST_VARIANCE = 30, 1e-9
 
 
 @torch.no_grad()
@@ -29,12 +31,15 @@ def rotate_latents(
     *,
     linear: Sequence[int] | None = None,
     scale: float = COUNT_SCALE,
+    largest_part: float = math.inf,
 ) -> None:
     """Turn the latents that are ``alive`` (starts, latents) in every start that gains by it.
 
     The decoder's first layer and the mean of q(z | x) become exactly those of ``z' = B z``; the covariance of q and
     the prior's parameters are fitted to it. ``cost``: nats per row for an entry of the mixing that is larger than
     ``scale``. ``linear``: only these starts, whose decoders are linear and whose priors are not yet set.
+    ``largest_part``: about the largest part that one row has in the covariance of its domain, by which latents are
+    turned.
     """
     posterior = model.encode(rows.x, rows.observed)
     below, factors = model.encoder.below_last(rows.x, rows.observed), posterior.factor
@@ -48,6 +53,9 @@ def rotate_latents(
         total, shares = _covariance(mean, factor, kept), counts.cpu().double() / counts.sum().cpu()
         jacobian = _jacobian(model, start, mean if linear is None else mean[:1], kept, seed)
         moments = Moments(within, shares, total, jacobian)
+        if largest_part < 1:
+            parts = [_scatter(mean[own > 0], factor[own > 0], kept, largest_part) for own in membership]
+            moments = Moments(torch.stack(parts), shares, _scatter(mean, factor, kept, largest_part), jacobian)
         found = best_map(moments, cost * model.config.n_features / jacobian.shape[2], seed, scale)
         if found is None and linear is None:
             continue
@@ -90,6 +98,27 @@ def _covariance(mean: Tensor, factor: Tensor, kept: Tensor) -> Tensor:
     mean, factor = mean[:, kept].cpu().double(), factor[:, kept].cpu().double()
     centred = mean - mean.mean(0)
     return (centred.T @ centred + torch.einsum("bij,bkj->ik", factor, factor)) / len(mean)
+
+
+def _scatter(mean: Tensor, factor: Tensor, kept: Tensor, largest_part: float) -> Tensor:
+    """``_covariance``, but the posterior means' part is the scatter of Student's t, which a row far out hardly moves.
+
+    Its degrees of freedom are ``largest_part`` times the rows, and at least 1: a row weighs (ν + p) / (ν + d²), with d
+    its Mahalanobis distance in p latents, and so makes at most about (ν + p) of the n parts of the scatter. With many
+    rows that is the covariance. Maximum likelihood by EM (Lange, Little and Taylor 1989).
+    """
+    whole, mean = _covariance(mean, factor, kept), mean[:, kept].cpu().double()
+    centred = mean - mean.mean(0)
+    scatter = centred.T @ centred / len(mean)
+    rest, degrees, n_latents = whole - scatter, max(1.0, largest_part * len(mean)), len(kept)
+    # A latent that does not vary in a domain has no distance there.
+    least = _LEAST_VARIANCE * whole.diagonal().diag()
+    for _ in range(_SCATTER_STEPS):
+        distance = (torch.linalg.solve(scatter + least, centred.T).T * centred).sum(1)
+        weight = ((degrees + n_latents) / (degrees + distance)).unsqueeze(1)
+        centred = mean - (weight * mean).sum(0) / weight.sum()
+        scatter = (weight * centred).T @ centred / len(mean)
+    return scatter + rest
 
 
 def _jacobian(model: Any, start: int, mean: Tensor, kept: Tensor, seed: int) -> Tensor:

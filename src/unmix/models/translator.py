@@ -8,9 +8,10 @@ means and covariances of what the encoder of the content sees are the same in ev
 open follows rows that are each other's nearest (``models/matching.py``). Content starts at what is linear in the image,
 and G at the inverse of T_u on its leading components; the networks learn the rest. G and both encoders maximise the
 evidence bound of a Gaussian with a fixed noise, of images and of their partners; f_u is the flow of CG-GAN (Li et al.,
-ICLR 2025, arXiv:2503.00639) with its mask m, and its Jacobian term presses on ∂x/∂z_s. With back-translation, an
-image that averaged weights have carried to another domain has to come back (Zhu et al. 2017, arXiv:1703.10593, with
-the outward half held fixed).
+ICLR 2025, arXiv:2503.00639) with its mask m, and its Jacobian term presses on ∂x/∂z_s. Another term asks that content
+and style change an image in orthogonal directions (Timilsina et al., ICML 2026, arXiv:2605.17827). With
+back-translation, an image that averaged weights have carried to another domain has to come back (Zhu et al. 2017,
+arXiv:1703.10593, with the outward half held fixed).
 
 Squared error leaves images soft. At the end the decoder alone may therefore take adversarial steps, with all else
 fixed: what it draws of carried content is told from real images of the target domain by a critic. Both learn from pairs
@@ -39,7 +40,7 @@ from unmix.models.alignment import ALIGNED_ROWS, Alignment, Pairs, Reader, as_pa
 from unmix.models.cggan import FLOWS
 from unmix.models.transport import GaussianTransport
 from unmix.nets.augment import augment
-from unmix.nets.jacobian import jacobian_columns
+from unmix.nets.jacobian import directional, jacobian_columns
 from unmix.nets.layers import generators
 from unmix.nets.translator import (
     ContentDecoder,
@@ -72,6 +73,7 @@ class TranslatorConfig:
     flow: str | None = "gaussian"
     mask_weight: float = 0.0
     sparsity: float = 0.0
+    orthogonality: float = 0.0
     noise: float = 0.075
     kl_weight: float = 0.5
     style_weight: float = 10.0
@@ -256,8 +258,11 @@ class TranslatorNetwork(AdversarialModel):
             terms["pairs"] = self._paired(-(-len(x) // 2), self.pairs, source)
         if config.mask_weight > 0 and self.networks.prior.flow is not None:
             terms["mask"] = mask_penalty(torch.cat(self.networks.prior.flow.parameters_of(design)).transpose(0, 1))
-        if config.sparsity > 0 and step % config.sparsity_every == 0:
-            terms["sparsity"] = self._sparsity(content, style, design, source)
+        if step % config.sparsity_every == 0:
+            if config.sparsity > 0:
+                terms["sparsity"] = self._sparsity(content, style, design, source)
+            if config.orthogonality > 0:
+                terms["orthogonality"] = self._orthogonality(content, style, design, source)
         return terms
 
     def weights(self, phase: str, step: int) -> Mapping[str, float]:
@@ -275,6 +280,7 @@ class TranslatorNetwork(AdversarialModel):
             "pairs": config.pair_weight,
             "mask": config.mask_weight,
             "sparsity": config.sparsity * config.sparsity_every,
+            "orthogonality": config.orthogonality * config.sparsity_every,
         }
 
     @torch.no_grad()
@@ -385,6 +391,22 @@ class TranslatorNetwork(AdversarialModel):
             lambda z: self.networks.decode(content, z, design, self.align), own, columns.to(own.device)
         )
         return (slopes.abs().flatten(1).mean(1) * spread[columns]).sum() * (config.n_style / count)
+
+    def _orthogonality(self, content: Tensor, style: Tensor, design: Tensor, source: torch.Generator) -> Tensor:
+        """Mean over rows of the squared cosine between the changes of an image along content and along style.
+
+        The directions are drawn from N(0, I), those of style in units of its spread; the derivatives are exact.
+        """
+        n_rows = min(self.config.penalty_rows, len(style))
+        spread, at = style.std(0, correction=0), (content[:n_rows], style[:n_rows])
+        by_content, by_style = (torch.randn(own.shape, generator=source).to(own.device) for own in at)
+        along = (
+            torch.cat([by_content, torch.zeros_like(by_content)]),
+            torch.cat([torch.zeros_like(by_style), by_style * spread]),
+        )
+        content, style, design = (torch.cat([own, own]) for own in (*at, design[:n_rows]))
+        changes = directional(lambda c, z: self.networks.decode(c, z, design, self.align), (content, style), along)
+        return functional.cosine_similarity(*changes.flatten(1).chunk(2), eps=1e-6).square().mean()
 
 
 def network_of(x: Tensor, groups: Tensor, config: TranslatorConfig, reader: Reader | None = None) -> TranslatorNetwork:

@@ -128,11 +128,17 @@ def jacobian_columns(function: Callable[[Tensor], Tensor], z: Tensor, columns: T
     """Exact ``∂ function(z) / ∂ z_i`` (len(columns), rows, ...) for every i of ``columns``; ``z`` (rows, latents)."""
     tangent = torch.zeros(len(columns), *z.shape, dtype=z.dtype, device=z.device)
     tangent[torch.arange(len(columns)), :, columns] = 1.0
+    derivative = directional(function, (z.repeat(len(columns), 1),), (tangent.flatten(0, 1),))
+    result: Tensor = derivative.unflatten(0, (len(columns), len(z)))
+    return result
+
+
+def directional(function: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, ...]) -> Tensor:
+    """Exact derivative of ``function(*at)`` along ``along``, by forward differentiation."""
     with warnings.catch_warnings():
         # The first use of forward mode loads parts of torch that warn of torch's own future.
         warnings.simplefilter("ignore", DeprecationWarning)
-        derivative = torch.func.jvp(function, (z.repeat(len(columns), 1),), (tangent.flatten(0, 1),))[1]
-    result: Tensor = derivative.unflatten(0, (len(columns), len(z)))
+        result: Tensor = torch.func.jvp(function, at, along)[1]
     return result
 
 
