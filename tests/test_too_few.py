@@ -191,6 +191,16 @@ def test_the_first_start_shares_less_of_the_noise() -> None:
     assert shares == [[0.5], pytest.approx([0.1, 0.5, 0.5, 0.5])]
 
 
+@pytest.mark.parametrize(
+    ("shares", "little"),
+    [((0.9, 0.35, 0.02), True), ((0.9, 0.35, 0.07), False), ((0.84, 0.35, 0.0), True), ((0.83, 0.35, 0.0), False)],
+)
+def test_networks_lose_little_if_they_do_so_by_more_than_chance(
+    shares: tuple[float, float, float], little: bool
+) -> None:
+    assert choice.loses_little(shares) == little
+
+
 @pytest.mark.slow
 def test_no_linear_model_stands_in_for_a_curved_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where networks keep far more than components, doubts of the number of latents do not make the model linear."""
