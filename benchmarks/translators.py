@@ -61,7 +61,7 @@ TERMS: dict[str, dict[str, Any]] = {
     "sharpened": {"sharpen_steps": 480},
     "with mask": _SOFT | {"mask_weight": 0.04},
     "with Jacobian": _SOFT | {"sparsity": 0.3},
-    "with orthogonality": _SOFT | {"orthogonality": 1.0},
+    "with orthogonality": _SOFT | {"orthogonality": 0.1},
     "spline flow": _SOFT | {"flow": "spline"},
     "no flow": _SOFT | {"flow": False},
     "all terms": _SOFT | {"mask_weight": 0.04, "sparsity": 0.3},
