@@ -406,7 +406,8 @@ class TranslatorNetwork(AdversarialModel):
         )
         content, style, design = (torch.cat([own, own]) for own in (*at, design[:n_rows]))
         changes = directional(lambda c, z: self.networks.decode(c, z, design, self.align), (content, style), along)
-        return functional.cosine_similarity(*changes.flatten(1).chunk(2), eps=1e-6).square().mean()
+        by_content, by_style = changes.flatten(1).chunk(2)
+        return functional.cosine_similarity(by_content, by_style, eps=1e-6).square().mean()
 
 
 def network_of(x: Tensor, groups: Tensor, config: TranslatorConfig, reader: Reader | None = None) -> TranslatorNetwork:
