@@ -230,8 +230,9 @@ def _others(path: Path) -> tuple[str, pd.DataFrame]:
 
 
 def _real_tables(folder: str) -> pd.DataFrame:
-    """One row a table and number of latents: CG-VAE beside linear methods."""
+    """One row a table and number of latents: CG-VAE beside linear methods; of what was measured again the last."""
     rows = pd.DataFrame(list(read_rows(RESULTS / folder / ROWS).values()))
+    rows = rows.drop_duplicates(["table", "n_latents", "method", "seed", "part"], keep="last")
     rows = rows[rows["error"].isna()]
     found = []
     for (name, n_latents), own in rows[rows["n_latents"] > 0].groupby(["table", "n_latents"]):
