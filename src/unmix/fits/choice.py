@@ -30,8 +30,8 @@ class Finished:
     """The start that is kept, its number, how far the starts agree, and the description of the fit.
 
     ``less_kept``: shares of the held-out variance that it and principal components keep, where it falls short of them.
-    ``curved``: it loses less than a quarter of what they lose, also if it loses more by one standard error of the
-    difference, so that no linear model can stand in for it.
+    ``curved``: it loses less than a quarter of what they lose, even if it lost one standard error of the difference
+    more, so that no linear model can stand in for it.
     """
 
     model: FittedModel
@@ -125,7 +125,7 @@ def less_than_linear(shares: Shares) -> tuple[float, float] | None:
 
 
 def loses_little(shares: Shares) -> bool:
-    """Whether the model loses less than a quarter of what principal components lose, one standard error or not.
+    """Whether the model loses less than a quarter of what components lose, even if it lost one standard error more.
 
     In tables with a few rows far out, the shares are mostly of these rows, and the error is large.
     """

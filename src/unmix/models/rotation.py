@@ -38,8 +38,8 @@ def rotate_latents(
     The decoder's first layer and the mean of q(z | x) become exactly those of ``z' = B z``; the covariance of q and
     the prior's parameters are fitted to it. ``cost``: nats per row for an entry of the mixing that is larger than
     ``scale``. ``linear``: only these starts, whose decoders are linear and whose priors are not yet set.
-    ``largest_part``: about the largest part that one row has in the covariance of its domain, by which latents are
-    turned.
+    ``largest_part``: about the largest part that one row has in the covariances, of its domain and of all rows, by
+    which latents are turned.
     """
     posterior = model.encode(rows.x, rows.observed)
     below, factors = model.encoder.below_last(rows.x, rows.observed), posterior.factor
