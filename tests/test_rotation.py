@@ -212,10 +212,11 @@ def test_strata_cut_continuous_columns_and_leave_out_small_groups():
     assert design.shape == (1, 0)
 
 
-def spread_of(values: np.ndarray, largest_part: float) -> np.ndarray:
-    mean = torch.from_numpy(values).float()
-    factor = torch.zeros(len(values), values.shape[1], values.shape[1])
-    return rotation._scatter(mean, factor, torch.arange(values.shape[1]), largest_part).numpy()
+def spread_of(values: np.ndarray, largest_part: float, width: float = 0.0) -> np.ndarray:
+    """Scatter of posterior means ``values`` (rows, latents), whose posteriors are ``width`` wide."""
+    n_rows, n_latents = values.shape
+    factor = width * torch.eye(n_latents).expand(n_rows, -1, -1)
+    return rotation._scatter(torch.from_numpy(values).float(), factor, torch.arange(n_latents), largest_part).numpy()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -240,13 +241,18 @@ def test_a_row_far_out_hardly_moves_the_scatter() -> None:
     assert np.abs(np.cov(values.T, bias=True) - before).max() > 1e4
 
 
-def test_the_scatter_adds_the_posteriors_part_and_takes_a_latent_that_does_not_vary() -> None:
+def test_the_scatter_adds_the_posteriors_part() -> None:
+    values = np.random.default_rng(0).normal(size=(40, 2))
+    found = spread_of(values, 0.1, width=0.3)
+    np.testing.assert_allclose(found - spread_of(values, 0.1), 0.09 * np.eye(2), atol=1e-6)
+
+
+def test_the_scatter_takes_a_latent_that_does_not_vary() -> None:
     values = np.random.default_rng(0).normal(size=(40, 2))
     values[:, 1] = 0.5
-    mean, factor = torch.from_numpy(values).float(), 0.3 * torch.eye(2).expand(40, 2, 2)
-    found = rotation._scatter(mean, factor, torch.arange(2), 0.1).numpy()
+    found = spread_of(values, 0.1, width=0.3)
     np.testing.assert_allclose(found[:, 1], [0.0, 0.09], atol=1e-6)
-    np.testing.assert_allclose(found[0, 0] - 0.09, spread_of(values[:, :1], 0.1)[0, 0], rtol=0.4)
+    assert 0.5 < (found[0, 0] - 0.09) / values[:, 0].var() < 1.5
 
 
 def turned_by_a_wild_row(largest_part: float, wild: bool) -> np.ndarray:

@@ -338,14 +338,17 @@ def test_terms_of_the_papers(faces, words):
     assert own.mixing_.shape == (16, 16, 1, own.n_style)
 
 
-@pytest.mark.slow
-def test_the_jacobian_term_is_the_derivative_by_style(faces):
-    config = TranslatorConfig((16, 16, 1), 6, channels=8, penalty_rows=2, directions=8, sparsity=1.0)
+def untrained(faces, **words):
+    """A network whose penalties look at two rows, and content, style and domains of four."""
     x = torch.from_numpy(faces.images[::7])
     groups = torch.arange(len(x)) % 6
-    network = network_of(x, groups, config)
-    content, style = noise(4, 8, 4, 4), noise(4, 8, seed=1)
-    design = torch.eye(6)[groups[:4]]
+    network = network_of(x, groups, TranslatorConfig((16, 16, 1), 6, channels=8, penalty_rows=2, **words))
+    return network, noise(4, 8, 4, 4), noise(4, 8, seed=1), torch.eye(6)[groups[:4]]
+
+
+@pytest.mark.slow
+def test_the_jacobian_term_is_the_derivative_by_style(faces):
+    network, content, style, design = untrained(faces, directions=8, sparsity=1.0)
     found = network._sparsity(content, style, design, torch.Generator().manual_seed(0))
     own = style[:2]
     jacobian = torch.autograd.functional.jacobian(
@@ -357,12 +360,7 @@ def test_the_jacobian_term_is_the_derivative_by_style(faces):
 
 @pytest.mark.slow
 def test_orthogonality_is_the_cosine_of_changes_by_content_and_by_style(faces):
-    config = TranslatorConfig((16, 16, 1), 6, channels=8, penalty_rows=2, orthogonality=1.0)
-    x = torch.from_numpy(faces.images[::7])
-    groups = torch.arange(len(x)) % 6
-    network = network_of(x, groups, config)
-    content, style = noise(4, 8, 4, 4), noise(4, 8, seed=1)
-    design = torch.eye(6)[groups[:4]]
+    network, content, style, design = untrained(faces, orthogonality=1.0)
     found = network._orthogonality(content, style, design, torch.Generator().manual_seed(0))
 
     source = torch.Generator().manual_seed(0)

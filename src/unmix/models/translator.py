@@ -398,13 +398,13 @@ class TranslatorNetwork(AdversarialModel):
         The directions are drawn from N(0, I), those of style in units of its spread; the derivatives are exact.
         """
         n_rows = min(self.config.penalty_rows, len(style))
-        spread, at = style.std(0, correction=0), (content[:n_rows], style[:n_rows])
-        by_content, by_style = (torch.randn(own.shape, generator=source).to(own.device) for own in at)
+        spread, content, style = style.std(0, correction=0), content[:n_rows], style[:n_rows]
+        to_content, to_style = (torch.randn(own.shape, generator=source).to(own.device) for own in (content, style))
         along = (
-            torch.cat([by_content, torch.zeros_like(by_content)]),
-            torch.cat([torch.zeros_like(by_style), by_style * spread]),
+            torch.cat([to_content, torch.zeros_like(to_content)]),
+            torch.cat([torch.zeros_like(to_style), to_style * spread]),
         )
-        content, style, design = (torch.cat([own, own]) for own in (*at, design[:n_rows]))
+        content, style, design = (torch.cat([own, own]) for own in (content, style, design[:n_rows]))
         changes = directional(lambda c, z: self.networks.decode(c, z, design, self.align), (content, style), along)
         by_content, by_style = changes.flatten(1).chunk(2)
         return functional.cosine_similarity(by_content, by_style, eps=1e-6).square().mean()
