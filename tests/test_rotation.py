@@ -14,7 +14,7 @@ from unmix.models import rotation
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
 from unmix.models.rotation import rotate_latents, strata
 from unmix.nets.layers import generators
-from unmix.objectives.rotation import Moments, best_map, rotation_objective
+from unmix.objectives.rotation import Count, Moments, SmoothL1, best_map, rotation_objective
 
 COUNT_SCALE = 0.02
 
@@ -67,16 +67,16 @@ def test_the_objective_is_what_its_formula_says(cost):
 
 
 @pytest.mark.parametrize("cost", [0.0, 0.3])
-@pytest.mark.parametrize("scale", [COUNT_SCALE, 1.0])
-def test_the_derivative_of_the_objective_is_that_of_finite_differences(cost, scale):
+@pytest.mark.parametrize("penalty", [Count(), SmoothL1(0.1)])
+def test_the_derivative_of_the_objective_is_that_of_finite_differences(cost, penalty):
     given = moments(MIXING, CHANGING, shares=[0.5, 0.3, 0.2])
     turns = torch.from_numpy(np.random.default_rng(1).normal(size=(4, 3, 3)))
     step = 1e-6 * torch.eye(9, dtype=torch.float64).view(9, 1, 3, 3)
     ahead, behind = (
-        torch.stack([rotation_objective(turns + sign * own, given, cost, scale)[0] for own in step], dim=1)
+        torch.stack([rotation_objective(turns + sign * own, given, cost, penalty)[0] for own in step], dim=1)
         for sign in (1, -1)
     )
-    found = rotation_objective(turns, given, cost, scale)[1]
+    found = rotation_objective(turns, given, cost, penalty)[1]
     torch.testing.assert_close(found, ((ahead - behind) / 2e-6).view(4, 3, 3), rtol=1e-6, atol=1e-7)
 
 
@@ -271,7 +271,7 @@ def turned_by_a_wild_row(largest_part: float, wild: bool) -> np.ndarray:
     with torch.no_grad():
         network.encoder.set_linear(0, path.T, torch.eye(2) * 0.05)
         network.decoder.set_linear(0, path)
-        words = {"linear": [0], "scale": 1.0, "largest_part": largest_part}
+        words = {"linear": [0], "penalty": SmoothL1(0.1), "largest_part": largest_part}
         rotate_latents(network, rows, network.alive[:, 0], 0.01, 0, **words)
         loadings = network.decode_with_jacobian(torch.zeros(1, 1, 2), 1)[1][0, 0].double().numpy()
     return loadings / np.linalg.norm(loadings, axis=1, keepdims=True)

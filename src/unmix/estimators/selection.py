@@ -273,9 +273,10 @@ def _alone(estimator: LatentEstimator) -> LatentEstimator:
 
 
 def unfitted(estimator: Estimator, **words: object) -> Estimator:
-    """A copy with other settings, not fitted, whose training is as long by default."""
+    """A copy with other settings, not fitted, of the same kind of features, whose training is as long by default."""
     copied: Estimator = clone(estimator).set_params(**words)
     copied.steps_per_latent, copied.least_steps = estimator.steps_per_latent, estimator.least_steps
+    copied.on_codes = estimator.on_codes
     return copied
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from unmix.audit.agreement import Agreement, agreement, choose_start
+from unmix.audit.agreement import REPEATS, Agreement, agreement, choose_start, comparable
 from unmix.audit.describe import Description, chunks, describe, mean_jacobian, mean_latents
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel, LatentModel
@@ -31,7 +31,8 @@ class Finished:
 
     ``less_kept``: shares of the held-out variance that it and principal components keep, where it falls short of them.
     ``curved``: it loses less than a quarter of what they lose, even if it lost one standard error of the difference
-    more, so that no linear model can stand in for it.
+    more, so that no linear model can stand in for it. ``disagreed``: where that is not so and starts must repeat, the
+    mean over the latents of their median correlation in other starts, if it is below 0.95.
     """
 
     model: FittedModel
@@ -40,6 +41,7 @@ class Finished:
     description: Description
     less_kept: tuple[float, float] | None
     curved: bool
+    disagreed: float | None = None
 
 
 def finish_starts(
@@ -77,7 +79,11 @@ def finish_starts(
         candidates[best].likelihood.refit(_drawn(candidates[best], train))
     found = describe(candidates, train, held_out, groups, latents, agreed, best, n_domains, has_held_out)
     curved = bool(shares) and loses_little(shares[best])
-    return Finished(candidates[best], best, agreed, found, less[best], curved)
+    disagreed = None
+    if network.must_repeat and shares and not curved:
+        repeated = latents_agreement(found.agreement_latents, restarts_table(result, agreed, best), best).mean()
+        disagreed = float(repeated) if repeated < REPEATS else None
+    return Finished(candidates[best], best, agreed, found, less[best], curved, disagreed)
 
 
 @torch.no_grad()
@@ -169,6 +175,12 @@ def _expansion(model: FittedModel, rows: Rows) -> Tensor:
     left_open, axes = torch.linalg.eigh(inverse.T @ (within / size) @ inverse)
     factors = 1.0 + left_open.clamp(0.0, _MOST_EXPANSION - 1.0)
     return (inverse @ axes @ torch.diag(factors) @ axes.T @ root.T).float()
+
+
+def latents_agreement(found: NDArray[np.float64], starts: pd.DataFrame, best: int) -> NDArray[np.float64]:
+    """Median over the other ``starts`` that count of ``found`` (starts, n_latents), correlations with ``best``."""
+    others = comparable(starts["held_out_objective"], difference_error(starts), best)
+    return np.median(found[others], axis=0) if others.any() else np.full(found.shape[1], np.nan)
 
 
 def difference_error(starts: pd.DataFrame) -> NDArray[np.float64]:

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.audit.agreement import comparable
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
 from unmix.audit.describe import Description, with_training_rows
 from unmix.audit.input import LEAST_SHARED, ResidualDependence, stratify
@@ -25,7 +24,7 @@ from unmix.data.domains import DomainSchema
 from unmix.data.images import ImageSchema
 from unmix.data.schema import FeatureSchema
 from unmix.data.tables import write_table
-from unmix.fits.choice import Finished, difference_error, finish_starts, restarts_table
+from unmix.fits.choice import Finished, finish_starts, latents_agreement, restarts_table
 from unmix.fits.fit import Fit, Kind, Parts, Saved, Summary
 from unmix.fits.storage import SELECTION
 from unmix.models.base import FittedModel, LatentModel
@@ -58,6 +57,8 @@ class LatentSummary(Summary):
     simplified : whether the model is a linear one because features depend on each other, given the latents
     less_kept : shares of the held-out variance that networks and principal components keep, where the model is a linear
         one because the former is less
+    disagreed : mean over the latents of their median correlation in other starts, where the model is a linear one
+        because it is low
     selection : DataFrame, one row for each number of latents that was tried, or None
     residuals : HeldOutResiduals, by which new rows are told from those of the fit; None where no row was held out
     adapted : names of the domains that were added to those of the fit, or None where it was not adapted
@@ -74,6 +75,7 @@ class LatentSummary(Summary):
     residual_audited: ResidualDependence | None = None
     simplified: bool = False
     less_kept: tuple[float, float] | None = None
+    disagreed: float | None = None
     selection: pd.DataFrame | None = None
     residuals: HeldOutResiduals | None = None
     adapted: tuple[str, ...] | None = None
@@ -81,6 +83,11 @@ class LatentSummary(Summary):
     @property
     def mixing(self) -> Floats:
         return self.description.mixing
+
+    @property
+    def linear(self) -> bool:
+        """Whether the kept start was replaced by a linear model."""
+        return self.simplified or self.less_kept is not None or self.disagreed is not None
 
     @property
     def support(self) -> NDArray[np.bool_]:
@@ -95,9 +102,7 @@ class LatentSummary(Summary):
 
     def latents_agreement(self, starts: pd.DataFrame, best: int) -> Floats:
         """Median correlation of each latent (n_latents,) with its partner in the other starts that count."""
-        others = comparable(starts["held_out_objective"], difference_error(starts), best)
-        found = self.description.agreement_latents
-        return np.median(found[others], axis=0) if others.any() else np.full(found.shape[1], np.nan)
+        return latents_agreement(self.description.agreement_latents, starts, best)
 
     def effects_frame(self, domains: Sequence[str], latents: Sequence[str]) -> pd.DataFrame:
         """How each domain moves each latent, one row per pair, with 95 % intervals; in units of the latent's spread."""
@@ -124,6 +129,8 @@ class LatentSummary(Summary):
             scalars["simplified"] = True
         if self.less_kept is not None:
             scalars["less_kept"] = list(self.less_kept)
+        if self.disagreed is not None:
+            scalars["disagreed"] = self.disagreed
         if self.adapted is not None:
             scalars["adapted"] = list(self.adapted)
         if self.selection is not None:
@@ -162,6 +169,7 @@ class LatentSummary(Summary):
             residuals=HeldOutResiduals(**left) if left else None,
             simplified=fitted.get("simplified", False),
             less_kept=tuple(fitted["less_kept"]) if "less_kept" in fitted else None,
+            disagreed=fitted.get("disagreed"),
             adapted=tuple(fitted["adapted"]) if "adapted" in fitted else None,
         )
         return found, pd.read_csv(folder / "restarts.csv"), fitted["best_restart"]
@@ -185,9 +193,9 @@ def finish_fit(
 ) -> LatentFit:
     """The fit of a trained ``network``; ``groups`` are the domains of ``train`` and of ``held_out``.
 
-    With ``residuals`` the features that still depend on each other are looked for. If the ``network`` doubts its
-    number of latents and the data are not curved, or if it keeps less variance than principal components, the kept
-    start is replaced by a linear model (``LatentModel.simplify``).
+    With ``residuals`` the features that still depend on each other are looked for. If the data are not curved and the
+    ``network`` doubts its number of latents or its starts find different ones, or if it keeps less variance than
+    principal components, the kept start is replaced by a linear model (``LatentModel.simplify``).
     """
     described, own_groups = (train, groups[0]) if held_out is None else (held_out, groups[1])
     n_domains, strata = len(domains.domains), stratify(train, groups[0])
@@ -203,7 +211,8 @@ def finish_fit(
     found, residual, audited = finished()
     simplified = network.doubted and not found.curved
     less = None if simplified else found.less_kept
-    if simplified or less is not None:
+    disagreed = None if simplified or less is not None else found.disagreed
+    if simplified or less is not None or disagreed is not None:
         network.simplify(found.best, train)
         result = rescored(result, network, found.best, len(train), described, parameters["random_state"])
         found, residual, audited = finished(found.best)
@@ -227,6 +236,7 @@ def finish_fit(
         residual_audited=audited,
         simplified=simplified,
         less_kept=less,
+        disagreed=disagreed,
         residuals=None if held_out is None else held_out_residuals(model, held_out),
     )
     return Fit(
@@ -256,7 +266,7 @@ def tables(fit: LatentFit) -> dict[str, pd.DataFrame]:
 def kept_as_begun(fit: LatentFit) -> bool:
     """Whether no epoch of training lowered the held-out objective of the kept start."""
     begun = fit.summary.n_epochs > 0 and int(fit.starts["best_epoch"][fit.best]) == 0
-    return begun and not fit.summary.simplified and fit.summary.less_kept is None
+    return begun and not fit.summary.linear
 
 
 def _under(part: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

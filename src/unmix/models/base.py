@@ -30,13 +30,15 @@ class LatentModel(nn.Module, ABC):
 
     Arguments: ``config`` is a frozen dataclass with at least ``n_starts``, ``n_latents`` and ``n_features``.
 
-    ``doubted``: there are too few latents, and the model is to be a linear one unless it loses far less variance than
-    that. ``compared``: it is to be a linear one where it keeps less variance than that (``simplify``).
+    Where the model is to be a linear one (``simplify``): ``doubted``: there are too few latents, unless it loses far
+    less variance than that. ``compared``: it keeps less variance than that. ``must_repeat``: other starts find other
+    latents, again unless it loses far less.
     """
 
     penalties: ClassVar[tuple[str, ...]] = ()
     doubted: bool = False
     compared: bool = False
+    must_repeat: bool = False
 
     def __init__(self, config: Any, encoder: Encoder, decoder: Decoder, likelihood: Likelihood) -> None:
         super().__init__()

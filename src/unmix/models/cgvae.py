@@ -42,10 +42,13 @@ decides.
 **Too few latents.** Then a network bends the latents that there are through several factors each: it keeps more
 variance than PCA, but other rows lead to other latents, and known factors are found worse than by linear methods. So if
 residuals depend on each other after a short fit and after the training too, the kept start gives way to the linear
-model, rotated to a small L1 norm of the mixing: an entry of one standard deviation costs 0.25 nats, which outweighs the
+model, rotated to a small L1 norm of the mixing: an entry of one standard deviation costs one nat, which outweighs the
 changes, as these are of mixtures of factors. A count of the entries has several optima that are nearly equal in dense
-tables, and halves of the rows choose different ones. So it does where networks keep less of the held-out variance than
-principal components, as where rows are too few for them.
+tables, and halves of the rows choose different ones; so has the L1 norm, where small entries count. Entries below
+5 / √N, five standard errors of an entry in N rows, hardly do.
+
+**Too few rows.** The kept start gives way too where networks keep less of the held-out variance than principal
+components, and where the other starts do not find its latents again: they hardly would in other rows.
 """
 
 from __future__ import annotations
@@ -71,6 +74,7 @@ from unmix.nets.encoder import Encoder, GaussianPosterior
 from unmix.nets.jacobian import rows_at_once
 from unmix.nets.layers import Generators, generators
 from unmix.nets.own_decoder import MakeDecoder, OwnDecoder
+from unmix.objectives.rotation import SmoothL1
 from unmix.objectives.sparsity import PENALTIES, group_weights, jacobian_weights
 
 PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "student": StudentPrior, "spline": SplinePrior}
@@ -89,8 +93,8 @@ _FINAL_SHARE = 0.2
 _FEATURES_AT_FULL_RATE = 16
 _LEAST_ROWS_A_FEATURE = 5
 _PATIENCE_OF_LINEAR = 20
-_SIMPLE_COST = 0.25
-_SIMPLE_SCALE = 1.0
+_SIMPLE_COST = 1.0
+_SIMPLE_ERRORS = 5.0
 _SIMPLE_ROWS = 4096
 _SIMPLE_PART = 0.1
 
@@ -292,16 +296,18 @@ class CGVAENetwork(LatentModel):
         """Two fits found that the number of latents is not enough for anything but a linear model."""
         self.doubted = True
 
-    def compare_with_linear(self) -> None:
+    def compare_with_linear(self, must_repeat: bool) -> None:
         """The training is long enough to be compared with a linear model, which loses something itself."""
         self.compared = self.can_be_linear and self.config.n_latents < self.config.n_features
+        self.must_repeat = self.compared and must_repeat
 
     @torch.no_grad()
     def simplify(self, start: int, train: Rows) -> None:
         config = self.config
         self._begin_linear("linear", [start], train, weakest_component(train.x, config.n_latents, _START_SEED))
         some = train.take(slice(None, None, -(-len(train) // _SIMPLE_ROWS)))
-        words: dict[str, Any] = {"linear": [start], "scale": _SIMPLE_SCALE, "largest_part": _SIMPLE_PART}
+        penalty = SmoothL1(_SIMPLE_ERRORS / len(train) ** 0.5)
+        words: dict[str, Any] = {"linear": [start], "penalty": penalty, "largest_part": _SIMPLE_PART}
         rotate_latents(self, some, self.alive[:, 0], _SIMPLE_COST, _START_SEED, **words)
 
     @property

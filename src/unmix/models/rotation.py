@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unmix.data.batches import Rows
 from unmix.nets.jacobian import rows_at_once
-from unmix.objectives.rotation import CANDIDATES, COUNT_SCALE, Moments, best_map
+from unmix.objectives.rotation import CANDIDATES, COUNT, Moments, Penalty, best_map
 
 _LEAST_ROWS = 20
 _LEAST_JACOBIANS, _MOST_JACOBIANS = 32, 256
@@ -30,14 +30,14 @@ def rotate_latents(
     seed: int,
     *,
     linear: Sequence[int] | None = None,
-    scale: float = COUNT_SCALE,
+    penalty: Penalty = COUNT,
     largest_part: float = math.inf,
 ) -> None:
     """Turn the latents that are ``alive`` (starts, latents) in every start that gains by it.
 
     The decoder's first layer and the mean of q(z | x) become exactly those of ``z' = B z``; the covariance of q and
-    the prior's parameters are fitted to it. ``cost``: nats per row for an entry of the mixing that is larger than
-    ``scale``. ``linear``: only these starts, whose decoders are linear and whose priors are not yet set.
+    the prior's parameters are fitted to it. ``cost``: nats per row for an entry of the mixing, weighed by the
+    ``penalty``. ``linear``: only these starts, whose decoders are linear and whose priors are not yet set.
     ``largest_part``: about the largest part that one row has in the covariances, of its domain and of all rows, by
     which latents are turned.
     """
@@ -56,7 +56,7 @@ def rotate_latents(
         if largest_part < 1:
             parts = [_scatter(mean[own > 0], factor[own > 0], kept, largest_part) for own in membership]
             moments = Moments(torch.stack(parts), shares, _scatter(mean, factor, kept, largest_part), jacobian)
-        found = best_map(moments, cost * model.config.n_features / jacobian.shape[2], seed, scale)
+        found = best_map(moments, cost * model.config.n_features / jacobian.shape[2], seed, penalty)
         if found is None and linear is None:
             continue
         turn = torch.eye(model.n_latents, device=mean.device)

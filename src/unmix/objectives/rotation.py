@@ -5,13 +5,13 @@ Gradient descent on encoder and decoder often ends with latents that are the tru
 does not change, and what is left of the objective is cheap enough to be searched as a whole:
 
 .. math:: F(B) = \tfrac12 \sum_u \pi_u \sum_i \log (B C_u B^\top)_{ii} - \log |\det B|
-          + \lambda \sum_{ik} \frac{\log(1 + w_{ik} / c)}{\log(1 + 1 / c)}, \qquad
+          + \lambda \sum_{ik} \rho(w_{ik}), \qquad
           w_{ik} = E\,\Big| \frac{\partial \hat x_k}{\partial z'_i} \Big| \mathrm{sd}(z'_i)
 
 The first two terms are the divergence from the best Gaussian prior with a mean and a variance for each latent and
 domain: approximate joint diagonalisation of the domains' covariances C_u (Pham 2001). The last is nearly a count of the
-entries of the mixing, each worth λ nats, since c = 0.02 is small; with c = 1 it is nearly the sum of the entries, their
-L1 norm. F does not see scale, sign or order of the latents.
+entries of the mixing, each worth λ nats (``Count``), or nearly their L1 norm (``SmoothL1``). F does not see scale, sign
+or order of the latents.
 
 Latents that are N(0, I) in every domain keep their distribution under rotations alone; there sparsity decides, and a
 small λ leaves the first two terms to hold B to a rotation, to whose nearest it is then set.
@@ -22,16 +22,54 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-COUNT_SCALE = 0.02
 CANDIDATES = 16
 _STEPS = 150
 _RATE = 0.05
 _LEAST_GAIN = 1e-3
 _ROTATION_COST = 0.01
+
+
+class Penalty(Protocol):
+    """λ Σ ρ(w) of entries w (candidates, latents, features), for λ = ``cost``, and its derivative by w."""
+
+    def value(self, w: Tensor, cost: float) -> Tensor: ...
+
+    def slope(self, w: Tensor, cost: float) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Count:
+    """ρ = log(1 + w / c) / log(1 + 1 / c): entries above c count nearly alike, those below by their size."""
+
+    c: float = 0.02
+
+    def value(self, w: Tensor, cost: float) -> Tensor:
+        return cost / math.log1p(1 / self.c) * (w / self.c).log1p().sum((1, 2))
+
+    def slope(self, w: Tensor, cost: float) -> Tensor:
+        return cost / math.log1p(1 / self.c) / (self.c + w)
+
+
+@dataclass(frozen=True)
+class SmoothL1:
+    """ρ = √(w² + ε²) − ε: the sum of the entries, where those below ε hardly matter.
+
+    |w| has a kink where an entry is 0, and F an optimum wherever a few small entries are: there are many, nearly equal,
+    and which of them is best depends on chance.
+    """
+
+    epsilon: float
+
+    def value(self, w: Tensor, cost: float) -> Tensor:
+        return cost * ((w.square() + self.epsilon**2).sqrt() - self.epsilon).sum((1, 2))
+
+    def slope(self, w: Tensor, cost: float) -> Tensor:
+        return cost * w / (w.square() + self.epsilon**2).sqrt()
 
 
 @dataclass(frozen=True)
@@ -59,13 +97,14 @@ class Moments:
         return self.jacobian.new_empty(CANDIDATES * n_latents, n_numbers)
 
 
-def rotation_objective(
-    turns: Tensor, moments: Moments, cost: float, scale: float = COUNT_SCALE
-) -> tuple[Tensor, Tensor]:
+COUNT = Count()
+
+
+def rotation_objective(turns: Tensor, moments: Moments, cost: float, penalty: Penalty = COUNT) -> tuple[Tensor, Tensor]:
     r"""``F`` (candidates,) in nats per row of maps B (candidates, latents, latents), and its gradient, shaped like B.
 
-    Each entry is worth ``cost`` λ; entries above ``scale`` c count nearly alike, those below by their size. With
-    ``w_{ik} = m_{ik} \sqrt{t_i}``, t the variances under ``total``, A the inverse of Bᵀ and G the derivative by A,
+    ``cost`` λ weighs the ``penalty``. With ``w_{ik} = m_{ik} \sqrt{t_i}``, t the variances under ``total``, A the
+    inverse of Bᵀ and G the derivative by A,
 
     .. math:: \frac{\partial F}{\partial B_i} = \sum_u \pi_u \frac{(B C_u)_i}{(B C_u B^\top)_{ii}} - A_i
               + (B T)_i \sum_k \frac{\partial F}{\partial w_{ik}} \frac{m_{ik}}{\sqrt{t_i}} - (A G^\top A)_i .
@@ -81,12 +120,12 @@ def rotation_objective(
     turned = turns @ moments.total
     spread = (turned * turns).sum(-1, keepdim=True).sqrt()
     sizes, signs = _mean_sizes(back, moments)
-    weights, unit = sizes * spread, cost / math.log1p(1 / scale)
-    by_weight = unit / (scale + weights)
+    weights = sizes * spread
+    by_weight = penalty.slope(weights, cost)
     by_back = _through_sizes(by_weight * spread, signs, moments)
     gradient += turned * ((by_weight * sizes).sum(-1, keepdim=True) / spread)
     gradient -= back @ by_back.transpose(1, 2) @ back
-    return value + unit * (weights / scale).log1p().sum((1, 2)), gradient
+    return value + penalty.value(weights, cost), gradient
 
 
 def _mean_sizes(back: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
@@ -110,7 +149,7 @@ def _through_sizes(by_sizes: Tensor, turned: Tensor, moments: Moments) -> Tensor
 
 
 @torch.no_grad()
-def best_map(moments: Moments, cost: float, seed: int, scale: float = COUNT_SCALE) -> Tensor | None:
+def best_map(moments: Moments, cost: float, seed: int, penalty: Penalty = COUNT) -> Tensor | None:
     """The best map B (latents, latents) found, scaled to latents of variance 1; None where none is better than none.
 
     Descent from no map at all and from random rotations of the whitened latents.
@@ -129,12 +168,12 @@ def best_map(moments: Moments, cost: float, seed: int, scale: float = COUNT_SCAL
     for step in range(_STEPS):
         optimizer.param_groups[0]["lr"] = _RATE * min(1.0, 2.0 * (1.0 - step / _STEPS))
         # Adam in one kernel asks for the strides of ``turns``.
-        turns.grad = rotation_objective(turns, moments, cost, scale)[1].contiguous()
+        turns.grad = rotation_objective(turns, moments, cost, penalty)[1].contiguous()
         optimizer.step()
-    found = rotation_objective(turns, moments, cost, scale)[0]
+    found = rotation_objective(turns, moments, cost, penalty)[0]
     found = torch.where(torch.isfinite(found), found, math.inf)
     best = int(found.argmin())
-    if not found[best] < rotation_objective(identity, moments, cost, scale)[0][0] - _LEAST_GAIN:
+    if not found[best] < rotation_objective(identity, moments, cost, penalty)[0][0] - _LEAST_GAIN:
         return None
     turn = turns[best] / (turns[best] @ total * turns[best]).sum(-1, keepdim=True).sqrt()
     return _in_order(turn, total)
