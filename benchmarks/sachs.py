@@ -52,7 +52,7 @@ def main() -> None:
                     "agreement_kept": round(float(model.restarts_["agreement"][model.best_restart_]), 3),
                     "r2": round(float(model.description_.r2.mean()), 3),
                     "density": round(float(model.support_.mean()), 3),
-                    "model": "linear" if model.fit_.summary.simplified else "network",
+                    "model": "linear" if model.fit_.summary.linear else "network",
                     "targets_hit": int(found["agrees"].sum()),
                     "targets": len(found),
                     "epochs": model.n_epochs_,

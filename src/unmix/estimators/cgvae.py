@@ -54,7 +54,9 @@ class CGVAE(LatentEstimator):
     n_latents : int or "auto", default 4
         Number of latent factors, at most the number of features; "auto" chooses it from the data (``docs/select.md``).
         If it is clearly too small, a ``DataWarning`` is issued, and with Gaussian features, none missing, and
-        ``sparsity="auto"`` the model is linear: principal components, rotated to few large entries of the mixing.
+        ``sparsity="auto"`` the model is linear: principal components, rotated to few large entries of the mixing. So it
+        is, with a warning, if rows are too few for networks: they keep less variance than principal components, or
+        other starts find other latents (``docs/select.md``).
     hidden : sequence of int, default (64, 64)
         Widths of the encoder, and of the dense decoder.
     decoder : {"dense", "feature"} or subclass of torch.nn.Module, default "dense"
