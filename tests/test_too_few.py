@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from sklearn.decomposition import PCA
 
 import unmix
+from unmix.audit.finding import floored
 from unmix.data.batches import Rows
 from unmix.datasets import make_sparse_mixing
 from unmix.distributions.likelihood import Noise, NoiseCourse
@@ -137,7 +139,8 @@ def test_starts_that_find_other_latents_give_way(monkeypatch: pytest.MonkeyPatch
     assert usual.fit_.summary.disagreed is None
     repeated = usual.latents_agreement_.mean()
     monkeypatch.setattr(choice, "REPEATS", repeated + 0.01)
-    with pytest.warns(unmix.errors.DataWarning, match=r"find other latents \(correlation \d\.\d\d\).*linear model"):
+    said = f"(correlation {floored(repeated)})"
+    with pytest.warns(unmix.errors.DataWarning, match=rf"find other latents {re.escape(said)}.*linear model"):
         model = fitted_to(x, DATA.domains[:300], **words)
     assert model.fit_.summary.disagreed == pytest.approx(repeated)
     z = np.column_stack([np.ones(300), model.transform(x)])
@@ -146,7 +149,7 @@ def test_starts_that_find_other_latents_give_way(monkeypatch: pytest.MonkeyPatch
     for own in (model, unmix.load(model.save(tmp_path / "run"))):
         assert own.fit_.summary.disagreed == pytest.approx(repeated)
         page = Path(own.report(tmp_path / "page.html")).read_text()
-        assert "latents than start" in page
+        assert f"latents than start {own.best_restart_} {said}" in page
         assert "no epoch lowered" not in page
     codes = unmix.CGVAE(**model.get_params())
     codes.on_codes = True

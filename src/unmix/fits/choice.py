@@ -41,7 +41,7 @@ class Finished:
     description: Description
     less_kept: tuple[float, float] | None
     curved: bool
-    disagreed: float | None = None
+    disagreed: float | None
 
 
 def finish_starts(

@@ -110,6 +110,7 @@ def render(fit: LatentFit, audit: Audit) -> str:
         most_downloaded=_MOST_DOWNLOADED,
         untrained=kept_as_begun(fit),
         linear_model=LINEAR_MODEL,
+        disagreed=None if fit.summary.disagreed is None else floored(fit.summary.disagreed),
         restarts=fit.starts.to_dict("records"),
         terms=_terms(fit.starts),
         caveats=caveats(fit),
