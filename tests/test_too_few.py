@@ -158,6 +158,26 @@ def test_starts_that_find_other_latents_give_way(monkeypatch: pytest.MonkeyPatch
     assert fitted_to(x, DATA.domains[:300], **words).fit_.summary.disagreed is None
 
 
+def starts_that(objectives: list[float], failed: list[bool]) -> pd.DataFrame:
+    return pd.DataFrame({"held_out_objective": objectives, "difference_error": 0.01, "failed": failed})
+
+
+@pytest.mark.parametrize(
+    ("correlations", "objectives", "failed", "expected"),
+    [
+        ([1.0, 0.6, 0.99, 0.97], [0.0, 0.0, 9.0, 9.0], [False] * 4, 0.97),  # those that fit worse speak for it
+        ([1.0, 0.99, 0.5, 0.4], [0.0, 0.0, 9.0, 9.0], [False] * 4, 0.99),  # but not against it
+        ([1.0, 0.6, 0.99, 0.97], [0.0, 0.0, np.inf, np.inf], [False, False, True, True], 0.6),
+        ([1.0, 0.9, 0.8, 0.7], [0.0] * 4, [False] * 4, 0.8),
+    ],
+)
+def test_starts_that_fit_worse_speak_for_latents_alone(
+    correlations: list[float], objectives: list[float], failed: list[bool], expected: float
+) -> None:
+    found = np.repeat(np.array(correlations)[:, None], 2, axis=1)
+    assert choice._repeated(found, starts_that(objectives, failed), best=0) == pytest.approx(expected)
+
+
 def test_the_second_stage_of_images_is_told_that_it_sees_codes() -> None:
     factors = unmix.CGVAEImages()._factors()
     assert factors.on_codes

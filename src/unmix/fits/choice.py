@@ -32,7 +32,8 @@ class Finished:
     ``less_kept``: shares of the held-out variance that it and principal components keep, where it falls short of them.
     ``curved``: it loses less than a quarter of what they lose, even if it lost one standard error of the difference
     more, so that no linear model can stand in for it. ``disagreed``: where that is not so and starts must repeat, the
-    mean over the latents of their median correlation in other starts, if it is below 0.95.
+    mean over the latents of their median correlation in other starts (of those that count or of all that did not fail,
+    whichever is higher), if it is below 0.95.
     """
 
     model: FittedModel
@@ -81,8 +82,8 @@ def finish_starts(
     curved = bool(shares) and loses_little(shares[best])
     disagreed = None
     if network.must_repeat and shares and not curved:
-        repeated = latents_agreement(found.agreement_latents, restarts_table(result, agreed, best), best).mean()
-        disagreed = float(repeated) if repeated < REPEATS else None
+        repeated = _repeated(found.agreement_latents, restarts_table(result, agreed, best), best)
+        disagreed = repeated if repeated < REPEATS else None
     return Finished(candidates[best], best, agreed, found, less[best], curved, disagreed)
 
 
@@ -181,6 +182,16 @@ def latents_agreement(found: NDArray[np.float64], starts: pd.DataFrame, best: in
     """Median over the other ``starts`` that count of ``found`` (starts, n_latents), correlations with ``best``."""
     others = comparable(starts["held_out_objective"], difference_error(starts), best)
     return np.median(found[others], axis=0) if others.any() else np.full(found.shape[1], np.nan)
+
+
+def _repeated(found: NDArray[np.float64], starts: pd.DataFrame, best: int) -> float:
+    """Mean over the latents of ``latents_agreement``, or of the same with all starts that did not fail, if higher.
+
+    A start that fits clearly worse and ends at the same latents speaks for them, one that ends elsewhere not against.
+    """
+    others = ~starts["failed"].to_numpy(dtype=bool) & (np.arange(len(starts)) != best)
+    of_all = np.median(found[others], axis=0).mean() if others.any() else -np.inf
+    return float(max(latents_agreement(found, starts, best).mean(), of_all))
 
 
 def difference_error(starts: pd.DataFrame) -> NDArray[np.float64]:
