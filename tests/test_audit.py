@@ -486,7 +486,7 @@ def test_absent_and_small_domains_and_few_rows():
     kept = (labels != 2) | (np.arange(len(labels)) % 300 < 7)
     small = audit_of(stub, z[kept], labels[kept])
     assert small.finding("C1").evidence["small_domains"] == ["u2"]
-    assert "fewer than 20 rows of u2" in small.finding("C1").sentence
+    assert "fewer than 20 rows of the domain u2" in small.finding("C1").sentence
     tiny = audit_of(stub, z[::150], labels[::150])
     assert {finding.verdict for finding in tiny.findings} == {"cannot tell"}
     assert "There are 8 rows" in tiny.finding("C1").sentence

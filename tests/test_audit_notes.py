@@ -81,6 +81,17 @@ def test_a_fit_that_held_nothing_out_says_so(frame, labels, tmp_path):
     assert "No rows were held out" in model.report(tmp_path / "r.html").read_text()
 
 
+@pytest.mark.parametrize(("n_rows", "few"), [(150, True), (260, False)])
+def test_a_fit_of_few_rows_says_how_to_audit_more(frame, labels, n_rows, few):
+    """A tenth of the rows is held out; below 90 rows in a domain the others do not count."""
+    model = CGVAE(**{**QUICK, "max_epochs": 1}).fit(frame[:n_rows], np.resize(["a", "b", "c"], n_rows))
+    assert [note.code for note in model.audit().notes] == [codes.FEW_HELD_OUT] * few
+    if few:
+        assert "unmix audit RUN TABLE" in model.audit().notes[0].sentence
+        with pytest.warns(DataWarning, match="was trained on 135 or more of these 150 rows"):
+            assert model.audit(frame[:n_rows], np.resize(["a", "b", "c"], n_rows)).findings[0].verdict != "cannot tell"
+
+
 @pytest.mark.parametrize("n_still", [1, 5])
 def test_features_that_do_not_vary_are_named(fitted, fresh, labels, n_still):
     still = list(fresh.columns[:n_still])

@@ -154,7 +154,7 @@ def test_labels_of_pandas_types():
         ({"a", "b"}, "Expected one domain per row.*got set"),
         (3, "Expected one domain per row.*got int '3'"),
         (np.zeros((4, 1, 1)), r"got an array of shape \(4, 1, 1\)"),
-        (pd.DataFrame(np.zeros((4, 2)), columns=["a", "a"]), r"different names; \['a'\] occur more than once"),
+        (pd.DataFrame(np.zeros((4, 2)), columns=["a", "a"]), r"different names, and these have not: \['a'\]"),
         (pd.DataFrame(index=range(4)), "the domains have 0 columns"),
         ({"a": [1, 2], "b": [1, 2, 3, 4]}, "X has 4 rows, the domains have 2"),
     ],

@@ -17,13 +17,14 @@ def refuse(error, message, x, y=None, **settings):
 def test_tables_that_cannot_be_learnt_from(frame, labels, tmp_path):
     spoilt = frame.copy()
     spoilt.loc[4, "x1"] = np.nan
-    refuse(DataError, r"1 missing values \(NaN\).*row 4 column 'x1'.*missing=\"mask\"", spoilt, labels)
+    refuse(DataError, r"1 missing value \(NaN\).*row 4 column 'x1'.*missing=\"mask\"", spoilt, labels)
     spoilt.loc[4, "x1"] = np.inf
-    refuse(DataError, r"1 infinite values \(inf\).*row 4 column 'x1'", spoilt, labels)
-    refuse(DataError, "infinite values", spoilt, labels, missing="mask")
+    refuse(DataError, r"1 infinite value \(inf\) in 1 column: row 4 column 'x1'", spoilt, labels)
+    refuse(DataError, "infinite value", spoilt, labels, missing="mask")
     refuse(DataError, "'x2' are constant", frame.assign(x2=3.0), labels)
     refuse(DataError, "'x2' hold no value", frame.assign(x2=np.nan), labels, missing="mask")
-    refuse(DataError, "'x0' occur more than once", frame.set_axis(["x0", "x0", "b", "c", "d"], axis=1), labels)
+    repeated = frame.set_axis(["x0", "x0", "b", "c", "d"], axis=1)
+    refuse(DataError, "must be unique, and these are not: 'x0'", repeated, labels)
     refuse(DataError, "'name' are not numeric", frame.assign(name="cell"), labels)
     refuse(DataError, r"0 sample\(s\)", frame.iloc[:0], labels[:0])
     refuse(DataError, r"0 feature\(s\)", frame[[]].to_numpy(), labels)

@@ -299,7 +299,7 @@ def test_plan_on_the_command_line(tmp_path):
     for text, message in (
         ("a,b\n1,2\n", "must hold 0 and 1, one row for each feature"),
         ("1,0\n0,1\n", "has no header: its first line is 1, 0"),
-        ("a,a\n0,1\n", "Column names must be unique; 'a' occur more than once"),
+        ("a,a\n0,1\n", "Column names must be unique, and these are not: 'a'"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=message):

@@ -137,9 +137,9 @@ def test_duplicate_columns_of_labels_are_refused():
         (DataError, pd.DataFrame(np.c_[X, X[:, 0]], columns=[*NAMES, "a"]), "a"),
         (DomainError, pd.DataFrame(X, columns=NAMES).assign(site=SITES), ["site", "site"]),
     ):
-        with pytest.raises(error, match=r"'(a|site)'.*more than once"):
+        with pytest.raises(error, match=r"these (have|are) not: \[?'(a|site)'"):
             CGVAE(**SHORT).fit(x, y)
-    with pytest.raises(DomainError, match=r"'a'.*more than once"):
+    with pytest.raises(DomainError, match=r"different names, and these have not: \['a'\]"):
         metrics.mcc(X, X, domains=twice)
 
 
@@ -363,7 +363,7 @@ def test_values_of_sparse_tables_are_named_by_their_place():
     dense = np.where(np.abs(X) > 2, X, 0.0)
     dense[7, 2] = np.nan
     for form in (dense, sparse.csr_matrix(dense), sparse.csc_matrix(dense)):
-        with pytest.raises(DataError, match=r"1 missing values.*row 7 column 'c'"):
+        with pytest.raises(DataError, match=r"1 missing value.*row 7 column 'c'"):
             check_values(read_cells(form), NAMES, "error")
 
 

@@ -135,9 +135,9 @@ def test_genes_are_found_by_their_names(adata, model):
     with pytest.raises(SchemaError, match=r"3 of the 6 variables .* 'gene0', 'gene1', 'gene2'\. .*begins with 'gene3'"):
         model.transform(fewer)
     twice = adata[:, [0, 0, 1, 2, 3, 4, 5]].copy()
-    with pytest.raises(DataError, match="'gene0' occur more than once"):
+    with pytest.raises(DataError, match="must be unique, and these are not: 'gene0'"):
         model.transform(twice)
-    with pytest.raises(DataError, match="'gene0' occur more than once"):
+    with pytest.raises(DataError, match="must be unique, and these are not: 'gene0'"):
         CGVAE(**SHORT).fit(twice, "batch")
 
 

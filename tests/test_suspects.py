@@ -12,7 +12,7 @@ import unmix
 from unmix import CGVAE, DataWarning
 from unmix.data.cells import Cells
 from unmix.data.schema import FeatureSchema
-from unmix.data.suspects import without_suspects
+from unmix.data.suspects import note_codes, note_empty, without_suspects
 from unmix.errors import SchemaError
 
 N = 900
@@ -226,7 +226,7 @@ def test_new_rows_far_from_those_of_the_fit(fitted, frame, labels):
             with pytest.raises(SchemaError, match=r"Row 3 has -1e\+.* in column 'x1'.*No model can compute with that"):
                 call(far)
     far.iloc[3, 1] = -99999
-    with pytest.warns(DataWarning, match="Row 3 has -99999 in column 'x1': at the fit .* The result is an extrapol"):
+    with pytest.warns(DataWarning, match="Row 3 has -99999 in column 'x1': at the fit .* Its latents are an extrapol"):
         assert np.isfinite(fitted.transform(far)).all()
     far.iloc[3, 1] = 100.0
     assert np.isfinite(fitted.score(far, labels[:20]))
@@ -248,3 +248,44 @@ def test_a_wild_entry_counts_as_the_nearest_other_value(wild):
     same = np.ones_like(matrix, dtype=bool)
     same[17, 1] = False
     np.testing.assert_array_equal(found[same], matrix[same])
+
+
+CODES = (-99.0, -999.0, 999.0, 9999.0, -99999.0, 99.99, 777.0, 88888.0, 32767.0, -2147483648.0)
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("scale", [0.01, 1.0, 300.0])
+def test_codes_in_new_rows_are_named_where_they_are_far_from_the_fit(code, scale):
+    rng = np.random.default_rng(0)
+    known = scale * rng.standard_normal((N, 3))
+    schema = FeatureSchema.learn(known, ("a", "b", "c"), "float64")
+    new = scale * rng.standard_normal((40, 3))
+    new[7, 1], new[9, 2] = code, code * 1.001
+    far = 10 * schema.scale[1] < abs(code - schema.center[1]) <= 1e4 * schema.scale[1]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        note_codes(Cells(new), schema)
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == far
+    if far:
+        assert said[0].startswith("Numbers that often stand for missing values")
+        assert f"row 7 column 'b': {code:.10g}. If" in said[0]
+    new[7, 1] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        note_codes(Cells(new), schema)
+
+
+def test_codes_and_rows_without_values_are_named_wherever_new_rows_come(frame, labels):
+    model = CGVAE(**{**QUICK, "max_epochs": 1, "missing": "mask"}).fit(frame, labels)
+    wrong = frame.iloc[:30].reset_index(drop=True)
+    wrong.iloc[4, 2] = -99.0
+    wrong.iloc[6] = np.nan
+    for read in (model.transform, lambda rows: model.translate(rows, labels[:30], to=labels[0])):
+        with pytest.warns(DataWarning) as caught:
+            read(wrong)
+        said = [str(warning.message) for warning in caught]
+        assert any(f"row 4 column {frame.columns[2]!r}: -99." in text for text in said)
+        assert any(text.startswith("Rows without any value: 6. ") for text in said)
+    with pytest.warns(DataWarning, match="Rows without any value: 0, 3."):
+        note_empty(Cells(np.array([[np.nan, np.nan], [1.0, np.nan], [0.0, 0.0], [np.nan, np.nan]])))

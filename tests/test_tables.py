@@ -198,8 +198,8 @@ def read(content, tmp_path, name="t.csv", **words):
         ("a,b\n1,2,\n3,4,\n", "Every line but the header ends in a separator"),
         ("a,,b\n1,2,3\n", "Column 2 of .*, counted from 1, has no name"),
         ("a,b, \n1,2,3\n", "Column 3 of .*, counted from 1, has no name"),
-        ("a,a\n1,2\n", "Column names must be unique; 'a' occur more than once"),
-        ("\ufeffa,b,a\n1,2,3\n", "Column names must be unique; 'a'"),
+        ("a,a\n1,2\n", "Column names must be unique, and these are not: 'a'"),
+        ("\ufeffa,b,a\n1,2,3\n", "Column names must be unique, and these are not: 'a'"),
         ("1.5,2.5,0.5\n1,2,3\n", r"There is no header: the first line is '1.5', '2.5', '0.5'"),
         ("5,3,5\n1,2,3\n", "There is no header"),
         ("a;b\n1,5;2\n", "looks separated by ';', which t.csv should not be"),
@@ -363,7 +363,7 @@ def test_latents_are_taken_by_their_names(fitted, frame):
     for table in (*tables, pd.DataFrame(moved, columns=[1, 0]), pd.DataFrame(z, columns=["a", "b"])):
         with pytest.raises(SchemaError, match=r"in a table the columns \['z0', 'z1'\] in this order; got '"):
             fitted.inverse_transform(table)
-    for bad, message in ((np.nan, "missing values"), (np.inf, "infinite"), (1e30, r"beyond 1e\+12 cannot be decoded")):
+    for bad, message in ((np.nan, "missing value"), (np.inf, "infinite"), (1e30, r"beyond 1e\+12 cannot be decoded")):
         with pytest.raises(DataError, match=message):
             fitted.inverse_transform([[0.0, bad]])
 

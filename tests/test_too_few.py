@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from unmix.datasets import make_sparse_mixing
 from unmix.distributions.likelihood import Noise, NoiseCourse
 from unmix.estimators.selection import unfitted
 from unmix.fits import choice
+from unmix.fits.latent import LINEAR_MODEL
 from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
 from unmix.objectives.rotation import Moments, SmoothL1, best_map, rotation_objective
 
@@ -62,7 +64,8 @@ def test_its_page_and_its_folder_say_so(too_few: unmix.CGVAE, tmp_path: Path) ->
     np.testing.assert_array_equal(loaded.transform(DATA.x), too_few.transform(DATA.x))
     for model in (too_few, loaded):
         page = Path(model.report(tmp_path / "page.html")).read_text()
-        assert "in place of start 0 the model is" in page
+        assert f"In place of the networks, the model is {LINEAR_MODEL}: {model.linear_reason_}." in page
+        assert model.linear_reason_ == "some features still depend on each other, given the latents"
         assert "no epoch lowered" not in page
 
 
@@ -124,11 +127,15 @@ def test_networks_that_keep_less_than_principal_components_give_way(
     back = model.inverse_transform(model.transform(x))
     np.testing.assert_allclose(z @ np.linalg.lstsq(z, back, rcond=None)[0], back, atol=1e-4)
     page = Path(model.report(tmp_path / "page.html")).read_text()
-    assert f"which keeps {own:.3f} of the held-out variance" in page
+    keep = "the networks keep less" if own < linear else "within one standard error, the networks may keep less"
+    assert model.linear_reason_.startswith(f"{keep} of the held-out variance ({own:.3f}) than as many principal")
+    assert f"{model.linear_reason_}." in page
     loaded = unmix.load(model.save(tmp_path / "run"))
     assert loaded.fit_.summary.less_kept == pytest.approx((own, linear))
     monkeypatch.setattr(choice, "_LESS", 0.005)
     assert fitted_to(x, domains).fit_.summary.less_kept is None
+    for shares, keep in (((0.6, 0.7), "the networks keep less of"), ((0.7, 0.6), "the networks may keep less of")):
+        assert keep in str(replace(model.fit_.summary, less_kept=shares).why_linear)
 
 
 def test_starts_that_find_other_latents_give_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -137,10 +144,11 @@ def test_starts_that_find_other_latents_give_way(monkeypatch: pytest.MonkeyPatch
     x = DATA.x[:300]
     usual = fitted_to(x, DATA.domains[:300], **words)
     assert usual.fit_.summary.disagreed is None
+    assert usual.linear_reason_ == ""
     repeated = usual.latents_agreement_.mean()
     monkeypatch.setattr(choice, "REPEATS", repeated + 0.01)
     said = f"(correlation {floored(repeated)})"
-    with pytest.warns(unmix.errors.DataWarning, match=rf"find other latents {re.escape(said)}.*linear model"):
+    with pytest.warns(unmix.errors.DataWarning, match=rf"linear model.*find other latents {re.escape(said)}"):
         model = fitted_to(x, DATA.domains[:300], **words)
     assert model.fit_.summary.disagreed == pytest.approx(repeated)
     z = np.column_stack([np.ones(300), model.transform(x)])
@@ -149,7 +157,9 @@ def test_starts_that_find_other_latents_give_way(monkeypatch: pytest.MonkeyPatch
     for own in (model, unmix.load(model.save(tmp_path / "run"))):
         assert own.fit_.summary.disagreed == pytest.approx(repeated)
         page = Path(own.report(tmp_path / "page.html")).read_text()
-        assert f"latents than start {own.best_restart_} {said}" in page
+        assert f"networks that begin elsewhere find other latents {said}" in own.linear_reason_
+        assert f"{own.linear_reason_}." in page
+        assert "The linear model itself is the same for every random_state." in page
         assert "no epoch lowered" not in page
     codes = unmix.CGVAE(**model.get_params())
     codes.on_codes = True

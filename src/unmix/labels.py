@@ -52,7 +52,7 @@ def labels_frame(y: LabelsLike, n_rows: int, rows_of: str = "X") -> pd.DataFrame
         raise DomainError(f"{rows_of} has {n_rows} rows, the domains have 0 columns. Pass one domain for each row.")
     repeated = [name for name, count in Counter(name for name, _ in columns).items() if count > 1]
     if repeated:
-        raise DomainError(f"Domain columns must have different names; {repeated} occur more than once. Rename them.")
+        raise DomainError(f"Domain columns must have different names, and these have not: {repeated}. Rename them.")
     for _, cells in columns:
         if len(cells) != n_rows:
             raise DomainError(

@@ -304,7 +304,7 @@ def _judge(subject: AuditInput, changes: Changes, left: Bools, met: Bools, barre
     if lacking:
         sentence += f" The domains do not reliably differ in enough directions to separate {listed(lacking)}."
     if bars:
-        sentence += f" For {listed(bars)} changes do not count, because latents depend on each other within domains."
+        sentence += f" For {listed(bars)}, changes do not count, because latents depend on each other within domains."
     if lacking and changes.blind and not bars:
         return "cannot tell", False, f"{sentence}{more}"
     return "fails", True, f"{sentence}{more}"

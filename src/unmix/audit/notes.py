@@ -25,6 +25,7 @@ Ints = NDArray[np.int64]
 # Codes of notes; stable when the wording changes.
 TRAINING_ROWS = "training_rows"
 CONSTANT_FEATURES = "constant_features"
+FEW_HELD_OUT = "few_held_out"
 ROWS_UNLIKE_FIT = "rows_unlike_fit"
 ROWS_WITHOUT_DOMAIN = "rows_without_domain"
 
@@ -79,8 +80,8 @@ def note_training(rows: Rows, known: Ints) -> list[Note]:
         Note(
             TRAINING_ROWS,
             f"The fit was trained on {seen} or more of {'these' if n > 1 else 'this'} {counted(n, 'row')}, which makes "
-            f"the audit too favourable for domains with fewer than {LEAST_TRAINING_ROWS} of them. Pass other rows, or "
-            "none: then rows held out at fit are used, and training rows only of domains with enough of them.",
+            f"the audit too favourable for domains with fewer than {LEAST_TRAINING_ROWS} of them. Better pass other "
+            "rows. Without any, rows held out at fit are used, and training rows only of domains with enough of them.",
             {"rows": n, "training_rows": seen},
         )
     ]

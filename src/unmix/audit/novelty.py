@@ -70,7 +70,8 @@ class Novelty:
         whether that is more than 5 %; ``mixing_p``: share of them with a residual as large as the largest of this row,
         NaN for rows that are not inside, where the model extrapolates; ``feature``: the feature with that residual.
     domains : DataFrame, one row per domain
-        ``domain``; ``rows``; ``inside``: share of rows inside the range; ``latents_p`` and ``latent``: p-value of means
+        ``domain``; ``rows``; ``inside``: share of rows inside the range, NaN if fewer than 20 rows were held out at
+        fit; ``latents_p`` and ``latent``: p-value of means
         and spreads of the latents beyond those of known domains, and the most extreme latent; ``mixing_p``: p-value
         of features that do not follow the mixing of the fit, from rows inside the range, or from those outside it if
         fewer than 20 are inside; ``outside_p``: p-value of features outside the range that the model does not
@@ -190,7 +191,7 @@ def novelty(
             {
                 "domain": label,
                 "rows": int(own.sum()),
-                "inside": float(inside[own].mean()),
+                "inside": float(inside[own].mean()) if len(known.latents) >= LEAST_ROWS else np.nan,
                 "latents_p": latents_p,
                 "latent": latent_names[latent],
                 "mixing_p": mixing.p,
@@ -375,7 +376,8 @@ def _verdict(latents_p: float, mixing_p: float, outside_p: float) -> str:
 
 def _sentence(domain: str, rows: int, row: Any) -> str:
     mixing_p, latents_p = float(row["mixing_p"]), float(row["latents_p"])
-    head = f"{domain} ({counted(rows, 'row')}, {row['inside']:.0%} inside the range of the fit): "
+    share = "" if np.isnan(row["inside"]) else f", {row['inside']:.0%} inside the range of the fit"
+    head = f"{domain} ({counted(rows, 'row')}{share}): "
     if np.isnan(latents_p):
         latents = "Telling whether its latents are unlike those of known domains takes two known domains."
     elif latents_p < LEVEL:
@@ -385,7 +387,7 @@ def _sentence(domain: str, rows: int, row: Any) -> str:
         )
         latents += "" if mixing_p < LEVEL else " That is a new domain: adapt learns it."
     else:
-        latents = f"Means and spreads of its latents are like those of the known domains ({_p(latents_p)})."
+        latents = f"Its latents are not seen to differ from known domains in mean or spread ({_p(latents_p)})."
     return f"{head}{_of_mixing(row)} {latents}"
 
 
@@ -394,6 +396,11 @@ def _of_mixing(row: Any) -> str:
     how = f"the mean square residual of {row['feature']} is {row['ratio']:.1f} times that in rows of the fit"
     if row["ratio"] < 1.0 + TOLERANCE:
         how = f"{row['feature']} does not follow the latents as in rows of the fit"
+    if np.isnan(row["inside"]):
+        return (
+            "too few rows to tell whether these lie in the range of the fit and follow its mixing: at fit at least "
+            f"{LEAST_ROWS} must be held out (validation_fraction)."
+        )
     if np.isnan(mixing_p):
         return (
             f"too few rows to tell whether the mixing is that of the fit: {LEAST_ROWS} rows inside that range are "

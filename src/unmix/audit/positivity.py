@@ -88,7 +88,8 @@ def _judge(
         )
     if subject.absent or small:
         what = f"no rows of {listed(list(subject.absent))}" if subject.absent else ""
-        few = f"fewer than {LEAST_ROWS} rows of {listed(small)}" if small else ""
+        domains = f"domain{'' if len(small) == 1 else 's'} {listed(small)}"
+        few = f"fewer than {LEAST_ROWS} rows of the {domains}" if small else ""
         return "cannot tell", f"There are {' and '.join(filter(None, (what, few)))}, so nothing is known about them."
     if len(subject.domains) == 1:
         return "holds", "Every latent varies and none is a duplicate; there is one domain, so no overlap is needed."

@@ -101,7 +101,7 @@ def refuse_duplicates(names: Sequence[str]) -> None:
     if repeated and all(map(reads_as_number, names)):
         raise no_header(names)
     if repeated:
-        raise DataError(f"Column names must be unique; {listed(repeated)} occur more than once. Rename them.")
+        raise DataError(f"Column names must be unique, and these are not: {listed(repeated)}. Rename them.")
 
 
 def listed(names: Sequence[str], most: int = _SHOWN) -> str:

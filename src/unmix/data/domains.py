@@ -52,7 +52,8 @@ class Column:
             return f"{self.name}: continuous, mean {self.center:.4g}, sd {self.scale:.4g}"
         within = f" within {self.parent}" if self.parent else ""
         shown = ", ".join(self.levels[:_SHOWN]) + (", …" if len(self.levels) > _SHOWN else "")
-        return f"{self.name}: categorical{within}, {len(self.levels)} levels ({shown})"
+        noun = "level" if len(self.levels) == 1 else "levels"
+        return f"{self.name}: categorical{within}, {len(self.levels)} {noun} ({shown})"
 
 
 @dataclass(frozen=True)
@@ -334,7 +335,8 @@ def _learn_column(frame: pd.DataFrame, name: str, kinds: Mapping[str, str], min_
         mend = quantity if all(map(reads_as_number, labels)) else ""
         raise DomainError(
             f"Domains of {name!r} with fewer than {min_rows} rows: {shown}. Merge them with others, drop them, or "
-            f"lower min_domain_rows (their parameters then shrink toward the mean domain).{mend}"
+            "lower min_domain_rows (command line: --min-domain-rows; their parameters then shrink toward the mean "
+            f"domain).{mend}"
         )
     return Column(name, "categorical", natural_order(counts.index), parent)
 

@@ -99,9 +99,7 @@ def check_values(matrix: Floats | Cells, names: Sequence[str], missing: str) -> 
     cells = Cells.of(matrix)
     if cells.all_finite():
         return
-    _refuse_where(
-        cells.where(np.isinf), names, "infinite values (inf)", "Replace them or drop those rows before fitting."
-    )
+    _refuse_where(cells.where(np.isinf), names, "infinite value (inf)", "Replace them or drop those rows.")
     if missing != "mask":
         mend = "Fill them, or drop those rows."
         if missing == "error":
@@ -109,7 +107,7 @@ def check_values(matrix: Floats | Cells, names: Sequence[str], missing: str) -> 
                 'Fill them, drop those rows, or fit with missing="mask" (command line: --missing mask) to leave them '
                 "out of the likelihood."
             )
-        _refuse_where(cells.where(np.isnan), names, "missing values (NaN)", mend)
+        _refuse_where(cells.where(np.isnan), names, "missing value (NaN)", mend)
 
 
 def check_trainable(matrix: Floats | Cells, names: Sequence[str]) -> None:
@@ -148,6 +146,10 @@ def check_trainable(matrix: Floats | Cells, names: Sequence[str]) -> None:
         )
 
 
+def _several(noun: str, number: int) -> str:
+    return noun if number == 1 else f"{noun}s"
+
+
 def _refuse_where(
     bad: tuple[NDArray[np.int64], NDArray[np.int64]], names: Sequence[str], what: str, remedy: str
 ) -> None:
@@ -157,9 +159,10 @@ def _refuse_where(
     places = ", ".join(
         f"row {row} column {names[k]!r}" for row, k in zip(rows[:_SHOWN].tolist(), columns.tolist(), strict=False)
     )
-    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    more, n_columns = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else "", len(set(columns.tolist()))
     raise DataError(
-        f"Input X contains {len(rows)} {what}, in {len(set(columns.tolist()))} column(s): {places}{more}. {remedy}"
+        f"Input X contains {len(rows)} {what.replace('value', _several('value', len(rows)))} in {n_columns} "
+        f"{_several('column', n_columns)}: {places}{more}. {remedy}"
     )
 
 
@@ -247,8 +250,8 @@ def _stacked(columns: Mapping[str, Floats], refused: Mapping[str, str], n_rows: 
     if refused:
         first = next(iter(refused))
         raise DataError(
-            f"Columns {listed([*refused])} are not numeric: {first!r} holds {refused[first]}. Pass one of them as the "
-            "domain, convert it to numbers, or drop it."
+            f"Columns {listed([*refused])} are not numeric: {first!r} holds {refused[first]}. Convert them to "
+            "numbers or drop them, unless one is the domain: pass that one as such."
         )
     return np.column_stack([*columns.values()]) if columns else np.empty((n_rows, 0))
 

@@ -18,7 +18,7 @@ from unmix.errors import SchemaError, warn
 NUMBERS_CACHED = 2**15
 _FAR_FROM_ZERO = 1e8
 # In standard deviations at fit: what is named, and what is refused because its squares overflow.
-_STRANGE, BEYOND = 1e4, 1e12
+STRANGE, BEYOND = 1e4, 1e12
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ class FeatureSchema:
                 part = (_to_standardise(rows, self.counted, of_rows, beside) - center) / scale
                 result[place] = part if beside is None else part - np.where(self.continuous, beside, 0.0)
             furthest = np.fmax(furthest, np.fmax.reduce(np.abs(part), axis=None, initial=0.0))
-        if furthest > _STRANGE:
+        if furthest > STRANGE:
             self.refuse_beyond(cells)
-            said = f"{self._strangest(cells)} The result is an extrapolation. Is it a code for a missing value, or "
+            said = f"{self._strangest(cells)} Its latents are an extrapolation. Is it a code for a missing value, or "
             warn(f"{said}another unit?")
         return result
 
@@ -148,7 +148,7 @@ class FeatureSchema:
         others, furthest, row, column, value = -1, -1.0, 0, 0, 0.0
         for place, rows in cells.row_blocks():
             distance = np.nan_to_num(self._distance(rows), nan=-1.0, posinf=np.inf)
-            others += int((distance > _STRANGE).sum())
+            others += int((distance > STRANGE).sum())
             here, k = np.unravel_index(np.argmax(distance), distance.shape)
             if distance[here, k] > furthest:
                 furthest, row, column = float(distance[here, k]), place.start + int(here), int(k)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from unmix.data.cells import Cells, Floats
 from unmix.data.columns import SAVED_INDEX, listed
-from unmix.data.schema import FeatureSchema
+from unmix.data.schema import STRANGE, FeatureSchema
 from unmix.errors import warn
 
 _SHOWN = 5
@@ -37,6 +37,7 @@ _CODES = frozenset(
     for value in (*_ENDS, *(value / part for value in _REPEATED for part in (1, 10, 100) if value / part > 70))
     for sign in (-1, 1)
 )
+CODE_FROM = 10.0
 _LEAST_ROWS = 20
 _SAMPLE, _SAMPLED_NUMBERS = 4096, 2**22
 _TAIL = 50
@@ -97,6 +98,40 @@ def without_suspects(cells: Cells, features: FeatureSchema) -> Cells:
             "counts as the nearest of the other values in its column."
         )
     return _bounded(cells, wild) if wild else cells
+
+
+def note_codes(cells: Cells, features: FeatureSchema) -> None:
+    """One ``DataWarning`` where new rows hold codes for missing values, ten standard deviations from the fit or more.
+
+    Nearer to it a code is a number like others; far beyond (``FeatureSchema.standardise``) any number is reported.
+    """
+    center, scale, found = np.array(features.center), np.array(features.scale), 0
+    first = ""
+    for place, rows in cells.row_blocks():
+        with np.errstate(over="ignore", invalid="ignore"):
+            distance = np.abs(rows - center) / scale
+        far = (distance > CODE_FROM) & (distance <= STRANGE) & features.continuous
+        if not far.any():
+            continue
+        at = np.argwhere(far)[np.isin(rows[far], [*_CODES])]
+        if len(at) and not found:
+            row, column = at[0]
+            first = f"row {place.start + row} column {features.names[column]!r}: {rows[row, column]:.10g}"
+        found += len(at)
+    if found:
+        more = f", and {found - 1} more" if found > 1 else ""
+        warn(
+            f"Numbers that often stand for missing values, far from all values of the fit: {first}{more}. If they do, "
+            'make them NaN (in a fit with missing="mask") or drop the rows.'
+        )
+
+
+def note_empty(cells: Cells) -> None:
+    """One ``DataWarning`` where rows have no value at all."""
+    empty = [place.start + row for place, rows in cells.row_blocks() for row in np.flatnonzero(np.isnan(rows).all(1))]
+    if empty:
+        shown = ", ".join(map(str, empty[:_SHOWN])) + (f" and {len(empty) - _SHOWN} more" if empty[_SHOWN:] else "")
+        warn(f"Rows without any value: {shown}. The latents there are what the model expects, not a measurement.")
 
 
 def _bounded(cells: Cells, wild: list[_Wild]) -> Cells:

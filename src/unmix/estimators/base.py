@@ -89,6 +89,7 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
     agreement_ = Learnt[float](lambda fit: fit.summary.agreement)
     latents_agreement_ = Learnt[Floats](lambda fit: fit.summary.latents_agreement(fit.starts, fit.best))
     description_ = Learnt[Description](lambda fit: fit.summary.description)
+    linear_reason_ = Learnt[str](lambda fit: fit.summary.why_linear or "")
     stop_reason_ = Learnt[str](lambda fit: fit.summary.stop_reason)
     n_epochs_ = Learnt[int](lambda fit: fit.summary.n_epochs)
     settings_ = Learnt[dict[str, int]](lambda fit: fit.summary.sizes)

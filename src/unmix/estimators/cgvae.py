@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from unmix.audit.finding import floored
 from unmix.audit.residuals import STRONG
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
@@ -175,6 +174,8 @@ Likelihood
     n_features_in_ : int
     feature_names_in_ : array of str, where the data had names
     stop_reason_ : str
+    linear_reason_ : str
+        Why the model is a linear one, in words; empty where it is not (``docs/select.md``).
     description_ : Description
         The arrays behind the report.
 
@@ -268,7 +269,8 @@ Likelihood
             return self._warned()
         table = choice.table.round(3).to_string(index=False)
         said = f"n_latents='auto' is {choice.reason}.\n{table}\nTo decide yourself, set n_latents to a number."
-        warn(said)
+        why = fit.summary.why_linear
+        warn(said if why is None else f"{said} The model is {LINEAR_MODEL}: {why}.")
         return self
 
     def _retry(self, X: DataLike, y: LabelsLike, callbacks: Sequence[Callback]) -> None:
@@ -290,17 +292,8 @@ Likelihood
     def _warned(self) -> Self:
         """Warn if the model is a linear one, or a training of sufficient length leaves signs of too few latents."""
         summary, found = self.fit_.summary, self.residual_dependence_
-        few_rows = f"there may be too few rows for them. The model is {LINEAR_MODEL}."
-        if summary.less_kept is not None:
-            own, linear = summary.less_kept
-            warn(
-                f"The networks keep less of the held-out variance ({own:.3f}) than as many principal components "
-                f"({linear:.3f}): {few_rows}"
-            )
-            return self
-        if summary.disagreed is not None:
-            alike = floored(summary.disagreed)
-            warn(f"Networks that begin elsewhere find other latents (correlation {alike}): {few_rows}")
+        if summary.linear and not summary.simplified:
+            warn(f"The model is {LINEAR_MODEL}: {summary.why_linear}.")
             return self
         simplified = summary.simplified
         could = self._informative

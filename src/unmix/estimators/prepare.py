@@ -26,7 +26,7 @@ from unmix.data.matrix import check_trainable, check_values, numeric_matrix, rea
 from unmix.data.nuisance import Nuisance
 from unmix.data.schema import BEYOND, FeatureSchema
 from unmix.data.sizes import COUNTS, TOTAL, SizeFactors
-from unmix.data.suspects import without_suspects
+from unmix.data.suspects import CODE_FROM, note_codes, note_empty, without_suspects
 from unmix.data.tables import as_table, read_annotated, read_table, split_columns
 from unmix.errors import DataError, DomainError, SchemaError, SettingError, warn
 from unmix.files import as_path
@@ -200,6 +200,8 @@ def prepare(
     layer = table.layer if isinstance(table, Annotated) else None
     words = names, output_dtype(table), kinds, sizes, log_size, layer
     features = FeatureSchema.learn(cells, *words)
+    if missing == "mask":
+        note_empty(cells)
     bounded = without_suspects(cells, features)
     if bounded is not cells:
         features = FeatureSchema.learn(bounded, *words)
@@ -327,12 +329,18 @@ def rows_for(
     """
     cells, beside = Cells.of(matrix), beside or Beside()
     check_kinds(cells, features.names, features.kinds)
+    if masked:
+        note_empty(cells)
     log_size = None if features.sizes is None else features.sizes.log_sizes(cells, beside.sizes)
     offsets = None if features.nuisance is None else features.nuisance.offsets(beside.batches, len(cells))
-    if encoded is None:
+    given, sizes = encoded, domains.sizes
+    if given is None:
         empty = np.zeros((len(cells), 0))
-        return _rows(cells, features, Encoded(empty.astype(np.int64), empty), (), masked, log_size, None, offsets)
-    return _rows(cells, features, encoded, domains.sizes, masked, log_size, None, offsets)
+        given, sizes = Encoded(empty.astype(np.int64), empty), ()
+    rows = _rows(cells, features, given, sizes, masked, log_size, None, offsets)
+    if len(rows) and float(rows.x.abs().amax()) > CODE_FROM:
+        note_codes(cells, features)
+    return rows
 
 
 def _rows(

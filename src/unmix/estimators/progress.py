@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from sklearn.base import BaseEstimator
 
 from unmix.audit.agreement import REPEATS
-from unmix.audit.finding import counted, floored
+from unmix.audit.finding import counted
 from unmix.data.kinds import announced
 from unmix.errors import warn
 from unmix.estimators.prepare import Prepared
@@ -80,6 +80,8 @@ def warn_if_long(seconds: float, device: torch.device, advice: str) -> None:
 def announce(estimator: BaseEstimator, data: Prepared, device: torch.device, n_starts: int) -> None:
     """What a fit is about to do: rows, features, starts, and the kind of every domain column."""
     columns = [column.describe() for column in data.domains.columns] or ["none: one domain, only sparsity identifies"]
+    if data.domains.columns and len(data.domains.domains) == 1:
+        columns.append("one only: nothing changes, and only sparsity identifies")
     n_held_out = len(data.held_out)
     # Where all features are Gaussian there is nothing to say.
     kinds = announced(data.features.kinds, data.features.names) if getattr(data.features, "kinds", ()) else []
@@ -106,24 +108,11 @@ def conclude(verbose: int, fit: LatentFit) -> None:
     say(verbose, f"{summary.stop_reason}; kept start {fit.best} of {n_starts}{agreed}; {fit.seconds:.0f} s")
     if kept_as_begun(fit):
         say(verbose, f"the model is start {fit.best} as it was before the first epoch: no epoch lowered its objective")
-    if summary.simplified:
-        say(verbose, f"features still depend on each other: in place of start {fit.best} the model is {LINEAR_MODEL}")
-    if summary.less_kept is not None:
-        own, linear = summary.less_kept
-        say(
-            verbose,
-            f"start {fit.best} keeps less of the held-out variance ({own:.3f}) than principal components "
-            f"({linear:.3f}): in its place the model is {LINEAR_MODEL}",
-        )
-    if summary.disagreed is not None:
-        say(
-            verbose,
-            f"other starts find other latents than start {fit.best} (correlation {floored(summary.disagreed)}): in its "
-            f"place the model is {LINEAR_MODEL}",
-        )
+    if summary.why_linear is not None:
+        say(verbose, f"in place of start {fit.best} the model is {LINEAR_MODEL}: {summary.why_linear}")
     repeats = zip(fit.latent_names, summary.latents_agreement(fit.starts, fit.best), strict=True)
     loose = [f"{name} ({value:.2f})" for name, value in repeats if value < REPEATS]
-    if loose:
+    if loose and not summary.linear:
         say(verbose, f"latents that other starts do not find again (correlation): {', '.join(loose)}")
     if fit.schema.n_features < 2:
         return

@@ -166,21 +166,26 @@ def decide(candidates: Sequence[Candidate]) -> Choice:
     for own in ordered:
         more = following[own.n_latents]
         if own.independent and not (more is not None and gains(own, more)):
+            found = own.residual
             reason = (
-                f"the smallest number at which no residuals of two features share {LEAST_SHARED:.0%} of a feature's "
-                f"variance at a rank correlation above {WEAK} (strongest: {own.residual.share:.1%}, "
-                f"{own.residual.correlation:.2f})"
+                f"the smallest number at which no residuals of two features have a rank correlation above {WEAK} and "
+                f"above chance ({found.limit:.2f}) and share {LEAST_SHARED:.0%} of a feature's variance (strongest: "
+                f"{found.correlation:.2f}, {found.share:.1%})"
             )
             if more is not None:
                 reason += f" and {more.n_latents} latents do not raise the held-out bound"
             return Choice(own.n_latents, reason, True, table_of(ordered))
     best = max(ordered, key=lambda own: own.bounds.mean() if len(own.bounds) else own.n_latents)
     kept = next(own for own in ordered if _as_good(own, best) or own.r2 >= _ENOUGH_KEPT)
+    why = (
+        "whose held-out bound is within one standard error of the best"
+        if _as_good(kept, best)
+        else f"that keeps {_ENOUGH_KEPT:.0%} of the held-out variance"
+    )
     reason = (
         f"undecided, since with {ordered[0].n_latents} to {ordered[-1].n_latents} latents some features still depend "
         f"on each other (rank correlation of residuals {min(own.residual.correlation for own in ordered):.2f} or "
-        f"more): the smallest number that keeps {_ENOUGH_KEPT:.0%} of the held-out variance, or whose held-out bound "
-        "is within one standard error of the best"
+        f"more): the smallest number {why}"
     )
     return Choice(kept.n_latents, reason, False, table_of(ordered))
 

@@ -9,9 +9,17 @@ import torch
 from numpy.typing import NDArray
 
 from unmix.audit.describe import encode_rows, explained
-from unmix.audit.finding import listed
-from unmix.audit.input import Reconstruction, evenly, stratify
-from unmix.audit.notes import TRAINING_ROWS, Note, note_constant, note_training, note_unlike, note_without_domain
+from unmix.audit.finding import counted, listed
+from unmix.audit.input import LEAST_ROWS, Reconstruction, evenly, stratify
+from unmix.audit.notes import (
+    FEW_HELD_OUT,
+    TRAINING_ROWS,
+    Note,
+    note_constant,
+    note_training,
+    note_unlike,
+    note_without_domain,
+)
 from unmix.audit.residuals import AUDITED_SHARE, residual_dependence
 from unmix.audit.result import Audit
 from unmix.audit.sources import N_POINTS, audit_latents, audit_model
@@ -106,6 +114,14 @@ def _notes_of(fit: LatentFit) -> tuple[Note, ...]:
     if not found.held_out[0]:
         said = "No rows were held out: the audited ones are those that the fit was trained on, which flatters it."
         notes.append(Note(TRAINING_ROWS, said, {"rows": len(found.groups), "training_rows": len(found.groups)}))
+    audited = len(found.audited_latents) or len(found.groups)
+    if audited < LEAST_ROWS:
+        said = (
+            f"Only {counted(audited, 'row')} of the fit can be audited: those held out, as no domain has enough "
+            "training rows. For a first look pass the rows of the fit, which flatters it, or else new ones: "
+            "audit(X, y); command line: unmix audit RUN TABLE."
+        )
+        notes.append(Note(FEW_HELD_OUT, said, {"rows": audited, "rows_needed": LEAST_ROWS}))
     if isinstance(fit.schema, FeatureSchema):
         notes += note_constant(found.r2_variance, fit.schema.names)
     return tuple(notes)

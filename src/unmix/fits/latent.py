@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from unmix.audit.counterfactuals import CounterfactualCheck, check_counterfactuals
 from unmix.audit.describe import Description, with_training_rows
+from unmix.audit.finding import floored
 from unmix.audit.input import LEAST_SHARED, ResidualDependence, stratify
 from unmix.audit.left_over import left_over
 from unmix.audit.notes import training_fingerprints
@@ -56,7 +57,7 @@ class LatentSummary(Summary):
     residual, residual_audited : ResidualDependence as the fit and as the audit takes it, or None where not asked
     simplified : whether the model is a linear one because features depend on each other, given the latents
     less_kept : shares of the held-out variance that networks and principal components keep, where the model is a linear
-        one because the former is less
+        one because the former is less, or perhaps so within one standard error
     disagreed : mean over the latents of their median correlation in other starts, where the model is a linear one
         because it is low
     selection : DataFrame, one row for each number of latents that was tried, or None
@@ -87,7 +88,24 @@ class LatentSummary(Summary):
     @property
     def linear(self) -> bool:
         """Whether the kept start was replaced by a linear model."""
-        return self.simplified or self.less_kept is not None or self.disagreed is not None
+        return self.why_linear is not None
+
+    @property
+    def why_linear(self) -> str | None:
+        """Why a linear model took the place of the kept start, in words; None where none did."""
+        if self.simplified:
+            return "some features still depend on each other, given the latents"
+        if self.less_kept is not None:
+            own, linear = self.less_kept
+            keep = "the networks keep" if own < linear else "within one standard error, the networks may keep"
+            return (
+                f"{keep} less of the held-out variance ({own:.3f}) than as many principal components ({linear:.3f}), "
+                "perhaps for lack of rows"
+            )
+        if self.disagreed is not None:
+            alike = floored(self.disagreed)
+            return f"networks that begin elsewhere find other latents (correlation {alike}), perhaps for lack of rows"
+        return None
 
     @property
     def support(self) -> NDArray[np.bool_]:

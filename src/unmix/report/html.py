@@ -110,7 +110,7 @@ def render(fit: LatentFit, audit: Audit) -> str:
         most_downloaded=_MOST_DOWNLOADED,
         untrained=kept_as_begun(fit),
         linear_model=LINEAR_MODEL,
-        disagreed=None if fit.summary.disagreed is None else floored(fit.summary.disagreed),
+        why_linear=summary.why_linear,
         restarts=fit.starts.to_dict("records"),
         terms=_terms(fit.starts),
         caveats=caveats(fit),
@@ -226,19 +226,27 @@ def _verdict(fit: LatentFit) -> str:
             float(found.agreement_latents[others].mean()),
             fit.summary.latents_agreement(fit.starts, fit.best),
         )
-        low = [name for name, median in zip(fit.latent_names, medians, strict=True) if median < REPEATS]
-        word = "are reproducible" + (f", except {listed(low)}" if low else "")
-        if len(low) == len(medians):
-            word = "are not reproducible; interpret them with care"
+        named = list(zip(fit.latent_names, medians, strict=True))
+        low, high = [n for n, median in named if median < REPEATS], [n for n, median in named if median >= REPEATS]
+        of = "linear model's" if fit.summary.linear else "kept"
+        said = f"Other starts find the {of} latents again"
+        if low:
+            said = f"Other starts do not find the {of} latents again; interpret them with care"
+        if low and high:
+            said = f"Of the {of} latents, other starts find {listed(high)} again, but not {listed(low)}"
         compared = found.agreement[np.ix_(*[[fit.best, *others]] * 2)]
-        worse = len(others) - len(_comparable(fit))
-        aside = f", not counting {worse} of {len(others)} other starts, which fit clearly worse" if worse else ""
-        if len(others) > 1 and all_worse(fit.starts["held_out_objective"], difference_error(fit.starts), fit.best):
-            aside = f", by the best of {len(others)} other starts, which all fit clearly worse"
         parts.append(
-            f"The kept latents {word}{aside} (mean correlation with their partners in the other starts {mean:.2f}; "
-            f"over all pairs of starts {mean_of_pairs(compared):.2f})."
+            f"{said} (mean correlation with their partners in the other starts {mean:.2f}; over all pairs of starts "
+            f"{mean_of_pairs(compared):.2f})."
         )
+        worse = len(others) - len(_comparable(fit))
+        if len(others) > 1 and all_worse(fit.starts["held_out_objective"], difference_error(fit.starts), fit.best):
+            parts.append(f"All {len(others)} other starts fit clearly worse; the best of them counts.")
+        elif worse:
+            verb, fits = ("does", "it fits") if worse == 1 else ("do", "they fit")
+            parts.append(f"{worse} of {len(others)} other starts {verb} not count, as {fits} clearly worse.")
+        if fit.summary.linear:
+            parts.append("The linear model itself is the same for every random_state.")
     audited = found.audited_strata if len(found.audited_latents) else found.strata
     if (np.bincount(audited[audited >= 0], minlength=2) >= LEAST_ROWS).sum() > 1:
         parts.append(
