@@ -84,9 +84,10 @@ REAL_FOLDERS = ("real", "real_further", "real_fresh", "real_unseen")
 ON_ALL_TABLES = tuple(method for method in LINEAR if method != "NMF")
 BY_METHOD_WORDS = (
     "All tables of the four sections above, each weighing the same (two numbers of latents of the light "
-    "tunnel are averaged). “Better, worse”: on how many tables unmix is more than 0.02 above or below the method. NMF "
-    "takes only some of the tables. A single method is named in each row: the best of six is another one on each "
-    "table, and nothing in a table says which."
+    "tunnel are averaged). “Better, worse”: on how many tables unmix is more than 0.02 above or below the method. “As "
+    "good as the best”: on how many of the tables with known factors a method is at most 0.02 below the best of the "
+    "six linear ones, which is another one on each table, and nothing in a table says which. NMF takes only some of "
+    "the tables."
 )
 REAL_WORDS = (
     "`python benchmarks/real.py`: default settings, the same held-out fifth of every domain for all methods. Variance: "
@@ -291,6 +292,8 @@ def _by_method() -> pd.DataFrame:
         "known factors": rows[rows["part"] == "fit"].pivot_table(index="table", columns="method", values="known"),
         "halves": rows[rows["part"] == "halves"].pivot_table(index="table", columns="method", values="agreement"),
     }
+    known = means["known factors"][["CGVAE", *ON_ALL_TABLES]].dropna()
+    best = known[[*ON_ALL_TABLES]].max(axis=1)
     found = []
     for method in ("CGVAE", *ON_ALL_TABLES):
         row: dict[str, object] = {"method": method}
@@ -304,6 +307,7 @@ def _by_method() -> pd.DataFrame:
             row[f"{name}: unmix minus method"], row[f"{name}: better, worse"] = (
                 ("", "") if method == "CGVAE" else (interval, counts)
             )
+        row["known factors: as good as the best"] = (known[method] >= best - 0.02).sum()
         found.append(row)
     return pd.DataFrame(found)
 

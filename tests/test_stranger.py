@@ -42,9 +42,11 @@ def test_a_trained_model_does_not_say_so(model, tmp_path):
 
 def test_novelty_with_few_rows_says_what_it_takes(wine, model):
     # 30 rows, but 16 held out at fit: nothing is said of too few new rows where the known ones are too few.
-    said = str(model.novelty(wine[0][:30]))
-    assert "too few rows to tell whether the mixing is that of the fit: 20 rows inside that range are needed" in said
-    assert "among these and among those held out at fit" in said
+    found = model.novelty(wine[0][:30] * 2)
+    assert "too few rows to tell whether these lie in the range of the fit" in str(found)
+    assert "at fit at least 20 must be held out" in str(found)
+    assert found.domains["inside"].isna().all()
+    assert found.domains["verdict"].tolist() == ["cannot tell"]
 
 
 def test_refused_columns_stand_on_lines_of_their_own(wine, model):
