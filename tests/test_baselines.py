@@ -66,7 +66,7 @@ def test_contract(name, frame, labels, tmp_path):
 def test_the_report_states_what_each_model_assumes(name, terms, frame, labels, tmp_path):
     model = make(name, max_epochs=1).fit(frame, labels)
     text = model.report(tmp_path / "r.html").read_text()
-    assert f"such that {model.assumption}." in text
+    assert f"assuming that {model.assumption}." in text
     assert ("ignores the domains" in text) is (name in WITHOUT)
     assert all(f"<th>{word}</th>" in text for word in ["reconstruction", *terms])
 
