@@ -51,6 +51,9 @@ def test_fit_transform_report(table, frame):
         "report.html",
         "done.json",
     }
+    text = (table / "runs/a/README.txt").read_text()
+    assert all(name in text for name in names - {"README.txt"})
+    assert "selection.csv" not in text
     assert json.loads((table / "runs/a/config.json").read_text())["settings"]["n_latents"] == 2
     done = run("transform", "runs/a", "t.csv", "--out", "z.csv", cwd=table)
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import unmix
 from unmix import CGVAE, DataWarning
+from unmix.audit import novelty
 from unmix.baselines import IVAE, BetaVAE
 from unmix.cli import app
 from unmix.errors import DataError, DomainError
@@ -89,7 +90,14 @@ def test_what_cannot_be_told_is_not_told(model, rows):
     few = model.novelty(rows[0][:10])
     assert few.domains["verdict"].tolist() == ["cannot tell"]
     assert not few.new_mixing
-    assert "too few rows to tell" in str(few)
+    said = "too few rows to tell whether the mixing is that of the fit: 20 rows inside that range are needed"
+    assert f"{said}, among these and among those held out at fit" in str(few)
+
+
+def test_a_test_that_was_made_is_said_where_the_range_cannot_be_told():
+    row = {"inside": np.nan, "mixing_p": 0.001, "outside_p": 0.001, "feature": "a", "ratio": 3.0}
+    assert "a new mixing" in novelty._of_mixing(row)
+    assert "at fit at least 20 must be held out" in novelty._of_mixing(row | {"mixing_p": np.nan})
 
 
 def test_what_calibrates_is_saved_and_old_folders_say_so(model, rows, tmp_path):

@@ -18,6 +18,7 @@ from unmix.bench.selection import SELECTED
 from unmix.cli import app
 from unmix.errors import SettingError
 from unmix.estimators.selection import Candidate, decide, prepared, principal_components
+from unmix.fits.latent import LatentSummary
 
 SHORT = {"n_restarts": 1, "max_epochs": 2, "verbose": 0}
 
@@ -207,6 +208,7 @@ def test_auto_survives_clone_storage_and_pipelines(auto, linear, tmp_path):
     assert (again.n_latents, again.n_latents_) == ("auto", 3)
     assert again.residual_dependence_ == auto.residual_dependence_
     pd.testing.assert_frame_equal(again.selection_, auto.selection_)
+    assert "selection.csv " in (tmp_path / "m" / "README.txt").read_text()
     np.testing.assert_array_equal(again.transform(linear[0]), auto.transform(linear[0]))
     auto.report(tmp_path / "r.html")
     pipeline = make_pipeline(StandardScaler(), clone(auto).set_params(n_restarts=1, max_epochs=1)).fit(*linear)
@@ -225,10 +227,14 @@ def test_wide_tables_take_the_number_of_components(linear):
 
 
 @pytest.mark.slow
-def test_auto_that_cannot_decide_warns_with_its_table():
+@pytest.mark.parametrize("why", [None, "some reason"])
+def test_auto_that_cannot_decide_warns_with_its_table(why, monkeypatch):
+    monkeypatch.setattr(LatentSummary, "why_linear", why)
     rng = np.random.default_rng(0)
     pairs = np.repeat(rng.standard_normal((600, 6)), 2, axis=1) + 0.7 * rng.standard_normal((600, 12))
-    with pytest.warns(DataWarning, match=r"(?s)n_latents='auto' is undecided.*n_latents .*residual.*set n_latents"):
+    undecided = r"(?s)n_latents='auto' is undecided.*n_latents .*residual.*set n_latents to a number\."
+    ending = "$" if why is None else r" The model is the linear model .*: some reason\.$"
+    with pytest.warns(DataWarning, match=undecided + ending):
         model = CGVAE("auto", **SHORT).fit(pairs)
     assert 1 <= model.n_latents_ <= 12
 

@@ -1,4 +1,4 @@
-"""What counts as a number: where a setting asks for one, which True and False do not, and as text."""
+"""What counts as a number: where a setting asks for one, which True and False do not, and as text; with its noun."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def is_number(value: object) -> bool:
 def reads_as_number(text: str) -> bool:
     """Whether ``text`` is a number as files write it, such as -1, 2.5, .5, 1e-3, inf or nan."""
     return _NUMBER.fullmatch(text) is not None
+
+
+def counted(number: int, thing: str) -> str:
+    """A number with its noun: "1 domain", "3 domains"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -42,11 +42,12 @@ from numpy.typing import NDArray
 
 from unmix.audit import independence, sparsity
 from unmix.audit.check import Check, CheckResult, Context
-from unmix.audit.finding import Finding, Verdict, counted, listed
+from unmix.audit.finding import Finding, Verdict, listed
 from unmix.audit.input import LEAST_ROWS, AuditInput
 from unmix.audit.moments import LEAST_SD, Moments, averages, by_labels_alone, measure, moments_of, normal_scores
 from unmix.audit.routes import STRUCTURE, Shared, route_shares, tied
 from unmix.audit.sparsity import SURE
+from unmix.numbers import counted
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -22,10 +22,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import kolmogorov
 
-from unmix.audit.finding import counted, listed
+from unmix.audit.finding import listed
 from unmix.audit.input import LEAST_ROWS, evenly
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel
+from unmix.numbers import counted
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from unmix.files import json_ready
+from unmix.numbers import counted
 
 Verdict = Literal["holds", "fails", "cannot tell"]
 
@@ -66,11 +67,6 @@ class Finding:
         """The finding, ready for strict JSON."""
         result: dict[str, object] = json_ready({"code": self.code, **asdict(self)})
         return result
-
-
-def counted(number: int, thing: str) -> str:
-    """A number with its noun: "1 domain", "3 domains"."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def there(number: int, thing: str) -> str:

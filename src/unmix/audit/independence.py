@@ -41,8 +41,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from unmix.audit.check import Check, CheckResult, Context
-from unmix.audit.finding import Finding, Verdict, counted, listed
+from unmix.audit.finding import Finding, Verdict, listed
 from unmix.audit.input import LEAST_ROWS, AuditInput
+from unmix.numbers import counted
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

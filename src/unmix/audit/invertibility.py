@@ -30,8 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmix.audit.check import Check, CheckResult, Context
-from unmix.audit.finding import Finding, Said, counted, floored
+from unmix.audit.finding import Finding, Said, floored
 from unmix.audit.input import AuditInput, Simulated
+from unmix.numbers import counted
 
 Floats = NDArray[np.float64]
 Doubts = dict[int, Said]

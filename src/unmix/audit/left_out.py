@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmix.audit.agreement import REPEATS, agreement
-from unmix.audit.finding import Finding, counted, listed
+from unmix.audit.finding import Finding, listed
+from unmix.numbers import counted
 
 Floats = NDArray[np.float64]
 

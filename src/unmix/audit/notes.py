@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from unmix.audit.describe import chunks
-from unmix.audit.finding import counted, listed
+from unmix.audit.finding import listed
 from unmix.audit.input import LEAST_TRAINING_ROWS, Reconstruction, evenly
 from unmix.data.batches import Rows
+from unmix.numbers import counted
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -32,10 +32,10 @@ from scipy.spatial import cKDTree
 from scipy.stats import norm, t
 
 from unmix.audit.describe import Description, chunks
-from unmix.audit.finding import counted
 from unmix.audit.input import LEAST_ROWS, evenly
 from unmix.data.batches import Rows
 from unmix.models.base import FittedModel
+from unmix.numbers import counted
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -71,14 +71,13 @@ class Novelty:
         NaN for rows that are not inside, where the model extrapolates; ``feature``: the feature with that residual.
     domains : DataFrame, one row per domain
         ``domain``; ``rows``; ``inside``: share of rows inside the range, NaN if fewer than 20 rows were held out at
-        fit; ``latents_p`` and ``latent``: p-value of means
-        and spreads of the latents beyond those of known domains, and the most extreme latent; ``mixing_p``: p-value
-        of features that do not follow the mixing of the fit, from rows inside the range, or from those outside it if
-        fewer than 20 are inside; ``outside_p``: p-value of features outside the range that the model does not
-        describe, where it extrapolates; ``feature`` and ``ratio``: the most extreme feature of these tests, and the
-        factor by which its mean square residual is larger; ``verdict``: "new mixing", "wrong outside the range", "new
-        domain", "as known" or "cannot tell". p-values are corrected for the number of latents or features; NaN if not
-        testable.
+        fit; ``latents_p`` and ``latent``: p-value of means and spreads of the latents beyond those of known domains,
+        and the most extreme latent; ``mixing_p``: p-value of features that do not follow the mixing of the fit, from
+        rows inside the range, or from those outside it if fewer than 20 are inside; ``outside_p``: p-value of features
+        outside the range that the model does not describe, where it extrapolates; ``feature`` and ``ratio``: the most
+        extreme feature of these tests, and the factor by which its mean square residual is larger; ``verdict``: "new
+        mixing", "wrong outside the range", "new domain", "as known" or "cannot tell". p-values are corrected for the
+        number of latents or features; NaN if not testable.
 
     A p-value is the probability, at most, that a domain with the mixing of the fit (``mixing_p``), or one more domain
     like the known ones (``latents_p``), is as extreme or more. ``verdict`` reports p-values below 0.05; of 20 domains
@@ -396,7 +395,7 @@ def _of_mixing(row: Any) -> str:
     how = f"the mean square residual of {row['feature']} is {row['ratio']:.1f} times that in rows of the fit"
     if row["ratio"] < 1.0 + TOLERANCE:
         how = f"{row['feature']} does not follow the latents as in rows of the fit"
-    if np.isnan(row["inside"]):
+    if np.isnan(mixing_p) and np.isnan(row["inside"]):
         return (
             "too few rows to tell whether these lie in the range of the fit and follow its mixing: at fit at least "
             f"{LEAST_ROWS} must be held out (validation_fraction)."

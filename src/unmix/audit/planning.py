@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from unmix.audit.finding import counted, listed
+from unmix.audit.finding import listed
 from unmix.audit.input import AuditInput, Simulated, evenly, paired_correlation
 from unmix.audit.remedies import Remedy, blocks, find_remedies
 from unmix.audit.result import verdict_line
@@ -32,6 +32,7 @@ from unmix.datasets.supports import Plan as Design
 from unmix.datasets.supports import draw_support
 from unmix.errors import SettingError
 from unmix.files import json_ready
+from unmix.numbers import counted
 from unmix.theory import check_support, domains_needed, free_sets, undetermined
 from unmix.validation import AT_LEAST_ZERO, RandomLike, random_seed, whole
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from unmix.audit.finding import counted, listed
+from unmix.audit.finding import listed
 from unmix.audit.routes import Routes, Shared, pair_routes
+from unmix.numbers import counted
 from unmix.theory import free_sets, undetermined
 
 Bools = NDArray[np.bool_]

@@ -46,11 +46,12 @@ from scipy.stats import chi2, norm, rankdata
 
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.describe import chunks
-from unmix.audit.finding import Finding, counted, listed
+from unmix.audit.finding import Finding, listed
 from unmix.audit.input import LEAST_SHARED, UNEVEN_CHANGE, UNEVEN_SHARE, AuditInput, ResidualDependence, evenly
 from unmix.data.batches import Rows
 from unmix.distributions.likelihood import Gaussian
 from unmix.models.base import FittedModel
+from unmix.numbers import counted
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

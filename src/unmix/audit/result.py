@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmix.audit.finding import Finding, counted, left_by_latents, there
+from unmix.audit.finding import Finding, left_by_latents, there
 from unmix.audit.notes import Note
 from unmix.audit.remedies import Remedy
 from unmix.errors import SettingError
 from unmix.files import json_ready
+from unmix.numbers import counted
 
 NOT_TESTED = "not tested"
 Floats = NDArray[np.float64]

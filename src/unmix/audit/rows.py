@@ -14,8 +14,9 @@ import numpy as np
 from scipy.stats import chi2, norm
 
 from unmix.audit.check import Check, CheckResult, Context
-from unmix.audit.finding import Finding, counted
+from unmix.audit.finding import Finding
 from unmix.audit.input import LEAST_ROWS, AuditInput
+from unmix.numbers import counted
 
 CONDITION = "rows"
 _LEVEL = 0.05 / 3

@@ -41,8 +41,9 @@ from scipy.stats import nbinom, norm
 from unmix.audit import independence
 from unmix.audit.check import Check, CheckResult, Context
 from unmix.audit.directions import contested_pairs
-from unmix.audit.finding import Finding, counted, listed
+from unmix.audit.finding import Finding, listed
 from unmix.audit.input import AuditInput, evenly
+from unmix.numbers import counted
 from unmix.theory import DomainCount, domains_needed, free_sets
 
 Floats = NDArray[np.float64]

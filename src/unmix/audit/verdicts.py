@@ -26,13 +26,14 @@ from unmix.audit import agreement, changes, independence, invertibility, positiv
 from unmix.audit.agreement import Repeats
 from unmix.audit.changes import Changes
 from unmix.audit.check import Check, Context
-from unmix.audit.finding import Finding, Said, counted, left_by_latents, listed, there
+from unmix.audit.finding import Finding, Said, left_by_latents, listed, there
 from unmix.audit.input import LEAST_ROWS, AuditInput
 from unmix.audit.remedies import Remedy, blocks, find_remedies
 from unmix.audit.result import NOT_TESTED, Audit
 from unmix.audit.routes import ROUTES, STRUCTURE, route_shares, tied
 from unmix.audit.rows import rows_needed
 from unmix.audit.sparsity import SURE, Support
+from unmix.numbers import counted
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from unmix.errors import DomainError, warn
 from unmix.forms import LabelsLike
 from unmix.labels import UNNAMED, label_text, labels_frame, natural_order
-from unmix.numbers import reads_as_number
+from unmix.numbers import counted, reads_as_number
 
 MOST_LEVELS = 50
 _WITHIN = "within "
@@ -52,8 +52,7 @@ class Column:
             return f"{self.name}: continuous, mean {self.center:.4g}, sd {self.scale:.4g}"
         within = f" within {self.parent}" if self.parent else ""
         shown = ", ".join(self.levels[:_SHOWN]) + (", …" if len(self.levels) > _SHOWN else "")
-        noun = "level" if len(self.levels) == 1 else "levels"
-        return f"{self.name}: categorical{within}, {len(self.levels)} {noun} ({shown})"
+        return f"{self.name}: categorical{within}, {counted(len(self.levels), 'level')} ({shown})"
 
 
 @dataclass(frozen=True)

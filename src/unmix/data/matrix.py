@@ -25,7 +25,7 @@ from unmix.data.cells import Cells, Floats
 from unmix.data.columns import listed, refuse_duplicates
 from unmix.errors import DataError
 from unmix.forms import DataLike, familiar
-from unmix.numbers import reads_as_number
+from unmix.numbers import counted, reads_as_number
 
 _SHOWN = 5
 _LARGEST = 1e100
@@ -99,7 +99,7 @@ def check_values(matrix: Floats | Cells, names: Sequence[str], missing: str) -> 
     cells = Cells.of(matrix)
     if cells.all_finite():
         return
-    _refuse_where(cells.where(np.isinf), names, "infinite value (inf)", "Replace them or drop those rows.")
+    _refuse_where(cells.where(np.isinf), names, "infinite value", "inf", "Replace them or drop those rows.")
     if missing != "mask":
         mend = "Fill them, or drop those rows."
         if missing == "error":
@@ -107,7 +107,7 @@ def check_values(matrix: Floats | Cells, names: Sequence[str], missing: str) -> 
                 'Fill them, drop those rows, or fit with missing="mask" (command line: --missing mask) to leave them '
                 "out of the likelihood."
             )
-        _refuse_where(cells.where(np.isnan), names, "missing value (NaN)", mend)
+        _refuse_where(cells.where(np.isnan), names, "missing value", "NaN", mend)
 
 
 def check_trainable(matrix: Floats | Cells, names: Sequence[str]) -> None:
@@ -146,12 +146,8 @@ def check_trainable(matrix: Floats | Cells, names: Sequence[str]) -> None:
         )
 
 
-def _several(noun: str, number: int) -> str:
-    return noun if number == 1 else f"{noun}s"
-
-
 def _refuse_where(
-    bad: tuple[NDArray[np.int64], NDArray[np.int64]], names: Sequence[str], what: str, remedy: str
+    bad: tuple[NDArray[np.int64], NDArray[np.int64]], names: Sequence[str], what: str, sign: str, remedy: str
 ) -> None:
     rows, columns = bad
     if not len(rows):
@@ -159,10 +155,10 @@ def _refuse_where(
     places = ", ".join(
         f"row {row} column {names[k]!r}" for row, k in zip(rows[:_SHOWN].tolist(), columns.tolist(), strict=False)
     )
-    more, n_columns = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else "", len(set(columns.tolist()))
+    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
     raise DataError(
-        f"Input X contains {len(rows)} {what.replace('value', _several('value', len(rows)))} in {n_columns} "
-        f"{_several('column', n_columns)}: {places}{more}. {remedy}"
+        f"Input X contains {counted(len(rows), what)} ({sign}) in {counted(len(set(columns.tolist())), 'column')}: "
+        f"{places}{more}. {remedy}"
     )
 
 

@@ -17,11 +17,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from sklearn.base import BaseEstimator
 
 from unmix.audit.agreement import REPEATS
-from unmix.audit.finding import counted
 from unmix.data.kinds import announced
 from unmix.errors import warn
 from unmix.estimators.prepare import Prepared
 from unmix.fits.latent import LINEAR_MODEL, LatentFit, kept_as_begun
+from unmix.numbers import counted
 from unmix.terminal import duration, printable
 
 LONG = 3600.0

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmix.audit.describe import encode_rows, explained
-from unmix.audit.finding import counted, listed
+from unmix.audit.finding import listed
 from unmix.audit.input import LEAST_ROWS, Reconstruction, evenly, stratify
 from unmix.audit.notes import (
     FEW_HELD_OUT,
@@ -30,6 +30,7 @@ from unmix.fits.adversarial import GANFit
 from unmix.fits.choice import difference_error
 from unmix.fits.fit import AnyFit
 from unmix.fits.latent import LatentFit
+from unmix.numbers import counted
 
 
 @dataclass(frozen=True)

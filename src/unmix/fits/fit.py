@@ -40,8 +40,7 @@ config.json        what was asked: estimator, settings, seed, versions
 {schema}
 {files}
 done.json          written last: the folder is complete; the SHA-256 of every file that unmix wrote
-The command line adds latents.csv (the latents of the rows) and report.html (the page). Where the fit chose the number
-of latents, selection.csv has the numbers that it tried.
+The command line adds latents.csv (the latents of the rows) and report.html (the page).
 
 {use}
 """

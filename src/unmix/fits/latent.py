@@ -40,6 +40,7 @@ history.jsonl      held-out objective and its terms, one line per epoch and star
 restarts.csv       one line per start
 mixing.csv         features x latents: |dx/dz|, in {unit}
 effects.csv        how each domain moves each latent, with 95 % intervals"""
+_OF_SELECTION = "\nselection.csv      one line for each number of latents that was tried"
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +162,8 @@ class LatentSummary(Summary):
             arrays |= {f"residuals/{key}": value for key, value in self.residuals.arrays().items()}
         if self.counterfactuals is not None:
             arrays |= {f"counterfactuals/{key}": value for key, value in self.counterfactuals.arrays().items()}
-        return Parts(arrays, scalars, _FILES.format(unit=fit.model.likelihood.unit))
+        chosen = "" if self.selection is None else _OF_SELECTION
+        return Parts(arrays, scalars, _FILES.format(unit=fit.model.likelihood.unit) + chosen)
 
     @classmethod
     def read(cls, saved: Saved) -> tuple[Self, pd.DataFrame, int]:
