@@ -10,10 +10,10 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from audit_fits import summarise as audit_counts
 from scipy import stats
+from summarise_real import real_sections
 from translator_terms import compared
 
 from unmix.bench import figures, summary
@@ -71,56 +71,6 @@ ALL_LAYERS = (
     "half of the digits, as half of all translations go to or from that domain; none of these does. If domains differ "
     'only in colours, `modulation="colours"` makes sure of it. Columns as above:\n'
 )
-LINEAR = (
-    "PCA",
-    "PCA + varimax",
-    "FactorAnalysis",
-    "FactorAnalysis + varimax",
-    "FastICA",
-    "joint diagonalization",
-    "NMF",
-)
-REAL_FOLDERS = ("real", "real_further", "real_fresh", "real_unseen")
-ON_ALL_TABLES = tuple(method for method in LINEAR if method != "NMF")
-BY_METHOD_WORDS = (
-    "All tables of the four sections above, each weighing the same (two numbers of latents of the light "
-    "tunnel are averaged). “Better, worse”: on how many tables unmix is more than 0.02 above or below the method. “As "
-    "good as the best”: on how many of the tables with known factors a method is at most 0.02 below the best of the "
-    "six linear ones, which is another one on each table, and nothing in a table says which. NMF takes only some of "
-    "the tables."
-)
-REAL_WORDS = (
-    "`python benchmarks/real.py`: default settings, the same held-out fifth of every domain for all methods. Variance: "
-    "share explained on held-out rows. Seeds and halves: rank correlation of matched latents between several seeds, "
-    "and between fits to halves of the rows. Factors: known factors, each by its best single latent (rank correlation, "
-    "or AUROC), mean over factors, beside the best linear method on that table. All numbers are in "
-    "`benchmarks/results/real/summary.md`. The training schedule was chosen on kang pbmc, light tunnel and parkinson "
-    "voice, the choice of the start also on olive and weather, and when to return the linear model on all of them "
-    "(`docs/select.md`). Sensors 128 and light tunnel model are simulated. Three seeds of unmix, five of the others "
-    "(kang pbmc, light tunnel model and sensors 128: five of all, before the last change of the linear model); halves: "
-    "mean of three pairs."
-)
-FURTHER_WORDS = (
-    "`python benchmarks/real.py` on twelve tables that packages of R carry, chosen for sizes and domains; as many "
-    "latents as the correlation matrix has eigenvalues above 1. Three seeds (unmix two, but on crabs, diamonds and "
-    "hawks); halves: mean of three pairs (methods that are not in the table below: two seeds, one pair). All numbers "
-    "are in `benchmarks/results/real_further/summary.md`. These tables had some influence: on cirrhosis the first "
-    "fits of two seeds differed in whether they returned the linear model, so that the data alone decide that now; "
-    "what short fits leave on these tables was in view when the limit for that was set; and fast food and mail showed "
-    "that rows far out counted for too much. Two more tables, of 49 and 56 features, were left out because of the "
-    "time they take."
-)
-FRESH_WORDS = (
-    "`python benchmarks/real.py` on sixteen more tables from packages of R, chosen in the same way before any of them "
-    "was fitted. They had influence too: halves of bodies, crime and moss showed that networks whose starts find other "
-    "latents should give way to the linear model, and its penalty was chosen on these and the tables above. Three "
-    "seeds; halves: mean of three pairs. All numbers are in `benchmarks/results/real_fresh/summary.md`."
-)
-UNSEEN_WORDS = (
-    "`python benchmarks/real.py` on six tables from packages of R, chosen in the same way, fitted once, after all "
-    "choices had been made. Three seeds; halves: mean of three pairs. All numbers are in "
-    "`benchmarks/results/real_unseen/summary.md`."
-)
 EARLIER = (
     "\n\nMeasured with an earlier training schedule: no linear starts, separate noise of each feature from the start, "
     "`sparsity=0.5`.\n\n"
@@ -151,11 +101,8 @@ def main() -> None:
         if path.exists():
             said = words + (EARLIER if name in NOT_ANEW else " ")
             parts += _study(name, said, pd.DataFrame(read_rows(path).values()))
-    parts += ["\n## Real tables\n\n" + REAL_WORDS + "\n", _table(_real_tables("real"))]
-    parts += ["\n## Further real tables\n\n" + FURTHER_WORDS + "\n", _table(_real_tables("real_further"))]
-    parts += ["\n## Fresh real tables\n\n" + FRESH_WORDS + "\n", _table(_real_tables("real_fresh"))]
-    parts += ["\n## Unseen real tables\n\n" + UNSEEN_WORDS + "\n", _table(_real_tables("real_unseen"))]
-    parts += ["\n## Real tables, method by method\n\n" + BY_METHOD_WORDS + "\n", _table(_by_method())]
+    for title, words, table in real_sections(RESULTS):
+        parts += [f"\n## {title}\n\n{words}\n", _table(table)]
     counted, table = _others(RESULTS / "others" / ROWS)
     parts += [f"\n## Data of other groups' generators\n\n{OTHERS_WORDS} {counted}\n", _table(table)]
     sachs = RESULTS / "sachs.csv"
@@ -222,7 +169,8 @@ def _update_readme(targets: pd.DataFrame, sachs: pd.DataFrame, audit: Path) -> N
     if audit.exists():
         paragraphs = (*paragraphs, _fits_in_words(audit))
     before_table, *after_table = [textwrap.fill(paragraph, 128) for paragraph in paragraphs]
-    real = [textwrap.fill("Real tables and two simulated ones. " + REAL_WORDS, 128), _table(_real_tables("real"))]
+    _, words, tables = real_sections(RESULTS)[0]
+    real = [textwrap.fill(f"Real tables and two simulated ones. {words}", 128), _table(tables)]
     text = "\n\n".join([*real, before_table, _table(table), *after_table]) + "\n"
     readme = ROOT / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split(README_MARKS[0])
@@ -247,73 +195,6 @@ def _others(path: Path) -> tuple[str, pd.DataFrame]:
     table = sizes.join(means.map("{:.3f}".format)).rename(columns={OTHERS[0]: "CG-VAE"})
     table["seeds"] = seeds.map(len)
     return words, table.loc[means.index].reset_index()
-
-
-def _measured(folder: str) -> pd.DataFrame:
-    """Rows of ``real.py`` without errors; of what was measured again the last. ``known``: mean over known factors."""
-    rows = pd.DataFrame(list(read_rows(RESULTS / folder / ROWS).values()))
-    rows = rows.drop_duplicates(["table", "n_latents", "method", "seed", "part"], keep="last")
-    rows = rows[rows["error"].isna() & (rows["n_latents"] > 0)]
-    found = rows["factors"].map(lambda own: [one["value"] for one in own.values()] if isinstance(own, dict) else [])
-    known = found.map(lambda values: np.mean(values) if values else np.nan)
-    fitted = rows[rows["method"] == "CGVAE"]["table"].unique()
-    return rows.assign(known=known)[rows["table"].isin(fitted)]
-
-
-def _real_tables(folder: str) -> pd.DataFrame:
-    """One row a table and number of latents: CG-VAE beside linear methods."""
-    found = []
-    for (name, n_latents), own in _measured(folder).groupby(["table", "n_latents"]):
-
-        def mean(part: str, column: str, method: str, own: pd.DataFrame = own) -> float:
-            return float(own[(own["part"] == part) & (own["method"] == method)][column].mean())
-
-        scores = {method: mean("fit", "known", method) for method in ("CGVAE", *LINEAR)}
-        best = max(LINEAR, key=lambda method: scores[method] if scores[method] == scores[method] else -1.0)
-        found.append(
-            {
-                "table": name.replace("_", " "),
-                "latents": n_latents,
-                "variance: PCA / unmix": _pair(mean("fit", "variance", "PCA"), mean("fit", "variance", "CGVAE")),
-                "seeds: FastICA / unmix": _pair(*(mean("seeds", "agreement", m) for m in ("FastICA", "CGVAE"))),
-                "halves: FastICA / unmix": _pair(*(mean("halves", "agreement", m) for m in ("FastICA", "CGVAE"))),
-                "factors: best linear / unmix": "none known"
-                if np.isnan(scores["CGVAE"])
-                else f"{_pair(scores[best], scores['CGVAE'])} ({best})",
-            }
-        )
-    return pd.DataFrame(found)
-
-
-def _by_method() -> pd.DataFrame:
-    """Means over all tables, and CG-VAE minus each linear method, paired over tables, with 95 % intervals."""
-    rows = pd.concat([_measured(folder) for folder in REAL_FOLDERS])
-    means = {
-        "known factors": rows[rows["part"] == "fit"].pivot_table(index="table", columns="method", values="known"),
-        "halves": rows[rows["part"] == "halves"].pivot_table(index="table", columns="method", values="agreement"),
-    }
-    known = means["known factors"][["CGVAE", *ON_ALL_TABLES]].dropna()
-    best = known[[*ON_ALL_TABLES]].max(axis=1)
-    found = []
-    for method in ("CGVAE", *ON_ALL_TABLES):
-        row: dict[str, object] = {"method": method}
-        for name, table in means.items():
-            table = table[["CGVAE", *ON_ALL_TABLES]].dropna()
-            gain = table["CGVAE"] - table[method]
-            half = stats.t.ppf(0.975, len(gain) - 1) * gain.sem()
-            interval = f"{gain.mean():+.3f} [{gain.mean() - half:+.3f}, {gain.mean() + half:+.3f}]"
-            counts = f"{(gain > 0.02).sum()}, {(gain < -0.02).sum()}"
-            row[f"{name}, {len(table)} tables"] = f"{table[method].mean():.3f}"
-            row[f"{name}: unmix minus method"], row[f"{name}: better, worse"] = (
-                ("", "") if method == "CGVAE" else (interval, counts)
-            )
-        row["known factors: as good as the best"] = (known[method] >= best - 0.02).sum()
-        found.append(row)
-    return pd.DataFrame(found)
-
-
-def _pair(first: float, second: float) -> str:
-    return f"{first:.3f} / {second:.3f}"
 
 
 def speed_page(text: str, folder: Path) -> str:

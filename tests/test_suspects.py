@@ -104,6 +104,29 @@ def test_wild_rows_are_listed_and_counted():
     assert "row 8 column 'x0': -6000." in said_of(table)[0]
 
 
+@pytest.mark.parametrize("unit", [1.0, -1.8, 1e-9, 1e7])
+@pytest.mark.parametrize("offset", [0.0, 32.0, -273.15])
+@pytest.mark.parametrize("kind", ["normal", "t, 2 degrees", "log-normal", "ages", "clusters"])
+def test_columns_that_are_the_same_but_for_their_unit_are_named(unit, offset, kind):
+    rng = np.random.default_rng(6)
+    table = np.stack([draws(kind, N, rng) for _ in range(4)], axis=1)
+    table[:, 3] = unit * table[:, 1] + offset * unit
+    (said,) = said_of(table)
+    assert "the same but for unit and offset: 'x1', 'x3'." in said
+    table[:, 3] += 1e-3 * abs(unit) * rng.standard_normal(N)
+    assert said_of(table) == []
+
+
+def test_columns_that_differ_in_a_few_rows_only_are_no_copies():
+    rare = np.zeros((N, 3))
+    rare[[7, 8, 9]] = [[1, 2, 3], [2, 4, 6], [1, 2, 3]]
+    assert said_of(np.column_stack([rare, np.random.default_rng(7).standard_normal((N, 2))])) == []
+    table = np.random.default_rng(8).standard_normal((N, 3))
+    table[5] = 1e6
+    (said,) = said_of(table)
+    assert "far from all others" in said
+
+
 def test_a_survey_code_stands_out_of_a_scale():
     table = np.random.default_rng(4).integers(1, 6, (N, 4)).astype(float)
     assert said_of(table) == []

@@ -1,4 +1,4 @@
-r"""Suspicious input: codes for missing values, extreme entries, columns that count rows, counts.
+r"""Suspicious input: codes for missing values, extreme entries, columns that count rows or repeat others, counts.
 
 All of it is reported in a ``DataWarning``. In the fit an extreme entry is replaced by the nearest other value of its
 column; nothing else is changed. Of column k let m be its median over entries that are no
@@ -44,6 +44,7 @@ _TAIL = 50
 _GAP, _GAP_IN_TAILS = 10.0, 15.0
 _MOST_WILD = 3
 _OFTEN = 3
+_MOST_COMPARED, _SAME, _SAME_WITHIN = 1_000, 1.0 - 1e-9, 1e-6
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,14 @@ def without_suspects(cells: Cells, features: FeatureSchema) -> Cells:
             'Gaussian, of one size for all values of a feature. If they are counts, pass CGVAE(likelihood="negative_'
             'binomial"); for other models divide each row by its total and take logarithms first, such as '
             "np.log1p(1e4 * X / X.sum(axis=1, keepdims=True))."
+        )
+    same = _copies(sample, [k for k in range(len(names)) if features.kind(k) == "gaussian"])
+    if same:
+        shown = "; ".join(listed([names[k] for k in pair]) for pair in same[:_SHOWN])
+        more = f"; and {len(same) - _SHOWN} more pairs" if len(same) > _SHOWN else ""
+        warn(
+            f"Columns that are the same but for unit and offset: {shown}{more}. Together they look "
+            "like a factor of their own, without noise. Leave one of each pair out."
         )
     if wild:
         shown = "; ".join(
@@ -132,6 +141,25 @@ def note_empty(cells: Cells) -> None:
     if empty:
         shown = ", ".join(map(str, empty[:_SHOWN])) + (f" and {len(empty) - _SHOWN} more" if empty[_SHOWN:] else "")
         warn(f"Rows without any value: {shown}. The latents there are what the model expects, not a measurement.")
+
+
+def _copies(sample: Floats, columns: list[int]) -> list[tuple[int, int]]:
+    """Pairs of ``columns`` that are linear functions of each other, in most rows with other values than the median."""
+    if len(columns) > _MOST_COMPARED or len(sample) < _LEAST_ROWS:
+        return []
+    values = sample[:, columns]
+    centred = values - values.mean(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = centred / np.sqrt((centred**2).sum(axis=0))
+        found = np.argwhere(np.triu(np.abs(unit.T @ unit) > _SAME, 1))
+    pairs = []
+    for one, other in found:
+        x, y = centred[:, one], centred[:, other]
+        usual = np.median(np.abs(y - np.median(y)))
+        # One row far out makes any two columns correlate.
+        if np.abs(y - x * (x @ y) / (x @ x)).max() < _SAME_WITHIN * usual:
+            pairs.append((columns[one], columns[other]))
+    return pairs
 
 
 def _bounded(cells: Cells, wild: list[_Wild]) -> Cells:

@@ -302,6 +302,13 @@ class SplinePrior(DomainPrior):
     bound = 4.0
     n_parameters = 2 + 3 * n_bins - 1
 
+    @torch.no_grad()
+    def begin_at(self, gaussian: GaussianPrior) -> None:
+        """Become equal to a Gaussian prior of the same sizes: its locations and scales, and straight lines."""
+        known = gaussian.state_dict()
+        for name, value in self.state_dict().items():
+            value.zero_()[..., : known[name].shape[-1]] = known[name]
+
     def forward(self, design: Tensor, importance: Tensor | None = None) -> PriorDistribution:
         shift, log_scale, *rest = self.parameters_of(design, importance)
         base = _location_scale(self.mean_domain[..., self.n_latents : 2 * self.n_latents], shift, log_scale)

@@ -232,6 +232,7 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
                     resume=resume,
                     schema=(data.features, data.domains),
                 )
+            result = self._trained_further(data, network, result, train, held_out, settings, callbacks)
             self._finish(data, network, train, held_out, result, words)
         return self
 
@@ -478,6 +479,19 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         return training_settings(self, n_samples, seed, has_held_out)
+
+    def _trained_further(
+        self,
+        data: Prepared,
+        network: LatentModel,
+        result: TrainingResult,
+        train: Rows,
+        held_out: Rows,
+        settings: TrainingSettings,
+        callbacks: Sequence[Callback],
+    ) -> TrainingResult:
+        """The result, after the training of ``network`` went on where a subclass sees a reason."""
+        return result
 
     def _finish(
         self,

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from unmix.audit.residuals import STRONG
+from unmix.data.batches import Rows
 from unmix.data.domains import DomainSchema
 from unmix.data.schema import FeatureSchema
 from unmix.distributions.prior import DomainPrior
@@ -22,9 +23,18 @@ from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.face import Learnt
 from unmix.estimators.prepare import KindWords, Prepared, in_layer
-from unmix.estimators.progress import say
-from unmix.estimators.selection import HEAVY, choose_latents, falls_short, long_enough, probed, unfitted
+from unmix.estimators.progress import epoch_bar, say
+from unmix.estimators.selection import (
+    HEAVY,
+    choose_latents,
+    falls_short,
+    long_enough,
+    long_training,
+    probed,
+    unfitted,
+)
 from unmix.estimators.settings import DISPERSION, LIKELIHOOD, NUISANCE, SIZE_FACTORS, or_own
+from unmix.fits.further import train_further
 from unmix.fits.latent import LINEAR_MODEL
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
@@ -34,7 +44,8 @@ from unmix.models.contracts import check_decoder, check_likelihood, check_prior
 from unmix.nets.own_decoder import MakeDecoder
 from unmix.objectives.sparsity import PENALTIES
 from unmix.train.callbacks import Callback
-from unmix.train.fit import TrainingSettings
+from unmix.train.fit import TrainingResult, TrainingSettings
+from unmix.train.fit import fit as train_model
 from unmix.validation import AT_LEAST_ZERO, Check, one_of, random_seed, whole
 
 
@@ -385,7 +396,7 @@ Likelihood
         if probe is None:
             return super()._network_for(data, seed)
         own, continuous = self, set(data.features.kinds or ("gaussian",)) == {"gaussian"} and not self._own_likelihood
-        if self.prior == "auto" and continuous and probe.tails > HEAVY:
+        if self.prior == "auto" and continuous and probe.tails > HEAVY and not self.on_codes:
             own = unfitted(self, prior="student")
             say(self.verbose, f"heavy tails ({probe.tails:.2f} nats per row and latent): the prior is Student's t")
         network: Any = super(CGVAE, own)._network_for(data, seed)
@@ -395,6 +406,29 @@ Likelihood
         elif network.can_be_linear and falls_short(self, data, probe):
             network.doubt_number()
         return network
+
+    def _trained_further(
+        self,
+        data: Prepared,
+        network: LatentModel,
+        result: TrainingResult,
+        train: Rows,
+        held_out: Rows,
+        settings: TrainingSettings,
+        callbacks: Sequence[Callback],
+    ) -> TrainingResult:
+        passes = settings.max_epochs * settings.epoch_part
+        possible = self.on_codes and len(data.held_out) and long_training(self, len(data.rows), passes)
+        if not possible or result.stopped or not isinstance(network, CGVAENetwork):
+            return result
+
+        def trained(other: CGVAENetwork) -> TrainingResult:
+            say(self.verbose, "starts find different latents: training them further, from what the domains tell")
+            with epoch_bar(self.verbose, settings.max_epochs) as on_epoch:
+                return train_model(other, train, held_out, settings, on_epoch=on_epoch, callbacks=callbacks)
+
+        groups, splines = data.groups[data.train], self.prior == "auto"
+        return train_further(network, result, train, held_out, groups, settings.seed, trained, splines)
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         settings = super()._training_settings(n_samples, seed, has_held_out)

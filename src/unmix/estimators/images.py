@@ -112,8 +112,9 @@ class CGVAEImages(LatentEstimator):
         1,400 steps per latent.
     hidden, n_restarts, batch_size, learning_rate, optimizer, scheduler, decoder, prior, sparsity, penalty, \
 penalty_rows, penalty_every, kl_weight, n_spare, likelihood
-        Of the second stage, as in ``CGVAE`` (but ``prior="gaussian"`` by default, and starts are never trained again).
-        Rows of the mixing are components of the codes.
+        Of the second stage, as in ``CGVAE``. Rows of the mixing are components of the codes. Where starts find
+        different latents they are trained further, from what the domains tell beyond the latents that all find;
+        ``prior="auto"`` is Gaussian at first, and then has splines (``docs/images.md``).
     validation_fraction, early_stopping, auxiliary, min_domain_rows, device, random_state, verbose
         As in ``CGVAE``; both stages hold out the same images.
     missing : {"error"}
@@ -126,7 +127,7 @@ penalty_rows, penalty_every, kl_weight, n_spare, likelihood
         Of the second stage; ``mixing_maps()`` gives the effect of a latent on the pixels.
     autoencoder_ : pair (encode, decode)
         The first stage, for further fits on the same images, since its training takes most of the time.
-    agreement_, restarts_, history_, best_restart_, domains_, stop_reason_, description_, …
+    agreement_, restarts_, history_, best_restart_, prior_, domains_, stop_reason_, description_, …
         As in ``CGVAE``, of the second stage. ``fit_seconds_`` is that of both.
 
     Raises
@@ -157,9 +158,11 @@ penalty_rows, penalty_every, kl_weight, n_spare, likelihood
     assumption: ClassVar[str] = "the factors change between domains"
     steps_per_latent = 1_400
 
+    prior_ = CGVAE.prior_
+
     n_latents: int | str = 8
     decoder: str | MakeDecoder = "dense"
-    prior: str | MakePrior = "gaussian"
+    prior: str | MakePrior = "auto"
     sparsity: float | str = "auto"
     penalty: str = "log"
     penalty_rows: int = 32

@@ -291,7 +291,7 @@ def probed(estimator: LatentEstimator, data: Prepared) -> Candidate | None:
     That is in tables of more than 256 features, and where a training is asked for that is as short.
     """
     epochs, part = planned_epochs(estimator, len(data.rows))
-    if len(data.features.names) > _WIDE or not _long_enough(estimator, len(data.rows), epochs * part):
+    if len(data.features.names) > _WIDE or not long_training(estimator, len(data.rows), epochs * part):
         return None
     return _probe(unfitted(estimator, max_epochs=None), data, _FIXED_SEED)
 
@@ -312,10 +312,11 @@ def long_enough(model: LatentEstimator) -> bool:
     """Whether a fit took at least a third of the default training; before that, residuals are not informative."""
     n_rows = model.settings_["n_train"] + model.settings_["n_held_out"]
     part = planned_epochs(model, n_rows)[1]
-    return _long_enough(unfitted(model, n_latents=model.n_latents_), n_rows, model.n_epochs_ * part)
+    return long_training(unfitted(model, n_latents=model.n_latents_), n_rows, model.n_epochs_ * part)
 
 
-def _long_enough(estimator: LatentEstimator, n_rows: int, passes: float) -> bool:
+def long_training(estimator: LatentEstimator, n_rows: int, passes: float) -> bool:
+    """Whether so many passes over the rows are at least a third of the default training."""
     epochs, part = planned_epochs(unfitted(estimator, max_epochs=None), n_rows)
     return bool(passes * _PROBE_SHARE >= epochs * part)
 

@@ -202,7 +202,7 @@ class CGVAENetwork(LatentModel):
         encoder, decoder = self._networks(sources, n_latents, config)
         super().__init__(config, encoder, decoder, self._likelihood(config))
         prior = PRIORS[config.prior] if isinstance(config.prior, str) else config.prior
-        self.domain_prior = prior(sources, n_latents, config.n_design, config.interactions)
+        self.domain_prior: DomainPrior = prior(sources, n_latents, config.n_design, config.interactions)
         self.n_latents = n_latents
         self._wide, self.final_sparsity = False, _FINAL_SHARE * config.sparsity
         self.register_buffer("alive", torch.ones(config.n_starts, 1, n_latents))
@@ -280,6 +280,16 @@ class CGVAENetwork(LatentModel):
         self.likelihood.release()
         self.likelihood.lower_floor(0.0)
 
+    def free_shapes(self) -> None:
+        """Put splines in the place of a Gaussian prior, equal to it as yet."""
+        config, gaussian = self.config, self.domain_prior
+        if not isinstance(gaussian, GaussianPrior):
+            return
+        sources = generators(config.seed, self.n_starts)
+        prior = SplinePrior(sources, self.n_latents, config.n_design, config.interactions)
+        prior.begin_at(gaussian)
+        self.domain_prior, self.config = prior.to(self.alive), replace(config, prior="spline")
+
     def release_noise(self) -> None:
         """The number of latents is enough: let each feature have its part of the noise from the start."""
         self.config = replace(self.config, released=0.0)
@@ -312,7 +322,8 @@ class CGVAENetwork(LatentModel):
 
     @property
     def chosen(self) -> Mapping[str, object]:
-        return {"prior": "student"} if self.config.prior == "student" else {}
+        prior = self.config.prior
+        return {"prior": prior} if prior in ("student", "spline") else {}
 
     def seedless(self, start: int) -> bool:
         return self._kind(start) in ("linear", *_FITTED)

@@ -79,6 +79,7 @@ class TrainingResult:
     ``objective`` and its unweighted ``terms`` are those of the kept states on held-out rows, mean of 16 draws.
     ``blocks`` (blocks, starts): the objective without penalties on parts of the held-out rows, for its standard error.
     Of a start that failed before its state could be kept the first one is held, with an infinite ``objective``.
+    ``stopped``: a callback ended the training.
     """
 
     history: list[dict[str, float]]
@@ -90,6 +91,7 @@ class TrainingResult:
     stop_reason: str
     n_epochs: int
     seconds: float
+    stopped: bool = False
 
 
 @dataclass
@@ -322,6 +324,7 @@ class Training(Run[_Progress]):
             stop_reason=reason,
             n_epochs=progress.epoch,
             seconds=progress.seconds,
+            stopped=progress.stopped,
         )
 
     def _refuse_lost(self, objective: list[float], terms: list[dict[str, float]]) -> None:
