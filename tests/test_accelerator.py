@@ -82,10 +82,13 @@ def test_baselines_run(table):
         assert np.isfinite(own.transform(table.x, *((table.domains,) if name == "IVAE" else ()))).all()
 
 
-def test_factors_of_images(tmp_path):
+@pytest.mark.parametrize("further", [False, True])
+def test_factors_of_images(tmp_path, monkeypatch, further):
+    monkeypatch.setattr("unmix.estimators.cgvae.long_training", lambda *_: further)
     data = datasets.make_sprites(n_samples=300, size=16, n_domains=3, random_state=0)
-    model = CGVAEImages(2, n_codes=6, widths=(8, 8), max_epochs=3, device=DEVICE, verbose=0)
+    model = CGVAEImages(3, n_codes=6, widths=(8, 8), max_epochs=40, device=DEVICE, verbose=0)
     model.fit(data.images, data.domains)
+    assert (model.prior_ == "spline") is further
     model.save(tmp_path / "model")
     loaded = unmix.load(tmp_path / "model", device="cpu")
     np.testing.assert_allclose(loaded.transform(data.images), model.transform(data.images), atol=1e-2)
