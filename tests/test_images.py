@@ -152,7 +152,7 @@ def test_the_model_is_the_composition_of_two_stages(fitted, sprites):
     np.testing.assert_allclose(np.cov(components.T), np.diag(components.var()), atol=0.05)
     again = CGVAEImages(**{**QUICK, "autoencoder": fitted.autoencoder_}).fit(sprites.images, sprites.domains)
     np.testing.assert_allclose(again.transform(sprites.images), fitted.transform(sprites.images), atol=1e-4)
-    table = unmix.CGVAE(n_latents=2, hidden=(4, 4), n_restarts=2, max_epochs=2, verbose=0)
+    table = unmix.CGVAE(n_latents=2, hidden=(4, 4), n_restarts=2, max_epochs=2, sparsity=0.0, verbose=0)
     table.fit(components, sprites.domains)
     np.testing.assert_allclose(table.transform(components), fitted.transform(sprites.images), atol=1e-4)
     np.testing.assert_array_equal(

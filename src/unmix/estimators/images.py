@@ -112,9 +112,10 @@ class CGVAEImages(LatentEstimator):
         1,400 steps per latent.
     hidden, n_restarts, batch_size, learning_rate, optimizer, scheduler, decoder, prior, sparsity, penalty, \
 penalty_rows, penalty_every, kl_weight, n_spare, likelihood
-        Of the second stage, as in ``CGVAE``. Rows of the mixing are components of the codes. Where starts find
-        different latents they are trained further, from what the domains tell beyond the latents that all find;
-        ``prior="auto"`` is Gaussian at first, and then has splines (``docs/images.md``).
+        Of the second stage, as in ``CGVAE``. Rows of the mixing are components of the codes, each of which depends on
+        many factors: ``sparsity`` is 0 by default. Where starts find different latents they are trained further, from
+        what the domains tell beyond the latents that all find; ``prior="auto"`` is Gaussian at first, and then has
+        splines (``docs/images.md``).
     validation_fraction, early_stopping, auxiliary, min_domain_rows, device, random_state, verbose
         As in ``CGVAE``; both stages hold out the same images.
     missing : {"error"}
@@ -163,7 +164,7 @@ penalty_rows, penalty_every, kl_weight, n_spare, likelihood
     n_latents: int | str = 8
     decoder: str | MakeDecoder = "dense"
     prior: str | MakePrior = "auto"
-    sparsity: float | str = "auto"
+    sparsity: float | str = 0.0
     penalty: str = "log"
     penalty_rows: int = 32
     penalty_every: int = 2
