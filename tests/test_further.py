@@ -1,5 +1,6 @@
 """Starts that find different latents: what the domains tell beyond them, and copies that are trained further."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ class Trained:
 
     def further(self, fit: object, *, splines: bool = True) -> TrainingResult:
         words = (self.network, self.result, self.train, self.held_out, self.groups, 0)
-        return train_further(*words, fit, splines)
+        return train_further(*words, fit, splines=splines)
 
 
 @pytest.fixture
@@ -159,6 +160,23 @@ def test_where_no_copy_is_better_or_can_be_trained_all_stays(trained: Trained, f
     assert result.history == trained.result.history
     assert result.objective == trained.result.objective
     assert result.seconds > trained.result.seconds
+
+
+@pytest.mark.parametrize(("stopped", "rounds"), [(False, 3), (True, 1)])
+def test_a_callback_that_ends_a_round_ends_all(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, stopped: bool, rounds: int
+) -> None:
+    monkeypatch.setattr(further, "_MOST_ROUNDS", 3)
+    calls = 0
+
+    def fit(network: torch.nn.Module) -> TrainingResult:
+        nonlocal calls
+        calls += 1
+        objective = [own - calls for own in trained.result.objective]
+        return replace(trained.fit(network), objective=objective, stopped=stopped)
+
+    assert trained.further(fit).objective == [own - rounds for own in trained.result.objective]
+    assert calls == rounds
 
 
 def test_nothing_is_trained_where_starts_agree_or_domains_tell_nothing(

@@ -47,6 +47,7 @@ from unmix.estimators.progress import announce, conclude, epoch_bar
 from unmix.estimators.settings import CALLBACKS, COMMON, planned_epochs, training_settings
 from unmix.files import as_path
 from unmix.fits.fit import Summary
+from unmix.fits.further import Further
 from unmix.fits.latent import LatentFit, LatentSummary, finish_fit
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
@@ -220,19 +221,23 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
             train = rows.take(slice(0, data.n_train))
             held_out = rows.take(slice(data.n_train, None)) if has_held_out else train
             settings = self._training_settings(len(rows), seed, has_held_out)
-            with epoch_bar(self.verbose, settings.max_epochs) as on_epoch:
-                result = train_model(
-                    network,
-                    train,
-                    held_out,
-                    settings,
-                    on_epoch=on_epoch,
-                    callbacks=callbacks,
-                    checkpoint=None if checkpoint is None else as_path(checkpoint),
-                    resume=resume,
-                    schema=(data.features, data.domains),
-                )
-            result = self._trained_further(data, network, result, train, held_out, settings, callbacks)
+
+            def trained(own: LatentModel, place: Path | None = None, again: bool = False) -> TrainingResult:
+                with epoch_bar(self.verbose, settings.max_epochs) as on_epoch:
+                    return train_model(
+                        own,
+                        train,
+                        held_out,
+                        settings,
+                        on_epoch=on_epoch,
+                        callbacks=callbacks,
+                        checkpoint=place,
+                        resume=again,
+                        schema=(data.features, data.domains),
+                    )
+
+            result = trained(network, None if checkpoint is None else as_path(checkpoint), resume)
+            result = self._trained_further(data, network, result, train, held_out, trained)
             self._finish(data, network, train, held_out, result, words)
         return self
 
@@ -481,16 +486,9 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         return training_settings(self, n_samples, seed, has_held_out)
 
     def _trained_further(
-        self,
-        data: Prepared,
-        network: LatentModel,
-        result: TrainingResult,
-        train: Rows,
-        held_out: Rows,
-        settings: TrainingSettings,
-        callbacks: Sequence[Callback],
+        self, data: Prepared, network: LatentModel, result: TrainingResult, train: Rows, held_out: Rows, fit: Further
     ) -> TrainingResult:
-        """The result, after the training of ``network`` went on where a subclass sees a reason."""
+        """The result, after ``fit`` has trained copies of ``network`` where a subclass sees a reason."""
         return result
 
     def _finish(

@@ -23,7 +23,7 @@ from unmix.estimators.atomic import atomic
 from unmix.estimators.base import LatentEstimator
 from unmix.estimators.face import Learnt
 from unmix.estimators.prepare import KindWords, Prepared, in_layer
-from unmix.estimators.progress import epoch_bar, say
+from unmix.estimators.progress import say
 from unmix.estimators.selection import (
     HEAVY,
     choose_latents,
@@ -34,7 +34,7 @@ from unmix.estimators.selection import (
     unfitted,
 )
 from unmix.estimators.settings import DISPERSION, LIKELIHOOD, NUISANCE, SIZE_FACTORS, or_own
-from unmix.fits.further import train_further
+from unmix.fits.further import Further, train_further
 from unmix.fits.latent import LINEAR_MODEL
 from unmix.fits.words import plain_settings
 from unmix.forms import DataLike, LabelsLike
@@ -45,7 +45,6 @@ from unmix.nets.own_decoder import MakeDecoder
 from unmix.objectives.sparsity import PENALTIES
 from unmix.train.callbacks import Callback
 from unmix.train.fit import TrainingResult, TrainingSettings
-from unmix.train.fit import fit as train_model
 from unmix.validation import AT_LEAST_ZERO, Check, one_of, random_seed, whole
 
 
@@ -408,27 +407,19 @@ Likelihood
         return network
 
     def _trained_further(
-        self,
-        data: Prepared,
-        network: LatentModel,
-        result: TrainingResult,
-        train: Rows,
-        held_out: Rows,
-        settings: TrainingSettings,
-        callbacks: Sequence[Callback],
+        self, data: Prepared, network: LatentModel, result: TrainingResult, train: Rows, held_out: Rows, fit: Further
     ) -> TrainingResult:
-        passes = settings.max_epochs * settings.epoch_part
-        possible = self.on_codes and len(data.held_out) and long_training(self, len(data.rows), passes)
+        n_rows, seed = len(data.rows), network.config.seed
+        possible = self.on_codes and len(data.held_out) and long_training(self, n_rows, self.planned_epochs(n_rows))
         if not possible or result.stopped or not isinstance(network, CGVAENetwork):
             return result
 
-        def trained(other: CGVAENetwork) -> TrainingResult:
+        def trained(other: LatentModel) -> TrainingResult:
             say(self.verbose, "starts find different latents: training them further, from what the domains tell")
-            with epoch_bar(self.verbose, settings.max_epochs) as on_epoch:
-                return train_model(other, train, held_out, settings, on_epoch=on_epoch, callbacks=callbacks)
+            return fit(other)
 
-        groups, splines = data.groups[data.train], self.prior == "auto"
-        return train_further(network, result, train, held_out, groups, settings.seed, trained, splines)
+        groups = data.groups[data.train]
+        return train_further(network, result, train, held_out, groups, seed, trained, splines=self.prior == "auto")
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         settings = super()._training_settings(n_samples, seed, has_held_out)

@@ -42,13 +42,13 @@ from unmix.audit.input import stratify
 from unmix.data.batches import Rows
 from unmix.errors import TrainingError
 from unmix.fits.choice import finish_start, latents_agreement, restarts_table
-from unmix.models.base import FittedModel
+from unmix.models.base import FittedModel, LatentModel
 from unmix.models.cgvae import CGVAENetwork
 from unmix.train.fit import TrainingResult
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Fit = Callable[[CGVAENetwork], TrainingResult]
+Further = Callable[[LatentModel], TrainingResult]
 
 _MOST_ROUNDS = 3
 _LEAST_LATENTS, _LEAST_ROWS = 3, 20
@@ -64,7 +64,8 @@ def train_further(
     held_out: Rows,
     groups: Ints,
     seed: int,
-    fit: Fit,
+    fit: Further,
+    *,
     splines: bool,
 ) -> TrainingResult:
     """Train copies of the starts of a trained ``network`` further, and let it have those that are better.
@@ -98,7 +99,7 @@ def train_further(
         except TrainingError:
             break
         before, result = result.objective[best], _better(network, result, other, trained)
-        if not result.objective[best] < before:
+        if trained.stopped or not result.objective[best] < before:
             break
     return replace(result, seconds=result.seconds + time.monotonic() - started)
 
