@@ -381,6 +381,7 @@ Likelihood
                 n_starts=n_starts,
                 spare=int(self.n_spare),
                 seed=seed,
+                shapes=not self.on_codes,
                 kinds=features.kinds or ("gaussian",),
                 likelihood=likelihood,
                 levels=(*domains.sizes, *(1,) * domains.n_continuous) if self.dispersion == "domain" else (),

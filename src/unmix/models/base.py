@@ -126,6 +126,12 @@ class LatentModel(nn.Module, ABC):
         Drop spare latents and turn the others, when it is time.
         """
 
+    def conclude(self, train: Rows) -> None:
+        """Called once after training, when every start holds its best state, with all training rows.
+
+        Turn latents for which gradient descent does not care.
+        """
+
     def settled(self, progress: float, start: int | None = None) -> bool:
         """Whether one start, or all of them, has reached its final form; from then on its states can be compared."""
         return True

@@ -30,7 +30,8 @@ model: from random weights the optimum is out of reach there.
 **Turning.** Turning latents that have settled is uphill for the networks, but it can be searched as a whole: at
 ``turned`` each start applies the linear map of its latents that fits domains and sparsity best
 (``objectives/rotation.py``). There each entry of the mixing is worth 12 α log(N) / 2N nats; by evidence, at the last
-turn, 2 log(N) / 2N.
+turn, 2 log(N) / 2N. After the training, latents that the domains leave free are turned to be least Gaussian
+(``objectives/shapes.py``).
 
 **Spare latents.** A feature that rises and falls again along a latent looks like a factor of its own. With exactly as
 many latents as asked it takes the place of one and never gives it back; with a spare one the true latent is learnt
@@ -68,7 +69,7 @@ from unmix.distributions.likelihood import Likelihood, NoiseCourse
 from unmix.distributions.prior import DomainPrior, GaussianPrior, PriorDistribution, SplinePrior, StudentPrior
 from unmix.models.base import LatentModel
 from unmix.models.linear import principal_factors, weakest_component
-from unmix.models.rotation import rotate_latents
+from unmix.models.rotation import rotate_by_shape, rotate_latents
 from unmix.nets.decoder import Decoder, DenseDecoder, FeatureDecoder
 from unmix.nets.encoder import Encoder, GaussianPosterior
 from unmix.nets.jacobian import rows_at_once
@@ -93,6 +94,7 @@ _FINAL_SHARE = 0.2
 _FEATURES_AT_FULL_RATE = 16
 _LEAST_ROWS_A_FEATURE = 5
 _PATIENCE_OF_LINEAR = 20
+_SHAPE_ROWS = 10_000
 _SIMPLE_COST = 1.0
 _SIMPLE_ERRORS = 5.0
 _SIMPLE_ROWS = 4096
@@ -138,7 +140,8 @@ class CGVAEConfig:
     ``sparsity`` and ``kl_weight`` are α and β; the starts take the ``schedules`` in turn. ``noise_floor``, in standard
     deviations of the features (at most half of that of the weakest principal component to be described), falls to 0 at
     ``narrowed``; until then ``spare`` latents more than ``n_latents`` train. At each share of the training in
-    ``turned`` the latents are rotated to fit domains and sparsity.
+    ``turned`` the latents are rotated to fit domains and sparsity; with ``shapes``, those that domains leave free once
+    more after training, to be less Gaussian.
 
     The starts take the ``beginnings`` in turn: "linear" at probabilistic PCA, "spare" there with spare latents, "" at
     random weights; with none there are no linear paths; "fitted": one start, at a fitted model. Until ``released`` the
@@ -175,6 +178,7 @@ class CGVAEConfig:
     spare: int = 2
     narrowed: float = 0.35
     turned: tuple[float, ...] = (0.4, 0.8)
+    shapes: bool = True
     by_evidence: bool = False
     kinds: tuple[str, ...] = ("gaussian",)
     likelihood: MakeLikelihood | None = None
@@ -403,6 +407,12 @@ class CGVAENetwork(LatentModel):
             last = self.config.by_evidence and due[-1] == self.config.turned[-1]
             cost = _by_evidence(n_train, self._wide) if last else self._entry_cost(n_train)
             rotate_latents(self, rows, self.alive[:, 0], cost, self.config.seed)
+
+    def conclude(self, train: Rows) -> None:
+        """Domains leave latents free that they change alike, or not at all: there the shape of the latents decides."""
+        if self.config.turned and self.config.shapes and not isinstance(self.decoder, FeatureDecoder):
+            some = train.take(slice(None, None, -(-len(train) // _SHAPE_ROWS)))
+            rotate_by_shape(self, some, self.alive[:, 0], self.config.seed)
 
     @torch.no_grad()
     def _narrow(self, rows: Rows, wide: Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from unmix.data.batches import Rows
 from unmix.nets.jacobian import rows_at_once
 from unmix.objectives.rotation import CANDIDATES, COUNT, Moments, Penalty, best_map
+from unmix.objectives.shapes import shape_rotation
 
 _LEAST_ROWS = 20
 _LEAST_JACOBIANS, _MOST_JACOBIANS = 32, 256
@@ -41,34 +42,71 @@ def rotate_latents(
     ``largest_part``: about the largest part that one row has in the covariances, of its domain and of all rows, by
     which latents are turned.
     """
-    posterior = model.encode(rows.x, rows.observed)
-    below, factors = model.encoder.below_last(rows.x, rows.observed), posterior.factor
-    decoder = dict(model.decoder.named_parameters())
-    membership, design, counts = strata(rows)
+    latents = _Latents(model, rows)
     for start in range(model.n_starts) if linear is None else linear:
         kept = torch.nonzero(alive[start]).flatten()
-        mean, factor = posterior.mean[start], factors[start]
-        averages = membership @ mean
-        within = torch.stack([_covariance(mean[own > 0], factor[own > 0], kept) for own in membership])
-        total, shares = _covariance(mean, factor, kept), counts.cpu().double() / counts.sum().cpu()
+        mean, factor = latents.of(start)
+        within, shares = latents.within(start, kept), latents.counts.cpu().double() / latents.counts.sum().cpu()
+        total = _covariance(mean, factor, kept)
         jacobian = _jacobian(model, start, mean if linear is None else mean[:1], kept, seed)
         moments = Moments(within, shares, total, jacobian)
         if largest_part < 1:
-            parts = [_scatter(mean[own > 0], factor[own > 0], kept, largest_part) for own in membership]
+            parts = [_scatter(mean[own > 0], factor[own > 0], kept, largest_part) for own in latents.membership]
             moments = Moments(torch.stack(parts), shares, _scatter(mean, factor, kept, largest_part), jacobian)
         found = best_map(moments, cost * model.config.n_features / jacobian.shape[2], seed, penalty)
-        if found is None and linear is None:
-            continue
-        turn = torch.eye(model.n_latents, device=mean.device)
+        if found is not None or linear is not None:
+            latents.turn(start, kept, found, within)
+
+
+@torch.no_grad()
+def rotate_by_shape(model: Any, rows: Rows, alive: Tensor, seed: int) -> None:
+    """Rotate latents that the domains leave free in the starts where they are less Gaussian then (``shape_rotation``).
+
+    Decoder and posterior become those of ``z' = B z`` as in ``rotate_latents``.
+    """
+    latents = _Latents(model, rows)
+    member = (latents.membership.T > 0).cpu().double().numpy()
+    known = member.any(axis=1)
+    for start in range(model.n_starts):
+        kept = torch.nonzero(alive[start]).flatten()
+        mean = latents.of(start)[0][:, kept].cpu().double().numpy()
+        found = shape_rotation(mean[known], member[known], seed)
+        if found is not None:
+            latents.turn(start, kept, torch.from_numpy(found), latents.within(start, kept))
+
+
+class _Latents:
+    """Latents of some rows in every start, by groups of like domains, and the maps that are applied to them."""
+
+    def __init__(self, model: Any, rows: Rows) -> None:
+        posterior = model.encode(rows.x, rows.observed)
+        self.model, self.mean, self.factors = model, posterior.mean, posterior.factor
+        self.below = model.encoder.below_last(rows.x, rows.observed)
+        self.membership, self.design, self.counts = strata(rows)
+
+    def of(self, start: int) -> tuple[Tensor, Tensor]:
+        """Posterior means (rows, latents), and the Cholesky factors of the covariances."""
+        return self.mean[start], self.factors[start]
+
+    def within(self, start: int, kept: Tensor) -> Tensor:
+        """Covariances (groups, kept latents, kept latents)."""
+        mean, factor = self.of(start)
+        return torch.stack([_covariance(mean[own > 0], factor[own > 0], kept) for own in self.membership])
+
+    def turn(self, start: int, kept: Tensor, found: Tensor | None, within: Tensor) -> None:
+        """Apply the map ``found`` of the ``kept`` latents, if any, and set the prior's moments."""
+        model, averages = self.model, self.membership @ self.mean[start]
+        turn = torch.eye(model.n_latents, device=averages.device)
         if found is not None:
             turn[kept[:, None], kept] = found.to(turn)
-            model.encoder.turn(start, turn, below[start], factor)
+            model.encoder.turn(start, turn, self.below[start], self.factors[start])
+            decoder = dict(model.decoder.named_parameters())
             for name in model.decoder.latent_entries(kept):
                 decoder[name][start] = torch.linalg.solve(turn.T, decoder[name][start])
         spread = torch.ones_like(averages)
         part = turn[kept[:, None], kept].to(within)
         spread[:, kept] = (part @ within @ part.T).diagonal(dim1=1, dim2=2).sqrt().to(spread)
-        model.domain_prior.set_moments(start, design, counts, averages @ turn.T, spread)
+        model.domain_prior.set_moments(start, self.design, self.counts, averages @ turn.T, spread)
 
 
 def strata(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:

@@ -311,6 +311,7 @@ class Training(Run[_Progress]):
         with torch.no_grad():
             for name, value in self.parameters.items():
                 value.copy_(self.best[name])
+            self.model.conclude(self.train)
             objective, terms = self.scoring.final(progress.objective)
             blocks = self.scoring.by_blocks()
         self._refuse_lost(objective, terms)
