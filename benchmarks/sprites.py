@@ -9,10 +9,11 @@ manner of dSprites; x, y and scale change.
 
 5,000 images are fitted, another 2,000 scored. Methods: ``CGVAEImages`` with as many latents as there are factors, with
 the penalty that evidence chooses; without it, as by default; with a Gaussian prior, which cannot tell latents by their
-shape; and each with labels that were shuffled over the images, so that they tell nothing. All take the autoencoder of the first, which knows no labels. One row a fit in
-``results/sprites.csv``: the mean correlation of the factors that change, one to one, with the interval of the MCC of
-all; the correlation of each; R² of the factors from the latents by boosted trees; error of the images that come back
-(of 255); agreement of the starts; seconds. Rows already in the file are not computed again.
+shape; and each with labels that were shuffled over the images, so that they tell nothing. All take the autoencoder of
+the first, which knows no labels. One row a fit in ``results/sprites.csv``: the mean correlation of the factors that
+change, one to one, with the interval of the MCC of all; the correlation of each; R² of the factors from the latents by
+boosted trees; error of the images that come back (of 255); agreement of the starts; seconds. Rows already in the file
+are not computed again.
 """
 
 from __future__ import annotations

@@ -168,6 +168,32 @@ def test_starts_that_find_other_latents_give_way(monkeypatch: pytest.MonkeyPatch
     assert fitted_to(x, DATA.domains[:300], **words).fit_.summary.disagreed is None
 
 
+def lost(fitted_on: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Squared errors (rows, features) of ``x`` in three principal components of other rows."""
+    pca = PCA(3).fit(fitted_on)
+    return (x - pca.inverse_transform(pca.transform(x))) ** 2
+
+
+def test_the_linear_model_is_that_of_all_rows_and_measured_without_those_held_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With so few rows for so many features much more is kept of rows in the fit than of others."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((90, 3)) @ rng.standard_normal((3, 20)) + 2.0 * rng.standard_normal((90, 20))
+    x, domains = (x - x.mean(0)) / x.std(0), np.arange(90) % 2
+    monkeypatch.setattr(choice, "_LESS", -1.0)
+    with pytest.warns(unmix.errors.DataWarning, match="linear model"):
+        model = fitted_to(x, domains, n_latents=3, validation_fraction=0.3)
+    own = (x - model.inverse_transform(model.transform(x))) ** 2
+    assert own.mean() == pytest.approx(lost(x, x).mean(), rel=0.01)
+    data = model._prepare(x, domains, 0)
+    train, held_out = np.split(x[data.order], [data.n_train])
+    for found in (model, unmix.load(model.save(tmp_path / "run"))):
+        r2 = found.fit_.summary.description.r2
+        np.testing.assert_allclose(r2, 1 - lost(train, held_out).mean(0) / held_out.var(0), atol=0.06)
+        assert np.mean(1 - lost(x, held_out).mean(0) / held_out.var(0)) > r2.mean() + 0.05
+
+
 def starts_that(objectives: list[float], failed: list[bool]) -> pd.DataFrame:
     return pd.DataFrame({"held_out_objective": objectives, "difference_error": 0.01, "failed": failed})
 

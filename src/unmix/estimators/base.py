@@ -238,7 +238,7 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
 
             result = trained(network, None if checkpoint is None else as_path(checkpoint), resume)
             result = self._trained_further(data, network, result, train, held_out, trained)
-            self._finish(data, network, train, held_out, result, words)
+            self._finish(data, network, rows, result, words)
         return self
 
     def transform(self, X: DataLike) -> NDArray[np.floating]:
@@ -495,12 +495,11 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         self,
         data: Prepared,
         network: LatentModel,
-        train: Rows,
-        held_out: Rows,
+        rows: Rows,
         result: TrainingResult,
         words: dict[str, object],
     ) -> None:
-        """Take what the training found; ``words`` are the settings that it had."""
+        """Take what the training on ``rows`` found; ``words`` are the settings that it had."""
         self.fit_ = finish_fit(
             type(self),
             words,
@@ -508,8 +507,9 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
             result,
             schema=data.features,
             domains=data.domains,
-            train=train,
-            held_out=held_out if len(data.held_out) else None,
+            rows=rows,
+            train=rows.take(slice(0, data.n_train)),
+            held_out=rows.take(slice(data.n_train, None)) if len(data.held_out) else None,
             groups=(data.groups[data.train], data.groups[data.held_out]),
             residuals=self.examines_residuals,
         )

@@ -206,6 +206,7 @@ def finish_fit(
     *,
     schema: FeatureSchema | ImageSchema,
     domains: DomainSchema,
+    rows: Rows,
     train: Rows,
     held_out: Rows | None,
     groups: tuple[Ints, Ints],
@@ -215,7 +216,9 @@ def finish_fit(
 
     With ``residuals`` the features that still depend on each other are looked for. If the data are not curved and the
     ``network`` doubts its number of latents or its starts find different ones, or if it keeps less variance than
-    principal components, the kept start is replaced by a linear model (``LatentModel.simplify``).
+    principal components, the kept start is replaced by a linear model (``LatentModel.simplify``). That of ``train``
+    says what it keeps of held-out rows; the model itself is then that of all ``rows``, since nothing was stopped or
+    chosen on those held out.
     """
     described, own_groups = (train, groups[0]) if held_out is None else (held_out, groups[1])
     n_domains, strata = len(domains.domains), stratify(train, groups[0])
@@ -236,14 +239,19 @@ def finish_fit(
         network.simplify(found.best, train)
         result = rescored(result, network, found.best, len(train), described, parameters["random_state"])
         found, residual, audited = finished(found.best)
-    description, model = found.description, found.model
+    description, model, measured = found.description, found.model, found.model
+    if held_out is not None and (simplified or less is not None or disagreed is not None):
+        network.simplify(found.best, rows)
+        found, residual, audited = finished(found.best)
+        description = replace(found.description, r2=description.r2, r2_variance=description.r2_variance)
+        model = found.model
     carried = None
     if kind.uses_domains and isinstance(schema, FeatureSchema):
         description = replace(description, left_over=left_over(model, train, strata))
     if held_out is not None:
         description = with_training_rows(description, model, train, held_out, *groups)
         if kind.uses_domains and isinstance(schema, FeatureSchema):
-            carried = check_counterfactuals(model, held_out, groups[1], domains.domains, schema.names)
+            carried = check_counterfactuals(measured, held_out, groups[1], domains.domains, schema.names)
     summary = LatentSummary(
         description=description,
         training_rows=training_fingerprints(train, held_out),
@@ -257,7 +265,7 @@ def finish_fit(
         simplified=simplified,
         less_kept=less,
         disagreed=disagreed,
-        residuals=None if held_out is None else held_out_residuals(model, held_out),
+        residuals=None if held_out is None else held_out_residuals(measured, held_out),
     )
     return Fit(
         kind=kind,

@@ -409,8 +409,12 @@ class CGVAENetwork(LatentModel):
             rotate_latents(self, rows, self.alive[:, 0], cost, self.config.seed)
 
     def conclude(self, train: Rows) -> None:
-        """Domains leave latents free that they change alike, or not at all: there the shape of the latents decides."""
-        if self.config.turned and self.config.shapes and not isinstance(self.decoder, FeatureDecoder):
+        """Domains leave latents free that they change alike, or not at all: there the shape of the latents decides.
+
+        Not where domains are not told: rows of several would make latents less Gaussian the more they are mixed.
+        """
+        possible = self.config.n_design > 0 and not isinstance(self.decoder, FeatureDecoder)
+        if possible and self.config.turned and self.config.shapes:
             some = train.take(slice(None, None, -(-len(train) // _SHAPE_ROWS)))
             rotate_by_shape(self, some, self.alive[:, 0], self.config.seed)
 
