@@ -35,19 +35,18 @@ REAL_WORDS = (
     "or AUROC), mean over factors, beside the best linear method on that table. All numbers are in "
     "`benchmarks/results/real/summary.md`. The training schedule was chosen on kang pbmc, light tunnel and parkinson "
     "voice, the choice of the start also on olive and weather, and when to return the linear model on all of them "
-    "(`docs/select.md`). Sensors 128 and light tunnel model are simulated. Three seeds of unmix, five of the others "
-    "(kang pbmc, light tunnel model and sensors 128: five of all, before the last change of the linear model); halves: "
-    "mean of three pairs."
+    "(`docs/select.md`). Sensors 128 and light tunnel model are simulated. Three seeds of unmix, five of the others; "
+    "halves: mean of three pairs."
 )
 FURTHER_WORDS = (
     "`python benchmarks/real.py` on twelve tables that packages of R carry, chosen for sizes and domains; as many "
-    "latents as the correlation matrix has eigenvalues above 1. Three seeds (unmix two, but on crabs, diamonds and "
-    "hawks); halves: mean of three pairs (methods that are not in the table below: two seeds, one pair). All numbers "
-    "are in `benchmarks/results/real_further/summary.md`. These tables had some influence: on cirrhosis the first "
-    "fits of two seeds differed in whether they returned the linear model, so that the data alone decide that now; "
-    "what short fits leave on these tables was in view when the limit for that was set; and fast food and mail showed "
-    "that rows far out counted for too much. Two more tables, of 49 and 56 features, were left out because of the "
-    "time they take."
+    "latents as the correlation matrix has eigenvalues above 1. Three seeds; halves: mean of three pairs (methods that "
+    "are not in the table below: two seeds, one pair). All numbers are in "
+    "`benchmarks/results/real_further/summary.md`. These tables had some influence: on cirrhosis the first fits of two "
+    "seeds differed in whether they returned the linear model, so that the data alone decide that now; what short "
+    "fits leave on these tables was in view when the limit for that was set; and fast food and mail showed that rows "
+    "far out counted for too much. Two more tables, of 49 and 56 features, were left out because of the time they "
+    "take."
 )
 FRESH_WORDS = (
     "`python benchmarks/real.py` on sixteen more tables from packages of R, chosen in the same way before any of them "
@@ -56,9 +55,10 @@ FRESH_WORDS = (
     "seeds; halves: mean of three pairs. All numbers are in `benchmarks/results/real_fresh/summary.md`."
 )
 UNSEEN_WORDS = (
-    "`python benchmarks/real.py` on six tables from packages of R, chosen in the same way, fitted once, after all "
-    "choices had been made. Three seeds; halves: mean of three pairs. All numbers are in "
-    "`benchmarks/results/real_unseen/summary.md`."
+    "`python benchmarks/real.py` on six tables from packages of R, chosen in the same way and fitted after all choices "
+    "had been made but one: the linear model is fitted to all rows since one of nine tenths of them kept less variance "
+    "of roads than PCA (0.823 instead of 0.842), as of colleges and midwest. Three seeds; halves: mean of three pairs. "
+    "All numbers are in `benchmarks/results/real_unseen/summary.md`."
 )
 SECTIONS = {
     "real": ("Real tables", REAL_WORDS),

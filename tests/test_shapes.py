@@ -112,6 +112,12 @@ def test_without_rows_enough_nothing_is_rotated(spoil: str) -> None:
     assert shape_rotation(z, some_domains(1, len(z)), 0) is None
 
 
+def test_a_domain_without_rows_changes_nothing() -> None:
+    z, member = turned(np.random.default_rng(0).uniform(-1, 1, (N_ROWS, 2)), 0), some_domains(2)
+    turn = shape_rotation(z, np.column_stack([member, np.zeros(N_ROWS)]), 0)
+    np.testing.assert_array_equal(turn, shape_rotation(z, member, 0))
+
+
 @pytest.mark.parametrize("values", ["rounded", "constant in a domain"])
 def test_values_that_are_the_same_do_not_count_without_bound(values: str) -> None:
     rng = np.random.default_rng(0)

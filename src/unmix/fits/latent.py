@@ -235,12 +235,13 @@ def finish_fit(
     simplified = network.doubted and not found.curved
     less = None if simplified else found.less_kept
     disagreed = None if simplified or less is not None else found.disagreed
-    if simplified or less is not None or disagreed is not None:
+    linear = simplified or less is not None or disagreed is not None
+    if linear:
         network.simplify(found.best, train)
         result = rescored(result, network, found.best, len(train), described, parameters["random_state"])
         found, residual, audited = finished(found.best)
     description, model, measured = found.description, found.model, found.model
-    if held_out is not None and (simplified or less is not None or disagreed is not None):
+    if linear and held_out is not None:
         network.simplify(found.best, rows)
         found, residual, audited = finished(found.best)
         description = replace(found.description, r2=description.r2, r2_variance=description.r2_variance)

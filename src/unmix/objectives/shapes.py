@@ -82,7 +82,7 @@ def _search(latents: Floats, membership: Floats) -> Floats | None:
 
 def _best_angle(pair: Floats, membership: Floats, shares: Floats) -> float:
     """By which a ``pair`` of latents (rows, 2), centred in each domain, is to be rotated; 0 where nothing gains."""
-    counts = membership.sum(axis=0)
+    counts = np.maximum(membership.sum(axis=0), 1.0)
     squares = membership.T @ np.column_stack([pair**2, pair.prod(axis=1)]) / counts[:, None]
     cosine, sine = np.cos(_ANGLES), np.sin(_ANGLES)
     of_both = np.stack([cosine**2, sine**2, 2 * cosine * sine]), np.stack([sine**2, cosine**2, -2 * cosine * sine])
@@ -102,7 +102,8 @@ def _best_angle(pair: Floats, membership: Floats, shares: Floats) -> float:
 def _values(latents: Floats, membership: Floats) -> tuple[float, float]:
     """G, but for the determinant, and the sum of the negentropies."""
     z, shares = _centred(latents, membership)
-    variance = np.maximum(membership.T @ z**2 / membership.sum(axis=0)[:, None], _LEAST_VARIANCE)
+    counts = np.maximum(membership.sum(axis=0), 1.0)
+    variance = np.maximum(membership.T @ z**2 / counts[:, None], _LEAST_VARIANCE)
     changes, within = 0.5 * float(shares @ np.log(variance).sum(axis=1)), z / np.sqrt(membership @ variance)
     return changes, float(negentropy(within.T).sum())
 
@@ -110,7 +111,8 @@ def _values(latents: Floats, membership: Floats) -> tuple[float, float]:
 def _centred(latents: Floats, membership: Floats) -> tuple[Floats, Floats]:
     """Latents without the means of domains, and the domains' shares of the rows."""
     counts = membership.sum(axis=0)
-    return latents - membership @ (membership.T @ latents / counts[:, None]), counts / counts.sum()
+    means = membership.T @ latents / np.maximum(counts, 1.0)[:, None]
+    return latents - membership @ means, counts / counts.sum()
 
 
 def negentropy(values: Floats) -> Floats:
