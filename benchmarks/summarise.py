@@ -427,9 +427,9 @@ def _sprites(path: Path) -> list[str]:
         "all factors; then the correlation of each factor; `r2`: of the factors, predicted from the latents by boosted "
         "trees; `rmse`, `rmse_codes`: error of images decoded from the latents and from the codes (of 255); "
         "`agreement`: of the starts. “both” has the penalty that evidence chooses, “changes only” none, as by "
-        "default; of “shuffled domains” and “shuffled, changes only” the labels are shuffled over the images. All but "
-        "“both” reuse an autoencoder, and their seconds are those of the second stage (“shuffled, changes only”: of "
-        "both stages). Means over seeds:\n"
+        "default, and “Gaussian prior” no splines either; of the fits named shuffled the labels are shuffled over the "
+        "images. Most fits reuse an autoencoder, and their seconds are those of the second stage (“both”, “shuffled, "
+        "changes only”, the first fit of each seed of “Gaussian prior”: of both stages). Means over seeds:\n"
     )
     by = rows.groupby(["problem", "method"], sort=False)
     means = by[[*rows.columns[3:-1]]].mean().round(3).drop(columns=["low", "high"])
