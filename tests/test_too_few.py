@@ -65,6 +65,7 @@ def test_its_page_and_its_folder_say_so(too_few: unmix.CGVAE, tmp_path: Path) ->
     for model in (too_few, loaded):
         page = Path(model.report(tmp_path / "page.html")).read_text()
         assert f"In place of the networks, the model is {LINEAR_MODEL}: {model.linear_reason_}." in page
+        assert "It is fitted to all rows." in page
         assert model.linear_reason_ == "some features still depend on each other, given the latents"
         assert "no epoch lowered" not in page
 
