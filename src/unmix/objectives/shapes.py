@@ -25,8 +25,11 @@ Floats = NDArray[np.float64]
 
 _DOMAINS_FIRST = 20.0
 _LEAST_GAIN, _LEAST_REPEATED, _LEAST_CHANGE = 0.05, 0.95, 1e-3
-_ANGLES = np.pi / 2 * np.arange(-32, 32) / 64
+_STEP = np.pi / 32
+_ANGLES, _BETWEEN = _STEP * np.arange(-8, 8), _STEP * np.arange(-7, 8) / 8
 _MOST_SWEEPS, _LEAST_ROWS = 6, 1_000
+# Rows of all pairs of latents: the search takes as long as they are many.
+_NUMBERS, _ENOUGH_ROWS = 450_000, 2_000
 _MOST_NEGENTROPY = 0.5
 _HIGHEST_DENSITY = 10.0
 _LEAST_VARIANCE = 1e-12
@@ -41,7 +44,9 @@ def shape_rotation(latents: Floats, membership: Floats, seed: int) -> Floats | N
     """
     if len(latents) < _LEAST_ROWS or not np.isfinite(latents).all():
         return None
-    order = np.random.default_rng(seed).permutation(len(latents))
+    n = latents.shape[1]
+    n_rows = max(_ENOUGH_ROWS, 2 * _NUMBERS // max(1, n * (n - 1)))
+    order = np.random.default_rng(seed).permutation(len(latents))[:n_rows]
     halves, found = (order[::2], order[1::2]), []
     for own, other in (halves, halves[::-1]):
         turn = _search(latents[own], membership[own])
@@ -52,11 +57,10 @@ def shape_rotation(latents: Floats, membership: Floats, seed: int) -> Floats | N
         if not shapes > max(_LEAST_GAIN, _DOMAINS_FIRST * abs(changes)):
             return None
         found.append(latents @ turn.T)
-    n = latents.shape[1]
     repeated = np.abs(np.corrcoef(found[0], found[1], rowvar=False)[:n, n:]).max(axis=1)
     if not repeated.min() >= _LEAST_REPEATED:
         return None
-    return _search(latents, membership)
+    return _search(latents[order], membership[order])
 
 
 def _search(latents: Floats, membership: Floats) -> Floats | None:
@@ -84,19 +88,27 @@ def _best_angle(pair: Floats, membership: Floats, shares: Floats) -> float:
     """By which a ``pair`` of latents (rows, 2), centred in each domain, is to be rotated; 0 where nothing gains."""
     counts = np.maximum(membership.sum(axis=0), 1.0)
     squares = membership.T @ np.column_stack([pair**2, pair.prod(axis=1)]) / counts[:, None]
-    cosine, sine = np.cos(_ANGLES), np.sin(_ANGLES)
-    of_both = np.stack([cosine**2, sine**2, 2 * cosine * sine]), np.stack([sine**2, cosine**2, -2 * cosine * sine])
-    variance = np.maximum(np.stack([squares @ own for own in of_both]), _LEAST_VARIANCE)
-    changes = 0.5 * np.einsum("u,kua->a", shares, np.log(variance))
-    none = len(_ANGLES) // 2
-    possible = _DOMAINS_FIRST * (changes - changes[none]) < 2 * _MOST_NEGENTROPY
-    possible[none] = True
-    cosine, sine, variance = cosine[possible, None], sine[possible, None], variance[..., possible]
-    turned = np.stack([cosine * pair[:, 0] + sine * pair[:, 1], cosine * pair[:, 1] - sine * pair[:, 0]])
-    spread = np.sqrt(variance.transpose(0, 2, 1) @ membership.T)
-    value = _DOMAINS_FIRST * changes[possible] - negentropy(turned / spread).sum(axis=0)
-    best, own = int(value.argmin()), int(possible[:none].sum())
-    return float(_ANGLES[possible][best]) if value[best] < value[own] - _LEAST_CHANGE else 0.0
+    none = 0.5 * float(shares @ np.log(np.maximum(squares[:, :2], _LEAST_VARIANCE)).sum(axis=1))
+
+    def values(angles: Floats) -> Floats:
+        """What is minimised, for each angle; infinite where no shape could make up for what it costs the changes."""
+        cosine, sine = np.cos(angles), np.sin(angles)
+        of_both = np.stack([cosine**2, sine**2, 2 * cosine * sine]), np.stack([sine**2, cosine**2, -2 * cosine * sine])
+        variance = np.maximum(np.stack([squares @ own for own in of_both]), _LEAST_VARIANCE)
+        changes = 0.5 * np.einsum("u,kua->a", shares, np.log(variance)) - none
+        possible = _DOMAINS_FIRST * changes < 2 * _MOST_NEGENTROPY
+        cosine, sine, variance = cosine[possible, None], sine[possible, None], variance[..., possible]
+        turned = np.stack([cosine * pair[:, 0] + sine * pair[:, 1], cosine * pair[:, 1] - sine * pair[:, 0]])
+        spread = np.sqrt(variance.transpose(0, 2, 1) @ membership.T)
+        result = np.full(len(angles), np.inf)
+        result[possible] = _DOMAINS_FIRST * changes[possible] + _entropy(turned / spread).sum(axis=0)
+        return result
+
+    found = values(_ANGLES)
+    near: Floats = _ANGLES[found.argmin()] + _BETWEEN
+    nearer = values(near)
+    gains = nearer.min() < found[len(_ANGLES) // 2] - _LEAST_CHANGE
+    return float(near[nearer.argmin()]) if gains else 0.0
 
 
 def _values(latents: Floats, membership: Floats) -> tuple[float, float]:
