@@ -25,8 +25,9 @@ Floats = NDArray[np.float64]
 
 _DOMAINS_FIRST = 20.0
 _LEAST_GAIN, _LEAST_REPEATED, _LEAST_CHANGE = 0.05, 0.95, 1e-3
-_STEP = np.pi / 32
-_ANGLES, _BETWEEN = _STEP * np.arange(-8, 8), _STEP * np.arange(-7, 8) / 8
+_STEP = math.pi / 32
+_ANGLES: Floats = np.arange(-8.0, 8.0) * _STEP
+_BETWEEN: Floats = np.arange(-7.0, 8.0) * _STEP / 8
 _MOST_SWEEPS, _LEAST_ROWS = 6, 1_000
 # Rows of all pairs of latents: the search takes as long as they are many.
 _NUMBERS, _ENOUGH_ROWS = 450_000, 2_000
@@ -105,10 +106,11 @@ def _best_angle(pair: Floats, membership: Floats, shares: Floats) -> float:
         return result
 
     found = values(_ANGLES)
-    near: Floats = _ANGLES[found.argmin()] + _BETWEEN
-    nearer = values(near)
-    gains = nearer.min() < found[len(_ANGLES) // 2] - _LEAST_CHANGE
-    return float(near[nearer.argmin()]) if gains else 0.0
+    best, stay = int(found.argmin()), len(_ANGLES) // 2
+    if not found[best] < found[stay] - _LEAST_CHANGE:
+        return 0.0
+    near = _ANGLES[best] + _BETWEEN
+    return float(near[values(near).argmin()])
 
 
 def _values(latents: Floats, membership: Floats) -> tuple[float, float]:
