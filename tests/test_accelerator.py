@@ -46,7 +46,9 @@ def faces():
     return datasets.make_typefaces(2, characters="abcdefghij")
 
 
-@pytest.mark.parametrize("words", [{}, {"prior": "spline"}, {"prior": "student"}, {"decoder": "feature"}])
+@pytest.mark.parametrize(
+    "words", [{}, {"prior": "spline"}, {"prior": "student"}, {"decoder": "feature"}, {"decoder": "invertible"}]
+)
 def test_a_table_is_unmixed_as_on_the_cpu(table, tmp_path, words):
     own, cpu = (CGVAE(3, device=name, **SHORT, **words).fit(table.x, table.domains) for name in (DEVICE, "cpu"))
     assert float(metrics.mcc(cpu.transform(table.x), own.transform(table.x))) > 0.97

@@ -22,7 +22,7 @@ import unmix
 from unmix import CGVAE, DataWarning, metrics
 from unmix.errors import DataError, DomainError, SettingError, StorageError
 
-MODELS = [(decoder, prior) for decoder in ("dense", "feature") for prior in ("gaussian", "spline")]
+MODELS = [(decoder, prior) for decoder in ("dense", "feature", "invertible") for prior in ("gaussian", "spline")]
 
 
 # Every exception to scikit-learn's checks, with its reason.

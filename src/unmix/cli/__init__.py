@@ -131,7 +131,7 @@ def fit(
     ] = None,
     sparsity: Annotated[float | None, typer.Option(help="Weight of the sparse-mixing penalty.")] = None,
     prior: Annotated[str | None, typer.Option(help="auto, gaussian, student or spline.")] = None,
-    decoder: Annotated[str | None, typer.Option(help="dense or feature.")] = None,
+    decoder: Annotated[str | None, typer.Option(help="auto, dense, feature or invertible.")] = None,
     likelihood: Annotated[
         str | None,
         typer.Option(help="gaussian (default), student, negative_binomial, poisson, bernoulli, or auto."),

@@ -474,7 +474,8 @@ class LatentEstimator(Diagnostics, FittedFace[LatentFit]):
         self._check_settings()
 
     def _untrained(self, features: Any, domains: DomainSchema, fitted: Mapping[str, object]) -> FittedModel:
-        chosen = {name: fitted[name] for name in ("n_latents", "prior") if self._chooses(name) and name in fitted}
+        names = [name for name in ("n_latents", "prior", "decoder") if self._chooses(name) and name in fitted]
+        chosen = {name: fitted[name] for name in names}
         decided = clone(self).set_params(**chosen)
         return FittedModel(decided._network(features, domains, fitted["seed"], 1).single(0))
 

@@ -41,11 +41,16 @@ from unmix.forms import DataLike, LabelsLike
 from unmix.models.base import LatentModel
 from unmix.models.cgvae import DECODERS, PRIORS, CGVAEConfig, CGVAENetwork, MakeLikelihood, MakePrior
 from unmix.models.contracts import check_decoder, check_likelihood, check_prior
+from unmix.models.invertible import LEAST_FEATURES, InvertibleNetwork
 from unmix.nets.own_decoder import MakeDecoder
 from unmix.objectives.sparsity import PENALTIES
 from unmix.train.callbacks import Callback
 from unmix.train.fit import TrainingResult, TrainingSettings
 from unmix.validation import AT_LEAST_ZERO, Check, one_of, random_seed, whole
+
+# Where an invertible network is tried as well, and by how many nats a feature it must then be better.
+_MOST_FEATURES, _LEAST_NOISE, _ALIKE, _LEAST_GAIN = 16, 1e-3, 0.995, 0.1
+_PASSES, _BATCH, _MOST_EPOCHS = 3, 2, 1_000
 
 
 @dataclass(eq=False, repr=False)
@@ -68,10 +73,14 @@ class CGVAE(LatentEstimator):
         other starts find other latents (``docs/select.md``).
     hidden : sequence of int, default (64, 64)
         Widths of the encoder, and of the dense decoder.
-    decoder : {"dense", "feature"} or subclass of torch.nn.Module, default "dense"
-        One network for all features with the L1 norm of its exact Jacobian as penalty, or one small network for each
-        feature with a group penalty on the weights of each latent. A class of your own (``docs/extending.md``) is
-        called as ``decoder(n_latents, n_features)``; the starts then begin at random weights.
+    decoder : {"auto", "dense", "feature", "invertible"} or subclass of torch.nn.Module, default "auto"
+        "dense": one network for all features with the L1 norm of its exact Jacobian as penalty; "feature": one small
+        network for each feature with a group penalty on the weights of each latent; "invertible": an invertible
+        network, without noise and penalty, trained by its exact likelihood (2 or more continuous features, none
+        missing). "auto": "dense", and where the data have hardly any noise and starts disagree also "invertible", which
+        is kept if its held-out objective is better by 0.1 nats per feature (``docs/method.md``); with at most 16
+        features, several domains, and ``sparsity="auto"`` or 0. A class of your own (``docs/extending.md``) is called
+        as ``decoder(n_latents, n_features)``; the starts then begin at random weights.
     prior : {"auto", "gaussian", "student", "spline"} or subclass of DomainPrior, default "auto"
         p(z | u): a normal distribution of each latent in each domain; Student's t, its degrees of freedom learnt for
         each latent (heavy tails); or location-scale and a monotone spline (any shape). "auto": Student's t if it fits
@@ -171,8 +180,8 @@ Likelihood
         One row per start; one row per epoch and start.
     best_restart_ : int
     n_latents_ : int
-    prior_ : str or class
-        The prior; what "auto" chose.
+    prior_, decoder_ : str or class
+        The prior and the decoder; what "auto" chose.
     residual_dependence_ : ResidualDependence
         The two features that depend on each other most, given the latents: ``correlation``, ``limit``, ``features``. A
         ``DataWarning`` is issued if it shows that ``n_latents`` is too small.
@@ -203,7 +212,7 @@ Likelihood
 
     checks: ClassVar[Mapping[str, Check]] = {
         "n_latents": whole(1).or_else("auto", '"auto"'),
-        "decoder": or_own(one_of(DECODERS), nn.Module),
+        "decoder": or_own(one_of(("auto", *DECODERS)), nn.Module),
         "prior": or_own(one_of(("auto", *PRIORS)), DomainPrior),
         "sparsity": AT_LEAST_ZERO.or_else("auto", '"auto"'),
         "penalty": one_of(PENALTIES),
@@ -222,9 +231,10 @@ Likelihood
     least_steps = 2_000
 
     prior_ = Learnt[Any](lambda fit: fit.model.inner.config.prior)
+    decoder_ = Learnt[Any](lambda fit: fit.model.inner.config.decoder)
 
     n_latents: int | str = 4
-    decoder: str | MakeDecoder = "dense"
+    decoder: str | MakeDecoder = "auto"
     prior: str | MakePrior = "auto"
     sparsity: float | str = "auto"
     penalty: str = "log"
@@ -255,7 +265,7 @@ Likelihood
             anew = getattr(self, "fit_", None) is None
             super().fit(X, y, **given)
             if anew and not self.on_codes:
-                self._retry(X, y, callbacks)
+                self._try_others(X, y, callbacks)
             return self._warned()
         seed = random_seed(self.random_state)
         words = plain_settings(self, seed)
@@ -272,7 +282,7 @@ Likelihood
         numbered.set_params(n_latents=choice.n_latents)
         super(CGVAE, numbered).fit(X, y, **given)
         if not self.on_codes:
-            numbered._retry(X, y, callbacks)
+            numbered._try_others(X, y, callbacks)
         fit = numbered.fit_
         self.fit_ = replace(fit, parameters=words, summary=replace(fit.summary, selection=choice.table))
         if choice.decided:
@@ -283,21 +293,45 @@ Likelihood
         warn(said if why is None else f"{said} The model is {LINEAR_MODEL}: {why}.")
         return self
 
-    def _retry(self, X: DataLike, y: LabelsLike, callbacks: Sequence[Callback]) -> None:
-        """Where noise differs between domains, all starts may have missed: train others, and keep the better fit."""
+    def _try_others(self, X: DataLike, y: LabelsLike, callbacks: Sequence[Callback]) -> None:
+        """Fit again where the fit may have missed, and keep the better one.
+
+        That is where noise differs between domains, when all starts may have, and where the mixing may be invertible.
+        """
         fit = self.fit_
-        if fit.summary.linear or not (self.residual_dependence_.noise_differs and self._informative):
-            return
-        say(self.verbose, "the noise of a feature differs between domains: training again, from other random weights")
-        other = unfitted(self, random_state=int(np.random.SeedSequence(fit.seed).generate_state(1)[0]))
+        if not fit.summary.linear and self.residual_dependence_.noise_differs and self._informative:
+            again = "the noise of a feature differs between domains: training again, from other random weights"
+            say(self.verbose, again)
+            self._try(X, y, callbacks, random_state=int(np.random.SeedSequence(fit.seed).generate_state(1)[0]))
+        if self.decoder == "auto" and self._may_be_invertible:
+            say(self.verbose, "hardly any noise, and starts differ: training an invertible network as well")
+            least = _LEAST_GAIN * self.n_features_in_
+            self._try(X, y, callbacks, least, decoder="invertible", prior=self.prior_, random_state=fit.seed)
+
+    def _try(
+        self, X: DataLike, y: LabelsLike, callbacks: Sequence[Callback], least_gain: float = 0.0, **words: object
+    ) -> None:
+        """Fit with other settings, and keep that if its held-out objective is better by more than ``least_gain``."""
+        fit, other = self.fit_, unfitted(self, n_latents=self.n_latents_, **words)
         with warnings.catch_warnings():
             # The first fit has read the same data and said the same.
             warnings.simplefilter("ignore", DataWarning)
             super(CGVAE, other).fit(X, y, callbacks=callbacks)
         reached = [own.starts["held_out_objective"][own.best] for own in (fit, other.fit_)]
-        better = other.fit_ if reached[1] < reached[0] else fit
+        better = other.fit_ if reached[1] < reached[0] - least_gain else fit
+        say(self.verbose, f"the {'first' if better is fit else 'second'} model is kept")
         seconds = fit.seconds + other.fit_.seconds
         self.fit_ = replace(better, parameters=fit.parameters, seed=fit.seed, seconds=seconds)
+
+    @property
+    def _may_be_invertible(self) -> bool:
+        """Whether the mixing may be one without noise, starts disagree, and an invertible network is small enough."""
+        fit, n_features = self.fit_, self.n_features_in_
+        possible = fit.model.inner.config.n_design > 0 and n_features <= _MOST_FEATURES
+        possible = possible and isinstance(fit.schema, FeatureSchema) and not self._not_invertible(fit.schema)
+        exact = self.n_latents_ == n_features or float(1.0 - self.description_.r2.mean()) < _LEAST_NOISE
+        open_ = exact and not fit.summary.linear and not self.agreement_ >= _ALIKE
+        return possible and open_ and long_enough(self)
 
     def _warned(self) -> Self:
         """Warn if the model is a linear one, or a training of sufficient length leaves signs of too few latents."""
@@ -345,6 +379,11 @@ Likelihood
         n_latents, n_features = int(self.n_latents), len(features.names)
         if self.dispersion == "domain":
             self._check_dispersed(features)
+        if self.decoder == "invertible" and (found := self._not_invertible(features)):
+            raise SettingError(
+                f'decoder="invertible" takes at least {LEAST_FEATURES} features, continuous, none missing and without '
+                f'nuisance, kl_weight=1 and sparsity="auto" or 0; here: {", ".join(found)}. Use decoder="dense".'
+            )
         if not isinstance(self.decoder, str):
             check_decoder(self.decoder, n_latents, n_features)
         if (own := self._own_likelihood) is not None:
@@ -352,6 +391,19 @@ Likelihood
             check_likelihood(make, own.reads, n_features)
         if not isinstance(self.prior, str):
             check_prior(self.prior, n_latents, domains.n_design, domains.interactions)
+
+    def _not_invertible(self, features: FeatureSchema) -> list[str]:
+        """What an invertible network cannot take: its likelihood is that of complete continuous features."""
+        own, continuous = self._own_likelihood, set(features.kinds or ("gaussian",)) == {"gaussian"}
+        other = {
+            "missing": "mask" if self.missing == "mask" else None,
+            "nuisance": self.nuisance,
+            "likelihood": (None if continuous else self.likelihood) if own is None else own.__name__,
+            "kl_weight": None if self.kl_weight == 1 else self.kl_weight,
+            "sparsity": None if self.sparsity in ("auto", 0) else self.sparsity,
+        }
+        few = [f"{len(features.names)} feature"] if len(features.names) < LEAST_FEATURES else []
+        return [f"{name}={value!r}" for name, value in other.items() if value is not None] + few
 
     def _check_dispersed(self, features: FeatureSchema) -> None:
         if self._own_likelihood is not None or "negative_binomial" not in features.kinds:
@@ -364,7 +416,8 @@ Likelihood
     def _network(self, features: FeatureSchema, domains: DomainSchema, seed: int, n_starts: int) -> LatentModel:
         self._check_own(features, domains)
         likelihood: Any = None if self._own_likelihood is None else self.likelihood
-        network = CGVAENetwork(
+        kind = InvertibleNetwork if self.decoder == "invertible" else CGVAENetwork
+        network = kind(
             CGVAEConfig(
                 n_latents=int(self.n_latents),
                 n_features=len(features.names),
@@ -372,7 +425,7 @@ Likelihood
                 interactions=domains.interactions,
                 masked=self.missing == "mask",
                 hidden=tuple(int(width) for width in self.hidden),
-                decoder=self.decoder,
+                decoder="dense" if self.decoder == "auto" else self.decoder,
                 prior="gaussian" if self.prior == "auto" else self.prior,
                 sparsity=0.5 if self.sparsity == "auto" else float(self.sparsity),
                 by_evidence=self.sparsity == "auto",
@@ -392,7 +445,7 @@ Likelihood
         return network
 
     def _network_for(self, data: Prepared, seed: int) -> LatentModel:
-        probe = probed(self, data)
+        probe = probed(unfitted(self, decoder="dense") if self.decoder == "invertible" else self, data)
         if probe is None:
             return super()._network_for(data, seed)
         own, continuous = self, set(data.features.kinds or ("gaussian",)) == {"gaussian"} and not self._own_likelihood
@@ -424,4 +477,13 @@ Likelihood
 
     def _training_settings(self, n_samples: int, seed: int, has_held_out: bool) -> TrainingSettings:
         settings = super()._training_settings(n_samples, seed, has_held_out)
-        return replace(settings, penalty_rows=int(self.penalty_rows), penalty_every=int(self.penalty_every))
+        settings = replace(settings, penalty_rows=int(self.penalty_rows), penalty_every=int(self.penalty_every))
+        if self.decoder != "invertible":
+            return settings
+        factor = 1 if self.max_epochs is not None else min(_PASSES, max(1, _MOST_EPOCHS // settings.max_epochs))
+        return replace(
+            settings,
+            max_epochs=factor * settings.max_epochs,
+            patience=settings.patience and factor * settings.patience,
+            batch_size=_BATCH * settings.batch_size,
+        )

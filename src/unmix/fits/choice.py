@@ -97,7 +97,8 @@ def finish_start(model: FittedModel, train: Rows) -> None:
     absolute, signed = mean_jacobian(model, train)
     effect = ((absolute * _slope(model, center)[:, None] * scale) ** 2).sum(axis=0)
     model.set_frame(*map(torch.from_numpy, (center, scale, effect, absolute.T, signed.T)))
-    model.expansion.copy_(_expansion(model, train))
+    if model.inner.shrinks:
+        model.expansion.copy_(_expansion(model, train))
 
 
 def lost_by_linear(train: Rows, held_out: Rows, n_latents: int) -> NDArray[np.float64]:

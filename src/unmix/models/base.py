@@ -36,6 +36,8 @@ class LatentModel(nn.Module, ABC):
     """
 
     penalties: ClassVar[tuple[str, ...]] = ()
+    # Whether noise leaves latents uncertain, so that posterior means are shrunk.
+    shrinks: ClassVar[bool] = True
     doubted: bool = False
     compared: bool = False
     must_repeat: bool = False
@@ -76,6 +78,10 @@ class LatentModel(nn.Module, ABC):
         """p(z | u) for the design matrix (batch, n_design) of u; N(0, I) unless a model says otherwise."""
         zero = design.new_zeros(self.n_starts, 1, self.n_latents)
         return LocationScale(zero, zero)
+
+    def log_density(self, rows: Rows) -> Tensor | None:
+        """log p(x | u) (starts, batch) in nats of standardised features, where it is known; else there is a bound."""
+        return None
 
     def reconstruction(self, rows: Rows, z: Tensor) -> Tensor:
         """``-E log p(x | z)`` (starts,), mean over the rows, for draws ``z`` (starts, batch, latents)."""
@@ -215,7 +221,12 @@ class FittedModel(Framed):
         return self.inner.likelihood
 
     def bound(self, rows: Rows, generator: torch.Generator, n_draws: int) -> Tensor:
-        """Evidence lower bound (batch,) of every row, in nats of standardised features, mean of ``n_draws`` draws."""
+        """log p(x | u) (batch,) of every row, in nats of standardised features, or where it is not known its bound.
+
+        The evidence lower bound is the mean of ``n_draws`` draws.
+        """
+        if (exact := self.inner.log_density(rows)) is not None:
+            return exact[0]
         prior = self.prior(rows.design)
         total = torch.zeros(len(rows), device=rows.x.device)
         for _ in range(n_draws):

@@ -58,7 +58,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -79,7 +79,7 @@ from unmix.objectives.rotation import SmoothL1
 from unmix.objectives.sparsity import PENALTIES, group_weights, jacobian_weights
 
 PRIORS: dict[str, type[DomainPrior]] = {"gaussian": GaussianPrior, "student": StudentPrior, "spline": SplinePrior}
-DECODERS = ("dense", "feature")
+DECODERS = ("dense", "feature", "invertible")
 MakePrior = Callable[[Generators, int, int, float], DomainPrior]
 MakeLikelihood = Callable[[int, int], Likelihood]
 _FITTED = ("fitted",)
@@ -128,7 +128,7 @@ class Schedule:
 _STRONG = Schedule(((0.0, 0.0), (0.5, 1.0), (0.8, None)))
 _HALF = Schedule(((0.0, 0.0), (0.5, 0.5), (0.8, None)))
 _GENTLE = ((0.0, 0.0), (0.2, 0.2), (0.5, 0.2), (0.65, 1.0), (0.8, None))
-_FINAL = Schedule(((0.0, None),))
+FINAL = Schedule(((0.0, None),))
 SCHEDULES = (_STRONG, _HALF, _HALF, Schedule(_GENTLE, drop=1))
 
 
@@ -136,7 +136,8 @@ SCHEDULES = (_STRONG, _HALF, _HALF, Schedule(_GENTLE, drop=1))
 class CGVAEConfig:
     """Everything that fixes the networks and the objective; ``hidden`` are the widths of encoder and dense decoder.
 
-    ``decoder``: "dense" (one network, L1 of its Jacobian) or "feature" (one small network per feature, group penalty).
+    ``decoder``: "dense" (one network, L1 of its Jacobian), "feature" (one small network per feature, group penalty) or
+    "invertible" (``models/invertible.py``).
     ``sparsity`` and ``kl_weight`` are α and β; the starts take the ``schedules`` in turn. ``noise_floor``, in standard
     deviations of the features (at most half of that of the weakest principal component to be described), falls to 0 at
     ``narrowed``; until then ``spare`` latents more than ``n_latents`` train. At each share of the training in
@@ -197,7 +198,7 @@ class CGVAENetwork(LatentModel):
     ``n_latents`` counts the spare ones; ``alive`` (starts, 1, latents) is 0 for those that have been dropped.
     """
 
-    penalties = ("sparsity",)
+    penalties: ClassVar[tuple[str, ...]] = ("sparsity",)
     alive: Tensor
 
     def __init__(self, config: CGVAEConfig) -> None:
@@ -280,7 +281,7 @@ class CGVAENetwork(LatentModel):
 
     def go_on(self) -> None:
         """The final objective from the start: no spare latents, no rotation, no floor under the noise."""
-        self.config = replace(self.config, beginnings=_FITTED, schedules=(_FINAL,), turned=(), released=0.0)
+        self.config = replace(self.config, beginnings=_FITTED, schedules=(FINAL,), turned=(), released=0.0)
         self.likelihood.release()
         self.likelihood.lower_floor(0.0)
 

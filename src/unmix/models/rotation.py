@@ -59,6 +59,15 @@ def rotate_latents(
 
 
 @torch.no_grad()
+def fit_priors(model: Any, rows: Rows) -> None:
+    """Give the prior of every start the moments of its latents in the domains."""
+    latents = _Latents(model, rows)
+    for start in range(model.n_starts):
+        kept = torch.arange(model.n_latents, device=rows.x.device)
+        latents.turn(start, kept, None, latents.within(start, kept))
+
+
+@torch.no_grad()
 def rotate_by_shape(model: Any, rows: Rows, alive: Tensor, seed: int) -> None:
     """Rotate latents that the domains leave free in the starts where they are less Gaussian then (``shape_rotation``).
 
