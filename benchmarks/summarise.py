@@ -201,8 +201,8 @@ def _others(path: Path) -> tuple[str, pd.DataFrame]:
     )
     style = rows.pivot_table(index="problem", columns="method", values="mcc_changing").loc[[*CONTENT], [*means]]
     words += (
-        " In content-style and content-style-deep the content is N(0, I) in every domain, so that its rotation cannot be "
-        f"found: of style alone the MCC is {_two(style[OTHERS[0]])}, that of the best of the other columns "
+        " In content-style and content-style-deep the content is N(0, I) in every domain, so that its rotation cannot "
+        f"be found: of style alone the MCC is {_two(style[OTHERS[0]])}, that of the best of the other columns "
         f"{_two(style.drop(columns=OTHERS[0]).max(axis=1))}."
     )
     sizes = rows.drop_duplicates("problem").set_index("problem")[["latents", "features", "domains"]]

@@ -11,7 +11,10 @@ import unmix
 from unmix import CGVAE, datasets, metrics
 from unmix.data.batches import Rows
 from unmix.errors import SettingError
-from unmix.models.cgvae import CGVAEConfig
+from unmix.estimators import cgvae
+from unmix.fits import choice
+from unmix.models.base import FittedModel
+from unmix.models.cgvae import CGVAEConfig, CGVAENetwork
 from unmix.models.invertible import InvertibleNetwork
 from unmix.nets.flow import InverseDecoder, InvertibleEncoder
 from unmix.nets.layers import generators
@@ -197,6 +200,9 @@ def test_it_is_kept_where_the_mixing_is_invertible_and_finds_more(square, chosen
     assert loaded.decoder_ == "invertible"
     assert loaded.get_params()["decoder"] == "auto"
     np.testing.assert_array_equal(loaded.transform(x), latents)
+    page = chosen.report(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "The mixing is an invertible network without noise" in page
+    assert "depends on few of them" not in page
     assert loaded.score(x, labels) == chosen.score(x, labels) > dense.score(x, labels)
     wider = chosen.adapt(x[labels == 3], domain="new")
     np.testing.assert_array_equal(wider.transform(x), latents)
@@ -225,6 +231,10 @@ def test_it_is_tried_only_where_it_can_be_the_mixing(square, chosen, monkeypatch
     assert not tried({"agreement": 0.9, "n_epochs": 1})
     assert not tried({"agreement": 0.9}, nuisance="batch")
     assert not tried({"agreement": 0.9}, sparsity=0.5)
+    assert choice.curvature(fit.model) > 0.05
+    monkeypatch.setattr(cgvae, "curvature", lambda model: 0.009)
+    assert not tried({"agreement": 0.9})
+    monkeypatch.undo()
     calls = []
     monkeypatch.setattr(CGVAE, "_try", lambda *args, **words: calls.append(words))
     noisy = datasets.make_sparse_mixing(
@@ -234,6 +244,21 @@ def test_it_is_tried_only_where_it_can_be_the_mixing(square, chosen, monkeypatch
     CGVAE(n_latents=3, verbose=0, missing="mask").fit(x, labels)
     CGVAE(n_latents=3, verbose=0).fit(x)
     assert not [words for words in calls if "decoder" in words]
+
+
+def test_curvature_is_the_part_of_the_derivatives_that_varies():
+    config = CGVAEConfig(2, 3, 2, beginnings=("linear",), spare=0)
+    own = CGVAENetwork(config)
+    rows = in_single(rows_of(np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2))
+    own.begin(rows, rows)
+    model = FittedModel(own.single(0))
+    assert choice.curvature(model) < 1e-10
+    with torch.no_grad():
+        own.decoder.network.layers[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
+    model = FittedModel(own.single(0))
+    slopes = model.jacobian(torch.randn(200_000, 2, generator=torch.Generator().manual_seed(9))).detach()
+    expected = (slopes.var(0).sum() / slopes.square().mean(0).sum()).item()
+    assert choice.curvature(model) == pytest.approx(expected, rel=0.2)
 
 
 def test_the_same_seed_gives_the_same_bits(square):

@@ -34,6 +34,7 @@ from unmix.estimators.selection import (
     unfitted,
 )
 from unmix.estimators.settings import DISPERSION, LIKELIHOOD, NUISANCE, SIZE_FACTORS, or_own
+from unmix.fits.choice import curvature
 from unmix.fits.further import Further, train_further
 from unmix.fits.latent import LINEAR_MODEL
 from unmix.fits.words import plain_settings
@@ -49,7 +50,7 @@ from unmix.train.fit import TrainingResult, TrainingSettings
 from unmix.validation import AT_LEAST_ZERO, Check, one_of, random_seed, whole
 
 # Where an invertible network is tried as well, and by how many nats a feature it must then be better.
-_MOST_FEATURES, _LEAST_NOISE, _ALIKE, _LEAST_GAIN = 16, 1e-3, 0.995, 0.1
+_MOST_FEATURES, _LEAST_NOISE, _ALIKE, _CURVED, _LEAST_GAIN = 16, 1e-3, 0.995, 0.01, 0.1
 _PASSES, _BATCH, _MOST_EPOCHS = 3, 2, 1_000
 
 
@@ -77,8 +78,8 @@ class CGVAE(LatentEstimator):
         "dense": one network for all features with the L1 norm of its exact Jacobian as penalty; "feature": one small
         network for each feature with a group penalty on the weights of each latent; "invertible": an invertible
         network, without noise and penalty, trained by its exact likelihood (2 or more continuous features, none
-        missing). "auto": "dense", and where the data have hardly any noise and starts disagree also "invertible", which
-        is kept if its held-out objective is better by 0.1 nats per feature (``docs/method.md``); with at most 16
+        missing). "auto": "dense", and where a curved mixing may have no noise and starts disagree also "invertible",
+        which is kept if its held-out objective is better by 0.1 nats per feature (``docs/method.md``); with at most 16
         features, several domains, and ``sparsity="auto"`` or 0. A class of your own (``docs/extending.md``) is called
         as ``decoder(n_latents, n_features)``; the starts then begin at random weights.
     prior : {"auto", "gaussian", "student", "spline"} or subclass of DomainPrior, default "auto"
@@ -304,7 +305,7 @@ Likelihood
             say(self.verbose, again)
             self._try(X, y, callbacks, random_state=int(np.random.SeedSequence(fit.seed).generate_state(1)[0]))
         if self.decoder == "auto" and self._may_be_invertible:
-            say(self.verbose, "hardly any noise, and starts differ: training an invertible network as well")
+            say(self.verbose, "perhaps a mixing without noise: training an invertible network as well")
             least = _LEAST_GAIN * self.n_features_in_
             self._try(X, y, callbacks, least, decoder="invertible", prior=self.prior_, random_state=fit.seed)
 
@@ -319,19 +320,23 @@ Likelihood
             super(CGVAE, other).fit(X, y, callbacks=callbacks)
         reached = [own.starts["held_out_objective"][own.best] for own in (fit, other.fit_)]
         better = other.fit_ if reached[1] < reached[0] - least_gain else fit
-        say(self.verbose, f"the {'first' if better is fit else 'second'} model is kept")
+        kept = f"the {'first' if better is fit else 'second'} model is kept"
+        say(self.verbose, f"{kept}: held-out objective {reached[0]:.3f} of the first, {reached[1]:.3f} of the second")
         seconds = fit.seconds + other.fit_.seconds
         self.fit_ = replace(better, parameters=fit.parameters, seed=fit.seed, seconds=seconds)
 
     @property
     def _may_be_invertible(self) -> bool:
-        """Whether the mixing may be one without noise, starts disagree, and an invertible network is small enough."""
+        """Whether the mixing may be a curved one without noise, starts disagree, and the network is small enough.
+
+        Where the mixing is linear, an invertible network bends it to make latents normal that are not.
+        """
         fit, n_features = self.fit_, self.n_features_in_
         possible = fit.model.inner.config.n_design > 0 and n_features <= _MOST_FEATURES
         possible = possible and isinstance(fit.schema, FeatureSchema) and not self._not_invertible(fit.schema)
         exact = self.n_latents_ == n_features or float(1.0 - self.description_.r2.mean()) < _LEAST_NOISE
         open_ = exact and not fit.summary.linear and not self.agreement_ >= _ALIKE
-        return possible and open_ and long_enough(self)
+        return possible and open_ and long_enough(self) and curvature(fit.model) > _CURVED
 
     def _warned(self) -> Self:
         """Warn if the model is a linear one, or a training of sufficient length leaves signs of too few latents."""

@@ -21,6 +21,7 @@ from unmix.train.fit import TrainingResult
 
 _MOST_EXPANSION = 5.0
 _LESS, _LOST = 0.005, 0.25
+_DRAWS = 512
 
 Shares = tuple[float, float, float]
 
@@ -139,6 +140,14 @@ def loses_little(shares: Shares) -> bool:
     """
     own, linear, error = shares
     return 1.0 - own + error < _LOST * (1.0 - linear)
+
+
+@torch.no_grad()
+def curvature(model: FittedModel) -> float:
+    """Share of the squares of ∂η/∂z that varies with z, for z drawn from N(0, I); 0 of a linear mixing."""
+    z = torch.randn(_DRAWS, model.n_latents, generator=torch.Generator().manual_seed(0)).to(model.scale)
+    jacobian = model.jacobian(z)
+    return float((jacobian - jacobian.mean(0)).square().sum() / jacobian.square().sum())
 
 
 @torch.no_grad()

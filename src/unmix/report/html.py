@@ -111,6 +111,7 @@ def render(fit: LatentFit, audit: Audit) -> str:
         untrained=kept_as_begun(fit),
         linear_model=LINEAR_MODEL,
         why_linear=summary.why_linear,
+        invertible=fit.model.inner.chosen.get("decoder") == "invertible",
         restarts=fit.starts.to_dict("records"),
         terms=_terms(fit.starts),
         caveats=caveats(fit),
