@@ -317,3 +317,13 @@ def test_no_linear_model_stands_in_for_a_curved_one(monkeypatch: pytest.MonkeyPa
     straight = z[:, None] * [1.0, -1.0, 0.5, 2.0] + 0.3 * rng.standard_normal((1500, 4))
     with pytest.warns(unmix.DataWarning, match="The model is the linear model"):
         assert unmix.CGVAE(**words).fit(straight, domains).fit_.summary.simplified
+
+
+@pytest.mark.parametrize("n_latents", [2, 3])
+def test_as_many_latents_as_features_are_never_too_few(monkeypatch: pytest.MonkeyPatch, n_latents: int) -> None:
+    """There residuals say nothing of the number: heavy tails and curves of the mixing leave them dependent."""
+    monkeypatch.setattr("unmix.estimators.cgvae.probed", lambda *given: SimpleNamespace(independent=False, tails=0.0))
+    monkeypatch.setattr("unmix.estimators.cgvae.falls_short", lambda *given: True)
+    model = unmix.CGVAE(n_latents, **SETTINGS)
+    data = model._prepare(DATA.x[:, :3], DATA.domains, 0)
+    assert model._network_for(data, 0).doubted == (n_latents < 3)

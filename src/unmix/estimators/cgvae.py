@@ -368,6 +368,10 @@ Likelihood
         """Whether residuals say something of the number of latents."""
         return self.n_latents_ < self.n_features_in_ and long_enough(self)
 
+    def _could_be_more(self, features: FeatureSchema) -> bool:
+        """Whether there are fewer latents than features: as many are never too few."""
+        return int(self.n_latents) < len(features.names)
+
     def _kinds(self) -> KindWords:
         own = self._own_likelihood
         likelihood: Any = self.likelihood if own is None else own.reads
@@ -461,7 +465,10 @@ Likelihood
         network.compare_with_linear(must_repeat=not self.on_codes)
         if probe.independent:
             network.release_noise()
-        elif network.can_be_linear and falls_short(self, data, probe):
+        # As many latents as features are never too few.
+        elif (
+            network.can_be_linear and int(self.n_latents) < len(data.features.names) and falls_short(self, data, probe)
+        ):
             network.doubt_number()
         return network
 
