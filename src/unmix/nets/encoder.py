@@ -63,6 +63,12 @@ class GaussianPosterior:
         return self.mean + self.diagonal * (noise + (self.lower * noise.unsqueeze(-2)).sum(-1))
 
 
+def placement_below(n: int) -> Tensor:
+    """Where the entries below a diagonal stand in a flat matrix: (n (n - 1) / 2, n²), a single 1 in each row."""
+    rows, columns = torch.tril_indices(n, n, -1)
+    return torch.nn.functional.one_hot(rows * n + columns, n * n).float()
+
+
 class Encoder(nn.Module):
     """``x`` (batch, n_features) to ``q(z | x)``, or with ``n_design`` columns of a design matrix to ``q(z | x, u)``.
 
@@ -90,12 +96,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.masked, self.n_latents, self.n_design = masked, n_latents, n_design
         self.path = LinearPath(len(sources), n_features, n_latents, linear)
-        rows, columns = torch.tril_indices(n_latents, n_latents, -1)[:, : None if full else 0]
-        placement = torch.zeros(len(rows), n_latents * n_latents)
-        placement[torch.arange(len(rows)), rows * n_latents + columns] = 1.0
-        self.register_buffer("placement", placement, persistent=False)
-        n_inputs = n_features * (2 if masked else 1) + n_design
-        self.network = StackedMLP(sources, n_inputs, hidden, 2 * n_latents + len(rows), activation=activation)
+        self.register_buffer("placement", placement_below(n_latents)[: None if full else 0], persistent=False)
+        n_inputs, n_outputs = n_features * (2 if masked else 1) + n_design, 2 * n_latents + len(self.placement)
+        self.network = StackedMLP(sources, n_inputs, hidden, n_outputs, activation=activation)
         with torch.no_grad():
             for name, parameter in self.network.layers[-1].named_parameters():
                 if name == "weight":

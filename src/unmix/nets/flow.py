@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmix.nets.encoder import GaussianPosterior
+from unmix.nets.encoder import GaussianPosterior, placement_below
 from unmix.nets.jacobian import mlp_with_jacobian
 from unmix.nets.layers import Generators, StackedMLP
 
@@ -40,10 +40,7 @@ class InvertibleEncoder(nn.Module):
         self.couplings = nn.ModuleList(
             StackedMLP(sources, self.n_kept, hidden, 2 * n_moved, last_gain=0.0) for _ in range(N_COUPLINGS)
         )
-        rows, columns = torch.tril_indices(n_latents, n_latents, -1)
-        placement = torch.zeros(len(rows), n_latents * n_latents)
-        placement[torch.arange(len(rows)), rows * n_latents + columns] = 1.0
-        self.register_buffer("placement", placement, persistent=False)
+        self.register_buffer("placement", placement_below(n_latents), persistent=False)
 
     @torch.no_grad()
     def begin(self, start: int, whitening: Tensor, turn: Tensor) -> None:
