@@ -225,7 +225,7 @@ def test_it_is_tried_only_where_it_can_be_the_mixing(square, chosen, monkeypatch
         return own._may_be_invertible
 
     assert tried({"agreement": 0.9})
-    assert tried({"agreement": float("nan")})
+    assert not tried({"agreement": float("nan")})
     assert not tried({"agreement": 0.996})
     assert not tried({"agreement": 0.9, "simplified": True})
     assert not tried({"agreement": 0.9, "n_epochs": 1})
@@ -243,7 +243,19 @@ def test_it_is_tried_only_where_it_can_be_the_mixing(square, chosen, monkeypatch
     CGVAE(n_latents=2, verbose=0).fit(noisy.x, noisy.domains)
     CGVAE(n_latents=3, verbose=0, missing="mask").fit(x, labels)
     CGVAE(n_latents=3, verbose=0).fit(x)
+    CGVAE(n_latents=3, verbose=0).fit(x.round(1), labels)
     assert not [words for words in calls if "decoder" in words]
+
+
+def test_it_is_kept_only_where_its_starts_agree(square):
+    x, labels, _ = square
+    first = CGVAE(3, **SHORT).fit(x, labels)
+    before, kept = first.fit_, []
+    for least in (None, 0.0, 1.1):
+        first.fit_ = before
+        first._try(x, labels, (), -1e6, least, decoder="invertible")
+        kept.append(first.decoder_)
+    assert kept == ["invertible", "invertible", "dense"]
 
 
 def test_curvature_is_the_part_of_the_derivatives_that_varies():

@@ -49,8 +49,10 @@ from unmix.train.callbacks import Callback
 from unmix.train.fit import TrainingResult, TrainingSettings
 from unmix.validation import AT_LEAST_ZERO, Check, one_of, random_seed, whole
 
-# Where an invertible network is tried as well, and by how many nats a feature it must then be better.
-_MOST_FEATURES, _LEAST_NOISE, _ALIKE, _CURVED, _LEAST_GAIN = 16, 1e-3, 0.995, 0.01, 0.1
+# Where an invertible network is tried as well; by how many nats a feature it must then be better, and how far its
+# starts must agree.
+_MOST_FEATURES, _LEAST_NOISE, _ALIKE, _CURVED, _DISTINCT = 16, 1e-3, 0.995, 0.01, 0.9
+_LEAST_GAIN, _LEAST_AGREEMENT = 0.1, 0.7
 _PASSES, _BATCH, _MOST_EPOCHS = 3, 2, 1_000
 
 
@@ -79,8 +81,9 @@ class CGVAE(LatentEstimator):
         network for each feature with a group penalty on the weights of each latent; "invertible": an invertible
         network, without noise and penalty, trained by its exact likelihood (2 or more continuous features, none
         missing). "auto": "dense", and where a curved mixing may have no noise and starts disagree also "invertible",
-        which is kept if its held-out objective is better by 0.1 nats per feature (``docs/method.md``); with at most 16
-        features, several domains, and ``sparsity="auto"`` or 0. A class of your own (``docs/extending.md``) is called
+        which is kept if its held-out objective is better by 0.1 nats per feature and its starts agree at 0.7 or more
+        (``docs/method.md``); with at most 16 features, whose values hardly repeat, several domains, and
+        ``sparsity="auto"`` or 0. A class of your own (``docs/extending.md``) is called
         as ``decoder(n_latents, n_features)``; the starts then begin at random weights.
     prior : {"auto", "gaussian", "student", "spline"} or subclass of DomainPrior, default "auto"
         p(z | u): a normal distribution of each latent in each domain; Student's t, its degrees of freedom learnt for
@@ -304,22 +307,33 @@ Likelihood
             again = "the noise of a feature differs between domains: training again, from other random weights"
             say(self.verbose, again)
             self._try(X, y, callbacks, random_state=int(np.random.SeedSequence(fit.seed).generate_state(1)[0]))
-        if self.decoder == "auto" and self._may_be_invertible:
+        if self.decoder == "auto" and self._may_be_invertible and self._has_density(X, y):
             say(self.verbose, "perhaps a mixing without noise: training an invertible network as well")
             least = _LEAST_GAIN * self.n_features_in_
-            self._try(X, y, callbacks, least, decoder="invertible", prior=self.prior_, random_state=fit.seed)
+            words: dict[str, Any] = {"decoder": "invertible", "prior": self.prior_, "random_state": fit.seed}
+            self._try(X, y, callbacks, least, _LEAST_AGREEMENT, **words)
 
     def _try(
-        self, X: DataLike, y: LabelsLike, callbacks: Sequence[Callback], least_gain: float = 0.0, **words: object
+        self,
+        X: DataLike,
+        y: LabelsLike,
+        callbacks: Sequence[Callback],
+        least_gain: float = 0.0,
+        least_agreement: float | None = None,
+        **words: object,
     ) -> None:
-        """Fit with other settings, and keep that if its held-out objective is better by more than ``least_gain``."""
+        """Fit with other settings, and keep that if its held-out objective is better by more than ``least_gain``.
+
+        With ``least_agreement`` its starts must agree that far, too.
+        """
         fit, other = self.fit_, unfitted(self, n_latents=self.n_latents_, **words)
         with warnings.catch_warnings():
             # The first fit has read the same data and said the same.
             warnings.simplefilter("ignore", DataWarning)
             super(CGVAE, other).fit(X, y, callbacks=callbacks)
         reached = [own.starts["held_out_objective"][own.best] for own in (fit, other.fit_)]
-        better = other.fit_ if reached[1] < reached[0] - least_gain else fit
+        agreed = least_agreement is None or other.agreement_ >= least_agreement
+        better = other.fit_ if agreed and reached[1] < reached[0] - least_gain else fit
         kept = f"the {'first' if better is fit else 'second'} model is kept"
         say(self.verbose, f"{kept}: held-out objective {reached[0]:.3f} of the first, {reached[1]:.3f} of the second")
         seconds = fit.seconds + other.fit_.seconds
@@ -335,8 +349,15 @@ Likelihood
         possible = fit.model.inner.config.n_design > 0 and n_features <= _MOST_FEATURES
         possible = possible and isinstance(fit.schema, FeatureSchema) and not self._not_invertible(fit.schema)
         exact = self.n_latents_ == n_features or float(1.0 - self.description_.r2.mean()) < _LEAST_NOISE
-        open_ = exact and not fit.summary.linear and not self.agreement_ >= _ALIKE
+        open_ = exact and not fit.summary.linear and self.agreement_ < _ALIKE
         return possible and open_ and long_enough(self) and curvature(fit.model) > _CURVED
+
+    def _has_density(self, X: DataLike, y: LabelsLike) -> bool:
+        """Whether hardly a value of a feature occurs twice: that of repeated values has no bound."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)
+            x = self._prepare(X, y, self.fit_.seed).rows.x
+        return all(len(column.unique()) >= _DISTINCT * len(column) for column in x.T)
 
     def _warned(self) -> Self:
         """Warn if the model is a linear one, or a training of sufficient length leaves signs of too few latents."""
