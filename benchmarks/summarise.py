@@ -267,8 +267,7 @@ def _fits_in_words(path: Path) -> str:
         f"calls {own['of_these_named']} of {own['right_and_hold']} and {others['of_these_named']} of "
         f"{others['right_and_hold']} identified. Of {few['problems']} fits with too few latents it detects "
         f"{few['number_fails']}, and calls {few['named']} of their latents identified; it reports too few latents in "
-        f"{own['number_fails'] + others['number_fails']} of the {own['problems'] + others['problems']} other fits. "
-        "Measured before an invertible network was kept only if its starts agree."
+        f"{own['number_fails'] + others['number_fails']} of the {own['problems'] + others['problems']} other fits."
     )
 
 

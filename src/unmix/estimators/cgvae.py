@@ -83,8 +83,8 @@ class CGVAE(LatentEstimator):
         missing). "auto": "dense", and where a curved mixing may have no noise and starts disagree also "invertible",
         which is kept if its held-out objective is better by 0.1 nats per feature and its starts agree at 0.7 or more
         (``docs/method.md``); with at most 16 features, whose values hardly repeat, several domains, and
-        ``sparsity="auto"`` or 0. A class of your own (``docs/extending.md``) is called
-        as ``decoder(n_latents, n_features)``; the starts then begin at random weights.
+        ``sparsity="auto"`` or 0. A class of your own (``docs/extending.md``) is called as ``decoder(n_latents,
+        n_features)``; the starts then begin at random weights.
     prior : {"auto", "gaussian", "student", "spline"} or subclass of DomainPrior, default "auto"
         p(z | u): a normal distribution of each latent in each domain; Student's t, its degrees of freedom learnt for
         each latent (heavy tails); or location-scale and a monotone spline (any shape). "auto": Student's t if it fits
@@ -335,7 +335,9 @@ Likelihood
         agreed = least_agreement is None or other.agreement_ >= least_agreement
         better = other.fit_ if agreed and reached[1] < reached[0] - least_gain else fit
         kept = f"the {'first' if better is fit else 'second'} model is kept"
-        say(self.verbose, f"{kept}: held-out objective {reached[0]:.3f} of the first, {reached[1]:.3f} of the second")
+        why = "" if agreed else ", whose starts disagree"
+        said = f"{kept}: held-out objective {reached[0]:.3f} of the first, {reached[1]:.3f} of the second{why}"
+        say(self.verbose, said)
         seconds = fit.seconds + other.fit_.seconds
         self.fit_ = replace(better, parameters=fit.parameters, seed=fit.seed, seconds=seconds)
 
@@ -388,10 +390,6 @@ Likelihood
     def _informative(self) -> bool:
         """Whether residuals say something of the number of latents."""
         return self.n_latents_ < self.n_features_in_ and long_enough(self)
-
-    def _could_be_more(self, features: FeatureSchema) -> bool:
-        """Whether there are fewer latents than features: as many are never too few."""
-        return int(self.n_latents) < len(features.names)
 
     def _kinds(self) -> KindWords:
         own = self._own_likelihood
@@ -476,6 +474,7 @@ Likelihood
 
     def _network_for(self, data: Prepared, seed: int) -> LatentModel:
         probe = probed(unfitted(self, decoder="dense") if self.decoder == "invertible" else self, data)
+        enough = int(self.n_latents) == len(data.features.names)
         if probe is None:
             return super()._network_for(data, seed)
         own, continuous = self, set(data.features.kinds or ("gaussian",)) == {"gaussian"} and not self._own_likelihood
@@ -486,10 +485,7 @@ Likelihood
         network.compare_with_linear(must_repeat=not self.on_codes)
         if probe.independent:
             network.release_noise()
-        # As many latents as features are never too few.
-        elif (
-            network.can_be_linear and int(self.n_latents) < len(data.features.names) and falls_short(self, data, probe)
-        ):
+        elif network.can_be_linear and not enough and falls_short(self, data, probe):
             network.doubt_number()
         return network
 

@@ -76,10 +76,6 @@ class InvertibleNetwork(CGVAENetwork):
         return {name: _NETWORK_RATE for name, _ in self.named_parameters() if name.startswith("encoder.")}
 
     @property
-    def can_be_linear(self) -> bool:
-        return False
-
-    @property
     def most_patience(self) -> float:
         return math.inf
 
